@@ -1,0 +1,42 @@
+# Two commands for a newcomer: `make run` and `make test`. Each installs what it needs into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test lint lock clean
+
+run: $(VENV)/.run
+	@$(BIN)/python -m playground $(if $(ROTATIONS),--rotations $(ROTATIONS))
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The lock files hold the hash of every file that may be installed, for every platform and Python version at once.
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group playground --output-file requirements/run.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group dev --output-file requirements/dev.lock
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet --no-header
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11; set PYTHON=python3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python venv is missing: install python3-venv" >&2; exit 1; }
+
+$(VENV)/.run: requirements/run.lock $(VENV)/bin/python
+	@echo "Installing what the playground needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/run.lock
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/bin/python
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.lock
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .playground .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,72 @@
+"""Where certificate authorities live: the interface that the embedded issuer and OpenBao stand behind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tidemark.certificates import Certificate
+
+
+class IssuerError(Exception):
+    """The issuer could not do what it was asked; the message names the thing, and what to do. Trying again is safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaRequest:
+    """A CA to be made. ``intent`` is its name for ever: ``epoch-<N>-<sequence>``; instants are Unix seconds."""
+
+    intent: str
+    trust_domain: str
+    epoch: int
+    not_before: int
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRequest:
+    """A leaf certificate to be made: for server and client use, with a key of its own. Instants are Unix seconds."""
+
+    common_name: str
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[str, ...]
+    not_before: int
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLeaf:
+    """What goes into ``tls.crt`` (leaf, then the CA that signed it) and ``tls.key`` (PKCS#8, unencrypted)."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+class Issuer(Protocol):
+    """Makes, uses and deletes CAs; their keys never leave it.
+
+    Every method may be repeated: after a crash the caller asks again with the same intent. A CA that a method returned
+    is durable. Callers serialise their calls; nobody but the sequencers calls. Errors are IssuerError, and the caller
+    retries with backoff.
+    """
+
+    async def roots(self) -> tuple[Certificate, ...]:
+        """The roots above the CAs, newest first."""
+
+    async def issue_ca(self, request: CaRequest) -> Certificate:
+        """Make the CA, or return the one already made for this intent if it is what is asked for now.
+
+        One that was made for this intent with another epoch or NotAfter (a clock changed between a crash and the
+        restart) was never published: it is deleted and made anew.
+        """
+
+    async def activate(self, intent: str) -> None:
+        """Make this CA the one that signs leaves for others (OpenBao: the default issuer)."""
+
+    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this intent; NotAfter beyond the CA's own is an error."""
+
+    async def intents(self) -> frozenset[str]:
+        """The intents of every CA that exists, published or not."""
+
+    async def delete(self, intents: Sequence[str]) -> None:
+        """Delete CAs and their keys; one that is gone already is no error."""

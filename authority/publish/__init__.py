@@ -1,0 +1,46 @@
+"""Where bundles go: the interface that directories, JetStream and Kubernetes stand behind."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tidemark.bundle import Bundle
+from tidemark.verify import VerifiedBundle
+
+
+class PublishError(Exception):
+    """A target could not be read or written; the message names it, and what to do. Trying again is safe."""
+
+
+class Outcome(StrEnum):
+    """What publishing to one target came to."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"  # the target already shows exactly this
+    NEWER = "newer"  # the target shows a validly signed higher sequence: nothing was written over it
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one target shows now, untrusted: None where it shows nothing or nothing that reads as a bundle."""
+
+    target: str
+    bundle: Bundle | None
+
+
+class Publisher(Protocol):
+    """Brings bundles to one kind of target; knows nothing of the others.
+
+    ``publish`` decides by comparing with the target itself, never with what it remembers, writes each target as a
+    whole (no reader sees half), and may be repeated. One target failing does not keep the others from being written;
+    the error raised at the end then names each that failed.
+    """
+
+    name: str
+    """For metrics, logs and status: ``directory``, ``jetstream``, ``kubernetes``."""
+
+    async def publish(self, bundle: VerifiedBundle) -> Outcome:
+        """Make every target show this bundle; ``WRITTEN`` if one or more had to be written. Raises PublishError."""
+
+    async def shown(self) -> tuple[Shown, ...]:
+        """What every target shows now. Raises PublishError."""

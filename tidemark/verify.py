@@ -1,0 +1,307 @@
+"""Verification of a bundle: bytes, the trust file, what is known and ``now`` in; a VerifiedBundle or a refusal out.
+
+The steps are numbered as in the design ("Verification"); the first that fails names itself. Nothing here reads a file
+or a clock, and only this module can make a VerifiedBundle, so a function that demands one cannot be handed less.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tidemark import note as signed_note
+from tidemark.bundle import Bundle, Cause, Role, Statement, StatementError, digest_of
+from tidemark.certificates import (
+    Certificate,
+    PemError,
+    fingerprint,
+    is_ca,
+    is_valid_at,
+    issued_by,
+    not_after,
+    not_before,
+    parse_certificates,
+)
+from tidemark.fields import format_instant
+from tidemark.note import NoteError, SignatureError
+from tidemark.trust import Trust
+
+MAX_BYTES = 512 * 1024
+MAX_CERTIFICATES = 64
+
+
+class Reason(StrEnum):
+    """Why a bundle was not adopted; one word for metrics, receipts and alerts."""
+
+    SIZE = "size"
+    SIGNATURE = "signature"
+    SHAPE = "shape"
+    TRUST_DOMAIN = "trust_domain"
+    DIGEST = "digest"
+    HELD = "held"
+    EXPIRED = "expired"
+    PEM = "pem"
+    ANCHORS = "anchors"
+    FLOOR = "floor"
+    EQUIVOCATION = "equivocation"
+    SUPERSEDED = "superseded"
+    REPLAY = "replay"
+    OVERLAP = "overlap"
+
+
+STEPS = {
+    Reason.SIZE: 1,
+    Reason.SIGNATURE: 2,
+    Reason.SHAPE: 3,
+    Reason.TRUST_DOMAIN: 4,
+    Reason.DIGEST: 5,
+    Reason.HELD: 6,
+    Reason.EXPIRED: 7,
+    Reason.PEM: 8,
+    Reason.ANCHORS: 9,
+    Reason.FLOOR: 10,
+    Reason.EQUIVOCATION: 10,
+    Reason.SUPERSEDED: 10,
+    Reason.REPLAY: 10,
+    Reason.OVERLAP: 11,
+}
+"""The step of the design that each reason belongs to."""
+
+SECURITY_EVENTS = frozenset({Reason.SIGNATURE, Reason.EQUIVOCATION, Reason.REPLAY})
+"""Reasons that mean that someone else wrote the Secret."""
+
+
+class BundleRejected(ValueError):
+    """A bundle is not adopted; the last good set stays.
+
+    ``reason`` names the failed check; ``expected`` and ``got`` are phrases for people; ``retry_at`` (Unix seconds) is
+    set where time alone will mend it (``held``).
+    """
+
+    def __init__(self, reason: Reason, expected: str, got: str, *, retry_at: int | None = None) -> None:
+        super().__init__(f"bundle rejected at step {STEPS[reason]} ({reason}): expected {expected}, got {got}")
+        self.reason = reason
+        self.step = STEPS[reason]
+        self.expected = expected
+        self.got = got
+        self.retry_at = retry_at
+
+
+_SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBundle:
+    """A bundle that passed every check; only this module makes one.
+
+    ``certificates`` are the anchors in the order of ``ca.crt``; ``digest`` is of the statement's text; ``signed_by``
+    the trusted keys that signed it; ``already_installed`` that it is, text for text, the installed one.
+    """
+
+    bundle: Bundle
+    statement: Statement
+    digest: str
+    certificates: tuple[Certificate, ...] = field(repr=False)
+    signed_by: tuple[str, ...]
+    already_installed: bool
+    _seal: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self._seal is not _SEAL:
+            raise TypeError("VerifiedBundle: expected to be made by tidemark.verify, found another maker")
+
+    @property
+    def sequence(self) -> int:
+        """The statement's number."""
+        return self.statement.sequence
+
+    @property
+    def intermediates(self) -> frozenset[str]:
+        """Fingerprints of the CAs of epochs."""
+        return frozenset(anchor.sha256 for anchor in self.statement.intermediates)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The number and digest of a statement."""
+
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a verifier remembers when it looks at a candidate.
+
+    ``highest``: the highest statement ever verified here (kept durably). ``installed``: the set in place, from
+    ``reopen``. ``shown``: the highest sequence that the source of the candidate has itself shown before, where the
+    source is a mount (0 otherwise): a mount that goes back below it is a replay.
+    """
+
+    highest: Mark | None = None
+    installed: VerifiedBundle | None = None
+    shown: int = 0
+
+
+def verify(candidate: Bundle, trust: Trust, known: Known, now: int) -> VerifiedBundle:
+    """Check a candidate in the design's order.
+
+    Raises:
+        BundleRejected: the first check that failed; ``held`` where only the clock stands against it.
+    """
+    opened = _open(candidate, trust)  # steps 1 to 5
+    statement, digest = opened.statement, opened.digest
+    if known.installed is not None and digest == known.installed.digest:
+        return _seal(opened, known.installed.certificates, already_installed=True)
+    _check_time(statement, trust.tolerance_seconds, now)  # 6, 7
+    certificates = _certificates(candidate)  # 8
+    _check_anchors(statement, certificates)  # 9
+    if not any(is_valid_at(c, now) for c in certificates[: len(statement.intermediates)]):  # 9, the part with a clock
+        raise BundleRejected(Reason.ANCHORS, f"an intermediate valid at {format_instant(now)}", "none")
+    _check_sequence(statement, digest, trust, known)  # 10
+    if known.installed is not None:
+        _check_overlap(statement, known.installed, trust.tolerance_seconds, now)  # 11
+    return _seal(opened, certificates, already_installed=False)
+
+
+def reopen(installed: Bundle, trust: Trust) -> VerifiedBundle:
+    """Read back a set that was verified when it was adopted: every check but those of time and sequence.
+
+    An installed set may have expired (an outage) and stays the measure for the next one all the same.
+
+    Raises:
+        BundleRejected: it no longer is what a trusted key signed.
+    """
+    opened = _open(installed, trust)
+    certificates = _certificates(installed)
+    _check_anchors(opened.statement, certificates)
+    return _seal(opened, certificates, already_installed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A bundle whose statement is signed by whom we trust and is about its ``ca.crt``."""
+
+    bundle: Bundle
+    statement: Statement
+    digest: str
+    signed_by: tuple[str, ...]
+
+
+def _seal(opened: _Opened, certificates: tuple[Certificate, ...], *, already_installed: bool) -> VerifiedBundle:
+    return VerifiedBundle(
+        opened.bundle, opened.statement, opened.digest, certificates, opened.signed_by, already_installed, _SEAL
+    )
+
+
+def _open(candidate: Bundle, trust: Trust) -> _Opened:
+    # 1. Sizes, before anything is parsed.
+    if candidate.size > MAX_BYTES:
+        raise BundleRejected(Reason.SIZE, f"at most {MAX_BYTES} bytes", f"{candidate.size}")
+    if (count := candidate.ca.count(b"-----BEGIN ")) > MAX_CERTIFICATES:
+        raise BundleRejected(Reason.SIZE, f"at most {MAX_CERTIFICATES} certificates", f"{count}")
+    # 2. Signature.
+    try:
+        note = signed_note.parse(candidate.note)
+        signed_by = signed_note.verify(note, trust.keys, trust.threshold)
+    except SignatureError as error:
+        raise BundleRejected(Reason.SIGNATURE, "a statement signed by a trusted key", str(error)) from None
+    except NoteError as error:
+        raise BundleRejected(Reason.SIGNATURE, "a signed note", str(error)) from None
+    # 3. Shape.
+    try:
+        statement = Statement.parse(note.text)
+    except StatementError as error:
+        raise BundleRejected(Reason.SHAPE, "a statement of a known version with all its fields", str(error)) from None
+    # 4. Trust domain.
+    if statement.trust_domain != trust.trust_domain:
+        raise BundleRejected(Reason.TRUST_DOMAIN, trust.trust_domain, statement.trust_domain)
+    # 5. The statement is about exactly these bytes.
+    if statement.ca_sha256 != candidate.ca_sha256:
+        got = f"ca.crt of {len(candidate.ca)} bytes with SHA-256 {candidate.ca_sha256}"
+        raise BundleRejected(Reason.DIGEST, f"ca.crt with SHA-256 {statement.ca_sha256}", got)
+    keys = tuple(f"{key.name}+{key.hash}" for key in signed_by)
+    return _Opened(candidate, statement, digest_of(note.text), keys)
+
+
+def _check_time(statement: Statement, tolerance: int, now: int) -> None:
+    # 6. Not from the future: our clock or the authority's is wrong, and time will tell which.
+    if statement.issued_at > now + tolerance:
+        raise BundleRejected(
+            Reason.HELD,
+            f"a statement issued by {format_instant(now)} + {tolerance} s",
+            f"one issued at {format_instant(statement.issued_at)}: the clocks differ by {statement.issued_at - now} s",
+            retry_at=statement.issued_at - tolerance,
+        )
+    # 7. Not a relic.
+    if now > statement.expires_at + tolerance:
+        raise BundleRejected(
+            Reason.EXPIRED,
+            f"a statement that expires after {format_instant(now)} - {tolerance} s",
+            f"one that expired at {format_instant(statement.expires_at)}",
+        )
+
+
+def _certificates(candidate: Bundle) -> tuple[Certificate, ...]:
+    # 8. Nothing but certificates that parse: servers skip what does not parse, and half-accept the file.
+    try:
+        return parse_certificates(candidate.ca, most=MAX_CERTIFICATES)
+    except PemError as error:
+        raise BundleRejected(Reason.PEM, "ca.crt of whole certificates and comments", str(error)) from None
+
+
+def _check_anchors(statement: Statement, certificates: tuple[Certificate, ...]) -> None:
+    # 9. Each certificate is the anchor listed in its place.
+    if len(certificates) != len(statement.anchors):
+        raise BundleRejected(Reason.ANCHORS, f"{len(statement.anchors)} certificates", f"{len(certificates)}")
+    roots = [c for c, a in zip(certificates, statement.anchors, strict=True) if a.role is Role.ROOT]
+    for place, (certificate, anchor) in enumerate(zip(certificates, statement.anchors, strict=True), start=1):
+        name = f"certificate {place}"
+        if not is_ca(certificate):
+            raise BundleRejected(Reason.ANCHORS, f"{name} to be a CA", "one that may not sign certificates")
+        if fingerprint(certificate) != anchor.sha256:
+            raise BundleRejected(Reason.ANCHORS, f"{name} with SHA-256 {anchor.sha256}", fingerprint(certificate))
+        if (not_before(certificate), not_after(certificate)) != (anchor.not_before, anchor.not_after):
+            got = f"{certificate.not_valid_before_utc:%FT%TZ} to {certificate.not_valid_after_utc:%FT%TZ}"
+            expected = f"{format_instant(anchor.not_before)} to {format_instant(anchor.not_after)}"
+            raise BundleRejected(Reason.ANCHORS, f"{name} valid from {expected}", got)
+        if anchor.sha256 in statement.withdrawn:
+            raise BundleRejected(Reason.ANCHORS, f"{name} not to be withdrawn", f"{anchor.sha256}, which is")
+        if anchor.role is Role.ROOT and not issued_by(certificate, certificate):
+            raise BundleRejected(Reason.ANCHORS, f"{name}, a root, to be signed by itself", "another signature")
+        if anchor.role is Role.INTERMEDIATE and roots and not any(issued_by(certificate, root) for root in roots):
+            raise BundleRejected(Reason.ANCHORS, f"{name} to be signed by a root of the bundle", "another issuer")
+    end, due = statement.expires_at, statement.clock.expiry(statement.epoch)
+    if end != due:
+        expected = f"the first certificate to end at {format_instant(due)}, the end of epoch {statement.epoch}'s CA"
+        raise BundleRejected(Reason.ANCHORS, expected, format_instant(end))
+
+
+def _check_sequence(statement: Statement, digest: str, trust: Trust, known: Known) -> None:
+    # 10. Forward only.
+    sequence = statement.sequence
+    if sequence < trust.min_sequence:
+        raise BundleRejected(Reason.FLOOR, f"sequence {trust.min_sequence} (min_sequence) or above", f"{sequence}")
+    if sequence < known.shown:
+        expected = f"the mount to go on from sequence {known.shown}, which it has shown"
+        raise BundleRejected(Reason.REPLAY, expected, f"{sequence}")
+    if known.highest is None or sequence > known.highest.sequence:
+        return
+    if sequence < known.highest.sequence:
+        expected = f"a sequence above {known.highest.sequence}, the highest verified"
+        raise BundleRejected(Reason.SUPERSEDED, expected, f"{sequence}")
+    if digest != known.highest.digest:
+        expected = f"sequence {sequence} to be the statement {known.highest.digest[:16]}… seen before"
+        raise BundleRejected(Reason.EQUIVOCATION, expected, f"{digest[:16]}…")
+
+
+def _check_overlap(statement: Statement, installed: VerifiedBundle, tolerance: int, now: int) -> None:
+    # 11. A step that drops every CA in use breaks every connection at once, and is no rotation.
+    if statement.cause is Cause.REVOCATION:
+        return
+    candidate = {anchor.sha256 for anchor in statement.intermediates}
+    gone = [
+        anchor.not_after <= now + tolerance or anchor.sha256 in statement.withdrawn
+        for anchor in installed.statement.intermediates
+    ]
+    if not all(gone) and not candidate & installed.intermediates:
+        got = f"none of the {len(installed.intermediates)} in place"
+        raise BundleRejected(Reason.OVERLAP, "an intermediate in common with the installed bundle", got)
