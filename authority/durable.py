@@ -1,0 +1,76 @@
+"""Durable files: on the disk as a whole before the call returns, or not there at all.
+
+Written as Sunlight's ``durable`` package does it: temporary file, fsync, rename (or link), fsync of the directory. Every
+function blocks on the disk: from a coroutine, call it through ``asyncio.to_thread``. Temporary files start with a dot
+and end in ``.tmp``; a crash may leave one behind, and readers pass over them.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+SECRET = 0o600
+"""Mode of files that only the authority may read."""
+
+PUBLIC = 0o644
+"""Mode of files that everybody may read."""
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Write ``path`` anew, with exactly this mode, over whatever file stands there. Raises OSError."""
+    temporary = _written(path, data, mode)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def create_file(path: Path, data: bytes, mode: int) -> None:
+    """Write ``path`` where nothing stands: of several writers at once, one wins.
+
+    Raises:
+        FileExistsError: something stands there already; it is left alone.
+        OSError: it could not be written.
+    """
+    temporary = _written(path, data, mode)
+    try:
+        os.link(temporary, path)  # unlike rename, fails where the name is taken
+    finally:
+        temporary.unlink()
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory, and the ones above it that are missing; one that stands already is left as it is."""
+    missing = [path, *path.parents]
+    missing = missing[: next(i for i, directory in enumerate(missing) if directory.exists())]
+    for directory in reversed(missing):
+        directory.mkdir(mode=mode, exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was renamed, linked, made or removed in this directory durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _written(path: Path, data: bytes, mode: int) -> Path:
+    """A synced temporary file beside ``path``."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(descriptor, mode)  # after the umask, and only once it is whole
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
