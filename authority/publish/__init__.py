@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from authority.issuer import IssuedLeaf
 from tidemark.bundle import Bundle
 from tidemark.verify import VerifiedBundle
 
@@ -44,3 +45,19 @@ class Publisher(Protocol):
 
     async def shown(self) -> tuple[Shown, ...]:
         """What every target shows now. Raises PublishError."""
+
+
+class LeafStore(Protocol):
+    """Where one workload's leaf lives: a directory or Secret with ``tls.crt`` and ``tls.key``.
+
+    ``write`` switches both files as one and is durable when it returns; both methods may be repeated.
+    """
+
+    name: str
+    """For metrics, logs and status: the target's path or namespace/name."""
+
+    async def read(self) -> bytes | None:
+        """``tls.crt`` as the target shows it now, untrusted; None where there is none. Raises PublishError."""
+
+    async def write(self, leaf: IssuedLeaf) -> None:
+        """Make the target show this leaf. Raises PublishError."""

@@ -1,0 +1,154 @@
+"""What happened in the authority: its sequencers report these, whoever logs, counts or shows them takes them; pure.
+
+Every event carries ``at`` (Unix seconds by the authority's clock). Durations are seconds with fractions, measured by a
+clock that never jumps. CAs are named by epoch and fingerprint, statements by sequence and digest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from authority.journal import Opening
+from authority.publish import Outcome
+from tidemark.bundle import Cause
+
+
+class Step(StrEnum):
+    """Which step of a sequencer an event is about."""
+
+    JOURNAL = "journal"  # reading what was decided
+    RESUME = "resume"  # at start: what the targets show, and clearing what a crash left behind
+    PREPARE = "prepare"  # issue, compose, sign, verify, commit
+    PUBLISH = "publish"
+    ACTIVATE = "activate"
+    RETIRE = "retire"
+    FOLD = "fold"
+    LEAF = "leaf"
+
+
+class LeafCause(StrEnum):
+    """Why a leaf was written."""
+
+    MISSING = "missing"  # the target held nothing, or nothing that parses
+    FOREIGN = "foreign"  # the target held a leaf of no CA of ours
+    NAMES = "names"  # the configuration names other names than the leaf
+    ACTIVATION = "activation"  # another CA signs than the one that signed the leaf
+    HALF_LIFE = "half_life"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement with a new CA was committed; ``seconds`` from issuing the CA to the journal."""
+
+    at: int
+    sequence: int
+    digest: str
+    cause: Cause
+    epoch: int
+    ca: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A publisher's targets show the statement. ``UNCHANGED`` is reported once for each statement, not each look."""
+
+    at: int
+    target: str
+    sequence: int
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProven:
+    """Every required agent has proven the newest statement; ``seconds`` from its commit to the last receipt."""
+
+    at: int
+    sequence: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The gate is closed past the epoch's start: ``waiting`` names who is waited for, ``until`` is the last resort.
+
+    Reported when it begins and whenever ``waiting`` changes.
+    """
+
+    at: int
+    epoch: int
+    ca: str
+    since: int
+    until: int
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """A CA signs from here on; ``unproven`` names the agents left behind, ``skipped`` CAs that will never sign."""
+
+    at: int
+    epoch: int
+    ca: str
+    opening: Opening
+    unproven: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """An operator opened the gate of one CA."""
+
+    at: int
+    epoch: int
+    ca: str
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """CAs and their keys were deleted: long expired, or made and never published (``orphans``)."""
+
+    at: int
+    intents: tuple[str, ...]
+    orphans: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeafWritten:
+    """A workload's leaf was issued and written; ``ca`` is the fingerprint of the CA that signed it."""
+
+    at: int
+    workload: str
+    target: str
+    cause: LeafCause
+    ca: str
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step failed and is tried again in ``retry_in`` seconds; ``target`` names what it was about ("" for none)."""
+
+    at: int
+    step: Step
+    target: str
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Somebody else appended to the journal first; what was about to be written is dropped and decided anew."""
+
+    at: int
+    step: Step
+    error: str
+
+
+Event = Prepared | Published | FleetProven | Held | Activated | Overridden | Retired | LeafWritten | Failed | Conflict
+
+Observer = Callable[[Event], None]
+"""Takes each event as it happens; must not raise and must not wait."""
