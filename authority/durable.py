@@ -1,8 +1,8 @@
 """Durable files: on the disk as a whole before the call returns, or not there at all.
 
-Written as Sunlight's ``durable`` package does it: temporary file, fsync, rename (or link), fsync of the directory. Every
-function blocks on the disk: from a coroutine, call it through ``asyncio.to_thread``. Temporary files start with a dot
-and end in ``.tmp``; a crash may leave one behind, and readers pass over them.
+Temporary file, fsync, rename (or link), fsync of the directory. Every function blocks on the disk: from a coroutine,
+call it through ``asyncio.to_thread``. Temporary files start with a dot and end in ``.tmp``; a crash may leave one
+behind, and readers pass over them.
 """
 
 import os
