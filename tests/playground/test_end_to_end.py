@@ -1,0 +1,135 @@
+"""The whole deployment, as `make run` starts it: real servers, real agents, real messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UP = "counting from here"
+
+
+class Run:
+    """A playground of its own in ``directory``, with its output line by line."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "playground", "--directory", str(directory), *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={"PATH": os.environ["PATH"]},
+        )
+
+    def until(self, text: str) -> str:
+        """Read lines until one holds ``text``; fails when the output ends first."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if text in line:
+                return line
+        pytest.fail(f"expected a line with {text!r}, found:\n{''.join(self.lines)}")
+
+    def rest(self) -> str:
+        """Everything up to the end of the run."""
+        assert self.process.stdout is not None
+        self.lines += self.process.stdout.readlines()
+        self.process.wait()
+        return "".join(self.lines)
+
+    def children(self) -> list[psutil.Process]:
+        """Every process that this playground started and that still runs."""
+        return [
+            process
+            for process in psutil.process_iter(["cmdline", "environ"])
+            if process.pid != self.process.pid and str(self.directory) in repr(process.info)
+        ]
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[Run] = []
+
+    def started(*arguments: str) -> Run:
+        runs.append(Run(tmp_path / "playground", *arguments))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        run.process.kill()
+        run.process.wait()
+        _, alive = psutil.wait_procs(run.children(), timeout=10)
+        assert not alive, f"left behind: {alive}"
+
+
+def assert_clean(run: Run) -> None:
+    """No process and no key is left; the logs are."""
+    assert run.children() == []
+    assert sorted(entry.name for entry in run.directory.iterdir() if entry.is_dir()) == ["logs"]
+    keys = [file for file in run.directory.rglob("*") if file.is_file() and b"PRIVATE KEY" in file.read_bytes()]
+    assert keys == []
+
+
+def test_rotations_under_load_lose_nothing_and_every_agent_proves_them(start: Start) -> None:
+    run = start("--rotations", "2")
+    output = run.rest()
+    assert run.process.returncode == 0, output
+    figures = json.loads((run.directory / "summary.json").read_text())
+    assert figures["rotations"] == 2
+    assert figures["agents"] == 5
+    assert figures["proven"] == 10
+    assert figures["reverted"] == 0
+    for counts in figures["messages"].values():
+        assert counts["published"] > 20_000
+        assert counts["received"] == counts["published"]
+        assert (counts["lost"], counts["duplicated"]) == (0, 0)
+    # Two swaps a rotation (bundle, then leaf) for each of three servers and two applications.
+    assert figures["swap_to_proven_ms"]["nats"]["samples"] >= 12
+    assert figures["swap_to_proven_ms"]["application"]["samples"] >= 8
+    assert output.count("ROTATION") == 2
+    assert "Nothing was lost, everything was proven." in output
+    assert_clean(run)
+
+
+def test_ctrl_c_ends_with_a_summary_and_leaves_nothing_behind(start: Start) -> None:
+    run = start()
+    run.until(UP)
+    run.process.send_signal(signal.SIGINT)
+    output = run.rest()
+    assert run.process.returncode == 0, output
+    assert "Rotations: 0" in output
+    assert_clean(run)
+
+
+def test_a_server_that_dies_ends_the_run_by_name(start: Start) -> None:
+    run = start()
+    run.until(UP)
+    server = next(process for process in run.children() if process.info["cmdline"][-1].endswith("nats-1/nats.conf"))
+    server.kill()
+    output = run.rest()
+    assert run.process.returncode == 1
+    assert "nats-1 ended by itself with status -9" in output
+    assert_clean(run)
+
+
+def test_a_killed_playground_takes_its_processes_with_it(start: Start) -> None:
+    run = start()
+    run.until("agents: 5 running")
+    children = run.children()
+    assert len(children) >= 6
+    run.process.kill()
+    run.process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
