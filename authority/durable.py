@@ -7,6 +7,8 @@ behind, and readers pass over them.
 
 import os
 import secrets
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 SECRET = 0o600
@@ -51,6 +53,44 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
         sync_directory(directory.parent)
 
 
+def create_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make a directory (0700) of secret files that appears as a whole, where nothing stands.
+
+    Raises:
+        OSError: something stands there, or it could not be written.
+    """
+    temporary = _temporary(path)
+    temporary.mkdir(mode=0o700)
+    try:
+        for name, data in files.items():
+            create_file(temporary / name, data, SECRET)
+        temporary.rename(path)  # refused where a directory with anything in it has the name
+    except OSError:
+        shutil.rmtree(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory and its files: gone as a whole; one that is gone already is no error."""
+    temporary = _temporary(path)
+    try:
+        path.rename(temporary)
+    except FileNotFoundError:
+        return
+    sync_directory(path.parent)
+    shutil.rmtree(temporary)
+
+
+def sweep(path: Path) -> None:
+    """Remove the temporary files and directories that a crash left in ``path``; nobody may be writing there."""
+    for leftover in path.glob(".*.tmp"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def sync_directory(path: Path) -> None:
     """Make what was renamed, linked, made or removed in this directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -62,7 +102,7 @@ def sync_directory(path: Path) -> None:
 
 def _written(path: Path, data: bytes, mode: int) -> Path:
     """A synced temporary file beside ``path``."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -74,3 +114,7 @@ def _written(path: Path, data: bytes, mode: int) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

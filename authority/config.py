@@ -1,0 +1,252 @@
+"""The authority's configuration: one TOML file, and secrets from the environment.
+
+Everything is read once, at the start; every fault is reported at once, each with its key, what was expected and what
+was found. ``python -m authority check-config`` does just this. The README lists the keys.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from authority.certify import is_ip_address
+from authority.keystore import KeyType
+from authority.tables import Table
+from tidemark.bundle import check_trust_domain
+from tidemark.epoch import PRESETS, ClockError, EpochClock, Timing, default_leaf_seconds
+from tidemark.receipt import PodClass
+
+ENCRYPTION_VARIABLE = "TIDEMARK_KEY_PASSPHRASE"
+"""Environment variable with the passphrase that encrypts the keys at rest (none: they are not)."""
+
+MAX_REPLICAS = 5
+"""The most replicas that a JetStream stream can have."""
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+
+class ConfigError(ValueError):
+    """The configuration is not usable; ``faults`` are sentences, one a fault, each beginning with its key."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        super().__init__(f"{source}: " + "; ".join(faults))
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the API listens; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """The HTTPS API: ``names`` go into its certificate; ``open_reads`` lets anybody read."""
+
+    listen: Listen
+    names: tuple[str, ...]
+    open_reads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """An agent that is expected where no Kubernetes says who is there."""
+
+    name: str
+    pod_class: PodClass
+
+
+@dataclass(frozen=True, slots=True)
+class JetStreamConfig:
+    """Where bundles are announced; ``directory`` is where the authority keeps its own client identity for it."""
+
+    servers: tuple[str, ...]
+    directory: Path
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeafConfig:
+    """A workload whose leaf certificate the authority writes; ``name`` is the certificate's common name."""
+
+    name: str
+    directory: Path
+    dns: tuple[str, ...]
+    ip: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityConfig:
+    """Everything that the authority is told; paths are absolute or relative to the working directory."""
+
+    trust_domain: str
+    state: Path
+    timing: Timing
+    include_root: bool
+    key_type: KeyType
+    api: ApiConfig
+    agents: tuple[AgentConfig, ...]
+    directories: tuple[Path, ...]
+    jetstream: JetStreamConfig | None
+    leaves: tuple[LeafConfig, ...]
+    passphrase: bytes | None = field(repr=False)
+
+
+def load(path: Path, environment: Mapping[str, str]) -> AuthorityConfig:
+    """Read the configuration file; raises ConfigError, also where there is no such file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(str(path), [f"expected a readable TOML file, found {error.strerror}"]) from None
+    return parse(data, str(path), path.parent, environment)
+
+
+def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) -> AuthorityConfig:
+    """Read a configuration's text; ``source`` names it in errors, relative paths start at ``base``.
+
+    Raises:
+        ConfigError: with every fault that was found.
+    """
+    try:
+        values = tomllib.loads(data.decode())
+    except ValueError as error:
+        raise ConfigError(source, [f"expected TOML in UTF-8, found {error}"]) from None
+    top = Table(values)
+    publish = top.table("publish")
+    config = AuthorityConfig(
+        trust_domain=_trust_domain(top),
+        state=base / top.text("state", "state"),
+        timing=_timing(top),
+        include_root=top.flag("include_root", default=True),
+        key_type=top.member("key_type", KeyType, KeyType.EC_P256),
+        api=_api(top.table("api")),
+        agents=tuple(_agent(table) for table in top.tables("agents")),
+        directories=tuple(base / table.text("path") for table in publish.tables("directory")),
+        jetstream=_jetstream(publish.table("jetstream"), base) if "jetstream" in publish else None,
+        leaves=tuple(_leaf(table, base) for table in top.tables("leaves")),
+        passphrase=environment.get(ENCRYPTION_VARIABLE, "").encode() or None,
+    )
+    faults = [*top.close(), *_across(config)]
+    if faults:
+        raise ConfigError(source, faults)
+    return config
+
+
+def _trust_domain(top: Table) -> str:
+    name = top.text("trust_domain")
+    if name:
+        try:
+            check_trust_domain(name)
+        except ValueError as error:
+            top.fault("trust_domain", str(error))
+    return name
+
+
+def _timing(top: Table) -> Timing:
+    """The preset (``production`` where none is named), with the ``[clock]`` table's values in place of its own.
+
+    V defaults to 4·D and L to what ``default_leaf_seconds`` says wherever the table gives another D.
+    """
+    name = top.text("preset", "production")
+    if name not in PRESETS:
+        top.fault("preset", f"expected one of {', '.join(PRESETS)}, found {name!r}")
+    preset = PRESETS.get(name, PRESETS["production"])
+    table = top.table("clock")
+    before = len(top.faults)
+    epoch = table.integer("epoch_seconds", preset.clock.epoch_seconds)
+    validity = table.integer("validity_seconds", 4 * epoch)
+    prepare = table.integer("prepare_seconds", preset.clock.prepare_seconds)
+    tolerance = table.integer("tolerance_seconds", preset.tolerance_seconds)
+    leaf = table.integer("leaf_seconds", None)
+    delivery = table.integer("delivery_seconds", preset.delivery_seconds)
+    splay = table.integer("splay_seconds", preset.splay_seconds)
+    if len(top.faults) > before:  # a clock made of wrong values would only complain about them once more
+        return preset
+    try:
+        clock = EpochClock(epoch, validity, prepare)
+        return Timing(clock, tolerance, default_leaf_seconds(clock) if leaf is None else leaf, delivery, splay)
+    except ClockError as error:
+        top.fault("clock", str(error))
+        return preset
+
+
+def _api(table: Table) -> ApiConfig:
+    text = table.text("listen", "127.0.0.1:0")
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        table.fault("listen", f"expected host:port, such as '127.0.0.1:8443', found {text!r}")
+        host, port = "127.0.0.1", "0"
+    names = table.texts("names", ["localhost", "127.0.0.1"], least=1)
+    for name in names:
+        if not is_ip_address(name) and not _is_dns_name(name):
+            table.fault("names", f"expected DNS names and IP addresses, found {name!r}")
+    return ApiConfig(Listen(host, int(port)), names, table.flag("open_reads", default=False))
+
+
+def _agent(table: Table) -> AgentConfig:
+    return AgentConfig(table.text("name", longest=253), table.member("class", PodClass, PodClass.REQUIRED))
+
+
+def _jetstream(table: Table, base: Path) -> JetStreamConfig:
+    servers = table.texts("servers", [], least=1)
+    for url in servers:
+        if "@" in url:  # never shown: it may hold a password
+            table.fault("servers", "expected URLs without user and password, found one with '@'")
+        elif not _is_server(url):
+            table.fault("servers", f"expected URLs such as 'tls://127.0.0.1:4222', found {url!r}")
+    replicas = table.integer("replicas", 3)
+    if not 1 <= replicas <= MAX_REPLICAS:
+        table.fault("replicas", f"expected 1 to {MAX_REPLICAS}, found {replicas}")
+    return JetStreamConfig(servers, base / table.text("directory", "state/nats"), replicas)
+
+
+def _leaf(table: Table, base: Path) -> LeafConfig:
+    leaf = LeafConfig(
+        name=table.text("name", longest=64),  # X.509's limit for a common name
+        directory=base / table.text("directory"),
+        dns=table.texts("dns", []),
+        ip=table.texts("ip", []),
+    )
+    if not leaf.dns and not leaf.ip:
+        table.fault("dns", "expected a DNS name here or an address in 'ip', found neither")
+    for name in leaf.dns:
+        if not _is_dns_name(name):
+            table.fault("dns", f"expected DNS names, found {name!r}")
+    for address in leaf.ip:
+        if not is_ip_address(address):
+            table.fault("ip", f"expected IP addresses, found {address!r}")
+    return leaf
+
+
+def _across(config: AuthorityConfig) -> list[str]:
+    """Faults between entries: what may stand only once."""
+    jetstream = [config.jetstream.directory] if config.jetstream else []
+    once: list[tuple[str, list[str]]] = [
+        ("agents: name", [agent.name for agent in config.agents]),
+        ("leaves: name", [leaf.name for leaf in config.leaves]),
+        ("leaves: directory", [str(path) for path in (*(leaf.directory for leaf in config.leaves), *jetstream)]),
+        ("publish.directory: path", [str(path) for path in (*config.directories, *jetstream)]),
+    ]
+    faults = []
+    for what, values in once:
+        twice = sorted({value for value in values if values.count(value) > 1})
+        faults += [f"{what}: expected each once, found {value!r} more than once" for value in twice]
+    return faults
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("tls", "nats") and bool(parts.hostname)
+
+
+def _is_dns_name(text: str) -> bool:
+    return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None and not is_ip_address(text)

@@ -1,0 +1,104 @@
+"""The control CA: a separate, long-lived CA that signs nothing but the authority's own API certificates.
+
+So a stolen intermediate opens no door of the control plane: agents and operators verify the API against this CA alone
+(``control_ca`` in the trust file). It is kept in ``<state>/control/ca``.
+"""
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from authority import certify, durable, keystore
+from authority.certify import CaName, LeafNames, Validity
+from authority.keystore import CaPair, KeystoreError, KeyType
+from tidemark.certificates import Certificate, not_after, to_pem
+
+CONTROL = "control"
+
+CA_SECONDS = 20 * 365 * 86400
+"""How long the control CA is valid."""
+
+SERVER_SECONDS = 30 * 86400
+"""How long a certificate of the API is valid; it is renewed at half of that."""
+
+BACKDATED_SECONDS = 86400
+"""How long before their making certificates become valid, for clocks that are behind."""
+
+_LONGEST_SLEEP = 3600.0  # the wall clock may be set while we sleep
+
+
+def create_control_ca(state: Path, trust_domain: str, now: int, passphrase: bytes | None) -> Path | None:
+    """Make the control CA and return where it is kept; None where one stands already. Raises KeystoreError."""
+    directory = state / CONTROL / "ca"
+    durable.make_directory(directory.parent)
+    if directory.exists():
+        return None
+    validity = Validity(now - BACKDATED_SECONDS, now + CA_SECONDS)
+    pair = certify.root(CaName(trust_domain, "control"), KeyType.EC_P256.generate(), validity, path_length=0)
+    keystore.create_pair(directory, pair, passphrase)
+    return directory
+
+
+def read_control_ca(state: Path, passphrase: bytes | None) -> CaPair:
+    """Read the control CA with its key. Raises KeystoreError."""
+    directory = state / CONTROL / "ca"
+    if not directory.exists():
+        raise KeystoreError(f"{directory}: expected the control CA, found none; run 'init' first")
+    return keystore.read_pair(directory, passphrase)
+
+
+class ServerCertificate:
+    """The API's certificate in ``context``, an SSL context that goes on serving while it is renewed.
+
+    Connections that exist keep the certificate that they were made with; new ones get the newest.
+    """
+
+    def __init__(self, ca: CaPair, names: Sequence[str], directory: Path, lifetime: int = SERVER_SECONDS) -> None:
+        self._ca = ca
+        self._names = LeafNames("tidemark authority", *_by_kind(names))
+        self._directory = directory
+        self._lifetime = lifetime
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        """Asks for no client certificate: none would open anything."""
+
+    def renew(self, now: int) -> Certificate:
+        """Issue a certificate and serve it from now on. Blocks for a few milliseconds. Raises KeystoreError."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        end = min(now + self._lifetime, not_after(self._ca.certificate))
+        if end <= now:
+            raise KeystoreError("control CA: expected it to be valid, found it expired; make a new one and trust file")
+        certificate = certify.leaf(self._names, key, Validity(now - BACKDATED_SECONDS, end), self._ca)
+        try:
+            # OpenSSL takes files only. This one is 0600, lives for this block, and a sweep finds it after a crash.
+            with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".server.", suffix=".tmp") as file:
+                file.write(keystore.key_pem(key, None) + to_pem([certificate, self._ca.certificate]))
+                file.flush()
+                self.context.load_cert_chain(file.name)
+        except OSError as error:
+            raise KeystoreError(f"{self._directory}: expected to write the API's certificate, found {error}") from None
+        return certificate
+
+    async def keep_renewed(self, clock: Callable[[], float], failed: Callable[[KeystoreError], None]) -> None:
+        """Renew at half-life, for ever; the first certificate is ``renew``'s. One that fails is tried again."""
+        due = clock() + self._lifetime / 2
+        while True:
+            await asyncio.sleep(min(max(due - clock(), 0.0), _LONGEST_SLEEP))
+            if clock() < due:
+                continue
+            try:
+                await asyncio.to_thread(self.renew, int(clock()))
+            except KeystoreError as error:
+                failed(error)
+                due = clock() + self._lifetime / 100
+            else:
+                due = clock() + self._lifetime / 2
+
+
+def _by_kind(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """DNS names and IP addresses apart."""
+    addresses = [name for name in names if certify.is_ip_address(name)]
+    return [name for name in names if name not in addresses], addresses

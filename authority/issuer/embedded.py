@@ -1,0 +1,168 @@
+"""The embedded issuer: roots and CAs with their keys in 0600 files, for one replica.
+
+``<state>/roots/<number>/`` holds the roots, the highest number the newest, and ``<state>/issuer/<intent>/`` the CAs:
+each as ``ca.crt`` and ``ca.key`` in a directory that appears and goes as a whole.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from authority import certify, durable, keystore
+from authority.certify import CaName, LeafNames, Validity
+from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest
+from authority.keystore import CaPair, KeystoreError, KeyType
+from tidemark.certificates import Certificate, not_after, to_pem
+from tidemark.fields import format_instant
+
+ROOTS = "roots"
+CAS = "issuer"
+
+ROOT_SECONDS = 20 * 365 * 86400
+"""How long a root is valid."""
+
+BACKDATED_SECONDS = 86400
+"""How long before its making a root becomes valid, for clocks that are behind."""
+
+_INTENT = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+
+
+def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, passphrase: bytes | None) -> Path | None:
+    """Make the first root and return where it is kept; None where one stands already. Raises KeystoreError."""
+    directory = state / ROOTS / "1"
+    durable.make_directory(directory.parent)
+    durable.make_directory(state / CAS)
+    if _numbered(directory.parent):
+        return None
+    validity = Validity(now - BACKDATED_SECONDS, now + ROOT_SECONDS)
+    pair = certify.root(CaName(trust_domain, "root"), key_type.generate(), validity, path_length=1)
+    keystore.create_pair(directory, pair, passphrase)
+    return directory
+
+
+class EmbeddedIssuer:
+    """Keeps to ``authority.issuer.Issuer``; nobody else may use the same state directory at the same time."""
+
+    def __init__(self, state: Path, key_type: KeyType, passphrase: bytes | None) -> None:
+        self._roots = state / ROOTS
+        self._cas = state / CAS
+        self._key_type = key_type
+        self._passphrase = passphrase
+
+    async def roots(self) -> tuple[Certificate, ...]:
+        """The roots above the CAs, newest first."""
+        return tuple(pair.certificate for pair in await asyncio.to_thread(self._read_roots))
+
+    async def issue_ca(self, request: CaRequest) -> Certificate:
+        """Make the CA, or return the one already made for this intent if it is what is asked for now."""
+        return await asyncio.to_thread(self._issue_ca, request)
+
+    async def activate(self, intent: str) -> None:
+        """Nothing to do but to see that the CA is there: this issuer signs for nobody but the authority itself."""
+        await asyncio.to_thread(self._existing, intent)
+
+    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this intent."""
+        return await asyncio.to_thread(self._issue_leaf, intent, request)
+
+    async def intents(self) -> frozenset[str]:
+        """The intents of every CA that exists."""
+        return await asyncio.to_thread(self._intents)
+
+    async def delete(self, intents: Sequence[str]) -> None:
+        """Delete CAs and their keys."""
+        for intent in intents:
+            await asyncio.to_thread(self._delete, intent)
+
+    def _read_roots(self) -> list[CaPair]:
+        numbers = _numbered(self._roots)
+        if not numbers:
+            raise IssuerError(f"{self._roots}: expected a root, found none; run 'init' first")
+        return [self._read(self._roots / str(number)) for number in sorted(numbers, reverse=True)]
+
+    def _issue_ca(self, request: CaRequest) -> Certificate:
+        directory = self._directory(request.intent)
+        made = self._read(directory) if directory.exists() else None
+        if made and _is_what_is_asked(made.certificate, request):
+            return made.certificate
+        above = self._read_roots()[0]
+        if request.not_after > not_after(above.certificate):
+            end = format_instant(not_after(above.certificate))
+            raise IssuerError(
+                f"CA {request.intent}: expected it to end by {end}, as its root does, "
+                f"found {format_instant(request.not_after)}; a new root is due"
+            )
+        name = CaName(request.trust_domain, _common_name(request))
+        validity = Validity(request.not_before, request.not_after)
+        pair = certify.intermediate(name, self._key_type.generate(), validity, above)
+        self._delete(request.intent)
+        try:
+            keystore.create_pair(directory, pair, self._passphrase)
+        except KeystoreError as error:
+            raise IssuerError(str(error)) from None
+        return pair.certificate
+
+    def _issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
+        above = self._existing(intent)
+        if request.not_after > not_after(above.certificate):
+            raise IssuerError(
+                f"leaf {request.common_name}: expected it to end by {format_instant(not_after(above.certificate))}, "
+                f"as its CA {intent} does, found {format_instant(request.not_after)}"
+            )
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = LeafNames(request.common_name, request.dns_names, request.ip_addresses)
+        try:
+            certificate = certify.leaf(names, key, Validity(request.not_before, request.not_after), above)
+        except ValueError as error:
+            raise IssuerError(f"leaf {request.common_name}: expected names for a certificate, found {error}") from None
+        return IssuedLeaf(to_pem([certificate, above.certificate]), keystore.key_pem(key, None))
+
+    def _intents(self) -> frozenset[str]:
+        try:
+            durable.sweep(self._cas)
+            return frozenset(path.name for path in self._cas.iterdir() if _INTENT.fullmatch(path.name))
+        except OSError as error:
+            raise IssuerError(f"{self._cas}: expected a readable directory, found {error.strerror}") from None
+
+    def _delete(self, intent: str) -> None:
+        directory = self._directory(intent)
+        try:
+            durable.remove_directory(directory)
+        except OSError as error:
+            raise IssuerError(f"{directory}: expected to remove it, found {error.strerror}") from None
+
+    def _existing(self, intent: str) -> CaPair:
+        directory = self._directory(intent)
+        if not directory.exists():
+            raise IssuerError(f"{directory}: expected the CA of intent {intent}, found none")
+        return self._read(directory)
+
+    def _read(self, directory: Path) -> CaPair:
+        try:
+            return keystore.read_pair(directory, self._passphrase)
+        except KeystoreError as error:
+            raise IssuerError(str(error)) from None
+
+    def _directory(self, intent: str) -> Path:
+        if not _INTENT.fullmatch(intent):
+            raise IssuerError(f"intent {intent[:100]!r}: expected lower-case letters, digits and '-'")
+        return self._cas / intent
+
+
+def _numbered(roots: Path) -> list[int]:
+    return [int(path.name) for path in roots.iterdir() if path.name.isdecimal()] if roots.exists() else []
+
+
+def _common_name(request: CaRequest) -> str:
+    return f"intermediate epoch {request.epoch}"
+
+
+def _is_what_is_asked(certificate: Certificate, request: CaRequest) -> bool:
+    """Whether domain, epoch and NotAfter agree; NotBefore is when it was first made."""
+    values = {attribute.oid: attribute.value for attribute in certificate.subject}
+    found = (values.get(x509.NameOID.ORGANIZATION_NAME), values.get(x509.NameOID.COMMON_NAME), not_after(certificate))
+    return found == (request.trust_domain, _common_name(request), request.not_after)
