@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from authority.gate import Closed
 from authority.journal import Opening
 from authority.publish import Outcome
 from tidemark.bundle import Cause
@@ -20,7 +21,8 @@ class Step(StrEnum):
     RESUME = "resume"  # at start: what the targets show, and clearing what a crash left behind
     PREPARE = "prepare"  # issue, compose, sign, verify, commit
     PUBLISH = "publish"
-    ACTIVATE = "activate"
+    ACTIVATE = "activate"  # record that another CA signs
+    SWITCH = "switch"  # tell the issuer so
     RETIRE = "retire"
     FOLD = "fold"
     LEAF = "leaf"
@@ -71,9 +73,9 @@ class FleetProven:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The gate is closed past the epoch's start: ``waiting`` names who is waited for, ``until`` is the last resort.
+    """The gate is closed past its time: ``waiting`` names who is waited for; the last resort opens it at ``until``.
 
-    Reported when it begins and whenever ``waiting`` changes.
+    Reported when it begins and whenever ``closed`` (why) or ``waiting`` changes.
     """
 
     at: int
@@ -81,6 +83,7 @@ class Held:
     ca: str
     since: int
     until: int
+    closed: Closed
     waiting: tuple[str, ...]
 
 

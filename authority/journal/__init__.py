@@ -31,11 +31,16 @@ class Opening(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatementRecord:
-    """A bundle was signed. ``intent`` names the CA that it adds in the issuer ("" where it adds none)."""
+    """A bundle was signed. ``intent`` names the CA that it adds in the issuer ("" where it adds none).
+
+    ``who`` asked for it and why (``reason``), where somebody did.
+    """
 
     at: int
     intent: str
     bundle: Bundle
+    who: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,9 @@ class Journal(Protocol):
 
     async def read(self) -> tuple[Entry, ...]:
         """Every record that still matters, in order. Raises JournalError."""
+
+    async def head(self) -> int:
+        """The last position, 0 in an empty journal: a cheap look whether anything was appended. Raises JournalError."""
 
     async def append(self, position: int, record: Record) -> None:
         """Write the record at ``position``. Raises JournalConflict where one stands there, JournalError otherwise."""
