@@ -1,0 +1,169 @@
+"""Proof that a workload uses a set: what it shows itself, never what it was told.
+
+A nats-server shows three things, in this order: ``config_load_time`` moved after the signal, the CA list of a fresh TLS
+handshake equals the bundle's subjects, the served leaf is the installed one. The load time alone proves nothing about
+CAs (a server reloads half a bundle without a word), so it only says when to look. An application answers the request to
+reload with the digest that it now uses.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+import aiohttp
+from OpenSSL import SSL
+
+from agent import handshake
+from agent.handshake import HandshakeFailed
+from agent.target import Address, SignalTarget
+from agent.workload import Baseline, Expectation, NotProven, Proof, Reloaded, WorkloadAbsent
+from tidemark.receipt import Level
+
+T = TypeVar("T")
+
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.1
+
+
+class _NotYet(Exception):
+    """One look did not show what was expected; another one may. ``absent``: nobody was there to look at."""
+
+    def __init__(self, reason: str, message: str, *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.absent = absent
+
+
+async def _until(within: float, look: Callable[[], Awaitable[T]]) -> T:
+    """Look again and again, with growing pauses, until it succeeds.
+
+    Raises:
+        WorkloadAbsent, NotProven: what the last look found, ``within`` seconds later.
+    """
+    last = _NotYet("no_answer", f"expected an answer within {within:.1f} s, found none")
+    pause = _FIRST_PAUSE
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    return await look()
+                except _NotYet as error:
+                    last = error
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+    except TimeoutError:
+        failure = WorkloadAbsent if last.absent else NotProven
+        raise failure(last.reason, str(last)) from last
+
+
+class SignalProver:
+    """Proof for a process that was signalled, as far as its target says where to look."""
+
+    def __init__(self, target: SignalTarget, http: aiohttp.ClientSession) -> None:
+        self._target = target
+        self._http = http
+
+    async def baseline(self, within: float) -> Baseline:
+        """The load time before the signal."""
+        if self._target.monitor is None:
+            return Baseline()
+        return Baseline(await _until(within, self._load_time))
+
+    async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
+        """See ``Prover``."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        if self._target.monitor is not None and baseline is not None:
+            before = None if reloaded.started_with_it else baseline.load_time
+            await _until(within, partial(self._loaded_after, before))
+        ports = [(address, True) for address in self._target.nats] + [(address, False) for address in self._target.tls]
+        if not ports:
+            return Proof(self._target.allowed, self._target.allowed, "no port is named to look at the CA list")
+        context = handshake.client_context(expected.leaf)
+        silent = await asyncio.gather(
+            *(
+                _until(deadline - loop.time(), partial(_compare, expected, context, address, greeted=greeted))
+                for address, greeted in ports
+            )
+        )
+        if any(silent):
+            shown = "the leaf alone is shown" if expected.leaf else "nothing is shown"
+            where = ", ".join(str(address) for address in silent if address)
+            detail = f"{where}: the server asks clients for no certificate (verify is off), so {shown}"
+            return Proof(Level.RELOADED, Level.RELOADED, detail)
+        return Proof(Level.PROVEN, Level.PROVEN)
+
+    async def _load_time(self) -> str:
+        url = f"{self._target.monitor}/varz"
+        try:
+            async with self._http.get(url) as response:
+                varz = await response.json(content_type=None)
+        except aiohttp.ClientConnectorError as error:
+            raise _NotYet("unreachable", f"{url}: {error.strerror}", absent=True) from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise _NotYet("monitor", f"{url}: expected a JSON answer, found {error!r}") from error
+        load_time = varz.get("config_load_time") if isinstance(varz, dict) else None
+        if not isinstance(load_time, str):
+            raise _NotYet("monitor", f"{url}: expected the field config_load_time, found none")
+        return load_time
+
+    async def _loaded_after(self, before: str | None) -> None:
+        if await self._load_time() == before:
+            raise _NotYet(
+                "reload_refused",
+                f"{self._target.monitor}/varz: expected config_load_time to move from {before} after the signal, found "
+                f"it unmoved: the server refuses to reload, and its log says why",
+            )
+
+
+async def _compare(expected: Expectation, context: SSL.Context, address: Address, *, greeted: bool) -> Address | None:
+    """Compare what one port shows with what is expected; returns the address if it shows no CA list at all."""
+    try:
+        shown = await handshake.look(address, context, greeted=greeted)
+    except HandshakeFailed as error:
+        reason = "unreachable" if error.absent else "handshake"
+        raise _NotYet(reason, f"{address}: {error}", absent=error.absent) from error
+    if shown.ca_names:
+        subjects = {name.public_bytes(): name.rfc4514_string() for name in expected.subjects}
+        names = {name.public_bytes(): name.rfc4514_string() for name in shown.ca_names}
+        if names.keys() != subjects.keys():
+            missing = [subjects[der] for der in subjects.keys() - names.keys()]
+            surplus = [names[der] for der in names.keys() - subjects.keys()]
+            raise _NotYet(
+                "ca_list",
+                f"{address}: expected the CA list to be the bundle's {len(subjects)} subjects, found {len(names)}: "
+                f"missing {_listed(missing)}, surplus {_listed(surplus)}",
+            )
+    if expected.leaf is not None and shown.leaf_sha256 != expected.leaf.sha256:
+        raise _NotYet("leaf", f"{address}: expected the leaf {expected.leaf.sha256}, found {shown.leaf_sha256}")
+    return None if shown.ca_names else address
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names)) or "none"
+
+
+class EchoProver:
+    """Proof for an application over HTTP: it answered the request to reload with the digest that it now uses."""
+
+    async def baseline(self, within: float) -> Baseline:
+        """Nothing is to be seen before."""
+        return Baseline()
+
+    async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
+        """See ``Prover``. An answer without a digest is an acknowledgement: ``reloaded``, and the most there is."""
+        wanted = {"ca_sha256": expected.ca_sha256}
+        if expected.leaf is not None:
+            wanted["leaf_sha256"] = expected.leaf.sha256
+        for field, value in wanted.items():
+            answered = reloaded.answer.get(field)
+            if answered is not None and answered != value:
+                raise NotProven(
+                    field.removesuffix("_sha256"), f"answer: expected {field} {value}, found {answered!r:.80}"
+                )
+        if reloaded.answer.get("ca_sha256") is None:
+            return Proof(
+                Level.RELOADED, Level.RELOADED, "the answer carries no ca_sha256: an acknowledgement, no proof"
+            )
+        return Proof(Level.PROVEN, Level.PROVEN)

@@ -1,0 +1,196 @@
+"""Telling a workload to reload: a signal through a pidfd, or a request over HTTP.
+
+A signal goes only to a process whose name is the expected one, and through a pidfd that was opened before the name was
+read: a pid that is used again by another process is never hit. A server that has just started does not handle the
+signal yet and would die of it, so nothing is signalled in its first second of life.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from agent.target import HttpTarget, SignalTarget
+from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
+
+FIRST_SECOND = 1.0
+_PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_COMM_LENGTH = 15
+_LONGEST_ANSWER = 64 * 1024
+_SHOWN_OF_ANSWER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running process; ``started`` in seconds of the boot clock, rounded down to a clock tick."""
+
+    pid: int
+    name: str
+    uid: int
+    started: float
+
+
+class SignalReloader:
+    """Signals one process."""
+
+    def __init__(self, target: SignalTarget) -> None:
+        self._target = target
+
+    async def reload(self, expected: Expectation, within: float, *, insist: bool) -> Reloaded:
+        """See ``Reloader``. The process may be found anew at each call: it may have been restarted."""
+        pid = self._pid()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise self._gone(pid) from None
+        try:
+            process = self._checked(pid)
+            if process.started > expected.installed_at and not insist:
+                return Reloaded(started_with_it=True)
+            await asyncio.sleep(max(0.0, process.started + FIRST_SECOND - time.clock_gettime(time.CLOCK_BOOTTIME)))
+            self._send(pidfd, process)
+        finally:
+            os.close(pidfd)
+        return Reloaded()
+
+    def _send(self, pidfd: int, process: Process) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, self._target.signal)
+        except ProcessLookupError:
+            raise self._gone(process.pid) from None
+        except PermissionError:
+            raise WorkloadAbsent(
+                "not_permitted",
+                f"process {process.pid} ({process.name}): expected one that uid {os.geteuid()} may signal, found uid "
+                f"{process.uid}; run the agent with the workload's uid",
+            ) from None
+
+    def _pid(self) -> int:
+        if self._target.pidfile is not None:
+            return _pid_in(Path(self._target.pidfile))
+        found = [process for process in _processes() if _is_named(process, self._target.process)]
+        own = [process for process in found if process.uid == os.geteuid()]
+        candidates = own if len(found) > 1 and own else found
+        if not candidates:
+            raise WorkloadAbsent("no_process", f"expected a process named {self._target.process}, found none")
+        if len(candidates) > 1:
+            pids = ", ".join(str(process.pid) for process in candidates)
+            raise WorkloadAbsent(
+                "ambiguous",
+                f"expected one process named {self._target.process}, found {len(candidates)} ({pids}); "
+                f"name one with pidfile=",
+            )
+        return candidates[0].pid
+
+    def _checked(self, pid: int) -> Process:
+        process = _process(pid)
+        if process is None:
+            raise self._gone(pid)
+        where = self._target.pidfile or f"process {pid}"
+        if not _is_named(process, self._target.process):
+            raise WorkloadAbsent(
+                "stale_pidfile" if self._target.pidfile else "no_process",
+                f"{where}: expected the pid of a process named {self._target.process}, found {pid}, which is "
+                f"{process.name}; it was not signalled",
+            )
+        return process
+
+    def _gone(self, pid: int) -> WorkloadAbsent:
+        if self._target.pidfile:
+            return WorkloadAbsent(
+                "stale_pidfile", f"{self._target.pidfile}: expected a running process, found none with pid {pid}"
+            )
+        return WorkloadAbsent(
+            "no_process", f"expected a process named {self._target.process}, found none: {pid} has ended"
+        )
+
+
+def _pid_in(pidfile: Path) -> int:
+    try:
+        text = pidfile.read_text().strip()
+    except FileNotFoundError:
+        raise WorkloadAbsent("no_process", f"{pidfile}: expected a pid file, found none: not started yet?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkloadAbsent("no_process", f"{pidfile}: expected a readable pid file, found {error}") from None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) < 2**31):
+        raise WorkloadAbsent("stale_pidfile", f"{pidfile}: expected a pid in digits, found {text[:20]!r}")
+    return int(text)
+
+
+def _processes() -> list[Process]:
+    found = (_process(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdigit())
+    return [process for process in found if process is not None and process.pid != os.getpid()]
+
+
+def _process(pid: int) -> Process | None:
+    """What /proc says of a process (proc_pid_stat(5)); None if it has ended, also where nobody has reaped it yet."""
+    folder = _PROC / str(pid)
+    try:
+        stat = (folder / "stat").read_bytes().decode(errors="replace")
+        uid = folder.stat().st_uid
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    name = stat[stat.index("(") + 1 : stat.rindex(")")]
+    fields = stat[stat.rindex(")") + 2 :].split()
+    if fields[0] in "ZX":
+        return None
+    return Process(pid, name, uid, int(fields[19]) / _TICKS)
+
+
+def _is_named(process: Process, name: str) -> bool:
+    """Whether it is called that: by its name in the kernel, and by its command where that name is cut."""
+    if process.name != name[:_COMM_LENGTH]:
+        return False
+    if len(name) <= _COMM_LENGTH:
+        return True
+    try:
+        command = (_PROC / str(process.pid) / "cmdline").read_bytes().split(b"\0")[0]
+    except OSError:
+        return False
+    return Path(os.fsdecode(command)).name == name
+
+
+class HttpReloader:
+    """Asks an application to reload: POST of the set's digests to its URL."""
+
+    def __init__(self, target: HttpTarget, http: aiohttp.ClientSession) -> None:
+        self._target = target
+        self._http = http
+
+    async def reload(self, expected: Expectation, within: float, *, insist: bool) -> Reloaded:
+        """See ``Reloader``."""
+        request = {
+            "sequence": expected.sequence,
+            "ca_sha256": expected.ca_sha256,
+            "leaf_sha256": expected.leaf and expected.leaf.sha256,
+            "directory": str(expected.directory),
+        }
+        try:
+            async with asyncio.timeout(within), self._http.post(self._target.url, json=request) as response:
+                body = await response.content.read(_LONGEST_ANSWER)
+                status = response.status
+        except aiohttp.ClientConnectorError as error:
+            raise WorkloadAbsent("unreachable", f"{self._target.url}: {error.strerror}") from None
+        except TimeoutError:
+            raise NotProven("no_answer", f"expected an answer within {within:.1f} s, found none") from None
+        except aiohttp.ClientError as error:
+            raise NotProven("no_answer", f"expected an answer, found {error!r}") from None
+        if not 200 <= status < 300:
+            said = body[:_SHOWN_OF_ANSWER].decode(errors="replace")
+            raise NotProven("reload_refused", f"expected status 2xx, found {status}: {said}")
+        return Reloaded(answer=_object(body))
+
+
+def _object(body: bytes) -> dict[str, object]:
+    """The answer's JSON object; any other answer says nothing."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,54 @@
+"""Fixtures of the agent's tests; what they are made of is in ``forge`` and ``rig``."""
+
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.agent.forge import Forge, LeafFiles
+from tests.agent.rig import NatsServer, bundle_files, leaf_files
+from tidemark.bundle import Bundle
+
+
+@pytest.fixture
+def forge() -> Forge:
+    return Forge(int(time.time()))
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter and write to; ``tmp_path`` is closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """Makes nats-servers that are gone after the test."""
+    servers: list[NatsServer] = []
+
+    def make(files: Path, **options: bool) -> NatsServer:
+        server = NatsServer(tmp_path / f"nats-{len(servers)}", files, **options)
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+def write_set(files: Path, bundle: Bundle, leaf: LeafFiles) -> None:
+    """Put a set into a plain directory, for tests without an agent."""
+    files.mkdir(exist_ok=True)
+    for name, content in (bundle_files(bundle) | leaf_files(leaf)).items():
+        (files / name).write_bytes(content)

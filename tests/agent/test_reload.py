@@ -1,0 +1,229 @@
+"""Signals reach the process that is meant, and no other; applications are asked over HTTP."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from agent.reload import FIRST_SECOND, HttpReloader, SignalReloader
+from agent.target import HttpTarget, SignalTarget, parse_target
+from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
+from tests.agent.rig import NOBODY, eventually, free_port, started, without_privileges
+
+PYTHON = Path(sys.executable).resolve()
+EXPECTED = Expectation(7, "c" * 64, (), None, Path("/out"), 0.0)
+CATCHES_HUP = """
+import os, signal, sys, time
+signal.signal(signal.SIGHUP, lambda *_: open(sys.argv[1], "w").write("told"))
+open(sys.argv[1] + ".ready", "w").close()
+while True:
+    time.sleep(10)
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def run(*command: object) -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen([str(part) for part in command]))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+async def workload(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """A process with a name of its own that writes ``told`` when it gets SIGHUP."""
+    name = tmp_path / "tide-workload"
+    name.symlink_to(PYTHON)
+    process = start(name, "-c", CATCHES_HUP, tmp_path / "told")
+    await eventually((tmp_path / "told.ready").exists, "the workload to start")
+    return process
+
+
+def reloader(url: str) -> SignalReloader:
+    target = parse_target(url)
+    assert isinstance(target, SignalTarget)
+    return SignalReloader(target)
+
+
+async def reload(url: str, expected: Expectation = EXPECTED, *, insist: bool = True) -> Reloaded:
+    return await reloader(url).reload(expected, 5.0, insist=insist)
+
+
+@pytest.mark.parametrize("by", ["process", "pidfile"])
+async def test_the_workload_is_told_after_its_first_second(
+    workload: subprocess.Popen[bytes], tmp_path: Path, by: str
+) -> None:
+    (tmp_path / "pid").write_text(f"{workload.pid}\n")
+    url = "signal:?process=tide-workload" + (f"&pidfile={tmp_path}/pid" if by == "pidfile" else "")
+    assert await reload(url) == Reloaded()
+    assert time.clock_gettime(time.CLOCK_BOOTTIME) >= started(workload.pid) + FIRST_SECOND
+    await eventually((tmp_path / "told").exists, "the workload to be told")
+
+
+async def test_a_workload_that_started_with_the_set_needs_no_signal(workload: subprocess.Popen[bytes]) -> None:
+    before, after = started(workload.pid) - 0.01, started(workload.pid)
+    url = "signal:?process=tide-workload"
+    assert (await reload(url, replace(EXPECTED, installed_at=before), insist=False)).started_with_it
+    assert not (await reload(url, replace(EXPECTED, installed_at=before))).started_with_it
+    assert not (await reload(url, replace(EXPECTED, installed_at=after), insist=False)).started_with_it
+
+
+async def test_a_stale_pid_file_hits_nobody(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    bystander = start("sleep", "60")
+    (tmp_path / "pid").write_text(str(bystander.pid))
+    with pytest.raises(
+        WorkloadAbsent, match=f"expected the pid of a process named nats-server, found {bystander.pid}, which is sleep"
+    ):
+        await reload(f"signal:?pidfile={tmp_path}/pid")
+    with pytest.raises(subprocess.TimeoutExpired):
+        await asyncio.to_thread(bystander.wait, 0.2)
+
+
+@pytest.mark.parametrize("content", ["", "nobody", "-1", "0", "99999999999", "1 2"])
+async def test_a_pid_file_without_a_pid_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pid").write_text(content)
+    with pytest.raises(WorkloadAbsent, match=f"{tmp_path}/pid: expected a pid in digits"):
+        await reload(f"signal:?pidfile={tmp_path}/pid")
+
+
+async def test_a_pid_file_of_a_process_that_ended_is_named(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    gone = start("true")
+    await eventually(lambda: Path(f"/proc/{gone.pid}/stat").read_text().split()[2] == "Z", "a zombie")
+    (tmp_path / "pid").write_text(str(gone.pid))
+    for _ in ("not reaped", "reaped"):
+        with pytest.raises(WorkloadAbsent, match=f"expected a running process, found none with pid {gone.pid}"):
+            await reload(f"signal:?pidfile={tmp_path}/pid")
+        gone.wait()
+
+
+async def test_no_workload_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadAbsent, match="expected a process named tide-nobody, found none") as caught:
+        await reload("signal:?process=tide-nobody")
+    assert caught.value.reason == "no_process"
+    with pytest.raises(WorkloadAbsent, match=f"{tmp_path}/pid: expected a pid file, found none"):
+        await reload(f"signal:?pidfile={tmp_path}/pid")
+
+
+async def test_two_processes_of_one_name_are_not_guessed_between(
+    workload: subprocess.Popen[bytes], tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    start(tmp_path / "tide-workload", "-c", "import time; time.sleep(60)")
+    with pytest.raises(WorkloadAbsent, match="expected one process named tide-workload, found 2"):
+        await reload("signal:?process=tide-workload")
+    assert not (tmp_path / "told").exists()
+
+
+async def test_a_long_name_is_compared_whole(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    name = tmp_path / "tide-workload-of-long-name"
+    name.symlink_to(shutil.which("sleep") or "")
+    process = start(name, "60")
+    pid = await eventually(
+        lambda: Path(f"/proc/{process.pid}/comm").read_text() == "tide-workload-o\n" and process.pid, "the name"
+    )
+    (tmp_path / "pid").write_text(str(pid))
+    with pytest.raises(WorkloadAbsent, match="expected the pid of a process named tide-workload-of-another-name"):
+        await reload(f"signal:?pidfile={tmp_path}/pid&process=tide-workload-of-another-name")
+    assert await reload(f"signal:?process={name.name}") == Reloaded()
+
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture
+async def application() -> AsyncIterator[Callable[[Answer], Awaitable[str]]]:
+    runners: list[web.AppRunner] = []
+
+    async def serve(answer: Answer) -> str:
+        app = web.Application()
+        app.router.add_post("/-/reload", answer)
+        runners.append(web.AppRunner(app))
+        await runners[-1].setup()
+        port = free_port()
+        await web.TCPSite(runners[-1], "127.0.0.1", port).start()
+        return f"http://127.0.0.1:{port}/-/reload"
+
+    yield serve
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def test_an_application_gets_the_digests(
+    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(await request.json())
+
+    url = await application(answer)
+    reloaded = await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0, insist=False)
+    assert reloaded.answer == {"sequence": 7, "ca_sha256": "c" * 64, "leaf_sha256": None, "directory": "/out"}
+
+
+async def test_an_application_that_refuses_is_quoted(
+    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=500, text="no such file: ca.crt")
+
+    url = await application(answer)
+    with pytest.raises(NotProven, match=r"expected status 2xx, found 500: no such file: ca\.crt"):
+        await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0, insist=False)
+
+
+async def test_an_application_that_says_nothing_useful_acknowledges(
+    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    reloaded = await HttpReloader(HttpTarget(await application(answer)), http).reload(EXPECTED, 5.0, insist=False)
+    assert reloaded.answer == {}
+
+
+async def test_an_application_that_hangs_or_is_away_is_told_apart(
+    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
+) -> None:
+    release = asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        await release.wait()
+        return web.Response()
+
+    url = await application(answer)
+    with pytest.raises(NotProven, match=r"expected an answer within 0\.2 s, found none"):
+        await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 0.2, insist=False)
+    release.set()
+    nobody = f"http://127.0.0.1:{free_port()}/-/reload"
+    with pytest.raises(WorkloadAbsent, match=nobody):
+        await HttpReloader(HttpTarget(nobody), http).reload(EXPECTED, 5.0, insist=False)
+
+
+async def test_a_process_of_another_user_is_named_with_both_uids(
+    open_folder: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    pid = start("sleep", "60").pid if os.geteuid() == 0 else 1
+    name = await eventually(lambda: Path(f"/proc/{pid}/comm").read_text().strip(), "a name")
+    pidfile = open_folder / "pid"
+    pidfile.write_text(str(pid))
+    with (
+        without_privileges(),
+        pytest.raises(WorkloadAbsent, match=f"uid {os.geteuid() or NOBODY} may signal, found uid 0") as caught,
+    ):
+        await reload(f"signal:?pidfile={pidfile}&process={name}")
+    assert caught.value.reason == "not_permitted"
