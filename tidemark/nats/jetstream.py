@@ -1,0 +1,82 @@
+"""JetStream over a connection that is replaced under it: nats-py's, with publishes that may be repeated."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext, api
+
+from tidemark.nats.subscription import Subscription
+
+if TYPE_CHECKING:
+    from tidemark.nats.connection import Connection
+
+_ASK_AGAIN = 1.0  # seconds without an acknowledgement
+_NOBODY_THERE = 0.25  # seconds to wait for a stream that has no leader at the moment
+
+
+class JetStream(JetStreamContext):
+    """nats-py's ``JetStreamContext``; streams, consumers and everything else are managed as there."""
+
+    def __init__(self, connection: "Connection", **options: Any) -> None:
+        super().__init__(connection, **options)  # type: ignore[arg-type] # it has what nats-py calls on its own
+
+    async def publish(  # noqa: PLR0913, PLR0917 # nats-py's own parameters
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float | None = None,  # noqa: ASYNC109 # nats-py's own parameter
+        stream: str | None = None,
+        headers: dict[str, Any] | None = None,
+        msg_ttl: float | None = None,
+    ) -> api.PubAck:
+        """Store a message once, though it may be sent several times within ``timeout`` seconds.
+
+        An acknowledgement can be lost with a server. So the message is sent again with the same ``Nats-Msg-Id``, and
+        the stream drops the copies (``timeout`` must be shorter than its ``duplicate_window``). An application that
+        repeats a publish itself sets that header itself, the same each time; otherwise it is made up here.
+
+        Raises:
+            nats.errors.TimeoutError: no acknowledgement; the message may be stored or not.
+            nats.js.errors.NoStreamResponseError: no stream took the subject, all that time.
+            nats.js.errors.APIError: the stream refused it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self._timeout if timeout is None else timeout)
+        headers = self._with_id(headers)
+        while True:
+            left = deadline - loop.time()
+            try:
+                return await super().publish(subject, payload, min(left, _ASK_AGAIN), stream, headers, msg_ttl)
+            except nats.errors.TimeoutError:
+                if loop.time() >= deadline:
+                    raise
+            except nats.js.errors.NoStreamResponseError:
+                if loop.time() + _NOBODY_THERE >= deadline:
+                    raise
+                await asyncio.sleep(_NOBODY_THERE)
+
+    async def publish_async(  # noqa: PLR0913, PLR0917 # nats-py's own parameters
+        self,
+        subject: str,
+        payload: bytes = b"",
+        wait_stall: float | None = None,
+        stream: str | None = None,
+        headers: dict[str, Any] | None = None,
+        msg_ttl: float | None = None,
+    ) -> asyncio.Future[api.PubAck]:
+        """Send a message without waiting; the future has its acknowledgement. Not repeated: the application does that.
+
+        To do so safely it sets ``Nats-Msg-Id`` itself.
+        """
+        return await super().publish_async(subject, payload, wait_stall, stream, self._with_id(headers), msg_ttl)
+
+    def _with_id(self, headers: dict[str, Any] | None) -> dict[str, Any]:
+        return {api.Header.MSG_ID.value: self._nc._nuid.next().decode()} | (headers or {})
+
+    async def pull_subscribe_bind(self, *args: Any, **options: Any) -> JetStreamContext.PullSubscription:
+        """Bind to a pull consumer. Its ``fetch`` goes on across swaps, and its messages keep their order."""
+        puller = await super().pull_subscribe_bind(*args, **options)
+        cast(Subscription, puller._sub).in_stream_order = True
+        return puller

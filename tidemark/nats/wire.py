@@ -1,0 +1,279 @@
+"""One TLS connection to one server: nats-py's client, with what handing over to the next one needs.
+
+Everything that depends on nats-py's insides is here and in ``subscription``; written against 2.16. What is changed:
+
+- ``flush`` proves something. In 2.13.1 to 2.16.0 ``_send_ping`` writes PING to the socket while SUB, UNSUB and PUB
+  still wait in ``_pending`` for the flusher, so a PONG says nothing about them, and ``drain`` may lose messages. Here
+  what waits is written first, in the same breath. (Flushing twice works around it for the application's own calls, but
+  not for the flush inside ``drain``.)
+- A PONG for a flush that was given up on no longer ends the read loop.
+- The subscriptions are not the wire's own: they belong to the connection and outlive it.
+- A server that hangs up during the handshake is an error, instead of a client that is never connected.
+- Each reconnect presents the set that is installed by then.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import ParseResult
+
+import nats.errors
+from nats.aio.client import Client, Srv
+from nats.aio.msg import Msg
+
+from tidemark.nats.directory import InstalledSet, read_installed
+from tidemark.nats.errors import ConnectFailed, SetUnreadable
+from tidemark.nats.subscription import Subscription
+
+_CLOSING = 1.0  # seconds for a server to answer that we close
+_DIALLING: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
+_LASTING: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 2}
+
+for _name in ("_send_ping", "_process_pong", "_process_op_err", "_close", "_connect_to_server", "_build_message"):
+    if not hasattr(Client, _name):  # overridden below: without it messages would be lost silently
+        raise ImportError(f"nats-py: expected nats.aio.client.Client.{_name}, found none; tidemark.nats needs 2.16")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server to dial: where, and the name that its certificate must carry where that is not the URL's host."""
+
+    url: str
+    tls_name: str | None = None
+
+
+class Wire(Client):
+    """Not for applications. ``connection`` is what messages answer through, as their wire may be gone by then."""
+
+    def __init__(self, connection: object, directory: Path, installed: InstalledSet) -> None:
+        super().__init__()
+        self.installed = installed
+        """The set that the present TLS session was made with."""
+        self._connection = connection
+        self._directory = directory
+        self._offered = installed
+        self._attempts = 0
+        self._awaited: set[asyncio.Future[bool]] = set()
+
+    async def dial(self, target: Target, options: dict[str, Any]) -> None:
+        """Connect to this one server, once.
+
+        Raises:
+            OSError, nats.errors.Error, TimeoutError: what the server or the network said.
+        """
+        asked = options | _DIALLING
+        if target.tls_name and not options.get("tls_hostname"):
+            asked["tls_hostname"] = target.tls_name
+        # nats-py would try again and again; an error callback that raises is how it is told to let the first one out.
+        await self.connect([target.url], error_cb=_raise, tls=self._offered.context, **asked)
+
+    def keep(self, options: dict[str, Any], servers: list[str], instead: Srv | None) -> None:
+        """Reconnect from now on by itself, to the application's servers.
+
+        ``instead`` is the entry of the server as the predecessor knew it, where a bare address was dialled for it.
+        """
+        lasting = {name: options.get(name, default) for name, default in _LASTING.items()}
+        self.options.update(lasting)
+        self.options.pop("tls_hostname", None)
+        if options.get("tls_hostname"):
+            self.options["tls_hostname"] = options["tls_hostname"]
+        if instead is not None and self._current_server is not None:
+            self._current_server.uri = instead.uri
+            self._current_server.tls_name = instead.tls_name
+        known = {server.uri.netloc for server in self._server_pool}
+        candidates = [Srv(self._parse_server_uri(url)) for url in servers]
+        self._server_pool += [server for server in candidates if server.uri.netloc not in known]
+
+    def report_to(self, events: Mapping[str, Any]) -> None:
+        """Say who hears of this wire's events, by nats-py's option names; those left out are heard by nobody."""
+        self._error_cb = events.get("error_cb", _nobody)
+        self._disconnected_cb = events.get("disconnected_cb")
+        self._reconnected_cb = events.get("reconnected_cb")
+        self._closed_cb = events.get("closed_cb")
+        self._discovered_server_cb = events.get("discovered_server_cb")
+        self._lame_duck_mode_cb = events.get("lame_duck_mode_cb")
+
+    @property
+    def server(self) -> Srv | None:
+        """The pool's entry of the server that this wire is, or was last, connected to."""
+        return replace(self._current_server) if self._current_server else None
+
+    @property
+    def server_id(self) -> str:
+        """The server's own id: the same behind every name and address of it."""
+        return str(self._server_info.get("server_id", ""))
+
+    def same_server(self) -> Target | None:
+        """How to dial exactly this server again: by its address, since a name may lead to another one."""
+        server, transport = self._current_server, self._transport
+        if server is None or transport is None:
+            return None
+        writer = getattr(transport, "_io_writer", None)  # a websocket has none
+        peer = writer.get_extra_info("peername") if writer is not None else None
+        if peer is None:
+            return Target(server.uri.geturl(), server.tls_name)
+        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+        login, _, _ = server.uri.netloc.rpartition("@")
+        netloc = f"{login}@{host}:{peer[1]}" if login else f"{host}:{peer[1]}"
+        return Target(server.uri._replace(netloc=netloc).geturl(), server.tls_name or server.uri.hostname)
+
+    # -- subscriptions, which the connection owns
+
+    def adopt(self, subscriptions: dict[int, Subscription]) -> None:
+        """From now on deliver to these; the dictionary is shared, not copied."""
+        self._subs = subscriptions  # type: ignore[assignment] # nats-py types it by its own, wider, class
+
+    def disown(self) -> None:
+        """Deliver to nothing any more."""
+        self._subs = {}
+
+    async def subscribe_on_server(self, subscription: Subscription) -> None:
+        """Tell the server; not proven before ``confirm``."""
+        await self._send_subscribe(subscription)
+        if subscription.left:
+            await self._send_unsubscribe(subscription.sid, limit=subscription.left)
+
+    async def unsubscribe_on_server(self, sid: int, limit: int = 0) -> None:
+        """Tell the server; not proven before ``confirm``."""
+        await self._send_unsubscribe(sid, limit=limit)
+
+    def take_unsent(self, other: "Wire") -> None:
+        """Take over the publishes that ``other`` buffered while it had no server to send them to."""
+        unsent = [command for command in other._pending if command.startswith((b"PUB ", b"HPUB "))]
+        other._pending = []
+        other._pending_data_size = 0
+        self._pending += unsent
+        self._pending_data_size += sum(map(len, unsent))
+
+    async def confirm(self, within: float) -> None:
+        """Wait until the server has processed all that was sent, and all that it sent before has been delivered.
+
+        Raises:
+            TimeoutError: no answer within these seconds.
+            nats.errors.Error: the wire broke meanwhile, or was not connected.
+        """
+        if not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        answered: asyncio.Future[bool] = loop.create_future()
+        self._awaited.add(answered)
+        try:
+            # Twice, as nats-py swallows a cancellation that reaches it while it kicks the flusher.
+            async with asyncio.timeout_at(deadline):
+                await self._send_ping(answered)
+            async with asyncio.timeout_at(deadline):
+                await answered
+        finally:
+            self._awaited.discard(answered)
+
+    async def retire(self) -> None:
+        """Close a wire that nobody uses any more, so nobody hears of it either; a peer that hangs is left alone."""
+        self.report_to({})
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self.close()
+        except TimeoutError:
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
+    # -- overridden
+
+    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
+        if self._pending and self.is_connected and self._transport:
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._fail_awaited(e)
+        await super()._process_op_err(e)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # nats-py stops every subscription of a client that closes; these live on.
+        self.disown()
+        self._fail_awaited(nats.errors.ConnectionClosedError())
+        await super()._close(status, do_cbs)
+
+    def _fail_awaited(self, error: Exception) -> None:
+        for answered in self._awaited:
+            if not answered.done():
+                answered.set_exception(error)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Before every attempt: the set that is installed by now or, every other time, the last one that worked."""
+        if self._attempts > 0:
+            self._offered = await self._newest() if self._attempts % 2 else self.installed
+            self.options["tls"] = self._offered.context
+        self._attempts += 1
+        await super()._connect_to_server(s)
+
+    async def _newest(self) -> InstalledSet:
+        try:
+            return await asyncio.to_thread(read_installed, self._directory)
+        except SetUnreadable as error:
+            await self._error_cb(error)
+            return self.installed
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        if not self.is_connected:
+            raise nats.errors.Error("nats: the server closed the connection instead of answering CONNECT")
+        self.installed = self._offered
+        self._attempts = 1
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            # asyncio warns of every end of a TLS stream whose protocol it was not told of, and nats-py does not tell.
+            writer.transport.get_protocol()._over_ssl = True
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # Answers and acknowledgements go through the connection, by whichever wire it has then.
+        return Msg(self._connection, subject.decode(), reply.decode(), data, headers, _sid=sid)  # type: ignore[arg-type]
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+async def _nobody(error: Exception) -> None:
+    pass
+
+
+async def dial_first(make: Callable[[], Wire], targets: list[Target], options: dict[str, Any]) -> Wire:
+    """Connect to the first of these servers that takes us.
+
+    Raises:
+        ConnectFailed: none did; it has the reason of each.
+    """
+    reasons: dict[str, str] = {}
+    for target in targets:
+        wire = make()
+        try:
+            await wire.dial(target, options)
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            reasons[_without_login(target.url)] = str(error) or type(error).__name__
+            await wire.retire()
+        except asyncio.CancelledError:
+            await wire.retire()
+            raise
+        else:
+            return wire
+    raise ConnectFailed(reasons)
+
+
+def _without_login(url: str) -> str:
+    parsed: ParseResult = Client._parse_server_uri(url)
+    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
