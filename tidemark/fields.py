@@ -16,7 +16,8 @@ E = TypeVar("E", bound=StrEnum)
 
 MAX_INTEGER = 2**53 - 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 LATEST_INSTANT = 253_402_300_799
 """9999-12-31T23:59:59Z: the last that RFC 3339 and X.509 can write."""
 
@@ -26,11 +27,11 @@ class FieldError(ValueError):
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise FieldError(f"field {twice!r}: expected once, found twice")
+    fields: dict[str, object] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise FieldError(f"field {name[:80]!r}: expected once, found twice")
+        fields[name] = value
     return fields
 
 
@@ -39,13 +40,14 @@ def _no_constant(text: str) -> Never:
 
 
 def parse_object(text: str | bytes) -> "Fields":
-    """Read one JSON object.
+    """Read one JSON object; bytes are UTF-8 (json.loads alone would take UTF-16, UTF-32 and halves of surrogates too).
 
     Raises:
         FieldError: not JSON, not an object, nested too deeply, or a field given twice.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        decoded = text if isinstance(text, str) else text.decode()
+        value = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
     except FieldError:
         raise
     except (ValueError, RecursionError) as error:
@@ -83,7 +85,7 @@ class Fields:
 
     def string(self, name: str, longest: int = 4096) -> str:
         """A string of at most ``longest`` characters."""
-        value = self._of_type(name, str)
+        value = _writable(self._of_type(name, str), self._name(name))
         if len(value) > longest:
             raise FieldError(f"field {self._name(name)!r}: expected at most {longest} characters, found {len(value)}")
         return value
@@ -92,12 +94,17 @@ class Fields:
         """An integer from ``least`` to 2^53 - 1."""
         value = self._of_type(name, int)
         if not least <= value <= MAX_INTEGER:
-            raise FieldError(f"field {self._name(name)!r}: expected {least} to {MAX_INTEGER}, found {value}")
+            raise FieldError(f"field {self._name(name)!r}: expected {least} to {MAX_INTEGER}, found {str(value)[:40]}")
         return value
 
     def number(self, name: str) -> float:
-        """A finite number, as a float."""
-        return float(self._of_type(name, float) if isinstance(self._values.get(name), float) else self.integer(name))
+        """A number from 0 to 2^53 - 1, as a float."""
+        if not isinstance(self._values.get(name), float):
+            return float(self.integer(name))
+        value = self._of_type(name, float)
+        if not 0 <= value <= MAX_INTEGER:  # 1e999 reads as infinity
+            raise FieldError(f"field {self._name(name)!r}: expected 0 to {MAX_INTEGER}, found {value}")
+        return value
 
     def flag(self, name: str) -> bool:
         """True or false."""
@@ -133,16 +140,24 @@ class Fields:
         for i, value in enumerate(values):
             if not isinstance(value, str):
                 raise FieldError(f"field '{self._name(name)}[{i}]': expected a str, found {type(value).__name__}")
+            _writable(value, f"{self._name(name)}[{i}]")
         return values
 
     def numbers(self, name: str) -> dict[str, float]:
-        """An object whose every value is a number."""
+        """An object whose every value is a number from 0."""
         inner = self.object(name)
-        return {key: inner.number(key) for key in inner._values}
+        return {_writable(key, self._name(name)): inner.number(key) for key in inner._values}
 
     def optional(self, name: str, read: Callable[[str], T]) -> T | None:
         """``read(name)``, or None where the field is absent or null."""
         return read(name) if name in self else None
+
+
+def _writable(text: str, name: str) -> str:
+    """Return ``text`` if UTF-8 can write it; JSON escapes may name half a surrogate pair, on which writers fail."""
+    if _SURROGATE.search(text):
+        raise FieldError(f"field {name!r}: expected text that UTF-8 can write, found a lone surrogate")
+    return text
 
 
 def check_digest(text: str, name: str) -> str:
@@ -165,4 +180,4 @@ def parse_instant(text: str, name: str) -> int:
 
 def format_instant(instant: int) -> str:
     """RFC 3339 in UTC with whole seconds, as statements and receipts carry it."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(instant, UTC).isoformat()[:19] + "Z"  # strftime leaves out a year's leading zeros
