@@ -9,6 +9,7 @@ https://pkg.go.dev/golang.org/x/mod/sumdb/note.
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ ED25519 = b"\x01"
 MAX_SIGNATURES = 100
 _PREFIX = "— "
 _PRIVATE = "PRIVATE+KEY+"
+_SIGNER_KEY = "signer key"
+_NOT_TEXT = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+_KEY_ID = re.compile(r"[0-9a-f]{8}")
 
 
 class NoteError(ValueError):
@@ -34,9 +38,13 @@ def key_id(name: str, public_key: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + ED25519 + public_key).digest()[:4]
 
 
+def _is_name(name: str) -> bool:
+    return bool(name) and "+" not in name and not any(c.isspace() or not c.isprintable() for c in name)
+
+
 def _checked_name(name: str) -> str:
-    if not name or "+" in name or any(c.isspace() or not c.isprintable() for c in name):
-        raise NoteError(f"key name {name!r}: expected a printable name without white space and '+'")
+    if not _is_name(name):
+        raise NoteError(f"key name {name[:80]!r}: expected a printable name without white space and '+'")
     return name
 
 
@@ -122,7 +130,7 @@ class Signer:
         """
         if not text.startswith(_PRIVATE):
             raise NoteError(f"signer key: expected it to start with {_PRIVATE}")
-        name, given_id, seed = _key_parts(text[len(_PRIVATE) :], "signer key")
+        name, given_id, seed = _key_parts(text[len(_PRIVATE) :], _SIGNER_KEY)
         signer = cls(name, Ed25519PrivateKey.from_private_bytes(seed))
         if signer.verifier.hash != given_id:
             raise NoteError(f"signer key {name}: expected key id {signer.verifier.hash}, found {given_id}")
@@ -144,16 +152,22 @@ class Signer:
 
 
 def _key_parts(text: str, what: str) -> tuple[str, str, bytes]:
-    """Split ``name+hex8+base64`` into name, key id (hex) and the 32 key bytes."""
+    """Split ``name+hex8+base64`` into name, key id (hex) and the 32 key bytes.
+
+    Errors about a signer key show none of it, not even its name: parts of a private key may stand in the wrong place.
+    """
     parts = text.strip().split("+", 2)
     if len(parts) != 3:
         raise NoteError(f"{what}: expected name+id+key, found {len(parts)} of these three parts")
     name, given_id, encoded = parts
-    data = _decoded(encoded, f"{what} {_checked_name(name)}")
+    if not _is_name(name) or not _KEY_ID.fullmatch(given_id):
+        raise NoteError(f"{what}: expected a printable name and 8 lower-case hex digits before the key, found others")
+    shown = what if what == _SIGNER_KEY else f"{what} {name}"
+    data = _decoded(encoded, shown)
     if data[:1] != ED25519:
-        raise NoteError(f"{what} {name}: expected algorithm 0x01 (Ed25519), found 0x{data[:1].hex() or '(none)'}")
+        raise NoteError(f"{shown}: expected algorithm 0x01 (Ed25519), found another")
     if len(data) != 33:
-        raise NoteError(f"{what} {name}: expected 33 bytes, found {len(data)}")
+        raise NoteError(f"{shown}: expected 33 bytes, found {len(data)}")
     return name, given_id, data[1:]
 
 
@@ -185,12 +199,13 @@ def check_text(text: str) -> str:
     """Return the text of a note as it was given.
 
     Raises:
-        NoteError: it does not end in a newline, or holds control characters other than newlines.
+        NoteError: it does not end in a newline, or holds control characters other than newlines, or half a surrogate
+            pair (which UTF-8 cannot write).
     """
     if not text.endswith("\n"):
         raise NoteError("note text: expected it to end in a newline")
-    if any(ord(c) < 0x20 and c != "\n" for c in text):
-        raise NoteError("note text: expected no control characters but newlines")
+    if _NOT_TEXT.search(text):
+        raise NoteError("note text: expected no control characters but newlines, and no lone surrogates")
     return text
 
 
@@ -238,7 +253,10 @@ def verify(note: SignedNote, verifiers: Sequence[Verifier], threshold: int = 1) 
 
     Raises:
         SignatureError: fewer than ``threshold`` of them did, or one that names a known key does not verify.
+        ValueError: a ``threshold`` below 1, which any note would reach.
     """
+    if threshold < 1:
+        raise ValueError(f"threshold: expected 1 or more, found {threshold}")
     known = {(v.name, v.key_id): v for v in verifiers}
     message = note.text.encode()
     verified: dict[Verifier, None] = {}
