@@ -1,24 +1,40 @@
 """PEM and X.509 questions that both sides ask; pure.
 
 Parsing is stricter than OpenSSL's and Go's on purpose: Go's ``AppendCertsFromPEM`` silently skips a block that does not
-parse or has PEM headers, so a file that a strict parser did not read whole may be half a trust store elsewhere.
+parse or has PEM headers, and OpenSSL gives up the whole file, so what a strict parser did not read whole may be half a
+trust store in one workload and none in the next.
 """
 
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import NameOID, PublicKeyAlgorithmOID
 
 Certificate = x509.Certificate
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _END = b"-----END CERTIFICATE-----"
-_LONGEST_PATH = 6
+_LABEL = re.compile(rb"-----BEGIN [A-Z0-9 ]{1,40}-----")
+_COMMENT = re.compile(rb"#[^\x00-\x08\x0a-\x1f\x7f]{0,199}")
+
+_EC_CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
+"""The curves that Go can read; a certificate on another is skipped by nats-server as if it were not there."""
+
+_NAME_LENGTHS = {
+    NameOID.COUNTRY_NAME: (2, 2),
+    NameOID.JURISDICTION_COUNTRY_NAME: (2, 2),
+    NameOID.COMMON_NAME: (1, 64),
+}
+"""Least and most bytes of the attributes whose length the library only warns about (RFC 5280, appendix A.1)."""
 
 
 class PemError(ValueError):
@@ -36,27 +52,37 @@ class LeafRejected(ValueError):
 def parse_certificates(pem: bytes, most: int = 64) -> tuple[Certificate, ...]:
     """Read every certificate of a PEM file (RFC 7468).
 
-    Between the blocks only white space and comment lines (``#``) are allowed; inside one only base64.
+    Between the blocks only white space and comments are allowed: lines of up to 200 bytes that start with ``#``
+    (OpenSSL reads longer ones in pieces, and a piece may look like the start of a block). Inside a block only base64,
+    without empty lines (for OpenSSL one ends the PEM headers).
 
     Raises:
         PemError: anything else in the file, a block that does not parse, none, or more than ``most``.
     """
+    try:
+        pem.decode()
+    except UnicodeDecodeError as error:
+        raise PemError(f"expected text in UTF-8, found another byte at {error.start}") from None
     certificates: list[Certificate] = []
     block: list[bytes] | None = None
-    for number, raw in enumerate(pem.split(b"\n"), start=1):
-        line = raw.rstrip(b" \t\r")
+    for number, raw in enumerate(pem.replace(b"\r\n", b"\n").split(b"\n"), start=1):
+        line = raw.rstrip(b" \t")
         if block is None:
             if line == _BEGIN:
                 block = []
-            elif line and not line.startswith(b"#"):
+            elif line and not _COMMENT.fullmatch(line):
                 raise PemError(f"line {number}: expected a CERTIFICATE block, found {_shown(line)}")
         elif line == _END:
             if len(certificates) == most:
                 raise PemError(f"line {number}: expected at most {most} certificates, found more")
             certificates.append(_parse_block(b"".join(block), len(certificates) + 1))
             block = None
-        else:
+        elif line:
             block.append(line)
+        else:
+            raise PemError(
+                f"line {number}: expected base64 in certificate {len(certificates) + 1}, found an empty line"
+            )
     if block is not None:
         raise PemError(
             f"certificate {len(certificates) + 1}: expected it to end, found the end of the file (truncated)"
@@ -68,17 +94,60 @@ def parse_certificates(pem: bytes, most: int = 64) -> tuple[Certificate, ...]:
 
 def _shown(line: bytes) -> str:
     """What an error may show of a line that should not be there: only a PEM label, never content (it may be a key)."""
-    return line.decode() if line.startswith(b"-----BEGIN ") and line.isascii() and len(line) < 60 else "other text"
+    return line.decode() if _LABEL.fullmatch(line) else "other text"
 
 
 def _parse_block(encoded: bytes, number: int) -> Certificate:
     try:
-        certificate = x509.load_der_x509_certificate(base64.b64decode(encoded, validate=True))
-        # These are parsed on first use only: use them here, so that nothing malformed surprises anyone later.
-        _ = certificate.subject, certificate.issuer, certificate.extensions
-    except (binascii.Error, ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise PemError(f"certificate {number}: expected one that parses, found {error}") from None
+        der = base64.b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise PemError(f"certificate {number}: expected base64, found text that is none ({error})") from None
+    try:
+        certificate = _read(der)
+        fault = _fault(certificate)
+    except Exception as error:  # noqa: BLE001 - on malformed input the parser raises a dozen unrelated kinds
+        found = f"{type(error).__name__}: {error}"
+        raise PemError(f"certificate {number}: expected one that parses, found {found}") from None
+    if fault:
+        raise PemError(f"certificate {number}: {fault}")
     return certificate
+
+
+def _read(der: bytes) -> Certificate:
+    """Parse a certificate whole: the library reads most parts on first use only, and would surprise that user.
+
+    On malformed input it raises ValueError, TypeError, KeyError, InvalidVersion, DuplicateExtension,
+    UnsupportedGeneralNameType, or a Warning where a process turned warnings into errors.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    _ = certificate.subject, certificate.issuer, certificate.extensions
+    _ = not_before(certificate), not_after(certificate)
+    return certificate
+
+
+def _fault(certificate: Certificate) -> str | None:
+    """What is wrong with a certificate that other parsers choke on, or that this one only warns about.
+
+    Without this, the verdict would depend on the process's warning filter, and on who reads the file. Keys of unknown
+    algorithms are no fault: they may be newer than this library, and everybody ignores them.
+    """
+    if certificate.serial_number <= 0:
+        return f"expected a positive serial number (RFC 5280 4.1.2.2), found {certificate.serial_number}"
+    for oid, (least, most) in _NAME_LENGTHS.items():
+        for name in (certificate.subject, certificate.issuer):
+            for attribute in name.get_attributes_for_oid(oid):
+                length = len(str(attribute.value).encode())
+                if not least <= length <= most:
+                    wanted = f"{attribute.rfc4514_attribute_name} of {least} to {most} bytes (RFC 5280 A.1)"
+                    return f"expected {wanted}, found {length}"
+    try:
+        key = certificate.public_key()
+    except UnsupportedAlgorithm as error:
+        on_curve = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.EC_PUBLIC_KEY
+        return f"expected a curve that every workload can read, found {error}" if on_curve else None
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name not in _EC_CURVES:
+        return f"expected a curve that every workload can read, found {key.curve.name}"
+    return None
 
 
 def to_pem(certificates: Sequence[Certificate]) -> bytes:
@@ -115,13 +184,26 @@ def is_valid_at(certificate: Certificate, now: int) -> bool:
 
 
 def is_ca(certificate: Certificate) -> bool:
-    """Whether the certificate may sign certificates (RFC 5280 4.2.1.9 and 4.2.1.3)."""
+    """Whether the certificate may sign certificates: BasicConstraints say CA and KeyUsage says keyCertSign.
+
+    One without the KeyUsage extension is none. RFC 5280 4.2.1.3 has conforming CAs carry it, and peers differ on those
+    that do not: Go and OpenSSL by default accept them, OpenSSL's strict mode (Python's default from 3.13 on) and
+    ``cryptography`` refuse them. An anchor must work for every workload or for none.
+    """
     try:
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except x509.ExtensionNotFound:
         return False
     return basic.ca and usage.key_cert_sign
+
+
+def _claims_ca(certificate: Certificate) -> bool:
+    """Whether BasicConstraints say CA, with or without the KeyUsage that goes with it."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
 
 
 def issued_by(certificate: Certificate, issuer: Certificate) -> bool:
@@ -163,48 +245,73 @@ def parse_leaf(certificate_pem: bytes, key_pem: bytes) -> Leaf:
     except PemError as error:
         raise LeafRejected("pem", f"tls.crt: {error}") from None
     try:
-        key = serialization.load_pem_private_key(key_pem, password=None)
         of_leaf = certificates[0].public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # The library's message is left out: it may quote the input.
-        raise LeafRejected("key", "tls.key: expected an unencrypted PEM private key, found none that parses") from None
+    except UnsupportedAlgorithm as error:
+        raise LeafRejected("pem", f"tls.crt: expected a key of a known algorithm, found {error}") from None
+    key = _read_key(key_pem)
     if key.public_key() != of_leaf:
         raise LeafRejected("key_mismatch", "tls.key: expected the key of tls.crt's first certificate, found another")
-    if is_ca(certificates[0]):
+    if _claims_ca(certificates[0]):
         raise LeafRejected("ca", "tls.crt: expected a leaf certificate first, found a CA")
     return Leaf(certificates[0], certificates[1:], certificate_pem, key_pem)
+
+
+def _read_key(pem: bytes) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm, Warning):
+        # The library's message is left out: it may quote the input.
+        raise LeafRejected("key", "tls.key: expected an unencrypted PEM private key, found none that parses") from None
 
 
 def leaf_issuer(leaf: Leaf, anchors: Sequence[Certificate], withdrawn: Collection[str], now: int) -> Certificate:
     """The CA that directly issued the leaf, where a valid chain leads from it to one of ``anchors``.
 
-    ``withdrawn`` are fingerprints of CAs that no chain may pass through, though a root above them is still an anchor.
+    Every CA of the chain, the anchor too, must be valid at ``now`` and may not have more CAs below it than its
+    pathLenConstraint allows (Go checks anchors as well). ``withdrawn`` are fingerprints of CAs that no chain may pass
+    through, though a root above them is still an anchor.
 
     Raises:
         LeafRejected: the leaf is outside its validity (``expired``, ``not_yet_valid``), or no such chain exists
             (``chain``).
     """
-    if now > not_after(leaf.certificate):
-        raise LeafRejected(
-            "expired", f"leaf: expected it to be valid at {now}, it ended at {not_after(leaf.certificate)}"
-        )
-    if now < not_before(leaf.certificate):
-        begin = not_before(leaf.certificate)
+    begin, end = not_before(leaf.certificate), not_after(leaf.certificate)
+    if now > end:
+        raise LeafRejected("expired", f"leaf: expected it to be valid at {now}, it ended at {end}")
+    if now < begin:
         raise LeafRejected("not_yet_valid", f"leaf: expected it to be valid at {now}, it begins at {begin}")
+    usable = {fingerprint(ca): ca for ca in (*anchors, *leaf.chain) if is_ca(ca) and is_valid_at(ca, now)}
+    for sha256 in withdrawn:
+        usable.pop(sha256, None)
     trusted = {fingerprint(anchor) for anchor in anchors}
-    usable = [ca for ca in (*anchors, *leaf.chain) if is_ca(ca) and is_valid_at(ca, now)]
-    usable = [ca for ca in usable if fingerprint(ca) not in withdrawn]
-
-    def leads_to_anchor(ca: Certificate, left: int) -> bool:
-        if fingerprint(ca) in trusted:
-            return True
-        return left > 0 and any(issued_by(ca, above) and leads_to_anchor(above, left - 1) for above in usable)
-
-    for issuer in usable:
-        if issued_by(leaf.certificate, issuer) and leads_to_anchor(issuer, _LONGEST_PATH):
+    for issuer in usable.values():
+        if issued_by(leaf.certificate, issuer) and _leads_to(trusted, issuer, usable):
             return issuer
     raise LeafRejected(
         "chain",
         f"leaf: expected a chain to one of {len(anchors)} anchors, found none for issuer "
-        f"{leaf.certificate.issuer.rfc4514_string()}",
+        f"{leaf.certificate.issuer.rfc4514_string()[:200]}",
     )
+
+
+def _leads_to(trusted: Collection[str], issuer: Certificate, usable: dict[str, Certificate]) -> bool:
+    """Whether a path leads from ``issuer`` to a trusted CA: breadth first, each CA once, so that cycles end."""
+    level, seen, below = {fingerprint(issuer): issuer}, set[str](), 0
+    while level:
+        level = {sha256: ca for sha256, ca in level.items() if _allows_below(ca, below)}
+        if not level.keys().isdisjoint(trusted):
+            return True
+        seen |= level.keys()
+        level = {
+            sha256: above
+            for sha256, above in usable.items()
+            if sha256 not in seen and any(issued_by(ca, above) for ca in level.values())
+        }
+        below += 1
+    return False
+
+
+def _allows_below(ca: Certificate, below: int) -> bool:
+    """Whether pathLenConstraint lets ``below`` CAs stand between this one and the leaf (RFC 5280 4.2.1.9)."""
+    longest = ca.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    return longest is None or below <= longest
