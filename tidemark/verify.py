@@ -4,8 +4,9 @@ The steps are numbered as in the design ("Verification"); the first that fails n
 or a clock, and only this module can make a VerifiedBundle, so a function that demands one cannot be handed less.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import StrEnum
+from typing import final
 
 from tidemark import note as signed_note
 from tidemark.bundle import Bundle, Cause, Role, Statement, StatementError, digest_of
@@ -26,6 +27,7 @@ from tidemark.trust import Trust
 
 MAX_BYTES = 512 * 1024
 MAX_CERTIFICATES = 64
+_LONGEST_PHRASE = 400
 
 
 class Reason(StrEnum):
@@ -72,11 +74,12 @@ SECURITY_EVENTS = frozenset({Reason.SIGNATURE, Reason.EQUIVOCATION, Reason.REPLA
 class BundleRejected(ValueError):
     """A bundle is not adopted; the last good set stays.
 
-    ``reason`` names the failed check; ``expected`` and ``got`` are phrases for people; ``retry_at`` (Unix seconds) is
-    set where time alone will mend it (``held``).
+    ``reason`` names the failed check; ``expected`` and ``got`` are phrases for people, cut where the bundle itself
+    would make them long; ``retry_at`` (Unix seconds) is set where time alone will mend it (``held``).
     """
 
     def __init__(self, reason: Reason, expected: str, got: str, *, retry_at: int | None = None) -> None:
+        expected, got = _cut(expected), _cut(got)
         super().__init__(f"bundle rejected at step {STEPS[reason]} ({reason}): expected {expected}, got {got}")
         self.reason = reason
         self.step = STEPS[reason]
@@ -85,12 +88,17 @@ class BundleRejected(ValueError):
         self.retry_at = retry_at
 
 
+def _cut(phrase: str) -> str:
+    return phrase if len(phrase) <= _LONGEST_PHRASE else phrase[:_LONGEST_PHRASE] + "…"
+
+
 _SEAL = object()
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class VerifiedBundle:
-    """A bundle that passed every check; only this module makes one.
+    """A bundle that passed every check; only this module makes one (``dataclasses.replace`` does not, either).
 
     ``certificates`` are the anchors in the order of ``ca.crt``; ``digest`` is of the statement's text; ``signed_by``
     the trusted keys that signed it; ``already_installed`` that it is, text for text, the installed one.
@@ -102,10 +110,10 @@ class VerifiedBundle:
     certificates: tuple[Certificate, ...] = field(repr=False)
     signed_by: tuple[str, ...]
     already_installed: bool
-    _seal: object = field(repr=False, compare=False)
+    _seal: InitVar[object]  # never stored, so that no instance can lend it
 
-    def __post_init__(self) -> None:
-        if self._seal is not _SEAL:
+    def __post_init__(self, _seal: object) -> None:
+        if _seal is not _SEAL:
             raise TypeError("VerifiedBundle: expected to be made by tidemark.verify, found another maker")
 
     @property
@@ -133,7 +141,8 @@ class Known:
 
     ``highest``: the highest statement ever verified here (kept durably). ``installed``: the set in place, from
     ``reopen``. ``shown``: the highest sequence that the source of the candidate has itself shown before, where the
-    source is a mount (0 otherwise): a mount that goes back below it is a replay.
+    source is a mount (0 otherwise). It only tells a replay from a mount that lags: a candidate above ``highest`` is
+    judged on its own, whatever the mount showed.
     """
 
     highest: Mark | None = None
@@ -143,6 +152,11 @@ class Known:
 
 def verify(candidate: Bundle, trust: Trust, known: Known, now: int) -> VerifiedBundle:
     """Check a candidate in the design's order.
+
+    The tolerance bears on what the authority's clock said (``issued_at``, ``expires_at``), not on certificates: step 9
+    wants an intermediate valid at ``now`` itself, as TLS stacks know no tolerance. The two agree because a CA's
+    NotBefore is its issuing time less the same tolerance, so whoever may adopt a first bundle (step 6) finds its CA
+    valid. They are not compared with each other: a rollback or a revocation is issued long after its CAs were.
 
     Raises:
         BundleRejected: the first check that failed; ``held`` where only the clock stands against it.
@@ -256,7 +270,8 @@ def _check_anchors(statement: Statement, certificates: tuple[Certificate, ...]) 
     for place, (certificate, anchor) in enumerate(zip(certificates, statement.anchors, strict=True), start=1):
         name = f"certificate {place}"
         if not is_ca(certificate):
-            raise BundleRejected(Reason.ANCHORS, f"{name} to be a CA", "one that may not sign certificates")
+            expected = f"{name} to be a CA (BasicConstraints CA, KeyUsage keyCertSign)"
+            raise BundleRejected(Reason.ANCHORS, expected, "one that may not sign certificates")
         if fingerprint(certificate) != anchor.sha256:
             raise BundleRejected(Reason.ANCHORS, f"{name} with SHA-256 {anchor.sha256}", fingerprint(certificate))
         if (not_before(certificate), not_after(certificate)) != (anchor.not_before, anchor.not_after):
@@ -280,11 +295,11 @@ def _check_sequence(statement: Statement, digest: str, trust: Trust, known: Know
     sequence = statement.sequence
     if sequence < trust.min_sequence:
         raise BundleRejected(Reason.FLOOR, f"sequence {trust.min_sequence} (min_sequence) or above", f"{sequence}")
-    if sequence < known.shown:
-        expected = f"the mount to go on from sequence {known.shown}, which it has shown"
-        raise BundleRejected(Reason.REPLAY, expected, f"{sequence}")
     if known.highest is None or sequence > known.highest.sequence:
         return
+    if sequence < min(known.highest.sequence, known.shown):
+        expected = f"the mount to go on from sequence {known.shown}, which it has shown"
+        raise BundleRejected(Reason.REPLAY, expected, f"{sequence}")
     if sequence < known.highest.sequence:
         expected = f"a sequence above {known.highest.sequence}, the highest verified"
         raise BundleRejected(Reason.SUPERSEDED, expected, f"{sequence}")
