@@ -13,6 +13,9 @@ from tidemark.verify import Mark
 MAX_BYTES = 64 * 1024
 """A receipt above this size is refused unread."""
 
+LONGEST_DETAIL = 1000
+"""Characters of an error that a receipt carries; the rest is cut, or a long error would cost the whole receipt."""
+
 
 class Level(IntEnum):
     """How sure it is that a workload uses a set; the order counts."""
@@ -30,10 +33,10 @@ class Level(IntEnum):
     @classmethod
     def parse(cls, word: str) -> "Level":
         """Read a level's word; raises ValueError."""
-        try:
-            return cls[word.upper()]
-        except KeyError:
-            raise ValueError(f"level: expected one of {', '.join(x.word for x in cls)}, found {word!r}") from None
+        for level in cls:
+            if level.word == word:
+                return level
+        raise ValueError(f"level: expected one of {', '.join(level.word for level in cls)}, found {word[:80]!r}")
 
 
 class PodClass(StrEnum):
@@ -126,13 +129,20 @@ class Receipt:
             "version": self.version,
             "class": self.pod_class.value,
             "state": self.state.value,
-            "targets": [asdict(t) | {"level": t.level.word, "allowed": t.allowed.word} for t in self.targets],
+            "targets": [
+                asdict(t) | {"level": t.level.word, "allowed": t.allowed.word, "detail": _cut(t.detail)}
+                for t in self.targets
+            ],
             "highest": self.highest and asdict(self.highest),
             "installed": self.installed and asdict(self.installed),
             "proven": self.proven and asdict(self.proven),
             "reverted": self.reverted and asdict(self.reverted),
-            "leaf": self.leaf and asdict(self.leaf) | _instants(self.leaf, "not_before", "not_after"),
-            "failure": self.failure and asdict(self.failure) | _instants(self.failure, "at"),
+            "leaf": self.leaf
+            and asdict(self.leaf)
+            | _instants(self.leaf, "not_before", "not_after")
+            | {"issuer": _cut(self.leaf.issuer)},
+            "failure": self.failure
+            and asdict(self.failure) | _instants(self.failure, "at") | {"detail": _cut(self.failure.detail)},
             "stages": self.stages,
             "keys": list(self.keys),
             "clock": format_instant(self.clock),
@@ -168,6 +178,11 @@ class Receipt:
             keys=tuple(fields.strings("keys")),
             clock=fields.instant("clock"),
         )
+
+
+def _cut(text: str) -> str:
+    """What a receipt can carry of a text from elsewhere: short, and in UTF-8."""
+    return text[:LONGEST_DETAIL].encode(errors="replace").decode()
 
 
 def _instants(value: object, *names: str) -> dict[str, str]:
