@@ -10,6 +10,7 @@
     control_ca = '''-----BEGIN CERTIFICATE----- … '''   # CA of the authority's own API (none: no receipts)
 """
 
+import json
 import tomllib
 from dataclasses import dataclass
 from typing import TypeVar
@@ -52,7 +53,7 @@ class Trust:
         """
         try:
             table = tomllib.loads(data.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TrustError(f"trust file: expected TOML in UTF-8, found {error}") from None
         faults = [f"{key}: unknown; expected one of {', '.join(sorted(_KNOWN))}" for key in sorted(set(table) - _KNOWN)]
         keys: list[Verifier] = []
@@ -77,12 +78,18 @@ class Trust:
     def dump(self) -> str:
         """The trust file of these values, as ``python -m authority trust`` prints it."""
         lines = [f'trust_domain = "{self.trust_domain}"', "keys = ["]
-        lines += [f'    "{key}",' for key in self.keys]
+        lines += [f"    {_basic_string(str(key))}," for key in self.keys]
         lines += ["]", f"threshold = {self.threshold}", f"min_sequence = {self.min_sequence}"]
         lines += [f"tolerance_seconds = {self.tolerance_seconds}"]
-        if self.control_ca:
-            lines += ["control_ca = '''", self.control_ca.strip(), "'''"]
+        if self.control_ca is not None:
+            plain = "'''" not in self.control_ca and "\r" not in self.control_ca  # a literal string has no escapes
+            lines += ["control_ca = " + (f"'''\n{self.control_ca}'''" if plain else _basic_string(self.control_ca))]
         return "\n".join(lines) + "\n"
+
+
+def _basic_string(text: str) -> str:
+    """A TOML basic string: escaped as in JSON, but for U+007F, which neither keys nor PEM hold."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _typed(table: dict[str, object], key: str, kind: type[T], default: T, faults: list[str]) -> T:
@@ -101,6 +108,8 @@ def _domain_faults(trust: Trust) -> list[str]:
         faults.append(f"trust_domain: {error}")
     if not trust.keys:
         faults.append("keys: expected one verifier key or more, found none")
+    if len({key.public_key for key in trust.keys}) < len(trust.keys):
+        faults.append("keys: expected each public key once, or one signer would count as several, found one twice")
     for key in trust.keys:
         if not key.name.startswith(f"{trust.trust_domain}/"):
             faults.append(f"keys: expected names that start with '{trust.trust_domain}/', found {key.name!r}")
@@ -123,6 +132,6 @@ def _control_ca_faults(pem: str | None) -> list[str]:
         return []
     try:
         certificates = parse_certificates(pem.encode())
-    except PemError as error:
+    except (PemError, UnicodeEncodeError) as error:
         return [f"control_ca: {error}"]
     return [] if all(map(is_ca, certificates)) else ["control_ca: expected CA certificates, found another"]
