@@ -186,7 +186,7 @@ def _api(table: Table) -> ApiConfig:
     for name in names:
         if not is_ip_address(name) and not _is_dns_name(name):
             table.fault("names", f"expected DNS names and IP addresses, found {name!r}")
-    return ApiConfig(Listen(host, int(port)), names, table.flag("open_reads", default=False))
+    return ApiConfig(Listen(host, int(port)), names, table.flag("open_reads", default=True))
 
 
 def _agent(table: Table) -> AgentConfig:

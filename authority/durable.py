@@ -44,6 +44,16 @@ def create_file(path: Path, data: bytes, mode: int) -> None:
     sync_directory(path.parent)
 
 
+def write_new(path: Path, data: bytes, mode: int = SECRET) -> None:
+    """Write and sync a file in a place that nobody reads yet, such as a directory that is not renamed into view."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        os.fchmod(descriptor, mode)  # whatever the umask, and only once it is whole
+        file.flush()
+        os.fsync(descriptor)
+
+
 def make_directory(path: Path, mode: int = 0o700) -> None:
     """Make a directory, and the ones above it that are missing; one that stands already is left as it is."""
     missing = [path, *path.parents]
@@ -63,7 +73,8 @@ def create_directory(path: Path, files: Mapping[str, bytes]) -> None:
     temporary.mkdir(mode=0o700)
     try:
         for name, data in files.items():
-            create_file(temporary / name, data, SECRET)
+            write_new(temporary / name, data)
+        sync_directory(temporary)
         temporary.rename(path)  # refused where a directory with anything in it has the name
     except OSError:
         shutil.rmtree(temporary)
@@ -103,13 +114,8 @@ def sync_directory(path: Path) -> None:
 def _written(path: Path, data: bytes, mode: int) -> Path:
     """A synced temporary file beside ``path``."""
     temporary = _temporary(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            os.fchmod(descriptor, mode)  # after the umask, and only once it is whole
-            file.flush()
-            os.fsync(descriptor)
+        write_new(temporary, data, mode)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

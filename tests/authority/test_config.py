@@ -20,7 +20,7 @@ key_type = "rsa-4096"
 [api]
 listen = "[::1]:8443"
 names = ["authority.example.com", "::1"]
-open_reads = true
+open_reads = false
 [[agents]]
 name = "nats-0"
 class = "required"
@@ -58,7 +58,7 @@ def test_a_whole_file() -> None:
     assert config.key_type is KeyType.RSA_4096
     assert config.api.listen == Listen("::1", 8443)
     assert config.api.names == ("authority.example.com", "::1")
-    assert config.api.open_reads
+    assert not config.api.open_reads
     assert config.agents == (AgentConfig("nats-0", PodClass.REQUIRED), AgentConfig("app-0", PodClass.APPLICATION))
     assert config.directories == (BASE / "mount/bundle", Path("/srv/bundle"))
     assert config.jetstream == JetStreamConfig(
@@ -71,11 +71,11 @@ def test_a_whole_file() -> None:
     assert "horse" not in repr(config)
 
 
-def test_the_least_file_is_production_on_loopback_with_closed_reads() -> None:
+def test_the_least_file_is_production_on_loopback() -> None:
     config = parse(b'trust_domain = "bus.example.com"', "authority.toml", BASE, {})
     assert config.timing == PRESETS["production"]
     assert config.api.listen == Listen("127.0.0.1", 0)
-    assert not config.api.open_reads
+    assert config.api.open_reads
     assert config.include_root
     assert config.key_type is KeyType.EC_P256
     assert (config.agents, config.directories, config.jetstream, config.leaves) == ((), (), None, ())
