@@ -1,7 +1,8 @@
 """What the journal says, folded into the questions that the plan, the API and the sequencers ask; pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from authority.journal import ActivationRecord, Entry, JournalError, OverrideRecord, StatementRecord
@@ -90,7 +91,10 @@ class StatementSummary:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The folded journal. ``head`` is the last position; CAs stand in order of issue, oldest first."""
+    """The folded journal. ``head`` is the last position; CAs stand in order of issue, oldest first.
+
+    ``digests`` says of each CA which statements contain it.
+    """
 
     head: int
     entries: tuple[Entry, ...]
@@ -98,6 +102,7 @@ class History:
     cas: tuple[EpochCa, ...]
     activations: tuple[ActivationRecord, ...]
     overrides: tuple[OverrideRecord, ...]
+    digests: Mapping[str, frozenset[str]] = field(repr=False)
 
     @property
     def newest(self) -> SignedStatement | None:
@@ -131,11 +136,7 @@ class History:
 
     def containing(self, sha256: str) -> frozenset[str]:
         """Digests of the statements that contain this CA."""
-        return frozenset(
-            signed.digest
-            for signed in self.statements
-            if any(anchor.sha256 == sha256 for anchor in signed.statement.anchors)
-        )
+        return self.digests.get(sha256, frozenset())
 
     def summaries(self) -> tuple[StatementSummary, ...]:
         """Every statement that the journal still holds, newest first."""
@@ -158,7 +159,7 @@ class History:
         )
 
 
-EMPTY = History(head=0, entries=(), statements=(), cas=(), activations=(), overrides=())
+EMPTY = History(head=0, entries=(), statements=(), cas=(), activations=(), overrides=(), digests={})
 
 
 def fold(entries: Sequence[Entry]) -> History:
@@ -171,6 +172,7 @@ def fold(entries: Sequence[Entry]) -> History:
     cas: dict[str, EpochCa] = {}
     activations: list[ActivationRecord] = []
     overrides: list[OverrideRecord] = []
+    containing: defaultdict[str, list[str]] = defaultdict(list)
     for entry in entries:
         record = entry.record
         match record:
@@ -183,6 +185,8 @@ def fold(entries: Sequence[Entry]) -> History:
                     )
                 statements.append(signed)
                 cas |= {ca.sha256: ca for ca in _added(signed, cas)}
+                for anchor in signed.statement.anchors:
+                    containing[anchor.sha256].append(signed.digest)
             case ActivationRecord():
                 activations.append(record)
                 if (ca := cas.get(record.ca)) is not None:
@@ -197,6 +201,7 @@ def fold(entries: Sequence[Entry]) -> History:
         cas=tuple(cas.values()),
         activations=tuple(activations),
         overrides=tuple(overrides),
+        digests={sha256: frozenset(digests) for sha256, digests in containing.items()},
     )
 
 

@@ -1,0 +1,153 @@
+"""Journals and fleets made up for tests, with real certificates, keys and signatures, in a few lines each."""
+
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from authority import certify
+from authority.certify import CaName, Validity
+from authority.compose import Contents, Member, compose, surviving
+from authority.fleet import Expected, FleetView, ReceiptBook, Received, view
+from authority.history import EMPTY, EpochCa, History, fold
+from authority.journal import ActivationRecord, Entry, Opening, OverrideRecord, Record, StatementRecord
+from authority.keystore import CaPair
+from tidemark import note
+from tidemark.bundle import Bundle, Cause
+from tidemark.certificates import Certificate
+from tidemark.epoch import PRESETS, EpochClock, Timing
+from tidemark.note import Signer
+from tidemark.receipt import AgentState, Level, PodClass, Receipt, TargetReport
+from tidemark.trust import Trust
+from tidemark.verify import Mark
+
+DOMAIN = "bus.example.com"
+PLAYGROUND = PRESETS["playground"]
+DAY = 86400
+EPOCH = 90_000_000  # some epoch of the playground's clock
+START = PLAYGROUND.clock.start(EPOCH)
+
+SIGNER = Signer.generate(f"{DOMAIN}/a")
+TRUST = Trust(DOMAIN, (SIGNER.verifier,), tolerance_seconds=PLAYGROUND.tolerance_seconds)
+ROOT = certify.root(
+    CaName(DOMAIN, "root"), ec.generate_private_key(ec.SECP256R1()), Validity(0, START + 7300 * DAY), path_length=1
+)
+
+
+def make_ca(epoch: int, not_before: int, not_after: int, root: CaPair = ROOT) -> CaPair:
+    """A CA as an issuer makes it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return certify.intermediate(
+        CaName(DOMAIN, f"intermediate epoch {epoch}"), key, Validity(not_before, not_after), root
+    )
+
+
+@dataclass
+class Story:
+    """A journal that grows; every step says when it happened."""
+
+    timing: Timing = PLAYGROUND
+    signer: Signer = SIGNER
+    roots: tuple[Certificate, ...] = (ROOT.certificate,)
+    entries: list[Entry] = field(default_factory=list)
+    history: History = EMPTY
+
+    @property
+    def clock(self) -> EpochClock:
+        return self.timing.clock
+
+    def append(self, record: Record) -> None:
+        self.entries.append(Entry(self.history.head + 1, record))
+        self.history = fold(self.entries)
+
+    def prepare(self, epoch: int, at: int, cause: Cause = Cause.ROTATION) -> EpochCa:
+        """A CA of ``epoch`` under the present clock, in a statement committed at ``at``."""
+        pair = make_ca(epoch, at - self.timing.tolerance_seconds, self.clock.expiry(epoch))
+        members = (Member(epoch, pair.certificate), *surviving(self.history, at))
+        draft = compose(DOMAIN, Contents(cause, self.clock, members, self.roots), self.history.newest, at)
+        bundle = Bundle(draft.ca, bytes(note.sign(draft.statement.text(), [self.signer])))
+        self.append(StatementRecord(at, f"epoch-{epoch}-{draft.statement.sequence}", bundle))
+        return self.history.cas[-1]
+
+    def activate(self, ca: EpochCa, at: int, skipped: tuple[EpochCa, ...] = ()) -> None:
+        self.append(ActivationRecord(at, ca.sha256, Opening.GATE, (), tuple(ca.sha256 for ca in skipped)))
+
+    def override(self, ca: EpochCa, at: int) -> None:
+        self.append(OverrideRecord(at, ca.sha256, "ada", "the last agent is being repaired"))
+
+    def mark(self, sequence: int | None = None) -> Mark:
+        """The statement with this sequence, or the newest."""
+        statements = self.history.statements
+        signed = next((s for s in statements if s.statement.sequence == sequence), statements[-1])
+        return Mark(signed.statement.sequence, signed.digest)
+
+
+def running(timing: Timing = PLAYGROUND) -> tuple[Story, EpochCa]:
+    """A deployment whose CA of ``EPOCH`` has signed since that epoch's start; also that CA."""
+    story = Story(timing)
+    epoch = timing.clock.epoch_at(START)
+    start = timing.clock.start(epoch)
+    ca = story.prepare(epoch, start - timing.clock.prepare_seconds)
+    story.activate(ca, start)
+    return story, ca
+
+
+def receipt(
+    pod: str,
+    proven: Mark | None = None,
+    installed: Mark | None = None,
+    *,
+    uid: str = "",
+    nonce: str = "start",
+    number: int = 1,
+    state: AgentState = AgentState.PROVEN,
+) -> Receipt:
+    """What an agent reports; the newest it has installed is what it has proven, unless told otherwise."""
+    installed = installed or proven
+    return Receipt(
+        pod=pod,
+        uid=uid,
+        nonce=nonce,
+        number=number,
+        version="0",
+        pod_class=PodClass.REQUIRED,
+        state=state,
+        targets=(TargetReport("signal:?process=nats-server", Level.PROVEN, Level.PROVEN),),
+        highest=installed,
+        installed=installed,
+        proven=proven,
+        reverted=None,
+        leaf=None,
+        failure=None,
+        stages={},
+        keys=(),
+        clock=0,
+    )
+
+
+@dataclass
+class Pods:
+    """The expected agents and what they reported."""
+
+    clock: EpochClock = PLAYGROUND.clock
+    expected: list[Expected] = field(default_factory=list)
+    book: ReceiptBook = field(default_factory=ReceiptBook)
+    numbers: int = 0
+
+    def add(self, name: str, pod_class: PodClass = PodClass.REQUIRED, *, ready: bool = True, since: int = 0) -> None:
+        self.expected.append(Expected(name, pod_class, "", ready, since))
+
+    def prove(self, name: str, proven: Mark | None, at: int) -> None:
+        self.numbers += 1
+        self.book.accept(Received(receipt(name, proven, number=self.numbers), at, float(at)))
+
+    def view(self, story: Story, now: int) -> FleetView:
+        newest = story.history.newest
+        return view(self.expected, self.book, newest.digest if newest else "", self.clock, now)
+
+
+def servers(*names: str) -> Pods:
+    """A fleet of required agents that have not reported yet."""
+    pods = Pods()
+    for name in names:
+        pods.add(name)
+    return pods

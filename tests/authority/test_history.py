@@ -1,0 +1,105 @@
+"""The fold: what the journal says about CAs, statements and who signs."""
+
+from dataclasses import replace
+
+import pytest
+
+from authority.history import EMPTY, fold
+from authority.journal import ActivationRecord, Entry, JournalError, Opening, StatementRecord
+from tests.authority.stories import EPOCH, START, running
+from tidemark.bundle import Bundle, Cause
+
+
+def test_an_empty_journal_has_no_history() -> None:
+    assert fold([]) == EMPTY
+    assert EMPTY.newest is None
+    assert EMPTY.signing is None
+    assert EMPTY.next_sequence == 1
+    assert EMPTY.summaries() == ()
+
+
+def test_cas_are_known_by_what_first_said_them() -> None:
+    story, first = running()
+    second = story.prepare(EPOCH + 1, START + 12)
+    forced = story.prepare(EPOCH + 1, START + 14, Cause.FORCED)
+
+    assert [ca.number for ca in story.history.cas] == [1, 2, 3]
+    assert [ca.intent for ca in story.history.cas] == [
+        f"epoch-{EPOCH}-1",
+        f"epoch-{EPOCH + 1}-2",
+        f"epoch-{EPOCH + 1}-3",
+    ]
+    assert [ca.published_at for ca in story.history.cas] == [START - 8, START + 12, START + 14]
+    assert [ca.first_sequence for ca in story.history.cas] == [1, 2, 3]
+    assert [ca.forced for ca in story.history.cas] == [False, False, True]
+    assert forced.not_after == START + 20 + 80
+    assert second.start == START + 20
+    assert second.retire_at == second.not_after + 20
+    assert not second.is_expired(second.not_after - 1)
+    assert second.is_expired(second.not_after)
+    assert story.history.candidates == (second, forced)
+    assert story.history.find(first.sha256) == story.history.cas[0]
+
+
+def test_the_ca_activated_last_signs_and_older_ones_are_no_candidates() -> None:
+    story, first = running()
+    second, third = story.prepare(EPOCH + 1, START + 12), story.prepare(EPOCH + 2, START + 32)
+    assert story.history.signing == story.history.find(first.sha256)
+    story.activate(third, START + 40, skipped=(second,))
+
+    assert story.history.signing == story.history.find(third.sha256)
+    assert story.history.candidates == ()
+    assert [ca.skipped for ca in story.history.cas] == [False, True, False]
+    assert [ca.activated_at for ca in story.history.cas] == [START, None, START + 40]
+
+
+def test_statements_that_contain_a_ca_are_found_by_its_fingerprint() -> None:
+    story, first = running()
+    second = story.prepare(EPOCH + 1, START + 12)
+    one, two = (signed.digest for signed in story.history.statements)
+    assert story.history.containing(first.sha256) == {one, two}
+    assert story.history.containing(second.sha256) == {two}
+    assert story.history.containing("0" * 64) == frozenset()
+
+
+def test_summaries_show_the_newest_first() -> None:
+    story, first = running()
+    story.prepare(EPOCH + 1, START + 12, Cause.FORCED)
+    newest, oldest = story.history.summaries()
+    assert (newest.sequence, newest.epoch, newest.cause, newest.issued_at) == (2, EPOCH + 1, Cause.FORCED, START + 12)
+    assert newest.activated_at is None
+    assert (oldest.sequence, oldest.ca, oldest.activated_at) == (1, first.sha256, START)
+    assert oldest.ca_sha256 == story.history.statements[0].bundle.ca_sha256
+
+
+def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> None:
+    lost, _ = running()
+    lost.prepare(EPOCH + 1, START + 12)
+    adopted = lost.history.statements[-1].bundle
+    history = fold([Entry(1, StatementRecord(START + 15, "", adopted))])
+
+    assert [(ca.number, ca.epoch, ca.intent) for ca in history.cas] == [(1, EPOCH, ""), (2, EPOCH + 1, "")]
+    assert history.next_sequence == 3
+    assert history.candidates == ()
+    assert history.signing is None
+
+
+def test_an_activation_of_a_ca_that_was_folded_away_leaves_none_signing() -> None:
+    story, _ = running()
+    ghost = Entry(9, ActivationRecord(START, "a" * 64, Opening.GATE))
+    assert fold([*story.entries, ghost]).signing is None
+
+
+def test_a_record_that_does_not_read_is_named() -> None:
+    story, _ = running()
+    record = story.entries[0].record
+    assert isinstance(record, StatementRecord)
+    broken = replace(record, bundle=Bundle(record.bundle.ca[:-20], record.bundle.note))
+    with pytest.raises(JournalError, match="journal record 1: expected a bundle as it was written"):
+        fold([Entry(1, broken)])
+
+
+def test_a_sequence_that_does_not_rise_is_named() -> None:
+    story, _ = running()
+    with pytest.raises(JournalError, match="journal record 5: expected a statement above sequence 1, found 1"):
+        fold([story.entries[0], Entry(5, story.entries[0].record)])

@@ -1,0 +1,209 @@
+"""Invariants 1 to 3 over random lives of a deployment: the plan is asked, and done, at every instant that it names."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from authority.fleet import FleetView
+from authority.gate import last_resort_at, ripe_at
+from authority.history import fold
+from authority.journal import ActivationRecord, Opening
+from authority.plan import Activate, Fold, Prepare, Retire, RotationRefused, Switch, Wait, World, force, next_action
+from tests.authority.stories import PLAYGROUND, START, Pods, Story
+from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
+from tidemark.receipt import PodClass
+
+AGENTS = {"nats-0": PodClass.REQUIRED, "nats-1": PodClass.REQUIRED, "orders": PodClass.APPLICATION}
+Script = list[tuple[int, tuple[str, object]]]
+"""What happens, each with the seconds since the last."""
+
+MOST_ACTIONS_AT_ONCE = 12
+
+
+def timing(epoch: int, validity: int, prepare: int) -> Timing:
+    clock = EpochClock(epoch, validity, prepare)
+    return Timing(clock, tolerance_seconds=1, leaf_seconds=default_leaf_seconds(clock), delivery_seconds=1)
+
+
+@dataclass
+class Life:
+    """A deployment that does what its plan says, in no time, and checks each step against the invariants."""
+
+    now: int
+    story: Story
+    pods: Pods
+    intents: set[str] = field(default_factory=set)
+    active: str | None = None
+    readable: bool = True
+    proving: set[str] = field(default_factory=set)
+    began: int = 0
+
+    @property
+    def clock(self) -> EpochClock:
+        return self.story.timing.clock
+
+    def world(self) -> World:
+        fleet = self.pods.view(self.story, self.now) if self.readable else FleetView(readable=False, agents=())
+        return World(self.story.history, fleet, frozenset(self.intents), self.active)
+
+    def live(self, until: int) -> None:
+        """Do what is asked for until ``until``, jumping from one named instant to the next."""
+        while True:
+            self.settle()
+            action = next_action(self.world(), self.clock, self.now)
+            assert isinstance(action, Wait)
+            assert action.until > self.now, "the plan loops"
+            if action.until > until:
+                break
+            self.now = action.until
+            signing = self.story.history.signing
+            assert signing is None or not signing.is_expired(self.now), "the gate outlasted the signing CA"
+        self.now = until
+
+    def settle(self) -> None:
+        for _ in range(MOST_ACTIONS_AT_ONCE):
+            for name in self.proving:
+                if self.story.history.statements:
+                    self.pods.prove(name, self.story.mark(), self.now)
+            action = next_action(self.world(), self.clock, self.now)
+            match action:
+                case Prepare():
+                    self.prepare(action)
+                case Activate():
+                    self.check(action)
+                    self.story.append(
+                        ActivationRecord(self.now, action.ca.sha256, action.opening, action.unproven, action.skipped)
+                    )
+                case Switch():
+                    self.active = action.ca.intent
+                case Retire():
+                    self.intents -= set(action.intents)
+                case Fold():
+                    rest = [entry for entry in self.story.entries if entry.position > action.through]
+                    self.story.entries = [*action.keep, *rest]
+                    self.story.history = fold(self.story.entries)
+                case Wait():
+                    return
+        raise AssertionError(f"the plan still asks for something after {MOST_ACTIONS_AT_ONCE} actions")
+
+    def prepare(self, action: Prepare) -> None:
+        self.intents.add(action.intent)
+        self.story.prepare(action.epoch, self.now, action.cause)
+
+    def check(self, action: Activate) -> None:
+        """Invariants 1 and 2, from the receipts themselves."""
+        signing = self.story.history.signing
+        if signing is None or signing.is_expired(self.now):
+            assert action.opening is Opening.BOOTSTRAP
+            return
+        assert action.opening is not Opening.BOOTSTRAP
+        proven = {name for name in AGENTS if self.has_proven(name, action.ca.sha256)}
+        required = {name for name, pod_class in AGENTS.items() if pod_class is PodClass.REQUIRED}
+        match action.opening:
+            case Opening.GATE:
+                assert self.readable
+                assert proven == set(AGENTS)
+            case Opening.DEADLINE:
+                assert self.readable
+                assert required <= proven
+                assert self.now >= max(action.ca.start, action.ca.published_at) + self.clock.epoch_seconds
+            case Opening.OVERRIDE:
+                assert action.ca.sha256 in {override.ca for override in self.story.history.overrides}
+            case Opening.LAST_RESORT:
+                assert self.now >= last_resort_at(signing, self.clock)
+                assert self.now >= ripe_at(action.ca, signing, self.clock)
+        assert set(action.unproven) == (set(AGENTS) - proven if self.readable else set())
+        early = self.now < action.ca.start and not action.ca.forced
+        assert not early or self.now >= last_resort_at(signing, self.clock)
+
+    def has_proven(self, name: str, sha256: str) -> bool:
+        received = self.pods.book.last(name)
+        if received is None or received.receipt.proven is None:
+            return False
+        fresh = self.now - received.at <= self.clock.epoch_seconds // 2 + 2 * max(
+            1, min(self.clock.epoch_seconds // 4, 60)
+        )
+        statements = {signed.digest: signed.statement for signed in self.story.history.statements}
+        statement = statements.get(received.receipt.proven.digest)
+        return fresh and statement is not None and sha256 in {anchor.sha256 for anchor in statement.anchors}
+
+
+def begin(life_timing: Timing) -> Life:
+    pods = Pods(clock=life_timing.clock)
+    for name, pod_class in AGENTS.items():
+        pods.add(name, pod_class, since=START)
+    return Life(now=START, story=Story(life_timing), pods=pods, began=START)
+
+
+clocks = st.sampled_from(
+    [PLAYGROUND, timing(20, 60, 8), timing(30, 120, 10), timing(12, 48, 10), timing(60, 240, 8), timing(20, 480, 19)]
+)
+happenings = st.one_of(
+    st.tuples(st.just("prove"), st.sets(st.sampled_from(sorted(AGENTS)))),
+    st.tuples(st.just("read"), st.booleans()),
+    st.tuples(st.just("force"), st.just(None)),
+    st.tuples(st.just("override"), st.just(None)),
+)
+steps = st.lists(st.tuples(st.integers(0, 70), happenings), max_size=12)
+
+
+def happen(life: Life, what: str, value: object) -> None:
+    history = life.story.history
+    match what:
+        case "prove":
+            assert isinstance(value, set)
+            life.proving = value
+        case "read":
+            life.readable = bool(value)
+        case "force":
+            try:
+                life.prepare(force(history, life.clock, 1, life.now))
+            except RotationRefused:
+                return
+        case "override":
+            waiting = [ca for ca in history.candidates if not ca.is_expired(life.now)]
+            if waiting:
+                life.story.override(waiting[-1], life.now)
+
+
+few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@few
+@given(clocks, steps)
+def test_the_gate_delays_and_never_destroys_whatever_the_fleet_does(life_timing: Timing, script: Script) -> None:
+    life = begin(life_timing)
+    for delay, (what, value) in script:
+        life.live(life.now + delay)
+        happen(life, what, value)
+    life.live(life.now + 2 * life.clock.validity_seconds)
+
+
+@few
+@given(clocks, clocks, steps, st.integers(0, 200))
+def test_nor_when_the_epochs_get_longer_or_shorter_under_way(
+    before: Timing, after: Timing, script: Script, when: int
+) -> None:
+    life = begin(before)
+    for delay, (what, value) in script:
+        life.live(life.now + delay)
+        happen(life, what, value)
+    life.live(life.now + when)
+    life.story.timing = after
+    life.pods.clock = after.clock
+    life.live(life.now + 2 * max(before.clock.validity_seconds, after.clock.validity_seconds))
+
+
+@few
+@given(clocks, st.integers(1, 2000), st.sets(st.sampled_from(sorted(AGENTS))))
+def test_after_any_outage_somebody_signs_again_at_once(life_timing: Timing, outage: int, proving: set[str]) -> None:
+    life = begin(life_timing)
+    life.proving = proving
+    life.live(life.now + 3 * life.clock.epoch_seconds)
+    life.now += outage
+    life.settle()
+    signing = life.story.history.signing
+    assert signing is not None
+    assert not signing.is_expired(life.now)
+    life.live(life.now + life.clock.validity_seconds)
