@@ -56,7 +56,7 @@ def parse_object(text: str | bytes) -> "Fields":
 
 
 def dump_object(fields: dict[str, Any]) -> str:
-    """Write a JSON object on one line, without spaces, in the order given."""
+    """Write a JSON object on one line, without spaces, in the order given; a float without end is a ValueError."""
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -65,7 +65,8 @@ class Fields:
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
-            raise FieldError(f"{where or 'document'}: expected a JSON object, found {type(value).__name__}")
+            name = f"field {where!r}" if where else "document"
+            raise FieldError(f"{name}: expected a JSON object, found {type(value).__name__}")
         self._values: dict[str, object] = value
         self._where = where
 
