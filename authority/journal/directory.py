@@ -1,0 +1,148 @@
+"""The journal in a directory: one file a record, made where none stands, so that the first writer of a position wins.
+
+``<position>.json`` holds a record; ``snapshot-<through>.json`` what is still needed of those up to ``through``. The
+snapshot with the highest number counts, and with it the records after it; what it replaced is then removed.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from authority import durable
+from authority.journal import Entry, JournalConflict, JournalError, Record
+from authority.journal.records import dump_record, dump_snapshot, load_record, load_snapshot
+
+T = TypeVar("T")
+
+_RECORD = re.compile(r"(\d{12})\.json")
+_SNAPSHOT = re.compile(r"snapshot-(\d{12})\.json")
+
+
+class DirectoryJournal:
+    """Keeps to ``authority.journal.Journal``; several processes on one machine may hold it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def read(self) -> tuple[Entry, ...]:
+        """Every record that still matters, in order."""
+        return await self._on_disk("read", self._read)
+
+    async def head(self) -> int:
+        """The last position."""
+        return await self._on_disk("read", lambda: _Listing.of(self._directory).head)
+
+    async def append(self, position: int, record: Record) -> None:
+        """Write the record at ``position``."""
+        await self._on_disk("written", lambda: self._append(position, record))
+
+    async def fold(self, keep: tuple[Entry, ...], through: int) -> None:
+        """Replace every record up to position ``through`` by those of ``keep``."""
+        await self._on_disk("written", lambda: self._fold(keep, through))
+
+    async def _on_disk(self, done: str, act: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(act)
+        except OSError as error:
+            raise JournalError(
+                f"journal {self._directory}: expected it to be {done}, found {error.strerror} ({error.filename})"
+            ) from error
+
+    def _read(self) -> tuple[Entry, ...]:
+        # What a killed process wrote may be visible and not yet durable: nothing is built on it before it is.
+        durable.sync_directory(self._directory)
+        while True:
+            listing = _Listing.of(self._directory)
+            try:
+                return self._entries(listing)
+            except FileNotFoundError:
+                if _Listing.of(self._directory) == listing:
+                    raise
+                # Folded between listing and reading: what is there now is whole again.
+
+    def _entries(self, listing: "_Listing") -> tuple[Entry, ...]:
+        kept: tuple[Entry, ...] = ()
+        if listing.through:
+            path = self._snapshot_path(listing.through)
+            kept, through = _loaded(path, load_snapshot)
+            if through != listing.through:
+                raise JournalError(f"{path}: expected a snapshot through {listing.through}, found {through}")
+        later = listing.positions
+        if later != tuple(range(listing.through + 1, listing.through + 1 + len(later))):
+            missing = min(set(range(listing.through + 1, later[-1])) - set(later))
+            raise JournalError(
+                f"{self._record_path(missing)}: expected a record, found none though later ones stand; restore the "
+                f"journal from a backup"
+            )
+        return (*kept, *(Entry(position, _loaded(self._record_path(position), load_record)) for position in later))
+
+    def _append(self, position: int, record: Record) -> None:
+        path = self._record_path(position)
+        head = _Listing.of(self._directory).head
+        if position <= head:
+            raise _conflict(path)
+        if position > head + 1:
+            raise JournalError(f"{path}: expected to append at position {head + 1}, found {position}")
+        try:
+            durable.create_file(path, dump_record(record).encode() + b"\n", durable.SECRET)
+        except FileExistsError:
+            raise _conflict(path) from None
+        if _Listing.of(self._directory).through >= position:
+            # Between our look and our writing, others wrote this very position and folded it away.
+            path.unlink(missing_ok=True)
+            raise _conflict(path)
+
+    def _fold(self, keep: tuple[Entry, ...], through: int) -> None:
+        listing = _Listing.of(self._directory)
+        if through > listing.through:
+            data = dump_snapshot(keep, through).encode() + b"\n"
+            durable.replace_file(self._snapshot_path(through), data, durable.SECRET)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what the newest snapshot has replaced."""
+        through = _Listing.of(self._directory).through
+        for path in sorted(self._directory.iterdir()):
+            record, snapshot = _RECORD.fullmatch(path.name), _SNAPSHOT.fullmatch(path.name)
+            if (record and int(record[1]) <= through) or (snapshot and int(snapshot[1]) < through):
+                path.unlink(missing_ok=True)
+        durable.sync_directory(self._directory)
+
+    def _record_path(self, position: int) -> Path:
+        return self._directory / f"{position:012d}.json"
+
+    def _snapshot_path(self, through: int) -> Path:
+        return self._directory / f"snapshot-{through:012d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The names in the directory: the newest snapshot's ``through`` (0: none) and the positions after it."""
+
+    through: int
+    positions: tuple[int, ...]
+
+    @property
+    def head(self) -> int:
+        return self.positions[-1] if self.positions else self.through
+
+    @classmethod
+    def of(cls, directory: Path) -> "_Listing":
+        names = [path.name for path in directory.iterdir()]
+        through = max((int(match[1]) for name in names if (match := _SNAPSHOT.fullmatch(name))), default=0)
+        positions = sorted(int(match[1]) for name in names if (match := _RECORD.fullmatch(name)))
+        return cls(through, tuple(position for position in positions if position > through))
+
+
+def _loaded(path: Path, load: Callable[[bytes], T]) -> T:
+    try:
+        return load(path.read_bytes())
+    except JournalError as error:
+        raise JournalError(f"{path}: expected it as it was written; {error}; restore it from a backup") from None
+
+
+def _conflict(path: Path) -> JournalConflict:
+    return JournalConflict(f"{path}: expected to write this record first, found that another stands there")
