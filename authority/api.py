@@ -1,0 +1,140 @@
+"""What the API answers, as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from authority.fleet import AgentView, FleetView
+from authority.gate import Gate, gate_of
+from authority.history import EpochCa, History, StatementSummary
+from authority.journal import Opening
+from authority.ledger import Ledger
+from authority.plan import Hold
+from tidemark.epoch import EpochClock
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafStatus:
+    """One workload's leaf as it was last written or found; ``error`` is why that failed, "" where it did not."""
+
+    name: str
+    target: str
+    not_after: int | None = None
+    issuer_epoch: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherStatus:
+    """What came of a publisher's last attempt, which ended ``at``; ``outcome`` is None before the first."""
+
+    name: str
+    at: int | None = None
+    outcome: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Where everything stands at ``now``; ``hold`` is set while a CA is late to be activated."""
+
+    now: int
+    trust_domain: str
+    clock: EpochClock
+    history: History
+    fleet: FleetView
+    hold: Hold | None
+
+
+def status(situation: Situation) -> Answer:
+    """``GET /api/v1/status``, but for leaves, publishers and events."""
+    now, clock, history, fleet = situation.now, situation.clock, situation.history, situation.fleet
+    epoch = clock.epoch_at(now)
+    summaries = history.summaries()
+    return {
+        "now": now,
+        "trust_domain": situation.trust_domain,
+        "epoch": {
+            "number": epoch,
+            "started": clock.start(epoch),
+            "ends": clock.start(epoch + 1),
+            "prepare_at": clock.prepare_at(epoch + 1),
+        },
+        "signing": _ca(history.signing) if history.signing else None,
+        "newest": asdict(summaries[0]) if summaries else None,
+        "gate": _gate(situation),
+        "fleet": {"readable": fleet.readable} | {state.value: count for state, count in fleet.counts().items()},
+    }
+
+
+def fleet(situation: Situation) -> Answer:
+    """``GET /api/v1/fleet``."""
+    agents = [_agent(agent) for agent in situation.fleet.agents]
+    return {"now": situation.now, "readable": situation.fleet.readable, "agents": agents}
+
+
+def bundles(history: History, ledger: Ledger) -> Answer:
+    """``GET /api/v1/bundles``: every statement that the journal holds, newest first."""
+    openings = {record.ca: record.opening for record in reversed(history.activations)}
+    return {"bundles": [_bundle(summary, openings, ledger) for summary in history.summaries()]}
+
+
+def _ca(ca: EpochCa) -> Answer:
+    return {"epoch": ca.epoch, "sha256": ca.sha256, "not_after": ca.not_after, "activated_at": ca.activated_at}
+
+
+def _gate(situation: Situation) -> Answer:
+    """The gate of the CA that is late, or else of the newest that waits for its activation."""
+    hold, history = situation.hold, situation.history
+    waiting = [ca for ca in history.candidates if not ca.is_expired(situation.now)]
+    ca = hold.ca if hold else (waiting[-1] if waiting else None)
+    if ca is None:
+        return {"state": "idle", "waiting": []}
+    gate = gate_of(ca, history, situation.fleet, situation.clock, situation.now)
+    return {
+        "state": "held" if hold else _state(gate),
+        "ca": ca.sha256,
+        "epoch": ca.epoch,
+        "opening": gate.opening and gate.opening.value,
+        "closed": gate.closed and gate.closed.value,
+        "waiting": list(gate.waiting),
+        "unproven": list(gate.unproven),
+        "deadline": gate.deadline,
+        "last_resort_at": hold.until if hold else None,
+    }
+
+
+def _state(gate: Gate) -> str:
+    return "open" if gate.opening else "waiting"
+
+
+def _agent(agent: AgentView) -> Answer:
+    received = agent.received
+    return {
+        "name": agent.name,
+        "class": agent.pod_class.value,
+        "state": agent.state.value,
+        "fresh": agent.fresh,
+        "received_at": received.exact if received else None,
+        "receipt": json.loads(received.receipt.to_json()) if received else None,
+    }
+
+
+def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Ledger) -> Answer:
+    proofs = ledger.proofs(summary.digest)
+    opening = openings.get(summary.ca)
+    return asdict(summary) | {
+        "cause": summary.cause.value,
+        "opening": opening and opening.value,
+        "published_at": proofs.published_at,
+        "proven": dict(proofs.proven),
+        "leaf_proven": dict(proofs.leaf_proven),
+    }
+
+
+def rows(statuses: Iterable[LeafStatus | PublisherStatus]) -> list[Answer]:
+    """Leaves or publishers, as ``status`` lists them."""
+    return [asdict(status) for status in statuses]

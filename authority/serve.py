@@ -1,0 +1,197 @@
+"""The HTTPS API: health, metrics, questions, receipts and requests (design, "API").
+
+Served with a certificate of the control CA. Who asks is told by bearer tokens alone: client certificates are not asked
+for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a sentence>"}``.
+"""
+
+import json
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+
+from authority import durable, metrics
+from authority.api import Answer
+from authority.config import ApiConfig
+from authority.plan import RotationRefused
+from authority.tokens import Holder, Role, Tokens
+from tidemark.bundle import Bundle
+from tidemark.fields import FieldError, parse_object
+from tidemark.receipt import MAX_BYTES, Receipt
+
+ADDRESS_FILE = "api.json"
+"""In the state directory: ``{"url": …}``, where the API listens."""
+
+_LONGEST_REASON = 500
+
+Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class UnexpectedAgent(Exception):
+    """A receipt came from an agent that nobody expects; the message names it and says what to do."""
+
+
+class Desk(Protocol):
+    """What answers the questions and takes the requests, whatever they came in by."""
+
+    def unready(self) -> str:
+        """What keeps the authority from its work, "" where nothing does."""
+
+    def metrics(self) -> bytes:
+        """The text that Prometheus reads."""
+
+    def status(self) -> Answer:
+        """The deployment in short."""
+
+    def fleet(self) -> Answer:
+        """Every agent with its last receipt."""
+
+    def bundles(self) -> Answer:
+        """Every statement that the journal holds."""
+
+    def bundle(self, sequence: int) -> Bundle | None:
+        """The bundle of this number, None where the journal does not hold it."""
+
+    def receive(self, receipt: Receipt) -> int:
+        """Take a receipt; returns the newest sequence. Raises UnexpectedAgent."""
+
+    async def rotate(self, who: str, reason: str) -> Answer:
+        """Force a rotation; returns what was made. Raises RotationRefused."""
+
+
+class Api:
+    """The API's routes; ``application`` serves them."""
+
+    def __init__(self, desk: Desk, tokens: Tokens, *, open_reads: bool) -> None:
+        self._desk = desk
+        self._tokens = tokens
+        self._open_reads = open_reads
+
+    def application(self) -> web.Application:
+        """What aiohttp runs."""
+        application = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BYTES)
+        application.add_routes(
+            [
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                web.get("/api/v1/status", self._status),
+                web.get("/api/v1/fleet", self._fleet),
+                web.get("/api/v1/bundles", self._bundles),
+                web.get(r"/api/v1/bundles/{sequence:\d{1,16}}", self._bundle),
+                web.post("/api/v1/receipts", self._receipts),
+                web.post("/api/v1/rotate", self._rotate),
+            ]
+        )
+        return application
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        missing = self._desk.unready()
+        return web.json_response({"error": missing}, status=503) if missing else web.json_response({"ready": True})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self._admit_reader(request)
+        return web.Response(body=self._desk.metrics(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self._admit_reader(request)
+        return web.json_response(self._desk.status())
+
+    async def _fleet(self, request: web.Request) -> web.Response:
+        self._admit_reader(request)
+        return web.json_response(self._desk.fleet())
+
+    async def _bundles(self, request: web.Request) -> web.Response:
+        self._admit_reader(request)
+        return web.json_response(self._desk.bundles())
+
+    async def _bundle(self, request: web.Request) -> web.Response:
+        self._admit_reader(request)
+        sequence = int(request.match_info["sequence"])
+        bundle = self._desk.bundle(sequence)
+        if bundle is None:
+            raise web.HTTPNotFound(text=f"bundle {sequence}: expected one that the journal holds, found none")
+        return web.Response(body=bundle.to_json(), content_type="application/json")
+
+    async def _receipts(self, request: web.Request) -> web.Response:
+        self._admit(request, Role.AGENT)
+        try:
+            newest = self._desk.receive(Receipt.from_json(await request.read()))
+        except UnexpectedAgent as error:
+            raise web.HTTPForbidden(text=str(error)) from None
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"receipt: {error}") from None
+        return web.json_response({"newest_sequence": newest})
+
+    async def _rotate(self, request: web.Request) -> web.Response:
+        holder = self._admit(request, Role.OPERATOR)
+        try:
+            reason = parse_object(await request.read()).string("reason", _LONGEST_REASON).strip()
+        except FieldError as error:
+            raise web.HTTPBadRequest(text=f"rotate: {error}") from None
+        if not reason:
+            raise web.HTTPBadRequest(text="rotate: field 'reason': expected why, found nothing")
+        try:
+            return web.json_response(await self._desk.rotate(f"{holder.name} from {request.remote}", reason))
+        except RotationRefused as error:
+            raise web.HTTPConflict(text=str(error)) from None
+
+    def _admit_reader(self, request: web.Request) -> None:
+        if not self._open_reads:
+            self._holder(request)
+
+    def _admit(self, request: web.Request, role: Role) -> Holder:
+        holder = self._holder(request)
+        if holder.role is not role:
+            raise web.HTTPForbidden(
+                text=f"{request.path}: expected the token of an {role}, found that of {holder.name}"
+            )
+        return holder
+
+    def _holder(self, request: web.Request) -> Holder:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        holder = self._tokens.holder_of(token.strip()) if scheme.lower() == "bearer" else None
+        if holder is None:
+            found = "one that is not known" if token else "none"
+            raise web.HTTPUnauthorized(
+                text=f"{request.path}: expected a bearer token, found {found}", headers={"WWW-Authenticate": "Bearer"}
+            )
+        return holder
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Answering) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        is_aiohttps_own = error.text == f"{error.status}: {error.reason}"
+        sentence = f"{request.method} {request.path}: {error.reason.lower()}" if is_aiohttps_own else error.text
+        headers = {name: value for name, value in error.headers.items() if name in {"Allow", "WWW-Authenticate"}}
+        return web.json_response({"error": sentence}, status=error.status, headers=headers)
+
+
+async def start(application: web.Application, config: ApiConfig, context: ssl.SSLContext, state: Path) -> web.AppRunner:
+    """Listen, and write down where. The caller cleans the runner up. Raises OSError."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.listen.host, config.listen.port, ssl_context=context)
+        await site.start()
+        _, port, *_ = runner.addresses[0]
+        url = address(config, port)
+        durable.replace_file(state / ADDRESS_FILE, json.dumps({"url": url}).encode() + b"\n", durable.PUBLIC)
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def address(config: ApiConfig, port: int) -> str:
+    """The API's URL, by a name that its certificate has: the address it listens on, or else the first."""
+    host = config.listen.host if config.listen.host in config.names else config.names[0]
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
