@@ -29,7 +29,7 @@ from playground.load import (
 from tidemark.nats import Connection, JetStream
 from tidemark.nats.endpoint import serve_reload
 
-_TICK_SECONDS = 0.004
+_TICK_SECONDS = 0.008
 _ACK_SECONDS = 2.0  # without an acknowledgement, the number is sent again
 _LAST_ACKS_SECONDS = 10.0
 _READY_SECONDS = 60.0

@@ -90,7 +90,7 @@ class Connection:
         wire.keep(self._options, self._servers, instead=None)
         self._line = Line(wire)
         wire.report_to(self._events)
-        await self.subscribe(f"{self._reply_prefix}*", cb=self._answered)
+        await self.subscribe_answers(f"{self._reply_prefix}*", self._answered)
 
     # -- what it uses
 
@@ -121,18 +121,19 @@ class Connection:
             self._next_reload = asyncio.create_task(self._reload_in_turn(), name="tidemark reload")
             self._reloads.add(self._next_reload)
             self._next_reload.add_done_callback(self._reloads.discard)
-        await asyncio.shield(self._next_reload)
+        task = self._next_reload
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by close or drain; else it is the caller who was cancelled
+                raise ReloadFailed("closed", "the application closed this connection") from None
+            raise
 
     async def _reload_in_turn(self) -> None:
         async with self._reloading:
             # Who calls from here on may know of a set that is newer than the one read below.
             self._next_reload = None
-            try:
-                await self._reload_once()
-            except asyncio.CancelledError:
-                if self._closing:
-                    raise ReloadFailed("closed", "the application closed this connection") from None
-                raise
+            await self._reload_once()
 
     async def _reload_once(self) -> None:
         step = "read"
@@ -198,7 +199,7 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        token = self._nuid.next().decode()
+        token = self.new_id()
         answered = self._replies[token] = loop.create_future()
         try:
             # Twice, as nats-py swallows a cancellation that reaches it while it kicks the flusher.
@@ -230,14 +231,20 @@ class Connection:
         if queue:
             _validate_queue(queue)
         _validate_subject(subject, strict=True)
-        subscription = self._subscription(subject, queue=queue, cb=cb, **options)
+        return await self._add(self._subscription(subject, queue=queue, cb=cb, **options))
+
+    async def subscribe_answers(self, inbox: str, cb: Callback) -> Subscription:
+        """Subscribe to an inbox where an answer may come in twice during a swap, as only the first one counts."""
+        return await self._add(self._subscription(inbox, cb=cb, private_group=""))
+
+    async def _add(self, subscription: Subscription) -> Subscription:
         subscription.start(self._error_cb)
         await self._line.add(subscription)
         return subscription
 
     def _subscription(self, subject: str, **options: Any) -> Subscription:
         self._sid += 1
-        return Subscription(self, self._sid, subject, private_group=self._nuid.next().decode(), **options)
+        return Subscription(self, self._sid, subject, **({"private_group": self.new_id()} | options))
 
     def jetstream(self, **options: Any) -> JetStream:
         """JetStream, with nats-py's options (``prefix``, ``domain``, ``timeout``); stays valid across swaps."""
@@ -245,7 +252,11 @@ class Connection:
 
     def new_inbox(self) -> str:
         """A subject that nobody else uses."""
-        return f"{self._inbox_prefix.decode()}.{self._nuid.next().decode()}"
+        return f"{self._inbox_prefix.decode()}.{self.new_id()}"
+
+    def new_id(self) -> str:
+        """A name that nobody else uses."""
+        return self._nuid.next().decode()
 
     async def flush(self, timeout: float = 10) -> None:  # noqa: ASYNC109 # nats-py's own parameter
         """Wait until the server has processed all that was sent.

@@ -21,6 +21,7 @@ class JetStream(JetStreamContext):
 
     def __init__(self, connection: "Connection", **options: Any) -> None:
         super().__init__(connection, **options)  # type: ignore[arg-type] # it has what nats-py calls on its own
+        self._connection = connection
 
     async def publish(  # noqa: PLR0913, PLR0917 # nats-py's own parameters
         self,
@@ -72,8 +73,14 @@ class JetStream(JetStreamContext):
         """
         return await super().publish_async(subject, payload, wait_stall, stream, self._with_id(headers), msg_ttl)
 
+    async def _init_async_reply(self) -> None:
+        self._publish_async_futures = {}
+        inbox = f"{self._connection.new_inbox()}."
+        self._async_reply_prefix = bytearray(inbox.encode())
+        await self._connection.subscribe_answers(f"{inbox}*", self._handle_async_reply)
+
     def _with_id(self, headers: dict[str, Any] | None) -> dict[str, Any]:
-        return {api.Header.MSG_ID.value: self._nc._nuid.next().decode()} | (headers or {})
+        return {api.Header.MSG_ID.value: self._connection.new_id()} | (headers or {})
 
     async def pull_subscribe_bind(self, *args: Any, **options: Any) -> JetStreamContext.PullSubscription:
         """Bind to a pull consumer. Its ``fetch`` goes on across swaps, and its messages keep their order."""

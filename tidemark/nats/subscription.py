@@ -15,7 +15,9 @@ class Subscription(nats.aio.subscription.Subscription):
     """What ``Connection.subscribe`` returns; used like nats-py's, and valid across swaps.
 
     On the server each is a member of a queue group: the application's, or else one of its own that nobody shares. So
-    while two wires hold it, every message comes in by exactly one of them. Made by ``Connection.subscribe`` alone.
+    while two wires hold it, every message comes in by exactly one of them. (The exception are inboxes for answers, of
+    which only the first counts: they are in no group, ``private_group`` is empty, as nats-server tells only plain
+    subscriptions that nobody responds.) Made by ``Connection.subscribe`` alone.
     """
 
     def __init__(  # noqa: PLR0913 # nats-py's own parameters

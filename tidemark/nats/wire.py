@@ -27,7 +27,7 @@ from tidemark.nats.directory import InstalledSet, read_installed
 from tidemark.nats.errors import ConnectFailed, SetUnreadable
 from tidemark.nats.subscription import Subscription
 
-_CLOSING = 1.0  # seconds for a server to answer that we close
+_NO_PATIENCE = 0.05  # seconds, where there was no TLS session to take leave of
 _DIALLING: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 _LASTING: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 2}
 
@@ -55,6 +55,7 @@ class Wire(Client):
         self._directory = directory
         self._offered = installed
         self._attempts = 0
+        self._peer: tuple[Any, ...] | None = None
         self._awaited: set[asyncio.Future[bool]] = set()
 
     async def dial(self, target: Target, options: dict[str, Any]) -> None:
@@ -107,11 +108,9 @@ class Wire(Client):
 
     def same_server(self) -> Target | None:
         """How to dial exactly this server again: by its address, since a name may lead to another one."""
-        server, transport = self._current_server, self._transport
-        if server is None or transport is None:
+        server, peer = self._current_server, self._peer
+        if server is None:
             return None
-        writer = getattr(transport, "_io_writer", None)  # a websocket has none
-        peer = writer.get_extra_info("peername") if writer is not None else None
         if peer is None:
             return Target(server.uri.geturl(), server.tls_name)
         host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
@@ -169,11 +168,14 @@ class Wire(Client):
         finally:
             self._awaited.discard(answered)
 
-    async def retire(self) -> None:
-        """Close a wire that nobody uses any more, so nobody hears of it either; a peer that hangs is left alone."""
+    async def retire(self, patience: float = 1.0) -> None:
+        """Close a wire that nobody uses any more, so nobody hears of it either.
+
+        A peer that does not say goodbye within ``patience`` seconds is left without one.
+        """
         self.report_to({})
         try:
-            async with asyncio.timeout(_CLOSING):
+            async with asyncio.timeout(patience):
                 await self.close()
         except TimeoutError:
             writer = getattr(self._transport, "_io_writer", None)
@@ -204,6 +206,9 @@ class Wire(Client):
         # nats-py stops every subscription of a client that closes; these live on.
         self.disown()
         self._fail_awaited(nats.errors.ConnectionClosedError())
+        if not self.is_connected:  # nobody to send it to: nats-py would write it to the transport that is gone
+            self._pending = []
+            self._pending_data_size = 0
         await super()._close(status, do_cbs)
 
     def _fail_awaited(self, error: Exception) -> None:
@@ -233,7 +238,8 @@ class Wire(Client):
         self.installed = self._offered
         self._attempts = 1
         writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
+        if writer is not None:  # a websocket has none
+            self._peer = writer.get_extra_info("peername")
             # asyncio warns of every end of a TLS stream whose protocol it was not told of, and nats-py does not tell.
             writer.transport.get_protocol()._over_ssl = True
 
@@ -265,9 +271,9 @@ async def dial_first(make: Callable[[], Wire], targets: list[Target], options: d
             await wire.dial(target, options)
         except (OSError, nats.errors.Error, TimeoutError) as error:
             reasons[_without_login(target.url)] = str(error) or type(error).__name__
-            await wire.retire()
+            await wire.retire(_NO_PATIENCE)
         except asyncio.CancelledError:
-            await wire.retire()
+            await wire.retire(_NO_PATIENCE)
             raise
         else:
             return wire

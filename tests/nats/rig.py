@@ -1,0 +1,227 @@
+"""Real nats-servers with mutual TLS, alone or in a cluster, and the agent's output directory as applications see it."""
+
+import asyncio
+import datetime
+import hashlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import tidemark.nats
+
+SERVER = Path(sys.executable).parent / "nats-server"
+SECONDS = 20.0
+
+
+class Ca:
+    """A self-signed CA, and the leaves it signs."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = x509.KeyUsage(
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        certificate = (
+            self._template(self._subject, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
+
+    def leaf(self, name: str = "application") -> tuple[bytes, bytes]:
+        """A new certificate for 127.0.0.1 and its key, as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._template(subject, key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+        encoding, none = serialization.Encoding.PEM, serialization.NoEncryption()
+        return (
+            certificate.public_bytes(encoding),
+            key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, none),
+        )
+
+    def _template(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(hours=2))
+        )
+
+
+@dataclass
+class Output:
+    """The agent's output directory, switched the way the agent and the kubelet do."""
+
+    path: Path
+    switched: int = 0
+
+    def install(self, ca: bytes, certificate: bytes, key: bytes) -> None:
+        self.path.mkdir(exist_ok=True)
+        old = self.path / f"..{self.switched}"
+        self.switched += 1
+        generation = self.path / f"..{self.switched}"
+        generation.mkdir()
+        for name, content in (("ca.crt", ca), ("tls.crt", certificate), ("tls.key", key)):
+            (generation / name).write_bytes(content)
+            if not (self.path / name).is_symlink():
+                (self.path / name).symlink_to(f"..data/{name}")
+        temporary = self.path / "..data_tmp"
+        temporary.symlink_to(generation.name)
+        temporary.rename(self.path / "..data")
+        if old.exists():
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 of ca.crt's bytes, and of the DER of tls.crt's first certificate."""
+        leaf = x509.load_pem_x509_certificate((self.path / "tls.crt").read_bytes())
+        ca = hashlib.sha256((self.path / "ca.crt").read_bytes()).hexdigest()
+        return ca, leaf.fingerprint(hashes.SHA256()).hex()
+
+
+@dataclass
+class Node:
+    home: Path
+    port: int
+    route: int
+    monitor: int
+    process: subprocess.Popen[bytes] | None = None
+    extra: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"tls://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        path = self.home / "log"
+        return path.read_text() if path.exists() else ""
+
+    def start(self) -> None:
+        command = [str(SERVER), "-c", str(self.home / "nats.conf")]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def set_trust(self, trusted: list[Ca], issuer: Ca) -> None:
+        certificate, key = issuer.leaf(self.home.name)
+        (self.home / "ca.crt").write_bytes(b"".join(ca.pem for ca in trusted))
+        (self.home / "tls.crt").write_bytes(certificate)
+        (self.home / "tls.key").write_bytes(key)
+
+    async def connections(self) -> int:
+        """How many were ever made to it."""
+        async with aiohttp.request("GET", f"http://127.0.0.1:{self.monitor}/varz") as answer:
+            return int((await answer.json())["total_connections"])
+
+    async def reload(self) -> None:
+        def times() -> int:
+            return self.log.count("Reloaded server configuration")
+
+        before = times()
+        self.signal(signal.SIGHUP)
+        await until(lambda: times() > before, f"{self.home.name} reloads")
+
+
+class Servers:
+    """One server, or three in a cluster; clients and routes with ``verify: true``, JetStream on."""
+
+    def __init__(self, home: Path, count: int) -> None:
+        ports = free_ports(3 * count)
+        triples = zip(ports[::3], ports[1::3], ports[2::3], strict=True)
+        self.nodes = [Node(home / f"n{i}", *triple) for i, triple in enumerate(triples)]
+        for node in self.nodes:
+            node.home.mkdir(parents=True)
+            self.configure(node)
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self.nodes]
+
+    def configure(self, node: Node) -> None:
+        home = node.home
+        tls = f'{{ ca_file: "{home}/ca.crt", cert_file: "{home}/tls.crt", key_file: "{home}/tls.key", verify: true }}'
+        routes = ", ".join(f'"tls://127.0.0.1:{other.route}"' for other in self.nodes if other is not node)
+        cluster = f"cluster: {{ name: test, listen: 127.0.0.1:{node.route}, routes: [{routes}], tls: {tls} }}\n"
+        (home / "nats.conf").write_text(
+            f"server_name: {home.name}\nlisten: 127.0.0.1:{node.port}\nhttp: 127.0.0.1:{node.monitor}\n"
+            f"logfile: {home}/log\ntls: {tls}\n"
+            + (cluster if len(self.nodes) > 1 else "")
+            + f'jetstream: {{ store_dir: "{home}/js", max_memory_store: 256MB, max_file_store: 256MB }}\n{node.extra}\n'
+        )
+
+    def set_trust(self, trusted: list[Ca], issuer: Ca) -> None:
+        """Write what the servers trust and serve; a start or ``reload`` makes them use it."""
+        for node in self.nodes:
+            node.set_trust(trusted, issuer)
+
+    async def reload(self) -> None:
+        await asyncio.gather(*(node.reload() for node in self.nodes))
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Poll until the condition holds."""
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited {SECONDS} s in vain until {what}"
+        await asyncio.sleep(0.005)
+
+
+async def eventually(servers: list[str], output: Output, **options: Any) -> tidemark.nats.Connection:
+    """Connect to servers that may be still starting."""
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while True:
+        try:
+            return await tidemark.nats.connect(servers, directory=output.path, **options)
+        except tidemark.nats.ConnectFailed:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)

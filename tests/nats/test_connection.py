@@ -1,0 +1,241 @@
+"""nats-py's surface, as an application knows it, and what it does not promise but must hold here: an honest flush."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import nats.errors
+import nats.js.errors
+import pytest
+from nats.aio.msg import Msg
+from nats.js import api
+
+import tidemark.nats
+from tests.nats.rig import Ca, Output, Servers, eventually, until
+from tidemark.nats import Connection
+
+
+@pytest.fixture
+async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
+    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
+        yield made
+
+
+def test_importing_the_contract_imports_no_network_library() -> None:
+    script = (
+        "import sys, tidemark; print([name for name in ('nats', 'aiohttp', 'tidemark.nats') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+
+
+async def test_a_flush_proves_a_subscription(lone: Servers, output: Output, connection: Connection) -> None:
+    async with await eventually(lone.urls, output) as other:
+        for number in range(200):
+            subscription = await connection.subscribe(f"flushed.{number}")
+            await connection.flush()
+            await other.publish(f"flushed.{number}")
+            await other.flush()
+            await subscription.next_msg(timeout=5)
+            await subscription.unsubscribe()
+
+
+async def test_a_flush_that_was_given_up_on_does_no_harm(connection: Connection) -> None:
+    with pytest.raises(nats.errors.FlushTimeoutError):
+        await connection.flush(timeout=0)
+    await connection.flush()
+    subscription = await connection.subscribe("after")
+    await connection.publish("after", b"all is well")
+    assert (await subscription.next_msg(timeout=5)).data == b"all is well"
+
+
+async def test_request_and_its_failures(connection: Connection) -> None:
+    async def echo(message: Msg) -> None:
+        await message.respond(message.data.upper())
+
+    async def silent(message: Msg) -> None:
+        pass
+
+    await connection.subscribe("echo", cb=echo)
+    await connection.subscribe("silent", cb=silent)
+    assert (await connection.request("echo", b"hello")).data == b"HELLO"
+    answers = await asyncio.gather(*(connection.request("echo", b"%d" % n, timeout=5) for n in range(100)))
+    assert [answer.data for answer in answers] == [b"%d" % n for n in range(100)]
+    with pytest.raises(nats.errors.NoRespondersError):
+        await connection.request("nobody", timeout=5)
+    with pytest.raises(nats.errors.TimeoutError):
+        await connection.request("silent", timeout=0.05)
+
+
+async def test_a_request_ends_when_the_connection_is_closed(connection: Connection) -> None:
+    asked = asyncio.Event()
+
+    async def silent(message: Msg) -> None:
+        asked.set()
+
+    await connection.subscribe("silent", cb=silent)
+    request = asyncio.create_task(connection.request("silent", timeout=60))
+    await asked.wait()
+    await connection.close()
+    with pytest.raises(nats.errors.ConnectionClosedError):
+        await request
+
+
+async def test_headers_queue_groups_and_iteration(connection: Connection) -> None:
+    members = [await connection.subscribe("shared", queue="group") for _ in range(2)]
+    alone = await connection.subscribe("shared")
+    assert [subscription.queue for subscription in (*members, alone)] == ["group", "group", ""]
+    for number in range(50):
+        await connection.publish("shared", b"%d" % number, headers={"Number": str(number)})
+    seen = []
+    async for message in alone.messages:
+        assert message.headers == {"Number": message.data.decode()}
+        seen.append(int(message.data))
+        if len(seen) == 50:
+            break
+    assert seen == list(range(50))
+    await connection.flush()
+    assert sum(member.pending_msgs for member in members) == 50
+
+
+@pytest.mark.parametrize("subject", ["", "two words", "line\r\nPUB x 0\r\n", "a..b", "a.>.b"])
+async def test_a_subject_that_is_none_is_refused(connection: Connection, subject: str) -> None:
+    with pytest.raises(nats.errors.BadSubjectError):
+        await connection.subscribe(subject)
+
+
+async def test_an_error_in_a_callback_is_told_and_ends_nothing(lone: Servers, output: Output) -> None:
+    told: list[Exception] = []
+    seen: list[bytes] = []
+
+    async def tell(error: Exception) -> None:
+        told.append(error)
+
+    async def fail(message: Msg) -> None:
+        seen.append(message.data)
+        raise LookupError(message.data)
+
+    async with await eventually(lone.urls, output, error_cb=tell) as connection:
+        await connection.subscribe("fails", cb=fail)
+        for number in range(3):
+            await connection.publish("fails", b"%d" % number)
+        await until(lambda: len(told) == 3, "all errors are told")
+    assert seen == [b"0", b"1", b"2"]
+    assert {type(error) for error in told} == {LookupError}
+
+
+async def test_drain_finishes_what_came_in_and_sends_what_waits(
+    lone: Servers, output: Output, connection: Connection
+) -> None:
+    closed = asyncio.Event()
+
+    async def note() -> None:
+        closed.set()
+
+    draining = await eventually(lone.urls, output, closed_cb=note)
+    done = await connection.subscribe("done")
+    await connection.flush()
+
+    async def work(message: Msg) -> None:
+        await asyncio.sleep(0.001)
+        await message.respond(b"done")
+
+    await draining.subscribe("work", cb=work)
+    await draining.flush()
+    for _ in range(50):
+        await connection.publish("work", reply="done")
+    await connection.flush()
+    await draining.drain()
+    assert closed.is_set()
+    assert draining.is_closed
+    for _ in range(50):
+        await done.next_msg(timeout=5)
+    with pytest.raises(nats.errors.ConnectionClosedError):
+        await draining.publish("work")
+    with pytest.raises(nats.errors.ConnectionClosedError):
+        await draining.subscribe("work")
+    await draining.close()
+
+
+async def test_drain_does_not_wait_for_messages_that_nobody_fetches(lone: Servers, output: Output) -> None:
+    connection = await eventually(lone.urls, output)
+    jetstream = connection.jetstream()
+    await jetstream.add_stream(name="S", subjects=["s"])
+    puller = await jetstream.pull_subscribe("s", durable="d")
+    fetch = asyncio.create_task(puller.fetch(10, timeout=20))
+    while (await puller.consumer_info()).num_waiting == 0:
+        pass  # until the server has the request
+    fetch.cancel()
+    await asyncio.wait([fetch])
+    for _ in range(10):
+        await jetstream.publish("s")
+    await until(lambda: puller.pending_msgs > 0, "some lie there unfetched")
+    before = time.monotonic()
+    await connection.drain()
+    assert time.monotonic() - before < 10  # nats-py waits 30 s for them
+
+
+async def test_close_ends_iterators_and_waiting_calls(connection: Connection) -> None:
+    iterated, waited = await connection.subscribe("any"), await connection.subscribe("any")
+
+    async def iterate() -> int:
+        return len([message async for message in iterated.messages])
+
+    iterating = asyncio.create_task(iterate())
+    waiting = asyncio.create_task(waited.next_msg(timeout=60))
+    await connection.flush()
+    await connection.close()
+    assert await iterating == 0
+    with pytest.raises(nats.errors.ConnectionClosedError):
+        await waiting
+    assert not connection.is_connected
+
+
+async def test_a_publish_made_again_is_stored_once(connection: Connection) -> None:
+    jetstream = connection.jetstream()
+    await jetstream.add_stream(name="S", subjects=["s"])
+    headers = {api.Header.MSG_ID.value: "mine"}
+    first = await jetstream.publish("s", b"same", headers=headers)
+    again = await jetstream.publish("s", b"same", headers=headers)
+    other = await jetstream.publish("s", b"same")
+    assert (again.seq, again.duplicate) == (first.seq, True)
+    assert (other.seq, other.duplicate) == (first.seq + 1, None)
+    stored = await jetstream.get_msg("S", other.seq)
+    assert stored.headers is not None
+    assert stored.headers[api.Header.MSG_ID.value]
+
+
+async def test_a_publish_without_an_acknowledgement_is_repeated_and_stored_once(
+    lone: Servers, output: Output, connection: Connection
+) -> None:
+    jetstream = connection.jetstream()
+    await jetstream.add_stream(name="S", subjects=["s"])
+    node = lone.nodes[0]
+    node.kill()
+    publishing = [asyncio.create_task(jetstream.publish("s", b"%d" % n, timeout=20)) for n in range(20)]
+    await asyncio.sleep(0)
+    node.start()
+    acks = await asyncio.gather(*publishing)
+    assert len({ack.seq for ack in acks}) == 20
+    assert (await jetstream.stream_info("S")).state.messages == 20
+
+
+async def test_a_subject_without_a_stream_is_an_error(connection: Connection) -> None:
+    with pytest.raises(nats.js.errors.NoStreamResponseError):
+        await connection.jetstream().publish("nowhere", timeout=0.3)
+
+
+async def test_the_servers_of_the_cluster_are_found(cluster: Servers, output: Output, first: Ca) -> None:
+    async with await eventually(cluster.urls[:1], output) as connection:
+        output.install(first.pem, *first.leaf())
+        await connection.reload()
+        assert connection.connected_url is not None
+        found = {url.netloc for url in connection._line.wire.servers}
+        assert found == {f"127.0.0.1:{node.port}" for node in cluster.nodes}
+
+
+async def test_connect_says_what_is_wrong_with_the_directory(lone: Servers, tmp_path: object) -> None:
+    with pytest.raises(tidemark.nats.SetUnreadable, match="nowhere"):
+        await tidemark.nats.connect(lone.urls, directory=f"{tmp_path}/nowhere")

@@ -1,0 +1,371 @@
+"""Changing the trust of connections in use: what flows goes on flowing, and a reload that fails changes nothing."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats.errors
+import pytest
+from nats.aio.msg import Msg
+
+import tidemark.nats
+from tests.nats.rig import Ca, Output, Servers, eventually, until
+from tests.nats.traffic import traffic
+from tidemark.nats import Connection, ReloadFailed
+
+
+@pytest.fixture
+async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
+    """To a server of the test's own."""
+    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
+        yield made
+
+
+def digests(connection: Connection) -> tuple[str, str]:
+    return connection.ca_sha256, connection.leaf_sha256
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_twenty_reloads_under_load_lose_and_repeat_nothing(
+    cluster: Servers, tmp_path: Path, first: Ca, second: Ca
+) -> None:
+    outputs = [Output(tmp_path / "sender"), Output(tmp_path / "receiver")]
+    for output in outputs:
+        output.install(first.pem, *first.leaf())
+    async with (
+        await eventually(cluster.urls, outputs[0]) as sender,
+        await eventually(cluster.urls, outputs[1]) as receiver,
+        traffic(sender, receiver) as flow,
+    ):
+        for turn in range(20):
+            ca = (second, first)[turn % 2]
+            cluster.set_trust([first, second], ca)  # what is served changes, and so must what is trusted
+            await cluster.reload()
+            for output in outputs:
+                output.install(ca.pem, *ca.leaf())
+            await asyncio.gather(sender.reload(), receiver.reload())
+            assert [digests(sender), digests(receiver)] == [output.digests() for output in outputs]
+            await flow.more()
+    assert flow.faults() == {}
+
+
+async def test_the_new_connection_is_to_the_same_server(cluster: Servers, output: Output, first: Ca) -> None:
+    async with await eventually(cluster.urls, output) as connection:
+        for _ in range(6):
+            before = connection.connected_url
+            output.install(first.pem, *first.leaf())
+            await connection.reload()
+            assert connection.connected_url == before
+
+
+async def test_a_server_that_takes_no_more_is_left_for_another_without_a_loss(
+    cluster: Servers, output: Output, tmp_path: Path, first: Ca
+) -> None:
+    full = cluster.nodes[0]
+    other = Output(tmp_path / "other")
+    other.install(first.pem, *first.leaf())
+    async with (
+        await eventually([cluster.urls[1]], other) as sender,
+        await eventually([full.url], output) as receiver,
+        traffic(sender, receiver) as flow,
+    ):
+        full.extra = "max_connections: 1"
+        cluster.configure(full)
+        await full.reload()
+        try:
+            output.install(first.pem, *first.leaf())
+            await receiver.reload()
+            assert receiver.connected_url is not None
+            assert receiver.connected_url.geturl() != full.url
+            await flow.more()
+        finally:
+            full.extra = ""
+            cluster.configure(full)
+            await full.reload()
+    assert flow.faults() == {}
+
+
+async def test_reloading_the_same_set_keeps_the_connection(lone: Servers, connection: Connection) -> None:
+    before = await lone.nodes[0].connections()
+    await connection.reload()
+    assert await lone.nodes[0].connections() == before
+
+
+async def test_calls_at_once_make_one_connection(
+    lone: Servers, connection: Connection, output: Output, first: Ca
+) -> None:
+    before = await lone.nodes[0].connections()
+    output.install(first.pem, *first.leaf())
+    await asyncio.gather(*(connection.reload() for _ in range(50)))
+    assert await lone.nodes[0].connections() == before + 1
+    assert digests(connection) == output.digests()
+
+
+async def test_calls_while_one_runs_wait_for_one_more(
+    lone: Servers, connection: Connection, output: Output, first: Ca
+) -> None:
+    before = await lone.nodes[0].connections()
+    output.install(first.pem, *first.leaf())
+    early = asyncio.create_task(connection.reload())
+    while await lone.nodes[0].connections() == before and not early.done():
+        pass  # until it has read the directory
+    output.install(first.pem, *first.leaf())
+    await asyncio.gather(*(connection.reload() for _ in range(50)))
+    assert early.done()
+    assert await lone.nodes[0].connections() == before + 2
+    assert digests(connection) == output.digests()
+
+
+async def test_a_request_in_flight_gets_its_answer(connection: Connection, output: Output, first: Ca) -> None:
+    asked: asyncio.Queue[Msg] = asyncio.Queue()
+    await connection.subscribe("slow", cb=asked.put)
+    request = asyncio.create_task(connection.request("slow", b"question", timeout=20))
+    message = await asked.get()
+    output.install(first.pem, *first.leaf())
+    await connection.reload()
+    await message.respond(b"answer")  # the connection that the question came by is closed
+    assert (await request).data == b"answer"
+
+
+async def test_a_slow_callback_goes_on_and_none_runs_beside_it(
+    connection: Connection, output: Output, first: Ca
+) -> None:
+    seen: list[int] = []
+    may_go_on, busy = asyncio.Event(), 0
+
+    async def slowly(message: Msg) -> None:
+        nonlocal busy
+        busy += 1
+        assert busy == 1
+        seen.append(int(message.data))
+        await may_go_on.wait()
+        busy -= 1
+
+    await connection.subscribe("work", cb=slowly)
+    for number in range(10):
+        await connection.publish("work", b"%d" % number)
+    await connection.flush()
+    await until(lambda: seen, "the first is being worked on")
+    output.install(first.pem, *first.leaf())
+    await connection.reload()
+    for number in range(10, 20):
+        await connection.publish("work", b"%d" % number)
+    await connection.flush()
+    assert seen == [0]
+    may_go_on.set()
+    await until(lambda: len(seen) == 20, "all are worked on")
+    assert seen == list(range(20))
+
+
+async def test_a_fetch_that_waits_gets_what_comes_after_the_reload(
+    connection: Connection, output: Output, first: Ca
+) -> None:
+    jetstream = connection.jetstream()
+    await jetstream.add_stream(name="S", subjects=["s"])
+    puller = await jetstream.pull_subscribe("s", durable="d")
+    waiting = asyncio.create_task(puller.fetch(1, timeout=20))
+    while (await puller.consumer_info()).num_waiting == 0:
+        pass  # until the server has the request
+    for number in range(3):
+        output.install(first.pem, *first.leaf())
+        await connection.reload()
+        assert not waiting.done()
+        await jetstream.publish("s", b"%d" % number)
+        (message,) = await asyncio.wait_for(waiting, 5)
+        assert message.data == b"%d" % number
+        await message.ack_sync()
+        waiting = asyncio.create_task(puller.fetch(1, timeout=20))
+        await asyncio.sleep(0)
+    waiting.cancel()
+    assert (await puller.consumer_info()).num_ack_pending == 0
+
+
+async def test_a_subscription_can_be_ended_after_a_reload(connection: Connection, output: Output, first: Ca) -> None:
+    subscription = await connection.subscribe("ended")
+    kept = await connection.subscribe("ended")
+    output.install(first.pem, *first.leaf())
+    await connection.reload()
+    await connection.publish("ended", b"1")
+    assert (await subscription.next_msg(timeout=5)).data == b"1"
+    await subscription.unsubscribe()
+    await connection.publish("ended", b"2")
+    assert [(await kept.next_msg(timeout=5)).data for _ in range(2)] == [b"1", b"2"]
+    assert subscription.pending_msgs == 0
+
+
+async def test_a_limit_counts_over_a_reload(connection: Connection, output: Output, first: Ca) -> None:
+    subscription = await connection.subscribe("limited")
+    await subscription.unsubscribe(limit=3)
+    await connection.publish("limited", b"1")
+    await connection.flush()
+    output.install(first.pem, *first.leaf())
+    await connection.reload()
+    for number in range(2, 6):
+        await connection.publish("limited", b"%d" % number)
+    assert [message.data async for message in subscription.messages] == [b"1", b"2", b"3"]
+
+
+async def test_reloads_leave_nothing_behind(connection: Connection, output: Output, first: Ca) -> None:
+    await connection.subscribe("any", cb=_nothing)
+    await connection.flush()
+    tasks, files = len(asyncio.all_tasks()), descriptors()
+    for _ in range(10):
+        output.install(first.pem, *first.leaf())
+        await connection.reload()
+    assert len(asyncio.all_tasks()) == tasks
+    assert descriptors() == files
+
+
+async def _nothing(message: Msg) -> None:
+    pass
+
+
+# -- a reload that fails
+
+
+async def _still_works(connection: Connection, before: tuple[str, str]) -> None:
+    subscription = await connection.subscribe("works")
+    await connection.publish("works", b"still")
+    assert (await subscription.next_msg(timeout=5)).data == b"still"
+    assert digests(connection) == before
+
+
+async def test_garbage_in_the_directory(connection: Connection, output: Output, first: Ca) -> None:
+    before = digests(connection)
+    output.install(b"garbage", *first.leaf())
+    with pytest.raises(ReloadFailed, match=r"step 'read'.*ca\.crt") as failed:
+        await connection.reload()
+    assert failed.value.step == "read"
+    await _still_works(connection, before)
+
+
+async def test_a_key_of_another_leaf(connection: Connection, output: Output, first: Ca) -> None:
+    before = digests(connection)
+    output.install(first.pem, first.leaf()[0], first.leaf()[1])
+    with pytest.raises(ReloadFailed, match=r"step 'read'.*tls\.key"):
+        await connection.reload()
+    await _still_works(connection, before)
+
+
+async def test_a_leaf_that_the_server_does_not_trust(
+    lone: Servers, connection: Connection, output: Output, first: Ca, stranger: Ca
+) -> None:
+    before = digests(connection)
+    output.install(first.pem, *stranger.leaf())
+    with pytest.raises(ReloadFailed, match=rf"step 'connect'.*127\.0\.0\.1:{lone.nodes[0].port}") as failed:
+        await connection.reload()
+    assert failed.value.step == "connect"
+    await _still_works(connection, before)
+
+
+async def test_a_server_that_we_do_not_trust(connection: Connection, output: Output, first: Ca, stranger: Ca) -> None:
+    before = digests(connection)
+    output.install(stranger.pem, *first.leaf())
+    with pytest.raises(ReloadFailed, match=r"step 'connect'.*certificate verify failed"):
+        await connection.reload()
+    await _still_works(connection, before)
+
+
+async def test_after_a_failure_the_next_good_set_is_taken(
+    connection: Connection, output: Output, first: Ca, second: Ca
+) -> None:
+    output.install(b"garbage", *first.leaf())
+    with pytest.raises(ReloadFailed):
+        await connection.reload()
+    output.install(first.pem, *second.leaf())
+    await connection.reload()
+    await _still_works(connection, output.digests())
+
+
+async def test_a_server_that_hangs_ends_the_reload_in_time(lone: Servers, output: Output, first: Ca) -> None:
+    async with await eventually(lone.urls, output, reload_timeout=0.5) as connection:
+        before = digests(connection)
+        output.install(first.pem, *first.leaf())
+        lone.nodes[0].signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(ReloadFailed, match=r"step 'connect': not done within 0\.5 s"):
+                await connection.reload()
+        finally:
+            lone.nodes[0].signal(signal.SIGCONT)
+        await _still_works(connection, before)
+
+
+async def test_a_closed_connection_does_not_reload(connection: Connection, output: Output, first: Ca) -> None:
+    output.install(first.pem, *first.leaf())
+    reloading = asyncio.create_task(connection.reload())
+    await asyncio.sleep(0)
+    await connection.close()
+    with pytest.raises(ReloadFailed, match="closed"):
+        await reloading
+    with pytest.raises(ReloadFailed, match="closed"):
+        await connection.reload()
+
+
+# -- servers that go away
+
+
+async def test_a_reconnect_presents_the_newest_set(
+    lone: Servers, connection: Connection, output: Output, second: Ca
+) -> None:
+    lone.nodes[0].kill()
+    output.install(second.pem, *second.leaf())
+    lone.set_trust([second], second)  # the set that it was connected with is worth nothing any more
+    lone.nodes[0].start()
+    await until(lambda: digests(connection) == output.digests(), "it is connected with the newest")
+    await _still_works(connection, output.digests())
+
+
+async def test_a_reconnect_goes_back_to_the_last_set_that_worked(
+    lone: Servers, connection: Connection, output: Output, first: Ca, stranger: Ca
+) -> None:
+    before = digests(connection)
+    output.install(first.pem, *stranger.leaf())
+    lone.nodes[0].kill()
+    await until(lambda: not connection.is_connected, "it notices")
+    lone.nodes[0].start()
+    await until(lambda: connection.is_connected, "it is connected again")
+    await _still_works(connection, before)
+
+
+async def test_a_reload_ends_a_reconnect_and_sends_what_waited(
+    lone: Servers, output: Output, tmp_path: Path, first: Ca, second: Ca
+) -> None:
+    node = lone.nodes[0]
+    async with await eventually(lone.urls, output, reconnect_time_wait=3600) as connection:
+        subscription = await connection.subscribe("waited")
+        node.kill()
+        await until(lambda: connection.is_reconnecting, "it notices")
+        for number in range(5):
+            await connection.publish("waited", b"%d" % number)
+        output.install(second.pem, *second.leaf())
+        with pytest.raises(ReloadFailed, match="step 'connect'"):
+            await connection.reload()
+        lone.set_trust([second], second)
+        node.start()
+        await until(lambda: node.log.count("Server is ready") == 2, "it is up again")
+        await connection.reload()
+        assert [(await subscription.next_msg(timeout=5)).data for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+        await _still_works(connection, output.digests())
+
+
+# -- what connect refuses
+
+
+async def test_connect_names_every_server_that_refused(lone: Servers, output: Output, first: Ca, stranger: Ca) -> None:
+    async with await eventually(lone.urls, output):
+        pass
+    output.install(first.pem, *stranger.leaf())
+    with pytest.raises(tidemark.nats.ConnectFailed) as failed:
+        await tidemark.nats.connect(["tls://user:secret@127.0.0.1:1", *lone.urls], directory=output.path)
+    assert isinstance(failed.value, nats.errors.NoServersError)
+    assert set(failed.value.reasons) == {"tls://127.0.0.1:1", *lone.urls}
+    assert "secret" not in str(failed.value)
+
+
+async def test_connect_refuses_a_context_of_the_applications_own(output: Output) -> None:
+    with pytest.raises(TypeError, match="tls"):
+        await tidemark.nats.connect("tls://127.0.0.1:1", directory=output.path, tls=None)
