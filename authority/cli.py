@@ -1,0 +1,243 @@
+"""The command line: what it takes, and every command but ``run``, which is in ``authority.__main__``."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from authority import tell
+from authority.client import Access, ApiError, Client, Refused
+from authority.config import AuthorityConfig, ConfigError, load
+from authority.control import read_control_ca
+from authority.init import initialise, trust_of
+from authority.issuer import IssuerError
+from authority.journal import JournalError
+from authority.keystore import KeystoreError
+from authority.serve import ADDRESS_FILE
+from authority.signer import SignerError
+from authority.tokens import TOKENS, Role, read_token
+from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
+from tidemark.certificates import to_pem
+from tidemark.trust import Trust, TrustError
+from tidemark.verify import BundleRejected, Known, verify
+
+CONFIG_VARIABLE = "TIDEMARK_AUTHORITY_CONFIG"
+
+DONE = 0
+NO = 1
+WRONG_INPUT = 2
+UNUSABLE_STATE = 3
+NO_ANSWER = 4
+
+_EXIT_CODES = """\
+exit status:
+  0  done; what was looked at is good
+  1  no: a bundle was refused (verify), the authority refused the request, or run ended by an error
+  2  the arguments or the configuration are wrong
+  3  the state directory cannot be used: init has not been done, another authority runs on it, a key does not open
+  4  the API gives no answer
+
+environment:
+  TIDEMARK_AUTHORITY_CONFIG  the configuration file, where --config is not given
+  TIDEMARK_KEY_PASSPHRASE    encrypts the keys at rest (set it for init and for everything after)
+  TIDEMARK_LOG               'json' for log lines in JSON
+"""
+
+Arguments = argparse.Namespace
+
+
+class WrongInput(Exception):
+    """An argument or a file that it names is not usable; the message says which and why."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    top = argparse.ArgumentParser(
+        prog="python -m authority",
+        description="The Tidemark authority: rotates the intermediate CAs of a NATS deployment.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--config", type=Path, metavar="FILE", help=f"the configuration (TOML; or ${CONFIG_VARIABLE})")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("run", help="run until SIGTERM or SIGINT")
+    commands.add_parser("init", help="make root, signing key, control CA and tokens; may be repeated")
+    commands.add_parser("check-config", help="name every fault of the configuration")
+    commands.add_parser("trust", help="print the trust file for the agents")
+    status = commands.add_parser("status", help="show where the rotation stands")
+    status.add_argument("--json", action="store_true", help="for programs")
+    rotate = commands.add_parser("rotate", help="make a new CA now, without waiting for the next epoch")
+    rotate.add_argument("--reason", required=True, help="why; it is recorded with who asked")
+    for command in (status, rotate):
+        command.add_argument("--url", help="the API (else the one that runs on the configured state directory)")
+        command.add_argument(
+            "--ca", type=Path, metavar="FILE", help="the control CA in PEM (else the state directory's)"
+        )
+        command.add_argument("--token-file", type=Path, metavar="FILE", help="an operator's token (else as above)")
+    check = commands.add_parser("verify", help="judge bundles as an agent would, and say why")
+    check.add_argument("--trust", type=Path, metavar="FILE", help="the trust file (else as 'trust' prints it)")
+    check.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help=f"a directory with {CA_FILE} and {NOTE_FILE}, one of these two files, or a bundle in JSON",
+    )
+    return top
+
+
+async def execute(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    """Do what was asked; returns the exit status, having said on stderr what went wrong."""
+    try:
+        return await _COMMANDS[arguments.command](arguments, environment)
+    except ConfigError as error:
+        return complain(WRONG_INPUT, *error.faults)
+    except (WrongInput, TrustError) as error:
+        return complain(WRONG_INPUT, str(error))
+    except (KeystoreError, SignerError, IssuerError, JournalError) as error:
+        return complain(UNUSABLE_STATE, str(error))
+    except Refused as error:
+        return complain(NO, str(error))
+    except ApiError as error:
+        return complain(NO_ANSWER, str(error))
+
+
+def complain(status: int, *sentences: str) -> int:
+    """Write these to stderr and return ``status``."""
+    sys.stderr.writelines(f"{sentence}\n" for sentence in sentences)
+    return status
+
+
+def configuration(arguments: Arguments, environment: Mapping[str, str]) -> AuthorityConfig:
+    """The configuration that the arguments or the environment name. Raises WrongInput, ConfigError."""
+    path = arguments.config or environment.get(CONFIG_VARIABLE)
+    if not path:
+        raise WrongInput(f"--config: expected the configuration file here or in {CONFIG_VARIABLE}, found neither")
+    return load(Path(path), environment)
+
+
+async def _init(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    for part in initialise(configuration(arguments, environment), int(time.time())):
+        sys.stdout.write(f"{'made' if part.made else 'kept'}  {part.name:<15} {part.path}\n")
+    return DONE
+
+
+async def _check_config(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    config = configuration(arguments, environment)
+    clock = config.timing.clock
+    targets = [f"{len(config.directories)} directories", *(["JetStream"] if config.jetstream else [])]
+    facts = [
+        f"good: trust domain {config.trust_domain}",
+        f"epochs of {clock.epoch_seconds} s, CAs valid {clock.validity_seconds} s, prepared {clock.prepare_seconds} s "
+        f"ahead, leaves valid {config.timing.leaf_seconds} s",
+        f"{len(config.agents)} agents, {len(config.leaves)} leaves, published to {' and '.join(targets)}",
+    ]
+    sys.stdout.write("; ".join(facts) + "\n")
+    return DONE
+
+
+async def _trust(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    sys.stdout.write((await trust_of(configuration(arguments, environment))).dump())
+    return DONE
+
+
+async def _status(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    async with Client(_access(arguments, environment)) as client:
+        answer = await client.get("/api/v1/status")
+    if arguments.json:
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    else:
+        _console().print(tell.status(answer))
+    return DONE
+
+
+async def _rotate(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    async with Client(_access(arguments, environment)) as client:
+        answer = await client.post("/api/v1/rotate", {"reason": arguments.reason})
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return DONE
+
+
+async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    if arguments.trust:
+        trust = Trust.parse(_read(arguments.trust))
+    else:
+        trust = await trust_of(configuration(arguments, environment))
+    result = DONE
+    for name, bundle in _bundles(arguments.paths).items():
+        try:
+            verified = verify(bundle, trust, Known(), int(time.time()))
+        except BundleRejected as error:
+            sys.stdout.write(f"{name}: {error}\n")
+            result = NO
+        else:
+            sys.stdout.write(tell.verified(name, verified) + "\n")
+    return result
+
+
+_COMMANDS: dict[str, Callable[[Arguments, Mapping[str, str]], Awaitable[int]]] = {
+    "init": _init,
+    "check-config": _check_config,
+    "trust": _trust,
+    "status": _status,
+    "rotate": _rotate,
+    "verify": _verify,
+}
+
+
+def _bundles(paths: list[Path]) -> dict[str, Bundle]:
+    """The bundles that these name, each once. Raises WrongInput where a file is not readable or no bundle."""
+    bundles: dict[str, Bundle] = {}
+    for path in paths:
+        if path.suffix == ".json":
+            try:
+                bundles[str(path)] = Bundle.from_json(_read(path))
+            except ValueError as error:
+                raise WrongInput(f"{path}: expected a bundle in JSON, found {error}") from None
+        else:
+            directory = path if path.is_dir() else path.parent
+            bundles[str(directory)] = Bundle(_read(directory / CA_FILE), _read(directory / NOTE_FILE))
+    return bundles
+
+
+def _access(arguments: Arguments, environment: Mapping[str, str]) -> Access:
+    """How to reach the API: what the arguments leave open is taken from the configured state directory."""
+    token = read_token(arguments.token_file) if arguments.token_file else None
+    ca = _read(arguments.ca).decode(errors="replace") if arguments.ca else None
+    url = arguments.url
+    if url is None or ca is None or token is None:
+        if not (arguments.config or environment.get(CONFIG_VARIABLE)) and url and ca:
+            return Access(url, ca, token)  # reading may be open
+        config = configuration(arguments, environment)
+        url = url or _running_url(config.state)
+        ca = ca or to_pem([read_control_ca(config.state, config.passphrase).certificate]).decode()
+        token = token or read_token(config.state / TOKENS / Role.OPERATOR)
+    return Access(url, ca, token)
+
+
+def _running_url(state: Path) -> str:
+    path = state / ADDRESS_FILE
+    try:
+        answer: Any = json.loads(path.read_bytes())
+        return str(answer["url"])
+    except FileNotFoundError:
+        raise ApiError(f"{path}: expected the address of a running authority, found no such file") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ApiError(f"{path}: expected the address of a running authority, found {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WrongInput(f"{path}: expected a readable file, found {error.strerror}") from None
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
