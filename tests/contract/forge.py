@@ -107,6 +107,8 @@ class Recipe:
     usages: tuple[str, ...] | None = ("key_cert_sign", "crl_sign")
     serial: int | None = None
     attributes: tuple[x509.NameAttribute[str], ...] = ()
+    extensions: tuple[x509.ExtensionType, ...] = ()
+    constrained: bool = True  # whether BasicConstraints are there at all
     epoch: int | None = None
 
     def make(self) -> Made:
@@ -121,10 +123,14 @@ class Recipe:
             .serial_number(serial)
             .not_valid_before(datetime.fromtimestamp(self.begin, UTC))
             .not_valid_after(datetime.fromtimestamp(self.end, UTC))
-            .add_extension(x509.BasicConstraints(ca=self.ca, path_length=self.path_length), critical=True)
         )
+        if self.constrained:
+            constraints = x509.BasicConstraints(ca=self.ca, path_length=self.path_length)
+            builder = builder.add_extension(constraints, critical=True)
         if self.usages is not None:
             builder = builder.add_extension(usage(*self.usages), critical=True)
+        for extension in self.extensions:
+            builder = builder.add_extension(extension, critical=False)
         signing = self.above.key if self.above else key
         if isinstance(signing, ed25519.Ed25519PrivateKey):
             return Made(builder.sign(signing, None), key, self.epoch)
