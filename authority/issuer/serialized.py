@@ -1,0 +1,45 @@
+"""One issuer for several sequencers: its calls one after another, as ``Issuer`` demands of its callers."""
+
+import asyncio
+from collections.abc import Sequence
+
+from authority.issuer import CaRequest, IssuedLeaf, Issuer, LeafRequest
+from tidemark.certificates import Certificate
+
+
+class SerializedIssuer:
+    """Keeps to ``authority.issuer.Issuer`` and passes every call on, one at a time."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        self._turn = asyncio.Lock()
+
+    async def roots(self) -> tuple[Certificate, ...]:
+        """The roots above the CAs, newest first."""
+        async with self._turn:
+            return await self._issuer.roots()
+
+    async def issue_ca(self, request: CaRequest) -> Certificate:
+        """Make the CA, or return the one already made for this intent."""
+        async with self._turn:
+            return await self._issuer.issue_ca(request)
+
+    async def activate(self, intent: str) -> None:
+        """Make this CA the one that signs leaves for others."""
+        async with self._turn:
+            await self._issuer.activate(intent)
+
+    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this intent."""
+        async with self._turn:
+            return await self._issuer.issue_leaf(intent, request)
+
+    async def intents(self) -> frozenset[str]:
+        """The intents of every CA that exists."""
+        async with self._turn:
+            return await self._issuer.intents()
+
+    async def delete(self, intents: Sequence[str]) -> None:
+        """Delete CAs and their keys."""
+        async with self._turn:
+            await self._issuer.delete(intents)

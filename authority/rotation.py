@@ -1,0 +1,359 @@
+"""Sequencer: prepare, activate, retire; asks the plan, does what it says, and asks again.
+
+Everything that decides is in the journal before anything outside shows it, and nothing else is remembered: a crash
+anywhere, then a restart, ends in the same state (invariant 10). Publishing runs beside it, task by task.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from authority.compose import BundleFull, Contents, Member, check, check_room, compose, surviving
+from authority.events import Activated, Conflict, Failed, FleetProven, Held, Overridden, Prepared, Retired, Step
+from authority.fleet import FleetState, FleetView
+from authority.history import EpochCa, History
+from authority.issuer import CaRequest, IssuerError
+from authority.issuer.serialized import SerializedIssuer
+from authority.journal import ActivationRecord, JournalConflict, JournalError, OverrideRecord, StatementRecord
+from authority.pauses import Pauses
+from authority.plan import (
+    Activate,
+    Fold,
+    Hold,
+    Prepare,
+    Retire,
+    RotationRefused,
+    Switch,
+    Wait,
+    Work,
+    World,
+    force,
+    next_action,
+)
+from authority.publish import Publisher, PublishError
+from authority.publishing import Publishing, TargetState
+from authority.signer import SignerError, StatementSigner
+from authority.surroundings import Surroundings
+from tidemark.bundle import Bundle, Statement, StatementError
+from tidemark.certificates import Certificate
+from tidemark.receipt import PodClass
+from tidemark.verify import BundleRejected, VerifiedBundle, reopen
+
+T = TypeVar("T")
+
+_CarryOut = Callable[[History], Awaitable[None]]
+
+LOOK_SECONDS = 5.0
+"""How long a publisher may take to say what its targets show before the start goes on without it."""
+
+_BREATH = 9.0  # a turn's cost is followed by so many times that cost of rest, whoever wakes us
+_LONGEST_BREATH = 1.0
+
+StepError = (
+    IssuerError,
+    SignerError,
+    JournalError,
+    PublishError,
+    BundleRejected,
+    BundleFull,
+    StatementError,
+    RotationRefused,
+)
+"""What a step may fail with; anything else is a fault of the program and ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a rotation acts upon. ``fleet`` shows the agents at an instant, with what they proved of the history."""
+
+    issuer: SerializedIssuer
+    signer: StatementSigner
+    publishers: Sequence[Publisher]
+    include_root: bool
+    fleet: Callable[[History, int], FleetView]
+
+
+class Rotation:
+    """Runs until it is cancelled; the only writer of the journal in this process."""
+
+    def __init__(self, surroundings: Surroundings, outside: Outside) -> None:
+        self._here = surroundings
+        self._outside = outside
+        self._issuer = outside.issuer
+        self._publishing = Publishing(outside.publishers, surroundings, self._look_again)
+        self._pauses = Pauses[Step](surroundings.heartbeat)
+        self._wake = asyncio.Event()
+        self._requests: deque[tuple[_CarryOut, asyncio.Future[Any]]] = deque()
+        self._has_looked = False
+        self._intents: frozenset[str] = frozenset()
+        self._active: str | None = None
+        self._hold: Hold | None = None
+        self._failures: dict[Step, Failed] = {}
+        self._committed: tuple[str, float] | None = None
+
+    @property
+    def history(self) -> History:
+        """The journal as it was last read."""
+        return self._here.timeline.history
+
+    @property
+    def hold(self) -> Hold | None:
+        """What is held, and who is waited for, as the plan saw it last."""
+        return self._hold
+
+    @property
+    def failures(self) -> dict[Step, Failed]:
+        """Steps that failed when they were last tried."""
+        return dict(self._failures)
+
+    @property
+    def targets(self) -> dict[str, TargetState]:
+        """Publishers by name, with what came of their last look."""
+        return self._publishing.states
+
+    def wake(self) -> None:
+        """Something changed that the plan rests on: a receipt, or the list of expected agents."""
+        self._wake.set()
+
+    async def rotate(self, who: str, reason: str) -> Statement:
+        """Force a rotation: a CA of its own, activated as soon as its gate opens; returns its statement.
+
+        Raises:
+            RotationRefused: it cannot be had now; nothing was published.
+        """
+
+        async def carry_out(history: History) -> Statement:
+            roots = await self._roots()
+            wanted = force(history, self._here.clock, len(roots), self._here.now())
+            return await self._prepare(history, wanted, who, reason)
+
+        return await self._ask(carry_out)
+
+    async def override(self, who: str, reason: str) -> EpochCa:
+        """Open the gate of the newest CA that waits for it, and record who wanted it; returns that CA.
+
+        Raises:
+            RotationRefused: none is waiting, or it could not be recorded.
+        """
+
+        async def carry_out(history: History) -> EpochCa:
+            now = self._here.now()
+            waiting = [ca for ca in history.candidates if not ca.is_expired(now)]
+            if not waiting:
+                raise RotationRefused("override: expected a CA that waits for its gate, found none")
+            ca = waiting[-1]
+            await self._here.timeline.append(history, OverrideRecord(now, ca.sha256, who, reason))
+            self._here.observe(Overridden(now, ca.epoch, ca.sha256, who, reason))
+            return ca
+
+        return await self._ask(carry_out)
+
+    async def run(self) -> None:
+        """Rotate and publish until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._publishing.run(), name="publishing")
+                group.create_task(self._rotate_for_ever(), name="rotation")
+        finally:
+            while self._requests:
+                self._requests.popleft()[1].cancel()
+
+    async def _ask(self, carry_out: Callable[[History], Awaitable[T]]) -> T:
+        """Have the sequencer carry something out between two actions of the plan. Raises RotationRefused."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def serve(history: History) -> None:
+            try:
+                result = await carry_out(history)
+            except StepError as error:
+                refusal = error if isinstance(error, RotationRefused) else RotationRefused(f"{error}; try again")
+                if not answer.done():
+                    answer.set_exception(refusal)
+                return
+            if not answer.done():
+                answer.set_result(result)
+
+        self._requests.append((serve, answer))
+        self._wake.set()
+        return await answer
+
+    async def _rotate_for_ever(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            began = clock()
+            self._wake.clear()
+            seconds = await self._turn()
+            if seconds is None:
+                continue
+            # Ten thousand receipts may each wake us: no more than a tenth of the time goes into asking the plan.
+            await asyncio.sleep(min(_BREATH * (clock() - began), _LONGEST_BREATH))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+
+    async def _turn(self) -> float | None:
+        """Ask the plan once and do what it says; seconds to wait, or None where it is to be asked again at once."""
+        step = Step.JOURNAL
+        if self._pauses.resting() & {Step.JOURNAL, Step.RESUME}:  # without these there is nothing to go on with
+            return self._pauses.left()
+        try:
+            history = await self._here.timeline.read()
+            self._succeeded(Step.JOURNAL)
+            step = Step.RESUME
+            if not self._has_looked:
+                await self._look()
+                self._succeeded(Step.RESUME)
+                return None
+            now = self._here.now()
+            world = World(history, self._outside.fleet(history, now), self._intents, self._active)
+            action = next_action(world, self._here.clock, now, self._pauses.resting())
+            self._report(world, action, now)
+            if self._requests and not isinstance(action, Activate | Prepare):
+                serve, answer = self._requests.popleft()
+                if not answer.done():  # or whoever asked has gone away
+                    await serve(history)
+                return None
+            if isinstance(action, Wait):
+                return min(action.until - now, self._here.heartbeat, self._pauses.left() or self._here.heartbeat)
+            step = action.step
+            await self._do(action, history)
+            self._succeeded(step)
+        except JournalConflict as error:
+            self._here.observe(Conflict(self._here.now(), step, str(error)))
+            self._pauses.failed(step)
+        except StepError as error:
+            self._failed(step, error)
+        return None
+
+    def _failed(self, step: Step, error: Exception) -> None:
+        failure = Failed(self._here.now(), step, "", str(error), self._pauses.failed(step))
+        self._failures[step] = failure
+        self._here.observe(failure)
+
+    def _succeeded(self, step: Step) -> None:
+        self._pauses.succeeded(step)
+        self._failures.pop(step, None)
+
+    async def _do(self, work: Work, history: History) -> None:
+        now, timeline, observe = self._here.now(), self._here.timeline, self._here.observe
+        match work:
+            case Prepare():
+                await self._prepare(history, work)
+            case Activate(ca=ca):
+                record = ActivationRecord(now, ca.sha256, work.opening, work.unproven, work.skipped)
+                await timeline.append(history, record)
+                observe(Activated(now, ca.epoch, ca.sha256, work.opening, work.unproven, work.skipped))
+            case Switch(ca=ca):
+                await timeline.confirm(history)
+                await self._issuer.activate(ca.intent)
+                self._active = ca.intent
+            case Retire():
+                await timeline.confirm(history)
+                await self._issuer.delete(work.intents)
+                self._intents -= set(work.intents)
+                observe(Retired(now, work.intents, work.orphans))
+            case Fold():
+                await timeline.fold(history, work.keep, work.through)
+
+    async def _prepare(self, history: History, wanted: Prepare, who: str = "", reason: str = "") -> Statement:
+        """Issue, compose, sign, verify, commit. What fails on the way was never published and is asked for again."""
+        began = asyncio.get_running_loop().time()
+        clock, trust = self._here.clock, self._here.trust
+        carried, roots = surviving(history, self._here.now()), await self._roots()
+        check_room(len(carried) + 1, len(roots))
+        await self._here.timeline.confirm(history)
+        self._intents |= {wanted.intent}  # before it exists: what is asked for and never used is retired
+        request = CaRequest(
+            intent=wanted.intent,
+            trust_domain=trust.trust_domain,
+            epoch=wanted.epoch,
+            not_before=self._here.now() - self._here.timing.tolerance_seconds,
+            not_after=clock.expiry(wanted.epoch),
+        )
+        added = Member(wanted.epoch, await self._issuer.issue_ca(request))
+        now = self._here.now()  # making a key may have taken seconds
+        contents = Contents(wanted.cause, clock, (added, *surviving(history, now)), roots)
+        draft = compose(trust.trust_domain, contents, history.newest, now)
+        bundle = Bundle(draft.ca, bytes(await self._outside.signer.sign(draft.statement.text())))
+        verified = check(bundle, trust, history.newest, now)
+        await self._here.timeline.append(history, StatementRecord(now, wanted.intent, bundle, who, reason))
+        committed = asyncio.get_running_loop().time()
+        self._committed = (verified.digest, committed)
+        first = draft.statement.anchors[0]
+        self._here.observe(
+            Prepared(
+                at=now,
+                sequence=verified.sequence,
+                digest=verified.digest,
+                cause=wanted.cause,
+                epoch=wanted.epoch,
+                ca=first.sha256,
+                seconds=committed - began,
+            )
+        )
+        return draft.statement
+
+    async def _roots(self) -> tuple[Certificate, ...]:
+        return await self._issuer.roots() if self._outside.include_root else ()
+
+    def _look_again(self) -> None:
+        """A target shows a higher statement than the journal's: the journal lost some, or somebody else leads."""
+        self._has_looked = False
+        self._wake.set()
+
+    async def _look(self) -> None:
+        """At the start: go on above the highest statement that a target shows, and learn what the issuer holds."""
+        found = [
+            bundle
+            for bundles in await asyncio.gather(*map(self._shown, self._outside.publishers))
+            for bundle in bundles
+        ]
+        highest = max(found, key=lambda verified: verified.sequence, default=None)
+        history = await self._here.timeline.read()
+        if highest is not None and highest.sequence >= history.next_sequence:
+            # The CAs that it adds are trusted until they expire. Their keys may be another's: we never sign with them.
+            await self._here.timeline.append(history, StatementRecord(self._here.now(), "", highest.bundle))
+        self._intents = await self._issuer.intents()
+        self._has_looked = True
+
+    async def _shown(self, publisher: Publisher) -> list[VerifiedBundle]:
+        """The validly signed bundles among what a publisher's targets show, expired or not."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                shown = await publisher.shown()
+        except TimeoutError:
+            self._could_not_look(publisher, f"expected an answer within {LOOK_SECONDS} s, found none")
+            return []
+        except PublishError as error:
+            self._could_not_look(publisher, str(error))
+            return []
+        verified = []
+        for one in shown:
+            try:
+                verified += [reopen(one.bundle, self._here.trust)] if one.bundle else []
+            except BundleRejected as error:
+                self._could_not_look(publisher, f"{one.target}: {error}")
+        return verified
+
+    def _could_not_look(self, publisher: Publisher, error: str) -> None:
+        self._here.observe(Failed(self._here.now(), Step.RESUME, publisher.name, error, 0.0))
+
+    def _report(self, world: World, action: Work | Wait, now: int) -> None:
+        """Tell of a hold that began or changed, and of a fleet that has proven the newest statement."""
+        if isinstance(action, Wait):
+            held, last = action.hold, self._hold
+            self._hold = held
+            if held and (last is None or (held.ca, held.closed, held.waiting) != (last.ca, last.closed, last.waiting)):
+                event = Held(now, held.ca.epoch, held.ca.sha256, held.since, held.until, held.closed, held.waiting)
+                self._here.observe(event)
+        newest = world.history.newest
+        if self._committed is None or newest is None or newest.digest != self._committed[0]:
+            return
+        required = [a for a in world.fleet.agents if a.pod_class is PodClass.REQUIRED and a.expected]
+        if required and all(agent.state is FleetState.PROVEN for agent in required):
+            seconds = asyncio.get_running_loop().time() - self._committed[1]
+            self._committed = None
+            self._here.observe(FleetProven(now, newest.statement.sequence, seconds))

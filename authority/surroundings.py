@@ -1,0 +1,34 @@
+"""What every sequencer works in: the journal, the timing, the clock, and who is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from authority.events import Observer
+from authority.fleet import heartbeat_seconds
+from authority.timeline import Timeline
+from tidemark.epoch import EpochClock, Timing
+from tidemark.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """``trust`` is what agents are given to believe us by: the domain and the verifiers of the signer's keys.
+
+    ``now`` returns whole Unix seconds; ``observe`` takes each event as it happens.
+    """
+
+    timeline: Timeline
+    trust: Trust
+    timing: Timing
+    now: Callable[[], int]
+    observe: Observer
+
+    @property
+    def clock(self) -> EpochClock:
+        """Epochs, validity and preparation."""
+        return self.timing.clock
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds after which a sequencer looks again even where nobody woke it, and its longest pause."""
+        return heartbeat_seconds(self.clock)
