@@ -74,9 +74,8 @@ class SignalProver:
         """See ``Prover``."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        if self._target.monitor is not None and baseline is not None:
-            before = None if reloaded.started_with_it else baseline.load_time
-            await _until(within, partial(self._loaded_after, before))
+        if self._target.monitor is not None and (baseline is not None or not self._target.shows):
+            await _until(within, partial(self._loaded_after, baseline.load_time if baseline else None))
         ports = [(address, True) for address in self._target.nats] + [(address, False) for address in self._target.tls]
         if not ports:
             return Proof(self._target.allowed, self._target.allowed, "no port is named to look at the CA list")

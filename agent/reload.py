@@ -42,8 +42,12 @@ class SignalReloader:
     def __init__(self, target: SignalTarget) -> None:
         self._target = target
 
-    async def reload(self, expected: Expectation, within: float, *, insist: bool) -> Reloaded:
-        """See ``Reloader``. The process may be found anew at each call: it may have been restarted."""
+    async def started_after(self, instant: float) -> bool:
+        """See ``Reloader``; start times are rounded down, so a yes is certain."""
+        return self._checked(self._pid()).started > instant
+
+    async def reload(self, expected: Expectation, within: float) -> Reloaded:
+        """See ``Reloader``. The process is found anew at each call: it may have been restarted."""
         pid = self._pid()
         try:
             pidfd = os.pidfd_open(pid)
@@ -51,8 +55,6 @@ class SignalReloader:
             raise self._gone(pid) from None
         try:
             process = self._checked(pid)
-            if process.started > expected.installed_at and not insist:
-                return Reloaded(started_with_it=True)
             await asyncio.sleep(max(0.0, process.started + FIRST_SECOND - time.clock_gettime(time.CLOCK_BOOTTIME)))
             self._send(pidfd, process)
         finally:
@@ -163,7 +165,11 @@ class HttpReloader:
         self._target = target
         self._http = http
 
-    async def reload(self, expected: Expectation, within: float, *, insist: bool) -> Reloaded:
+    async def started_after(self, instant: float) -> bool:
+        """Nothing is known of an application's start."""
+        return False
+
+    async def reload(self, expected: Expectation, within: float) -> Reloaded:
         """See ``Reloader``."""
         request = {
             "sequence": expected.sequence,

@@ -49,9 +49,19 @@ class SignalTarget:
     tls: tuple[Address, ...]
 
     @property
+    def name(self) -> str:
+        """A short name for metrics."""
+        return f"signal:{self.pidfile or self.process}"
+
+    @property
+    def shows(self) -> bool:
+        """Whether CA list and leaf can be looked at without telling the workload anything."""
+        return bool(self.nats or self.tls)
+
+    @property
     def allowed(self) -> Level:
         """The most that the workload can show with this configuration."""
-        if self.nats or self.tls:
+        if self.shows:
             return Level.PROVEN
         return Level.RELOADED if self.monitor else Level.SIGNALLED
 
@@ -61,6 +71,12 @@ class HttpTarget:
     """An application that is asked over HTTP, and answers with the digest that it now uses."""
 
     url: str
+    shows = False
+
+    @property
+    def name(self) -> str:
+        """A short name for metrics."""
+        return self.url
 
     @property
     def allowed(self) -> Level:

@@ -48,11 +48,8 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """A workload was told to reload. ``started_with_it``: it started after the set was installed, so it needed no
-    telling. ``answer``: what an HTTP workload said.
-    """
+    """A workload was told to reload; ``answer`` is what an HTTP workload said."""
 
-    started_with_it: bool = False
     answer: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -73,10 +70,16 @@ class Proof:
 
 
 class Reloader(Protocol):
-    """Tells one workload to reload. Not durable, one call at a time; the cycle repeats it."""
+    """Tells one workload to reload. Keeps nothing, one call at a time; the cycle repeats it."""
 
-    async def reload(self, expected: Expectation, within: float, *, insist: bool) -> Reloaded:
-        """Tell the workload; ``insist`` also where it started with the set.
+    async def started_after(self, instant: float) -> bool:
+        """Whether the workload started after ``instant`` of the boot clock, and so loaded what lay there then.
+
+        False where that cannot be known. Raises WorkloadAbsent.
+        """
+
+    async def reload(self, expected: Expectation, within: float) -> Reloaded:
+        """Tell the workload.
 
         Raises:
             WorkloadAbsent: it is not there to be told.
@@ -88,7 +91,7 @@ class Prover(Protocol):
     """Finds out what one workload uses. Changes nothing, may be repeated; the cycle repeats it."""
 
     async def baseline(self, within: float) -> Baseline:
-        """Look before the workload is told; raises WorkloadAbsent."""
+        """Look before the workload is told; raises WorkloadAbsent or NotProven."""
 
     async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
         """Wait up to ``within`` seconds until the workload shows the set; without a baseline by CA list and leaf alone.

@@ -1,0 +1,123 @@
+"""The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables.
+
+Exit status: 0 after SIGTERM or SIGINT, 2 where the configuration is not usable (every fault is on standard error), 1
+where the port is taken or the program has an error.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any, Never
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from agent import log, serve
+from agent.board import Board
+from agent.chronicle import Chronicle
+from agent.config import AgentConfig, ConfigError, read_config
+from agent.cycle import Alarm, Cycle
+from agent.handover import Handover, Patience, Workload
+from agent.holdings import Clocks, Holdings
+from agent.install import Output
+from agent.metrics import AgentMetrics
+from agent.prove import EchoProver, SignalProver
+from agent.reload import HttpReloader, SignalReloader
+from agent.report import Reporter
+from agent.source import Sources
+from agent.status import AgentStatus, Identity
+from agent.target import SignalTarget, Target
+
+VERSION = "0.1.0"
+
+
+def _clocks() -> Clocks:
+    return Clocks(now=time.time, boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def splay_of(pod: str, splay: float) -> float:
+    """This pod's share of the splay, in seconds: always the same one, and spread evenly over a fleet."""
+    return int.from_bytes(hashlib.sha256(pod.encode()).digest()[:8]) / 2**64 * splay
+
+
+def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) -> Workload:
+    if isinstance(target, SignalTarget):
+        return Workload(target, SignalReloader(target), SignalProver(target, http))
+    return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
+
+
+async def run(config: AgentConfig, clocks: Clocks) -> None:
+    """Run the agent until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    registry = CollectorRegistry()
+    metrics = AgentMetrics(registry)
+    board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
+    runner = await serve.start(serve.application(board, registry, clocks.now), config.listen.host, config.listen.port)
+    try:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+            alarm, patience = Alarm(), Patience()
+            cycle = Cycle(
+                directory=config.out,
+                holdings=Holdings(Output(config.out), str(config.bundle), clocks),
+                handover=Handover(
+                    [_workload(target, config, http) for target in config.targets], patience, metrics, alarm.pause
+                ),
+                chronicle=Chronicle(board, metrics, clocks.now),
+                clocks=clocks,
+                alarm=alarm,
+                patience=patience,
+            )
+            sources = Sources(config.bundle, config.leaf, config.trust)
+            work = {"cycle": cycle.run(), "sources": sources.run(cycle.take)}
+            if config.authority_url and config.token_file:
+                reporter = Reporter(
+                    config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now
+                )
+                work["reporter"] = reporter.run()
+            log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
+            await _until(stop, work)
+            log.event("stopped", state=board.status.state.value)
+    finally:
+        await runner.cleanup()
+
+
+async def _until(stop: asyncio.Event, work: dict[str, Coroutine[Any, Any, None]]) -> None:
+    """Run named tasks until ``stop``; one that ends by itself is an error."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_endless(name, coroutine), name=name) for name, coroutine in work.items()]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+async def _endless(name: str, coroutine: Coroutine[Any, Any, None]) -> Never:
+    await coroutine
+    raise RuntimeError(f"task {name}: expected it to run until it is cancelled, it ended")
+
+
+def main() -> int:
+    """Read the environment and run."""
+    try:
+        config = read_config(os.environ)
+    except ConfigError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)  # noqa: T201 - there is no log before there is a configuration
+        return 2
+    log.configure(config.log, sys.stdout)
+    try:
+        asyncio.run(run(config, _clocks()))
+    except OSError as error:
+        log.error("cannot_listen", listen=str(config.listen), error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

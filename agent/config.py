@@ -1,0 +1,189 @@
+"""The agent's configuration: its environment, read whole; every fault is reported at once."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from agent.log import Style
+from agent.target import Address, Target, TargetError, parse_target
+from tidemark.receipt import PodClass
+
+T = TypeVar("T")
+
+PREFIX = "TIDEMARK_"
+_DEFAULT_LISTEN = "0.0.0.0:9465"
+_LONGEST_SPLAY = 3600.0
+_LONGEST_NAME = 253
+_LONGEST_UID = 64
+
+_VARIABLES = (
+    "BUNDLE",
+    "LEAF",
+    "TRUST",
+    "OUT",
+    "TARGETS",
+    "POD",
+    "POD_UID",
+    "CLASS",
+    "AUTHORITY_URL",
+    "AUTHORITY_TOKEN_FILE",
+    "LISTEN",
+    "SPLAY",
+    "LOG",
+)
+# A Service named tidemark-… in the pod's namespace makes the kubelet set these (enableServiceLinks).
+_SERVICE_LINK = re.compile(
+    r".+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+class ConfigError(ValueError):
+    """The environment is not usable; ``faults`` has a sentence for each fault, which begins with the variable."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What the agent is told; see the README for each variable. ``leaf`` is None where the leaf is not managed,
+    ``authority_url`` where no receipts are sent; ``splay`` in seconds."""
+
+    bundle: Path
+    leaf: Path | None
+    trust: Path
+    out: Path
+    targets: tuple[Target, ...]
+    pod: str
+    uid: str
+    pod_class: PodClass
+    authority_url: str | None
+    token_file: Path | None
+    listen: Address
+    splay: float
+    log: Style
+
+
+def read_config(environment: Mapping[str, str]) -> AgentConfig:
+    """Read the variables ``TIDEMARK_*``; an empty one counts as not set.
+
+    Raises:
+        ConfigError: any of them is missing, unknown, or not what was expected; all faults at once.
+    """
+    return _Reader(environment).read()
+
+
+class _Reader:
+    """Reads variable by variable and collects what is wrong."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._values = {
+            name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)
+        }
+        self._faults: list[str] = []
+
+    def read(self) -> AgentConfig:
+        for name in sorted(self._values.keys() - set(_VARIABLES)):
+            if not _SERVICE_LINK.fullmatch(name):
+                self._fault(name, f"a known variable ({', '.join(PREFIX + known for known in _VARIABLES)})", "this one")
+        config = AgentConfig(
+            bundle=self._path("BUNDLE", "the directory of the mounted bundle"),
+            leaf=self._optional_path("LEAF"),
+            trust=self._path("TRUST", "the path of the trust file"),
+            out=self._path("OUT", "the output directory"),
+            targets=self._targets(),
+            pod=self._name("POD", _LONGEST_NAME),
+            uid=self._name("POD_UID", _LONGEST_UID) if self._get("POD_UID") else self._get("POD")[:_LONGEST_UID],
+            pod_class=self._parsed("CLASS", PodClass, "required or application", PodClass.REQUIRED),
+            authority_url=self._authority_url(),
+            token_file=self._optional_path("AUTHORITY_TOKEN_FILE"),
+            listen=self._parsed("LISTEN", _address, "host:port", _address(_DEFAULT_LISTEN)),
+            splay=self._parsed("SPLAY", _seconds, f"0 to {_LONGEST_SPLAY:.0f} seconds", 0.0),
+            log=self._parsed("LOG", Style, "text or json", Style.TEXT),
+        )
+        if config.authority_url and not config.token_file:
+            self._fault("AUTHORITY_TOKEN_FILE", f"a path, as {PREFIX}AUTHORITY_URL is set", "nothing")
+        if config.token_file and not self._get("AUTHORITY_URL"):
+            self._fault("AUTHORITY_URL", f"https://host:port, as {PREFIX}AUTHORITY_TOKEN_FILE is set", "nothing")
+        for name in ("BUNDLE", "LEAF"):
+            if self._get(name) and Path(self._get(name)) == config.out:
+                self._fault("OUT", f"another directory than {PREFIX}{name}", self._get("OUT"))
+        if self._faults:
+            raise ConfigError(self._faults)
+        return config
+
+    def _get(self, name: str) -> str:
+        return self._values.get(name, "").strip()
+
+    def _fault(self, name: str, expected: str, found: str) -> None:
+        self._faults.append(f"{PREFIX}{name}: expected {expected}, found {found}")
+
+    def _path(self, name: str, what: str) -> Path:
+        value = self._get(name)
+        if not value:
+            self._fault(name, what, "nothing")
+        elif not Path(value).is_absolute():
+            self._fault(name, f"{what}, as an absolute path", value)
+        return Path(value)
+
+    def _optional_path(self, name: str) -> Path | None:
+        return self._path(name, "an absolute path") if self._get(name) else None
+
+    def _name(self, name: str, longest: int) -> str:
+        value = self._get(name)
+        if not 0 < len(value) <= longest or not value.isprintable():
+            self._fault(name, f"a name of 1 to {longest} characters", repr(value[:80]) if value else "nothing")
+        return value
+
+    def _parsed(self, name: str, parse: Callable[[str], T], expected: str, default: T) -> T:
+        value = self._get(name)
+        if not value:
+            return default
+        try:
+            return parse(value)
+        except ValueError:
+            self._fault(name, expected, repr(value[:80]))
+            return default
+
+    def _targets(self) -> tuple[Target, ...]:
+        targets: list[Target] = []
+        for url in self._get("TARGETS").split():
+            try:
+                targets.append(parse_target(url))
+            except TargetError as error:
+                self._faults.append(f"{PREFIX}TARGETS: {url}: {error}")
+            if self._get("TARGETS").split().count(url) > 1:
+                self._fault("TARGETS", "each target once", f"{url} more than once")
+        return tuple(targets)
+
+    def _authority_url(self) -> str | None:
+        value = self._get("AUTHORITY_URL").rstrip("/")
+        if not value:
+            return None
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        except ValueError:
+            usable = False
+            parts = urlsplit("")
+        if not usable or parts.path or parts.query or parts.fragment:
+            self._fault("AUTHORITY_URL", "https://host:port", repr(value[:80]))
+        return value
+
+
+def _address(text: str) -> Address:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.port is None or f"{parts.hostname}:{parts.port}" != text.strip("[").replace("]", ""):
+        raise ValueError(text)
+    return Address(parts.hostname, parts.port)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= _LONGEST_SPLAY:
+        raise ValueError(text)
+    return seconds

@@ -1,0 +1,317 @@
+"""The cycle: one set's journey from the mount to the proof, and back where the proof fails; the only sequencer.
+
+source → verify → install → reload → prove, one journey at a time. Sightings that arrive meanwhile are coalesced: only
+the newest is taken up, and a journey that merely waits gives way to it.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.choose import Choice, Refusal, Shown, choose
+from agent.chronicle import Chronicle
+from agent.handover import Handover, Patience
+from agent.holdings import Clocks, Holdings, Placed
+from agent.install import InstallFailed
+from agent.source import Look, Sighting
+from agent.status import Warned, state_of_proof
+from agent.trust_set import TrustSet
+from agent.workload import Expectation, NotProven, WorkloadAbsent
+from tidemark.receipt import AgentState
+from tidemark.trust import Trust, TrustError
+from tidemark.verify import Mark, Reason
+
+_LONGEST_HOLD = 60.0
+_CLOCK_PAUSE = 10.0
+_SETTLED = (AgentState.PROVEN, AgentState.LEAF_ORPHANED)
+
+
+class Overtaken(Exception):
+    """A newer sighting arrived while a journey only waited."""
+
+
+class Alarm:
+    """Wakes the cycle: for something newer, or for the time to try again."""
+
+    def __init__(self) -> None:
+        self._newer = asyncio.Event()
+        self._seconds: float | None = None
+
+    def ring(self) -> None:
+        """There is something newer."""
+        self._newer.set()
+
+    def set(self, seconds: float) -> None:
+        """Ring in so many seconds, or earlier if that was asked for already."""
+        self._seconds = seconds if self._seconds is None else min(seconds, self._seconds)
+
+    async def wait(self) -> None:
+        """Wait for either."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._newer.wait()
+        except TimeoutError:
+            pass  # it is time to try again
+        self._newer.clear()
+        self._seconds = None
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long; raises Overtaken as soon as there is something newer."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._newer.wait()
+        except TimeoutError:
+            return
+        raise Overtaken
+
+
+@dataclass(slots=True)
+class _Travel:
+    """What is noted of a journey under way."""
+
+    swapped_at: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    mark: Mark | None = None
+    concern: Refusal | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Cycle:
+    """Takes sightings and brings what they show to the workloads; ``run`` is its one task.
+
+    ``directory`` is what workloads are told to read.
+    """
+
+    directory: Path
+    holdings: Holdings
+    handover: Handover
+    chronicle: Chronicle
+    clocks: Clocks
+    alarm: Alarm
+    patience: Patience = field(default_factory=Patience)
+    trust: Trust | None = None
+    _trust_file: bytes | None = None
+    _sighting: Sighting | None = None
+    _seen_at: float = 0.0
+    _last_refusals: tuple[Refusal, ...] = ()
+    _refused: tuple[str, str | None] | None = None
+    _failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.handover.on_report = self._report
+
+    @property
+    def control_ca(self) -> str | None:
+        """The CA that the authority's API is verified with, from the trust file."""
+        return self.trust.control_ca if self.trust else None
+
+    def take(self, sighting: Sighting) -> None:
+        """The sources show something new; it replaces what was not taken up yet."""
+        self._sighting, self._seen_at = sighting, self.clocks.now()
+        self.alarm.ring()
+
+    async def run(self) -> None:
+        """Make a journey for each sighting, and again where something is left to do; runs until it is cancelled."""
+        while True:
+            await self.alarm.wait()
+            if self._sighting is not None:
+                await self._journey(self._sighting)
+
+    async def _journey(self, sighting: Sighting) -> None:
+        trouble = self._adopt_trust(sighting.trust)
+        self.chronicle.warns([*_mount_warnings(sighting), *([trouble] if trouble and self.trust else [])])
+        if self.trust is None:
+            self.chronicle.fails("trust", trouble.detail if trouble else "expected a trust file, found none")
+            return
+        travel = _Travel()
+        try:
+            self._restore(self.trust)
+            choice = self._choose(sighting, self.trust, travel)
+            if choice.trust_set is not None and not self._is_settled(choice, travel):
+                await self._hand_over(self._place(choice.trust_set, travel), travel)
+        except InstallFailed as error:
+            self.chronicle.fails("install_failed", str(error), travel.mark)
+            self.chronicle.journey_ends("install_failed", travel.swapped_at, travel.stages, travel.mark)
+            self._come_back()
+
+    def _adopt_trust(self, look: Look) -> Warned | None:
+        """Take over what the trust file says; where it is not usable, the last one still counts."""
+        if look.files is None:
+            return Warned("trust_unusable", look.fault.detail if look.fault else "")
+        (content,) = look.files.values()
+        if content != self._trust_file:
+            try:
+                self.trust = Trust.parse(content)
+            except TrustError as error:
+                return Warned("trust_unusable", str(error))
+            self._trust_file = content
+            self.chronicle.trusts(self.trust)
+        return None
+
+    def _restore(self, trust: Trust) -> None:
+        if self.holdings.restored:
+            return
+        self.holdings.restore(trust)
+        installed, proven = self.holdings.installed, self.holdings.proven
+        self.chronicle.restored(
+            self.holdings.highest, installed.trust_set if installed else None, proven.trust_set if proven else None
+        )
+
+    def _choose(self, sighting: Sighting, trust: Trust, travel: _Travel) -> Choice:
+        """Verify, and note what came of it."""
+        begin = asyncio.get_running_loop().time()
+        installed = self.holdings.installed
+        choice = choose(
+            Shown(_shown(sighting.bundle), _shown(sighting.leaf) if sighting.leaf else None),
+            trust,
+            self.holdings.known(),
+            installed.trust_set if installed else None,
+            int(self.clocks.now()),
+        )
+        travel.stages["verify"] = asyncio.get_running_loop().time() - begin
+        moved = [sighting.bundle.moved_at] if choice.adopted else []
+        if sighting.leaf is not None and choice.leaf_refused is None:
+            moved.append(sighting.leaf.moved_at)
+        travel.swapped_at = max(moved, default=sighting.bundle.moved_at)
+        travel.stages["detect"] = max(0.0, self._seen_at - travel.swapped_at)
+        if choice.adopted is not None:
+            travel.mark = Mark(choice.adopted.sequence, choice.adopted.digest)
+            self.chronicle.verified(travel.mark, choice.adopted.statement.issued_at, self._seen_at)
+            self.holdings.note_verified(travel.mark)
+        self._note_refusals(choice, travel, candidate=sighting.bundle.files is not None)
+        return choice
+
+    def _note_refusals(self, choice: Choice, travel: _Travel, *, candidate: bool) -> None:
+        """Tell what the mounts show and is not taken; what was told before is not counted again."""
+        refusals = tuple(refusal for refusal in (choice.refused, choice.leaf_refused) if refusal is not None)
+        fresh = [refusal for refusal in refusals if refusal not in self._last_refusals]
+        self._last_refusals = refusals
+        if choice.refused is not None and choice.refused in fresh and candidate:
+            self.chronicle.rejected(choice.refused.reason)
+            self.chronicle.journey_ends(choice.refused.reason, travel.swapped_at, travel.stages, choice.refused.claimed)
+        if choice.leaf_refused is not None and choice.leaf_refused in fresh and choice.trust_set is None:
+            self.chronicle.journey_ends(choice.leaf_refused.reason, travel.swapped_at, travel.stages, travel.mark)
+        for refusal in refusals:
+            if refusal.reason == Reason.SUPERSEDED and refusal.claimed is not None:
+                self.holdings.note_shown(refusal.claimed.sequence)
+                continue  # a mount that lags behind another source is normal, and no concern
+            travel.concern = travel.concern or refusal
+            if refusal.retry_at is not None:
+                self.alarm.set(min(max(1.0, refusal.retry_at - self.clocks.now()), _LONGEST_HOLD))
+            elif refusal.reason == "leaf_not_yet_valid":
+                self.alarm.set(_CLOCK_PAUSE)
+        if travel.concern is not None:
+            self._tell_concern(travel.concern)
+
+    def _tell_concern(self, concern: Refusal | None) -> None:
+        """What the mounts show and is not taken is the failure of a set that is otherwise well."""
+        if concern is None:
+            self.chronicle.recovers()
+        else:
+            self.chronicle.fails(concern.reason, concern.detail, concern.claimed, security=concern.security or None)
+
+    def _is_settled(self, choice: Choice, travel: _Travel) -> bool:
+        """Whether the chosen set is in place already and nothing is left to be done for it."""
+        trust_set, installed = choice.trust_set, self.holdings.installed
+        if trust_set is None or installed is None or installed.trust_set.key != trust_set.key:
+            return False
+        if self.chronicle.state is AgentState.REVERTED and choice.adopted is None:
+            return True
+        if self.chronicle.state not in _SETTLED:
+            return False
+        self.chronicle.settled(trust_set)
+        self._tell_concern(travel.concern)
+        return True
+
+    def _place(self, trust_set: TrustSet, travel: _Travel) -> Placed:
+        """Install the set, unless it is what lies there."""
+        placed = self.holdings.installed
+        self.handover.forget()
+        begin = asyncio.get_running_loop().time()
+        if placed is None or placed.trust_set.key != trust_set.key:
+            placed = self.holdings.place(trust_set)
+            self.chronicle.installed(trust_set, placed.directory, self.handover.reports)
+        else:
+            self.chronicle.reports(self.handover.reports)
+        travel.stages["install"] = asyncio.get_running_loop().time() - begin
+        if trust_set.key != self._refused:
+            self._failures = 0
+        return placed
+
+    async def _hand_over(self, placed: Placed, travel: _Travel) -> None:
+        trust_set, proven = placed.trust_set, self.holdings.proven
+        seen_before = proven is not None and proven.trust_set.key == trust_set.key
+        try:
+            done = await self.handover.bring(self._expectation(placed), look_first=seen_before)
+        except Overtaken:
+            self.chronicle.journey_ends(AgentState.INSTALLED, travel.swapped_at, travel.stages, trust_set)
+        except NotProven as failure:
+            await self._go_back(placed, failure, travel)
+        else:
+            travel.stages |= {"reload": done.reload_seconds, "prove": done.prove_seconds}
+            self.chronicle.proven(trust_set, travel.stages)
+            self.chronicle.journey_ends(state_of_proof(trust_set), travel.swapped_at, travel.stages, trust_set)
+            self._tell_concern(travel.concern)
+            self._refused, self._failures = None, 0
+            self.holdings.settle(placed)
+
+    async def _go_back(self, refused: Placed, failure: NotProven, travel: _Travel) -> None:
+        """Put the last proven set in place again, unless that would be no better."""
+        proven, trust_set = self.holdings.proven, refused.trust_set
+        state, detail = AgentState.RELOAD_REFUSED, str(failure)
+        if proven is None or proven.trust_set.key == trust_set.key:
+            detail += "; it stays: no other set has been proven"
+        elif proven.trust_set.verified.intermediates & set(trust_set.verified.statement.withdrawn):
+            detail += "; it stays: the last proven set holds a withdrawn CA"
+        else:
+            back = self.holdings.put_back(proven)
+            try:
+                await self.handover.bring_back(self._expectation(back))
+            except NotProven as error:
+                detail += f"; the last proven set is back in place, and is not proven either: {error}"
+            except WorkloadAbsent as error:
+                state = AgentState.REVERTED
+                detail += f"; the last proven set is back in place for when the workload is: {error}"
+            else:
+                state = AgentState.REVERTED
+        in_place = self.holdings.installed or refused
+        self.chronicle.went_back(state, trust_set, in_place.trust_set, failure.reason)
+        self.chronicle.fails(failure.reason, detail, trust_set.mark)
+        self.chronicle.journey_ends(state, travel.swapped_at, travel.stages, trust_set)
+        self._refused = trust_set.key
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """Try again after a pause that grows with each failure."""
+        self._failures += 1
+        self.alarm.set(self.patience.before_return(self._failures))
+
+    def _expectation(self, placed: Placed) -> Expectation:
+        verified, leaf = placed.trust_set.verified, placed.trust_set.leaf
+        return Expectation(
+            sequence=verified.sequence,
+            ca_sha256=verified.bundle.ca_sha256,
+            subjects=tuple(certificate.subject for certificate in verified.certificates),
+            leaf=leaf,
+            directory=self.directory,
+            installed_at=placed.at,
+        )
+
+    def _report(self, trouble: WorkloadAbsent | NotProven | None) -> None:
+        self.chronicle.reports(self.handover.reports)
+        if trouble is not None and self.holdings.installed is not None:
+            waiting = isinstance(trouble, WorkloadAbsent) or None
+            mark = self.holdings.installed.trust_set.mark
+            self.chronicle.fails(trouble.reason, str(trouble), mark, waiting=waiting)
+
+
+def _shown(look: Look) -> dict[str, bytes] | Refusal:
+    if look.files is not None:
+        return dict(look.files)
+    return Refusal(look.fault.reason, look.fault.detail) if look.fault else Refusal("source_unreadable", "")
+
+
+def _mount_warnings(sighting: Sighting) -> list[Warned]:
+    looks = [look for look in (sighting.bundle, sighting.leaf) if look is not None]
+    warnings = [Warned("mount_not_live", look.not_live) for look in looks if look.not_live]
+    return warnings + ([Warned("watch_failed", sighting.watch_fault)] if sighting.watch_fault else [])
