@@ -1,0 +1,399 @@
+"""Verification: each step refuses for its own reason, in the designed order; what is good passes all its life."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.contract.faults import DISJOINT, FAULTS, KEY, LATE, issued_ahead, state
+from tests.contract.forge import (
+    CAS,
+    CLOCK,
+    EPOCH,
+    KNOWN,
+    NOW,
+    OTHER_ROOT,
+    ROOT,
+    SECOND,
+    SEQUENCE,
+    SIGNER,
+    STRANGER,
+    TOLERANCE,
+    TRUST,
+    Draft,
+    Made,
+    Recipe,
+    bundle,
+    fields,
+    intermediate,
+    iso,
+    pem,
+    signed,
+    text_of,
+    verified,
+)
+from tidemark import note
+from tidemark.bundle import Bundle, digest_of
+from tidemark.verify import (
+    MAX_BYTES,
+    SECURITY_EVENTS,
+    STEPS,
+    BundleRejected,
+    Known,
+    Mark,
+    Reason,
+    VerifiedBundle,
+    reopen,
+    verify,
+)
+
+
+def rejected(draft: Draft) -> BundleRejected:
+    with pytest.raises(BundleRejected) as refused:
+        draft.verify()
+    return refused.value
+
+
+def test_the_draft_itself_passes() -> None:
+    result = Draft().verify()
+    assert result.bundle == bundle()
+    assert result.certificates == tuple(ca.certificate for ca in CAS)
+    assert result.intermediates == {ca.sha256 for ca in CAS[:-1]}
+    assert (result.sequence, result.digest) == (SEQUENCE, digest_of(text_of(fields())))
+    assert result.signed_by == (f"{SIGNER.name}+{SIGNER.verifier.hash}",)
+    assert not result.already_installed
+
+
+def test_every_reason_has_a_fault_and_a_step() -> None:
+    assert {reason for reason, _ in FAULTS.values()} == set(Reason)
+    assert set(STEPS) == set(Reason)
+    assert sorted(set(STEPS.values())) == list(range(1, 12))
+    assert {reason.value for reason in SECURITY_EVENTS} == {"signature", "equivocation", "replay"}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_refused_at_its_step(name: str) -> None:
+    reason, fault = FAULTS[name]
+    draft = Draft()
+    fault(draft)
+    refused = rejected(draft)
+    assert (refused.reason, refused.step) == (reason, STEPS[reason])
+    assert str(refused).startswith(f"bundle rejected at step {STEPS[reason]} ({reason.value}): expected ")
+    assert refused.expected in str(refused)
+    assert refused.got in str(refused)
+    assert len(str(refused)) < 1000
+    assert (refused.retry_at is not None) == (reason is Reason.HELD)
+    assert [part for part in KEY.decode().split("\n")[1:-2] if part in str(refused)] == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_of_two_faults_the_earlier_step_names_itself(name: str) -> None:
+    reason, fault = FAULTS[name]
+    for later, (its_reason, its_fault) in FAULTS.items():
+        if STEPS[its_reason] <= STEPS[reason]:
+            continue
+        draft = Draft()
+        its_fault(draft)
+        fault(draft)
+        assert rejected(draft).reason is reason, later
+
+
+# What is good
+
+
+def test_a_bundle_is_good_for_its_whole_life() -> None:
+    # From the moment that the authority may have issued it, seen by the slowest clock, to the end of its newest CA: its
+    # older CAs expire one after the other meanwhile.
+    issued = CLOCK.prepare_at(EPOCH)
+    made = bundle(issued_at=iso(issued))
+    for now in (
+        issued - TOLERANCE,
+        issued,
+        *(CLOCK.expiry(EPOCH - age) + shift for age in (4, 3, 2, 1, 0) for shift in (-1, 0)),
+    ):
+        assert verify(made, TRUST, Known(), now).sequence == SEQUENCE
+
+
+def test_after_its_newest_ca_has_expired_nothing_in_it_is_valid() -> None:
+    # Within the tolerance step 7 lets it pass, but no TLS stack would take any CA of it.
+    refused = rejected(Draft(known=Known(), now=CLOCK.expiry(EPOCH) + 1))
+    assert refused.reason is Reason.ANCHORS
+    assert "an intermediate valid at" in refused.expected
+
+
+def test_an_older_ca_that_lives_longer_keeps_a_bundle_going_within_the_tolerance() -> None:
+    longer = Recipe("of a longer epoch", ROOT, end=NOW + 10**6, epoch=3).make()
+    made = bundle((CAS[0], longer, ROOT))
+    end = CLOCK.expiry(EPOCH)
+    assert verify(made, TRUST, Known(), end + TOLERANCE)
+    with pytest.raises(BundleRejected, match=r"step 7 \(expired\)"):
+        verify(made, TRUST, Known(), end + TOLERANCE + 1)
+
+
+def test_a_first_bundle_passes_on_a_clock_that_is_behind_by_the_tolerance() -> None:
+    # NotBefore of the CA is its issuing time less the tolerance: steps 6 and 9 open at the same second.
+    issued = NOW
+    only = Recipe("first", ROOT, begin=issued - TOLERANCE, end=CLOCK.expiry(EPOCH), epoch=EPOCH).make()
+    made = bundle((only, ROOT), issued_at=iso(issued))
+    assert verify(made, TRUST, Known(), issued - TOLERANCE)
+    with pytest.raises(BundleRejected, match="step 6"):
+        verify(made, TRUST, Known(), issued - TOLERANCE - 1)
+
+
+def test_an_intermediate_must_be_valid_now_whatever_the_tolerance() -> None:
+    coming = Recipe("coming", ROOT, begin=NOW + 1, end=CLOCK.expiry(EPOCH), epoch=EPOCH).make()
+    assert rejected(Draft(cas=[coming, ROOT], known=Known())).reason is Reason.ANCHORS
+    assert Draft(cas=[coming, ROOT], known=Known(), now=NOW + 1).verify()
+    old = Recipe("old", ROOT, begin=0, end=NOW - 1, epoch=EPOCH - 5).make()
+    assert rejected(Draft(cas=[coming, old, ROOT], known=Known())).reason is Reason.ANCHORS
+    assert rejected(Draft(cas=[coming, old, ROOT], known=Known())).got == "none"  # the root does not count
+
+
+def test_a_statement_may_be_issued_long_after_its_cas_and_before_they_begin() -> None:
+    assert Draft(statement=lambda made: made | {"issued_at": iso(NOW), "reason": "rollback"}).verify()
+    assert Draft(statement=lambda made: made | {"issued_at": iso(0)}).verify()
+
+
+def test_held_until_the_second_that_it_says() -> None:
+    draft = Draft()
+    issued_ahead(TOLERANCE + 30)(draft)
+    refused = rejected(draft)
+    assert refused.retry_at == NOW + 30
+    assert f"the clocks differ by {TOLERANCE + 30} s" in refused.got
+    made = draft.bundle()
+    assert verify(made, TRUST, KNOWN, NOW + 30)
+    with pytest.raises(BundleRejected, match="held"):
+        verify(made, TRUST, KNOWN, NOW + 29)
+
+
+def test_roots_may_be_none_one_or_several() -> None:
+    other = intermediate(EPOCH - 2, OTHER_ROOT, "by the other root")
+    for made in (CAS[:-1], (CAS[0], CAS[1], other, ROOT, OTHER_ROOT), (CAS[0], other)):
+        assert verified(bundle(made)).certificates == tuple(ca.certificate for ca in made)
+    for made, place in (((CAS[0], other, ROOT), 2), ((other, CAS[0], OTHER_ROOT), 2)):
+        with pytest.raises(BundleRejected, match=f"certificate {place} to be signed by a root"):
+            verified(bundle(made))
+
+
+def test_the_sizes_that_are_allowed_pass() -> None:
+    many = [CAS[0], *(Recipe(f"old {i}", ROOT, epoch=EPOCH - 9).make() for i in range(62)), ROOT]
+    assert len(verified(bundle(many)).certificates) == 64
+    spare = MAX_BYTES - bundle().size
+    padding = b"#\n" * (spare // 2) + b"\n" * (spare % 2)
+    full = bundle(ca_crt=pem(CAS) + padding)
+    assert full.size == MAX_BYTES
+    assert verified(full)
+    with pytest.raises(BundleRejected, match="step 1"):
+        verified(bundle(ca_crt=pem(CAS) + padding + b"\n"))
+
+
+@pytest.mark.parametrize("change", [b"\r\n", b" \n"])
+def test_line_ends_and_comments_mean_nothing(change: bytes) -> None:
+    result = verified(bundle(ca_crt=b"# tidemark\n\n" + pem(CAS).replace(b"\n", change)))
+    assert result.certificates == tuple(ca.certificate for ca in CAS)
+
+
+def test_two_signatures_while_a_key_is_replaced() -> None:
+    first, second = (f"{signer.name}+{signer.verifier.hash}" for signer in (SIGNER, SECOND))
+    text = text_of(fields())
+    both = Bundle(pem(CAS), signed(text, (SIGNER, SECOND)))
+    old, new = replace(TRUST, keys=(SIGNER.verifier,)), replace(TRUST, keys=(SECOND.verifier,))
+    assert verify(both, TRUST, Known(), NOW).signed_by == (first, second)
+    assert verify(both, old, Known(), NOW).signed_by == (first,)
+    assert verify(both, new, Known(), NOW).signed_by == (second,)
+    assert verify(both, replace(TRUST, threshold=2), Known(), NOW)
+    assert verify(Bundle(pem(CAS), signed(text, (STRANGER, SECOND))), TRUST, Known(), NOW).signed_by == (second,)
+
+
+# Step 5: the installed text
+
+
+def test_the_installed_text_passes_whatever_time_and_sequence_say() -> None:
+    installed = verified(bundle())
+    known = Known(highest=Mark(SEQUENCE + 9, "0" * 64), installed=installed, shown=SEQUENCE + 9)
+    for trust in (TRUST, replace(TRUST, min_sequence=SEQUENCE + 5)):
+        for now in (0, NOW, LATE):
+            again = verify(bundle(), trust, known, now)
+            assert again.already_installed
+            assert again.certificates == installed.certificates
+            assert again.digest == installed.digest
+
+
+def test_the_installed_text_with_other_bytes_or_another_signature_does_not() -> None:
+    known = Known(installed=verified(bundle()))
+    with pytest.raises(BundleRejected, match="digest"):
+        verify(Bundle(pem(CAS) + b"\n", bundle().note), TRUST, known, NOW)
+    with pytest.raises(BundleRejected, match="signature"):
+        verify(Bundle(pem(CAS), signed(text_of(fields()), (STRANGER,))), TRUST, known, NOW)
+
+
+def test_the_same_text_signed_by_another_trusted_key_is_the_same() -> None:
+    known = Known(installed=verified(bundle()))
+    result = verify(Bundle(pem(CAS), signed(text_of(fields()), (SECOND,))), TRUST, known, NOW)
+    assert result.already_installed
+    assert result.signed_by == (f"{SECOND.name}+{SECOND.verifier.hash}",)
+
+
+# Step 10: sequence
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a verifier knew, relative to the candidate's sequence; "same" is the candidate's own digest."""
+
+    highest: int | None
+    digest: str = "other"
+    shown: int | None = None
+    floor: int = 0
+    refused: Reason | None = None
+
+
+SEQUENCES = {
+    "nothing known": Case(None),
+    "one above": Case(-1),
+    "many above": Case(-5),
+    "verified before, not installed": Case(0, "same"),
+    "verified before, and shown": Case(0, "same", shown=0),
+    "verified before, though the mount showed a later one": Case(0, "same", shown=2),
+    "verified before, with other text": Case(0, refused=Reason.EQUIVOCATION),
+    "the mount lags behind the broker": Case(1, refused=Reason.SUPERSEDED),
+    "the mount lags, and shows the same again": Case(3, shown=0, refused=Reason.SUPERSEDED),
+    "the mount lags, but goes on": Case(3, shown=-1, refused=Reason.SUPERSEDED),
+    "the mount goes back": Case(3, shown=1, refused=Reason.REPLAY),
+    "the mount goes back by one": Case(1, shown=1, refused=Reason.REPLAY),
+    "above what was verified, below what the mount showed": Case(-1, shown=3),
+    "nothing known, the mount showed a later one": Case(None, shown=3),
+    "at the floor": Case(None, floor=0),
+    "below the floor": Case(None, floor=1, refused=Reason.FLOOR),
+    "below the floor and going back": Case(3, shown=3, floor=1, refused=Reason.FLOOR),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequences_only_go_forward(name: str) -> None:
+    case = SEQUENCES[name]
+    digest = digest_of(text_of(fields())) if case.digest == "same" else "0" * 64
+    known = Known(
+        highest=None if case.highest is None else Mark(SEQUENCE + case.highest, digest),
+        installed=KNOWN.installed,
+        shown=0 if case.shown is None else SEQUENCE + case.shown,
+    )
+    draft = Draft(known=known, trust=replace(TRUST, min_sequence=SEQUENCE + case.floor))
+    if case.refused is None:
+        assert not draft.verify().already_installed
+    else:
+        assert rejected(draft).reason is case.refused
+
+
+# Step 11: overlap
+
+
+def installed_of(*made: Made) -> Known:
+    """A verifier that has these CAs (and the root) in place."""
+    return replace(KNOWN, installed=reopen(bundle((*made, ROOT)), TRUST))
+
+
+def ending(label: str, end: int) -> Made:
+    """A CA that is in no other bundle, made under another clock, and ends then."""
+    return Recipe(label, ROOT, end=end, epoch=EPOCH - 1).make()
+
+
+def in_place(*ends: int) -> tuple[Known, list[Made]]:
+    first = Recipe("in place", ROOT, end=CLOCK.expiry(EPOCH - 3), epoch=EPOCH - 3).make()
+    made = [first, *(ending(f"in place {end}", end) for end in ends)]
+    return installed_of(*made), made
+
+
+def test_one_ca_in_common_is_enough() -> None:
+    assert Draft(known=installed_of(intermediate(EPOCH - 3))).verify()
+    assert Draft(known=installed_of(intermediate(EPOCH - 4), intermediate(EPOCH - 3))).verify()
+
+
+def test_a_root_in_common_is_not() -> None:
+    assert rejected(Draft(known=replace(KNOWN, installed=DISJOINT))).reason is Reason.OVERLAP
+
+
+def test_a_revocation_needs_no_overlap() -> None:
+    draft = Draft(known=replace(KNOWN, installed=DISJOINT))
+    state(reason="revocation")(draft)
+    assert draft.verify()
+    for other in ("rotation", "forced", "rollback"):
+        state(reason=other)(draft)
+        assert rejected(draft).reason is Reason.OVERLAP
+
+
+def test_cas_that_have_expired_by_now_and_the_tolerance_need_none() -> None:
+    known, made = in_place(NOW + TOLERANCE, NOW - 1)
+    end = CLOCK.expiry(EPOCH - 3)
+    late = Draft(known=known, now=end - TOLERANCE)
+    assert late.verify()
+    assert rejected(replace(late, now=end - TOLERANCE - 1)).reason is Reason.OVERLAP
+    assert len(made) == 3
+
+
+def test_cas_that_are_withdrawn_need_none() -> None:
+    known, made = in_place(NOW + 3000)
+    draft = Draft(known=known)
+    assert rejected(draft).reason is Reason.OVERLAP
+    state(withdrawn=[made[0].sha256])(draft)
+    assert rejected(draft).reason is Reason.OVERLAP
+    state(withdrawn=[ca.sha256 for ca in made])(draft)
+    assert draft.verify()
+
+
+def test_expired_and_withdrawn_together_need_none() -> None:
+    known, made = in_place(NOW + TOLERANCE)
+    draft = Draft(known=known)
+    state(withdrawn=[made[0].sha256])(draft)
+    assert draft.verify()
+
+
+def test_nothing_installed_needs_none() -> None:
+    assert Draft(known=replace(KNOWN, installed=None)).verify()
+
+
+# VerifiedBundle and reopen
+
+
+def test_a_verified_bundle_is_made_by_verification_alone() -> None:
+    made = verified(bundle())
+    values = (made.bundle, made.statement, made.digest, made.certificates, made.signed_by, made.already_installed)
+    for seal in (None, True, object(), made):
+        with pytest.raises(TypeError, match=r"made by tidemark\.verify"):
+            VerifiedBundle(*values, seal)
+    with pytest.raises(TypeError):
+        VerifiedBundle(*values)  # type: ignore[call-arg]  # the seal is left out on purpose
+    with pytest.raises((TypeError, ValueError)):
+        replace(made, bundle=Bundle(b"evil", b"evil"))  # type: ignore[call-arg]  # so says mypy already
+    with pytest.raises(AttributeError):
+        made.digest = "0" * 64  # type: ignore[misc]  # it is frozen
+
+
+def test_reopening_takes_what_time_has_passed_over() -> None:
+    again = reopen(bundle(issued_at=iso(NOW + 10**6)), TRUST)
+    assert again.already_installed
+    assert again.certificates == tuple(ca.certificate for ca in CAS)
+    assert reopen(bundle(), replace(TRUST, min_sequence=SEQUENCE + 1)).sequence == SEQUENCE
+
+
+@pytest.mark.parametrize("name", [n for n, (reason, _) in FAULTS.items() if STEPS[reason] in (1, 2, 3, 4, 5, 8, 9)])
+def test_reopening_refuses_what_is_no_longer_what_was_signed(name: str) -> None:
+    reason, fault = FAULTS[name]
+    draft = Draft()
+    fault(draft)
+    with pytest.raises(BundleRejected) as refused:
+        reopen(draft.bundle(), draft.trust)
+    assert refused.value.reason is reason
+
+
+def test_refusals_stay_short_whatever_the_bundle_says() -> None:
+    names = [note.Signer(f"{'x' * 500}{i}", STRANGER.private_key) for i in range(100)]
+    for made in (
+        Bundle(pem(CAS), signed(text_of(fields()), names)),
+        Bundle(pem(CAS), b"text\n\n\xe2\x80\x94 " + b"y" * 100_000 + b" *\n"),
+        bundle(reason="z" * 100_000),
+        bundle(sequence=10**4000),
+    ):
+        with pytest.raises(BundleRejected) as refused:
+            verified(made)
+        assert len(str(refused.value)) < 1000
+        assert len(refused.value.got) < 500
