@@ -11,7 +11,9 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Never
 
 import aiohttp
@@ -51,54 +53,73 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
     return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
 
 
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent's parts, put together."""
+
+    board: Board
+    registry: CollectorRegistry
+    cycle: Cycle
+    work: dict[str, Callable[[], Coroutine[Any, Any, None]]]
+
+
+def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, patience: Patience) -> Agent:
+    """Put the parts together; nothing runs yet. ``work`` is what then has to run, by name."""
+    registry, alarm = CollectorRegistry(), Alarm()
+    metrics = AgentMetrics(registry)
+    board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
+    workloads = [_workload(target, config, http) for target in config.targets]
+    cycle = Cycle(
+        directory=config.out,
+        holdings=Holdings(Output(config.out), str(config.bundle), clocks),
+        handover=Handover(workloads, patience, metrics, alarm.pause),
+        chronicle=Chronicle(board, metrics, clocks.now),
+        clocks=clocks,
+        alarm=alarm,
+        patience=patience,
+    )
+    sources = Sources(config.bundle, config.leaf, config.trust)
+    work = {"cycle": cycle.run, "sources": partial(sources.run, cycle.take)}
+    if config.authority_url and config.token_file:
+        work["reporter"] = Reporter(
+            config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now
+        ).run
+    return Agent(board, registry, cycle, work)
+
+
+def connections() -> aiohttp.ClientSession:
+    """The session for everything that the agent asks over HTTP; its addresses are given, never proxied."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
 async def run(config: AgentConfig, clocks: Clocks) -> None:
-    """Run the agent until SIGTERM or SIGINT."""
+    """Run the agent until SIGTERM or SIGINT; raises OSError where it cannot listen."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    registry = CollectorRegistry()
-    metrics = AgentMetrics(registry)
-    board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
-    runner = await serve.start(serve.application(board, registry, clocks.now), config.listen.host, config.listen.port)
-    try:
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
-            alarm, patience = Alarm(), Patience()
-            cycle = Cycle(
-                directory=config.out,
-                holdings=Holdings(Output(config.out), str(config.bundle), clocks),
-                handover=Handover(
-                    [_workload(target, config, http) for target in config.targets], patience, metrics, alarm.pause
-                ),
-                chronicle=Chronicle(board, metrics, clocks.now),
-                clocks=clocks,
-                alarm=alarm,
-                patience=patience,
-            )
-            sources = Sources(config.bundle, config.leaf, config.trust)
-            work = {"cycle": cycle.run(), "sources": sources.run(cycle.take)}
-            if config.authority_url and config.token_file:
-                reporter = Reporter(
-                    config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now
-                )
-                work["reporter"] = reporter.run()
-            log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
-            await _until(stop, work)
-            log.event("stopped", state=board.status.state.value)
-    finally:
-        await runner.cleanup()
+    async with connections() as http:
+        agent = assemble(config, http, clocks, Patience())
+        app = serve.application(agent.board, agent.registry, clocks.now)
+        runner = await serve.start(app, config.listen.host, config.listen.port)
+        log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
+        try:
+            await until(stop, agent.work)
+        finally:
+            await runner.cleanup()
+        log.event("stopped", state=agent.board.status.state.value)
 
 
-async def _until(stop: asyncio.Event, work: dict[str, Coroutine[Any, Any, None]]) -> None:
+async def until(stop: asyncio.Event, work: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Run named tasks until ``stop``; one that ends by itself is an error."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_endless(name, coroutine), name=name) for name, coroutine in work.items()]
+        tasks = [group.create_task(_endless(name, part), name=name) for name, part in work.items()]
         await stop.wait()
         for task in tasks:
             task.cancel()
 
 
-async def _endless(name: str, coroutine: Coroutine[Any, Any, None]) -> Never:
-    await coroutine
+async def _endless(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> Never:
+    await part()
     raise RuntimeError(f"task {name}: expected it to run until it is cancelled, it ended")
 
 

@@ -9,13 +9,11 @@ import asyncio
 import contextlib
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
-
+from agent.inotify import Inotify
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE
 from tidemark.verify import MAX_BYTES
 
@@ -23,7 +21,6 @@ DATA = "..data"
 BUNDLE_FILES = (CA_FILE, NOTE_FILE)
 LEAF_FILES = (LEAF_FILE, KEY_FILE)
 
-_STEP_MS = 30
 _REREAD_SECONDS = 60.0
 _MISSING_SECONDS = 1.0
 _READS = 5
@@ -169,9 +166,10 @@ class Sources:
                     if _shows(sighting) != shown:
                         shown = _shows(sighting)
                         deliver(sighting)
-                    await watch.changed(
-                        _REREAD_SECONDS if len(watch.directories) == len(self._paths) else _MISSING_SECONDS
-                    )
+                    complete = len(watch.directories) == len(self._paths)
+                    await watch.changed(_REREAD_SECONDS if complete else _MISSING_SECONDS)
+                    if watch.fault:
+                        break  # and try to watch again
 
     def _directories(self) -> dict[Path, tuple[int, int]]:
         """The directories to watch, as far as they exist, with what tells them from others of the same name."""
@@ -191,7 +189,7 @@ def _shows(sighting: Sighting) -> object:
 
 
 class _Watch:
-    """An inotify watch on directories (never on files: a switch replaces those, and the watch would be blind).
+    """A watch on directories (never on files: a switch replaces those, and the watch would be blind).
 
     ``fault`` says why there is none, where the system has no watches left; then ``changed`` only waits.
     """
@@ -199,32 +197,26 @@ class _Watch:
     def __init__(self, directories: dict[Path, tuple[int, int]]) -> None:
         self.directories = directories
         self.fault = ""
-        self._notify: RustNotify | None = None
+        self._inotify: Inotify | None = None
         try:
-            # Not forced to poll, not recursive; the poll delay (ms) counts only where it polls.
-            self._notify = RustNotify([str(path) for path in directories], False, False, 300, False, False)
-        except (OSError, WatchfilesRustInternalError) as error:
+            self._inotify = Inotify(directories)
+        except OSError as error:
+            names = ", ".join(map(str, directories))
             self.fault = (
-                f"expected to watch {', '.join(map(str, directories))}, found {error}; looking every minute instead"
+                f"expected to watch {names}, found {error.strerror}; looking every {_REREAD_SECONDS:.0f} s instead"
             )
 
     def __enter__(self) -> "_Watch":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._notify is not None:
-            self._notify.close()
+        if self._inotify is not None:
+            self._inotify.close()
 
     async def changed(self, within: float) -> None:
         """Return when something changed since the watch was made or last asked, or ``within`` seconds later."""
-        if self._notify is None:
-            await asyncio.sleep(within)
-            return
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(None, self._notify.watch, _STEP_MS, _STEP_MS, round(within * 1000), stop)
         try:
-            await asyncio.shield(work)
-        finally:
-            stop.set()
-            await work  # after a cancellation it ends within a step, and only then may the watch be closed
+            async with asyncio.timeout(within):
+                await (self._inotify.changed() if self._inotify else asyncio.Event().wait())
+        except TimeoutError:
+            return
