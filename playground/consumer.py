@@ -42,7 +42,8 @@ _BATCH = 200
 _FETCH_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
 _RECENT_SECONDS = 2.0
-_TAIL_SECONDS = 8.0
+_TAIL_SECONDS = 10.0
+_QUIET_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -130,12 +131,17 @@ async def keep_recent(consumer: Consumer) -> None:
 
 
 async def take_the_rest(consumer: Consumer, expect: Path | None) -> None:
-    """Go on receiving until everything that the publisher says it published is there, for some seconds."""
+    """Go on receiving until all that the publisher says it published is there, or nothing has come for a while."""
     until = time.monotonic() + _TAIL_SECONDS
+    came, quiet_since = -1, time.monotonic()
     while expect is not None and not consumer.complete and time.monotonic() < until:
         published = read_state(expect)
         if published.get("finished") and published["run"] == consumer.run:
             consumer.published = {kind: published[kind]["published"] for kind in consumer.published}
+            if came != (came := consumer.core.received + consumer.jetstream.received):
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > _QUIET_SECONDS:
+                return
         await asyncio.sleep(0.02)
 
 

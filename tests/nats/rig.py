@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -115,6 +116,9 @@ class Node:
     monitor: int
     process: subprocess.Popen[bytes] | None = None
     extra: str = ""
+    """More of its configuration."""
+    peers: list[int] | None = None
+    """The route ports that it connects to, where that is not every other node's."""
 
     @property
     def url(self) -> str:
@@ -159,9 +163,10 @@ class Node:
 
 
 class Servers:
-    """One server, or three in a cluster; clients and routes with ``verify: true``, JetStream on."""
+    """One server, or several in a cluster; clients and routes with ``verify: true``."""
 
-    def __init__(self, home: Path, count: int) -> None:
+    def __init__(self, home: Path, count: int, *, jetstream: bool = True) -> None:
+        self._jetstream = jetstream
         ports = free_ports(3 * count)
         triples = zip(ports[::3], ports[1::3], ports[2::3], strict=True)
         self.nodes = [Node(home / f"n{i}", *triple) for i, triple in enumerate(triples)]
@@ -176,13 +181,16 @@ class Servers:
     def configure(self, node: Node) -> None:
         home = node.home
         tls = f'{{ ca_file: "{home}/ca.crt", cert_file: "{home}/tls.crt", key_file: "{home}/tls.key", verify: true }}'
-        routes = ", ".join(f'"tls://127.0.0.1:{other.route}"' for other in self.nodes if other is not node)
-        cluster = f"cluster: {{ name: test, listen: 127.0.0.1:{node.route}, routes: [{routes}], tls: {tls} }}\n"
+        peers = [other.route for other in self.nodes if other is not node] if node.peers is None else node.peers
+        routes = ", ".join(f'"tls://127.0.0.1:{port}"' for port in peers)
+        one_route = ", pool_size: -1" if node.peers is not None else ""
+        cluster = f"name: test, listen: 127.0.0.1:{node.route}, routes: [{routes}], tls: {tls}{one_route}"
         (home / "nats.conf").write_text(
             f"server_name: {home.name}\nlisten: 127.0.0.1:{node.port}\nhttp: 127.0.0.1:{node.monitor}\n"
             f"logfile: {home}/log\ntls: {tls}\n"
-            + (cluster if len(self.nodes) > 1 else "")
-            + f'jetstream: {{ store_dir: "{home}/js", max_memory_store: 256MB, max_file_store: 256MB }}\n{node.extra}\n'
+            + (f"cluster: {{ {cluster} }}\n" if len(self.nodes) > 1 else "")
+            + (f'jetstream: {{ store_dir: "{home}/js", max_mem: 256MB, max_file: 256MB }}\n' if self._jetstream else "")
+            + node.extra
         )
 
     def set_trust(self, trusted: list[Ca], issuer: Ca) -> None:
@@ -196,6 +204,36 @@ class Servers:
     def kill(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+@asynccontextmanager
+async def slow_link(target: int, delay: float) -> AsyncIterator[int]:
+    """A port that leads to ``target``, seconds later; what comes back is as fast as ever."""
+    async with asyncio.TaskGroup() as group:
+
+        async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
+            loop = asyncio.get_running_loop()
+            try:
+                while data := await reader.read(65536):
+                    loop.call_later(wait, writer.write, data)
+            finally:
+                writer.transport.abort()
+
+        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                onward_reader, onward = await asyncio.open_connection("127.0.0.1", target)
+                await asyncio.gather(copy(reader, onward, delay), copy(onward_reader, writer, 0))
+            except ConnectionError:
+                writer.transport.abort()
+
+        server = await asyncio.start_server(
+            lambda reader, writer: tasks.append(group.create_task(lead(reader, writer))), "127.0.0.1", 0
+        )
+        tasks: list[asyncio.Task[None]] = []
+        yield int(server.sockets[0].getsockname()[1])
+        server.close()
+        for task in tasks:
+            task.cancel()
 
 
 def free_ports(count: int) -> list[int]:

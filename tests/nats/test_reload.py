@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from nats.aio.msg import Msg
 
 import tidemark.nats
-from tests.nats.rig import Ca, Output, Servers, eventually, until
+from playground.ledger import Ledger
+from tests.nats.rig import Ca, Output, Servers, eventually, slow_link, until
 from tests.nats.traffic import traffic
 from tidemark.nats import Connection, ReloadFailed
 
@@ -87,6 +89,56 @@ async def test_a_server_that_takes_no_more_is_left_for_another_without_a_loss(
             cluster.configure(full)
             await full.reload()
     assert flow.faults() == {}
+
+
+async def test_another_server_takes_over_once_its_interest_is_known(
+    tmp_path: Path, output: Output, first: Ca, second: Ca
+) -> None:
+    servers = Servers(tmp_path / "pair", count=2, jetstream=False)
+    left, right = servers.nodes
+    servers.set_trust([first, second], first)
+    async with slow_link(left.route, delay=0.1) as link:
+        left.peers, right.peers = [], [link]  # so the left one hears of the right one's subscriptions late
+        for node in servers.nodes:
+            servers.configure(node)
+            node.start()
+        try:
+            async with (
+                await eventually([left.url], output) as sender,
+                await eventually([left.url, right.url], output, dont_randomize=True) as receiver,
+            ):
+                await until(lambda: "Route connection created" in right.log, "they are a cluster")
+                ledger, stop = Ledger(), asyncio.Event()
+
+                async def count(message: Msg) -> None:
+                    ledger.arrived(int(message.data), time.monotonic_ns())
+
+                async def publish() -> int:
+                    number = 0
+                    while not stop.is_set():
+                        number += 1
+                        await sender.publish("core", b"%d" % number)
+                        await asyncio.sleep(0.001)
+                    return number
+
+                await receiver.subscribe("core", cb=count)
+                await receiver.flush()
+                publishing = asyncio.create_task(publish())
+                left.extra = "max_connections: 2"
+                servers.configure(left)
+                await left.reload()
+                output.install(first.pem, *first.leaf())
+                await receiver.reload()
+                assert receiver.connected_url is not None
+                assert receiver.connected_url.geturl() == right.url
+                received = ledger.received
+                await until(lambda: ledger.received > received + 100, "it flows by the other server")
+                stop.set()
+                published = await publishing
+                await until(lambda: ledger.highest == published, "the last has come")
+                assert (ledger.missing(published), ledger.duplicated) == (0, 0)
+        finally:
+            servers.kill()
 
 
 async def test_reloading_the_same_set_keeps_the_connection(lone: Servers, connection: Connection) -> None:
