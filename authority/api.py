@@ -1,40 +1,22 @@
 """What the API answers, as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from authority.events import Failed, Step
 from authority.fleet import AgentView, FleetView
 from authority.gate import Gate, gate_of
 from authority.history import EpochCa, History, StatementSummary
 from authority.journal import Opening
+from authority.leaves import LeafState
 from authority.ledger import Ledger
 from authority.plan import Hold
+from authority.publishing import TargetState
 from tidemark.epoch import EpochClock
 
 Answer = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LeafStatus:
-    """One workload's leaf as it was last written or found; ``error`` is why that failed, "" where it did not."""
-
-    name: str
-    target: str
-    not_after: int | None = None
-    issuer_epoch: int | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherStatus:
-    """What came of a publisher's last attempt, which ended ``at``; ``outcome`` is None before the first."""
-
-    name: str
-    at: int | None = None
-    outcome: str | None = None
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +32,7 @@ class Situation:
 
 
 def status(situation: Situation) -> Answer:
-    """``GET /api/v1/status``, but for leaves, publishers and events."""
+    """``GET /api/v1/status``, but for leaves, publishers, failures and events."""
     now, clock, history, fleet = situation.now, situation.clock, situation.history, situation.fleet
     epoch = clock.epoch_at(now)
     summaries = history.summaries()
@@ -135,6 +117,20 @@ def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Led
     }
 
 
-def rows(statuses: Iterable[LeafStatus | PublisherStatus]) -> list[Answer]:
-    """Leaves or publishers, as ``status`` lists them."""
-    return [asdict(status) for status in statuses]
+def leaves(states: Mapping[str, LeafState], history: History) -> list[Answer]:
+    """Every workload's leaf, by the epoch of the CA that signed it."""
+    answers = []
+    for name, state in states.items():
+        ca = history.find(state.ca)
+        answers.append({"name": name} | asdict(state) | {"issuer_epoch": ca.epoch if ca else None})
+    return answers
+
+
+def publishers(states: Mapping[str, TargetState]) -> list[Answer]:
+    """Every publisher's last look."""
+    return [{"name": name} | asdict(state) for name, state in states.items()]
+
+
+def failures(failed: Mapping[Step, Failed]) -> list[Answer]:
+    """Steps that failed when they were last tried."""
+    return [asdict(failure) for failure in failed.values()]

@@ -15,6 +15,8 @@ from authority.events import Conflict, Event, Failed, Held
 KEPT = 50
 """How many events the API shows."""
 
+_REPEAT_SECONDS = 60
+
 log = logging.getLogger("authority")
 
 _LEVELS: Mapping[type[Event], int] = {Held: logging.WARNING, Failed: logging.WARNING, Conflict: logging.WARNING}
@@ -34,14 +36,20 @@ def _plain(value: object) -> object:
 
 
 class Chronicle:
-    """Logs every event and keeps the last ones, numbered from 1 in the order in which they happened."""
+    """Logs every event and keeps the last ones, numbered from 1 in the order in which they happened.
+
+    A failure that repeats what was told less than a minute ago is left out: one that stays would hide all else.
+    """
 
     def __init__(self) -> None:
         self._count = 0
         self._last: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._failures: dict[tuple[str, str], tuple[str, int]] = {}
 
     def observe(self, event: Event) -> None:
         """Take an event."""
+        if isinstance(event, Failed) and self._is_repetition(event):
+            return
         self._count += 1
         told = event_fields(event)
         self._last.append({"number": self._count} | told)
@@ -52,6 +60,14 @@ class Chronicle:
     def last(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""
         return list(self._last)
+
+    def _is_repetition(self, failure: Failed) -> bool:
+        place = (failure.step.value, failure.target)
+        error, at = self._failures.get(place, ("", 0))
+        if error == failure.error and 0 <= failure.at - at < _REPEAT_SECONDS:
+            return True
+        self._failures[place] = (failure.error, failure.at)
+        return False
 
 
 class TextLines(logging.Formatter):
@@ -85,5 +101,7 @@ def _instant(record: logging.LogRecord) -> str:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return json.dumps(text) if " " in text or not text else text

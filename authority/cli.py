@@ -13,12 +13,12 @@ from rich.console import Console
 from authority import tell
 from authority.client import Access, ApiError, Client, Refused
 from authority.config import AuthorityConfig, ConfigError, load
-from authority.control import read_control_ca
+from authority.control import read_control_certificate
 from authority.init import initialise, trust_of
 from authority.issuer import IssuerError
 from authority.journal import JournalError
 from authority.keystore import KeystoreError
-from authority.serve import ADDRESS_FILE
+from authority.serve import ADDRESS_FILE, ListenError
 from authority.signer import SignerError
 from authority.tokens import TOKENS, Role, read_token
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
@@ -49,6 +49,7 @@ environment:
 """
 
 Arguments = argparse.Namespace
+Command = Callable[[Arguments, Mapping[str, str]], Awaitable[int]]
 
 
 class WrongInput(Exception):
@@ -91,13 +92,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-async def execute(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    """Do what was asked; returns the exit status, having said on stderr what went wrong."""
+async def execute(arguments: Arguments, environment: Mapping[str, str], run: Command) -> int:
+    """Do what was asked; returns the exit status, having said on stderr what went wrong. ``run`` is that command."""
     try:
-        return await _COMMANDS[arguments.command](arguments, environment)
+        return await (_COMMANDS | {"run": run})[arguments.command](arguments, environment)
     except ConfigError as error:
         return complain(WRONG_INPUT, *error.faults)
-    except (WrongInput, TrustError) as error:
+    except (WrongInput, TrustError, ListenError) as error:
         return complain(WRONG_INPUT, str(error))
     except (KeystoreError, SignerError, IssuerError, JournalError) as error:
         return complain(UNUSABLE_STATE, str(error))
@@ -180,7 +181,7 @@ async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
     return result
 
 
-_COMMANDS: dict[str, Callable[[Arguments, Mapping[str, str]], Awaitable[int]]] = {
+_COMMANDS: dict[str, Command] = {
     "init": _init,
     "check-config": _check_config,
     "trust": _trust,
@@ -215,7 +216,7 @@ def _access(arguments: Arguments, environment: Mapping[str, str]) -> Access:
             return Access(url, ca, token)  # reading may be open
         config = configuration(arguments, environment)
         url = url or _running_url(config.state)
-        ca = ca or to_pem([read_control_ca(config.state, config.passphrase).certificate]).decode()
+        ca = ca or to_pem([read_control_certificate(config.state)]).decode()
         token = token or read_token(config.state / TOKENS / Role.OPERATOR)
     return Access(url, ca, token)
 

@@ -4,6 +4,7 @@ Everything is read once, at the start; every fault is reported at once, each wit
 was found. ``python -m authority check-config`` does just this. The README lists the keys.
 """
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ ENCRYPTION_VARIABLE = "TIDEMARK_KEY_PASSPHRASE"
 
 MAX_REPLICAS = 5
 """The most replicas that a JetStream stream can have."""
+
+OWN_LEAF = "tidemark-authority"
+"""The name that the authority's own leaf goes by."""
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
@@ -211,8 +215,10 @@ def _leaf(table: Table, base: Path) -> LeafConfig:
         name=table.text("name", longest=64),  # X.509's limit for a common name
         directory=base / table.text("directory"),
         dns=table.texts("dns", []),
-        ip=table.texts("ip", []),
+        ip=tuple(map(_usual_form, table.texts("ip", []))),
     )
+    if leaf.name == OWN_LEAF:
+        table.fault("name", f"expected another name than the authority's own, found {OWN_LEAF!r}")
     if not leaf.dns and not leaf.ip:
         table.fault("dns", "expected a DNS name here or an address in 'ip', found neither")
     for name in leaf.dns:
@@ -246,6 +252,11 @@ def _is_server(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("tls", "nats") and bool(parts.hostname)
+
+
+def _usual_form(address: str) -> str:
+    """An IP address as programs write it, so that it compares equal to what a certificate says."""
+    return str(ipaddress.ip_address(address)) if is_ip_address(address) else address
 
 
 def _is_dns_name(text: str) -> bool:

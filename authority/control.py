@@ -45,10 +45,19 @@ def create_control_ca(state: Path, trust_domain: str, now: int, passphrase: byte
 
 def read_control_ca(state: Path, passphrase: bytes | None) -> CaPair:
     """Read the control CA with its key. Raises KeystoreError."""
+    return keystore.read_pair(_existing(state), passphrase)
+
+
+def read_control_certificate(state: Path) -> Certificate:
+    """Read the control CA's certificate alone. Raises KeystoreError."""
+    return keystore.read_certificate(_existing(state))
+
+
+def _existing(state: Path) -> Path:
     directory = state / CONTROL / "ca"
     if not directory.exists():
         raise KeystoreError(f"{directory}: expected the control CA, found none; run 'init' first")
-    return keystore.read_pair(directory, passphrase)
+    return directory
 
 
 class ServerCertificate:

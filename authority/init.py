@@ -10,7 +10,7 @@ from cryptography.x509 import NameOID
 
 from authority import durable, keystore
 from authority.config import AuthorityConfig
-from authority.control import create_control_ca, read_control_ca
+from authority.control import create_control_ca, read_control_certificate
 from authority.issuer.embedded import ROOTS, create_root
 from authority.keystore import KeystoreError
 from authority.signer.embedded import KEYS, create_key, open_signer
@@ -53,7 +53,7 @@ def initialise(config: AuthorityConfig, now: int) -> list[Part]:
 
 def _check_domain(root: Path, config: AuthorityConfig) -> None:
     """A state directory belongs to one trust domain for ever."""
-    certificate = keystore.read_pair(root, config.passphrase).certificate
+    certificate = keystore.read_certificate(root)
     found = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value
     if found != config.trust_domain:
         raise KeystoreError(
@@ -64,7 +64,7 @@ def _check_domain(root: Path, config: AuthorityConfig) -> None:
 
 async def trust_of(config: AuthorityConfig) -> Trust:
     """Whom agents of this authority are to believe. Raises KeystoreError, SignerError."""
-    control_ca = to_pem([read_control_ca(config.state, config.passphrase).certificate]).decode()
+    control_ca = to_pem([read_control_certificate(config.state)]).decode()
     signer = open_signer(config.state, config.trust_domain, config.passphrase)
     tolerance = config.timing.tolerance_seconds
     return Trust(config.trust_domain, await signer.verifiers(), tolerance_seconds=tolerance, control_ca=control_ca)

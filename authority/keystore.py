@@ -61,12 +61,17 @@ def create_pair(directory: Path, pair: CaPair, passphrase: bytes | None) -> None
         raise KeystoreError(f"{directory}: expected to write a CA there, found {error.strerror}") from None
 
 
-def read_pair(directory: Path, passphrase: bytes | None) -> CaPair:
-    """Read a CA back. Raises KeystoreError."""
+def read_certificate(directory: Path) -> Certificate:
+    """Read a CA's certificate alone, which needs no passphrase. Raises KeystoreError."""
     try:
-        certificate = parse_certificates(_read(directory / CERTIFICATE_FILE), most=1)[0]
+        return parse_certificates(_read(directory / CERTIFICATE_FILE), most=1)[0]
     except PemError as error:
         raise KeystoreError(f"{directory / CERTIFICATE_FILE}: {error}") from None
+
+
+def read_pair(directory: Path, passphrase: bytes | None) -> CaPair:
+    """Read a CA back. Raises KeystoreError."""
+    certificate = read_certificate(directory)
     key = _load(directory / KEY_FILE, passphrase)
     if not isinstance(key, CaKey) or key.public_key() != certificate.public_key():
         raise KeystoreError(f"{directory / KEY_FILE}: expected the key of {CERTIFICATE_FILE} beside it, found another")

@@ -16,6 +16,7 @@ from authority import durable, metrics
 from authority.api import Answer
 from authority.config import ApiConfig
 from authority.plan import RotationRefused
+from authority.roster import UnexpectedAgent
 from authority.tokens import Holder, Role, Tokens
 from tidemark.bundle import Bundle
 from tidemark.fields import FieldError, parse_object
@@ -29,8 +30,8 @@ _LONGEST_REASON = 500
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class UnexpectedAgent(Exception):
-    """A receipt came from an agent that nobody expects; the message names it and says what to do."""
+class ListenError(Exception):
+    """The API cannot listen where the configuration says; the message names the address and why."""
 
 
 class Desk(Protocol):
@@ -176,7 +177,7 @@ async def _errors_as_json(request: web.Request, handler: Answering) -> web.Strea
 
 
 async def start(application: web.Application, config: ApiConfig, context: ssl.SSLContext, state: Path) -> web.AppRunner:
-    """Listen, and write down where. The caller cleans the runner up. Raises OSError."""
+    """Listen, and write down where. The caller cleans the runner up. Raises ListenError."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -185,9 +186,10 @@ async def start(application: web.Application, config: ApiConfig, context: ssl.SS
         _, port, *_ = runner.addresses[0]
         url = address(config, port)
         durable.replace_file(state / ADDRESS_FILE, json.dumps({"url": url}).encode() + b"\n", durable.PUBLIC)
-    except OSError:
+    except OSError as error:
         await runner.cleanup()
-        raise
+        where = f"{config.listen.host}:{config.listen.port}"
+        raise ListenError(f"api.listen: expected to listen on {where}, found {error.strerror or error}") from None
     return runner
 
 

@@ -1,0 +1,89 @@
+"""Where questions are answered and receipts and requests are taken, whatever they came in by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from authority import api
+from authority.api import Answer, Situation
+from authority.chronicle import Chronicle
+from authority.leaves import Leaves
+from authority.metrics import Metrics
+from authority.roster import Roster
+from authority.rotation import Rotation
+from authority.surroundings import Surroundings
+from tidemark.bundle import Bundle
+from tidemark.receipt import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Keeps to ``authority.serve.Desk``. ``exact`` returns Unix seconds with fractions."""
+
+    here: Surroundings
+    rotation: Rotation
+    leaves: Leaves
+    roster: Roster
+    chronicle: Chronicle
+    meters: Metrics
+    exact: Callable[[], float]
+
+    def unready(self) -> str:
+        """What keeps the authority from its work, "" where nothing does."""
+        signing = self.rotation.history.signing
+        if signing is None:
+            return "expected a CA that signs, found none yet"
+        if signing.is_expired(self.here.now()):
+            return f"expected a CA that signs, found that of epoch {signing.epoch} expired"
+        return ""
+
+    def metrics(self) -> bytes:
+        """The text that Prometheus reads."""
+        situation = self._situation()
+        self.meters.show(situation.history, situation.fleet, held=situation.hold is not None)
+        return self.meters.render()
+
+    def status(self) -> Answer:
+        """The deployment in short."""
+        situation = self._situation()
+        return api.status(situation) | {
+            "leaves": api.leaves(self.leaves.states, situation.history),
+            "publishers": api.publishers(self.rotation.targets),
+            "failures": api.failures(self.rotation.failures),
+            "events": self.chronicle.last(),
+        }
+
+    def fleet(self) -> Answer:
+        """Every agent with its last receipt."""
+        return api.fleet(self._situation())
+
+    def bundles(self) -> Answer:
+        """Every statement that the journal holds."""
+        return api.bundles(self.rotation.history, self.roster.ledger)
+
+    def bundle(self, sequence: int) -> Bundle | None:
+        """The bundle of this number, None where the journal does not hold it."""
+        statements = self.rotation.history.statements
+        return next((signed.bundle for signed in statements if signed.statement.sequence == sequence), None)
+
+    def receive(self, receipt: Receipt) -> int:
+        """Take a receipt; returns the newest sequence. Raises UnexpectedAgent."""
+        history = self.rotation.history
+        if self.roster.receive(receipt, history, self.exact()):
+            self.rotation.wake()
+        return history.newest.statement.sequence if history.newest else 0
+
+    async def rotate(self, who: str, reason: str) -> Answer:
+        """Force a rotation; returns what was made. Raises RotationRefused."""
+        statement = await self.rotation.rotate(who, reason)
+        return {"sequence": statement.sequence, "epoch": statement.epoch, "ca": statement.anchors[0].sha256}
+
+    def _situation(self) -> Situation:
+        history, now = self.rotation.history, self.here.now()
+        return Situation(
+            now=now,
+            trust_domain=self.here.trust.trust_domain,
+            clock=self.here.clock,
+            history=history,
+            fleet=self.roster.fleet(history, now),
+            hold=self.rotation.hold,
+        )
