@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from authority.events import Step
 from authority.fleet import FleetView
 from authority.gate import Closed, Gate, gate_of, last_resort_at, ripe_at
-from authority.history import EpochCa, History
+from authority.history import EpochCa, History, SignedStatement
 from authority.journal import ActivationRecord, Entry, Opening, OverrideRecord, StatementRecord
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
@@ -135,8 +135,7 @@ def force(history: History, clock: EpochClock, roots: int, now: int) -> Prepare:
     Raises:
         RotationRefused: the bundles to come would hold more certificates than agents accept.
     """
-    prepared = _highest_prepared(history, clock)
-    epoch = max(clock.epoch_at(now), prepared if prepared is not None else 0)
+    epoch = max(clock.epoch_at(now), _highest_prepared(history, clock))
     not_afters = [ca.not_after for ca in history.cas if not ca.is_expired(now) and not ca.withdrawn]
     not_afters.append(clock.expiry(epoch))
     most = len(not_afters)
@@ -178,19 +177,24 @@ def _intent(epoch: int, history: History) -> str:
     return f"epoch-{epoch}-{history.next_sequence}"
 
 
-def _highest_prepared(history: History, clock: EpochClock) -> int | None:
-    """The highest epoch that has a CA of ours, counting by the present D."""
+def _highest_prepared(history: History, clock: EpochClock) -> int:
+    """The highest epoch that has a CA of ours, counting by the present D; -1 where none has."""
     epochs = [ca.epoch for ca in history.cas if ca.intent and ca.clock.epoch_seconds == clock.epoch_seconds]
-    return max(epochs, default=None)
+    return max(epochs, default=-1)
 
 
 def _preparation(history: History, clock: EpochClock, now: int) -> Prepare | None:
     """The present epoch's CA where it is missing (a start, an outage), then the next one's in its window."""
-    prepared = _highest_prepared(history, clock)
-    for epoch in (clock.epoch_at(now), clock.newest_due(now)):
-        if prepared is None or prepared < epoch:
-            return Prepare(epoch, Cause.ROTATION, _intent(epoch, history))
-    return None
+    prepared, present = _highest_prepared(history, clock), clock.epoch_at(now)
+    missing = [epoch for epoch in (present, clock.newest_due(now)) if epoch > prepared]
+    if _is_adopted(history.newest):
+        missing.insert(0, max(present, prepared))
+    return Prepare(missing[0], Cause.ROTATION, _intent(missing[0], history)) if missing else None
+
+
+def _is_adopted(newest: SignedStatement | None) -> bool:
+    """Whether the newest statement was found in a target: it may lack CAs of ours, so it is followed at once."""
+    return newest is not None and not newest.intent and newest.statement.cause in (Cause.ROTATION, Cause.FORCED)
 
 
 def _activation(world: World, clock: EpochClock, now: int) -> Activate | None:
@@ -277,8 +281,7 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
 def _next_change(world: World, clock: EpochClock, now: int) -> int:
     """The next instant at which time alone may ask for something."""
     history = world.history
-    prepared = _highest_prepared(history, clock)
-    instants = [clock.prepare_at(max(clock.newest_due(now), prepared if prepared is not None else 0) + 1)]
+    instants = [clock.prepare_at(max(clock.newest_due(now), _highest_prepared(history, clock)) + 1)]
     signing = _signing(history, now)
     if signing is not None:
         instants += [last_resort_at(signing, clock), signing.not_after]

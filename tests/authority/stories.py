@@ -142,7 +142,10 @@ class Pods:
 
     def view(self, story: Story, now: int) -> FleetView:
         newest = story.history.newest
-        return view(self.expected, self.book, newest.digest if newest else "", self.clock, now)
+        return self.view_of(newest.digest if newest else "", now)
+
+    def view_of(self, newest_digest: str, now: int) -> FleetView:
+        return view(self.expected, self.book, newest_digest, self.clock, now)
 
 
 def servers(*names: str) -> Pods:

@@ -1,0 +1,278 @@
+"""The world outside the authority, in memory behind the production interfaces; every effect on it may be struck.
+
+A strike before an effect means that it never happened, one after it that it happened and nobody was told. ``KILL``
+ends the process there (nothing in the authority catches it), ``FAIL`` is an error as the interface announces it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from authority import certify, keystore
+from authority.certify import LeafNames, Validity
+from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest
+from authority.journal import Entry, JournalConflict, JournalError, Record
+from authority.journal.records import dump_record, load_record
+from authority.keystore import CaPair
+from authority.publish import Outcome, PublishError, Shown
+from authority.signer import SignerError
+from tests.authority.stories import ROOT, SIGNER, TRUST, make_ca
+from tidemark import note
+from tidemark.bundle import Bundle, Statement, digest_of
+from tidemark.certificates import Certificate, not_after, parse_certificates, to_pem
+from tidemark.note import SignedNote, Signer, Verifier
+from tidemark.verify import BundleRejected, VerifiedBundle, reopen
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+class When(Enum):
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class How(Enum):
+    KILL = "kill"
+    FAIL = "fail"
+
+
+class Strike(NamedTuple):
+    """What goes wrong: at the effect of this number (from 0)."""
+
+    number: int
+    when: When
+    how: How
+
+
+@dataclass
+class Effects:
+    """Every effect on the outside, in order; at most one of them is struck."""
+
+    strike: Strike | None = None
+    names: list[str] = field(default_factory=list)
+
+    def perform(self, name: str, effect: Callable[[], T], error: type[Exception]) -> T:
+        number = len(self.names)
+        self.names.append(name)
+        self._maybe(Strike(number, When.BEFORE, How.KILL), Strike(number, When.BEFORE, How.FAIL), name, error)
+        result = effect()
+        self._maybe(Strike(number, When.AFTER, How.KILL), Strike(number, When.AFTER, How.FAIL), name, error)
+        return result
+
+    def _maybe(self, kill: Strike, fail: Strike, name: str, error: type[Exception]) -> None:
+        if self.strike == kill:
+            raise Killed(name)
+        if self.strike == fail:
+            raise error(f"{name}: struck {fail.when.value} it took effect")
+
+
+@dataclass
+class MemoryJournal:
+    effects: Effects = field(default_factory=Effects)
+    records: dict[int, Record] = field(default_factory=dict)
+    last: int = 0
+    is_down: bool = False
+
+    async def read(self) -> tuple[Entry, ...]:
+        self._check()
+        return tuple(Entry(position, record) for position, record in sorted(self.records.items()))
+
+    async def head(self) -> int:
+        self._check()
+        return self.last
+
+    async def append(self, position: int, record: Record) -> None:
+        self._check()
+        if position <= self.last:
+            raise JournalConflict(f"position {position}: taken")
+        if position != self.last + 1:
+            raise JournalError(f"position {position}: expected {self.last + 1}")
+        await asyncio.sleep(0)
+        self.effects.perform(f"append {type(record).__name__}", lambda: self.put(record), JournalError)
+
+    async def fold(self, keep: tuple[Entry, ...], through: int) -> None:
+        self._check()
+
+        def replace() -> None:
+            rest = {position: record for position, record in self.records.items() if position > through}
+            self.records = {entry.position: entry.record for entry in keep} | rest
+
+        self.effects.perform("fold", replace, JournalError)
+
+    def put(self, record: Record) -> None:
+        """As somebody else might: at the head."""
+        self.last += 1
+        self.records[self.last] = load_record(dump_record(record))
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise JournalError("journal: down")
+
+
+@dataclass
+class MemoryIssuer:
+    effects: Effects = field(default_factory=Effects)
+    cas: dict[str, CaPair] = field(default_factory=dict)
+    active: str | None = None
+    is_down: bool = False
+    root: CaPair = ROOT
+
+    async def roots(self) -> tuple[Certificate, ...]:
+        self._check()
+        return (self.root.certificate,)
+
+    async def issue_ca(self, request: CaRequest) -> Certificate:
+        self._check()
+
+        def issue() -> Certificate:
+            made = self.cas.get(request.intent)
+            if made is None or not_after(made.certificate) != request.not_after:
+                made = make_ca(request.epoch, request.not_before, request.not_after, self.root)
+            self.cas[request.intent] = made
+            return made.certificate
+
+        await asyncio.sleep(0)
+        return self.effects.perform(f"issue {request.intent}", issue, IssuerError)
+
+    async def activate(self, intent: str) -> None:
+        self._check()
+        if intent not in self.cas:
+            raise IssuerError(f"CA {intent}: expected it, found none")
+        self.effects.perform(f"activate {intent}", lambda: setattr(self, "active", intent), IssuerError)
+
+    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
+        self._check()
+        if intent not in self.cas:
+            raise IssuerError(f"CA {intent}: expected it, found none")
+        above = self.cas[intent]
+        if request.not_after > not_after(above.certificate):
+            raise IssuerError("leaf: would outlive its CA")
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = LeafNames(request.common_name, request.dns_names, request.ip_addresses)
+        leaf = certify.leaf(names, key, Validity(request.not_before, request.not_after), above)
+        return IssuedLeaf(to_pem([leaf, above.certificate]), keystore.key_pem(key, None))
+
+    async def intents(self) -> frozenset[str]:
+        self._check()
+        return frozenset(self.cas)
+
+    async def delete(self, intents: Sequence[str]) -> None:
+        self._check()
+
+        def delete() -> None:
+            for intent in intents:
+                self.cas.pop(intent, None)
+
+        self.effects.perform(f"delete {' '.join(intents)}", delete, IssuerError)
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise IssuerError("issuer: down")
+
+
+@dataclass
+class MemorySigner:
+    effects: Effects = field(default_factory=Effects)
+    signers: tuple[Signer, ...] = (SIGNER,)
+
+    async def verifiers(self) -> tuple[Verifier, ...]:
+        return tuple(signer.verifier for signer in self.signers)
+
+    async def sign(self, text: str) -> SignedNote:
+        return self.effects.perform("sign", lambda: note.sign(text, self.signers), SignerError)
+
+
+def statement_of(bundle: Bundle) -> Statement:
+    return Statement.parse(note.parse(bundle.note).text)
+
+
+@dataclass
+class MemoryPublisher:
+    """One target. ``texts`` keeps every text that it ever showed, by sequence."""
+
+    name: str = "memory"
+    effects: Effects = field(default_factory=Effects)
+    bundle: Bundle | None = None
+    is_down: bool = False
+    is_hanging: bool = False
+    tries: int = 0
+    texts: dict[int, set[str]] = field(default_factory=dict)
+    on_write: Callable[[Bundle], None] = lambda _: None
+
+    async def publish(self, bundle: VerifiedBundle) -> Outcome:
+        self.tries += 1
+        await self._reach()
+        if self.bundle == bundle.bundle:
+            return Outcome.UNCHANGED
+        if self._verified_sequence() > bundle.sequence:
+            return Outcome.NEWER
+
+        def write() -> None:
+            self.bundle = bundle.bundle
+            self.texts.setdefault(bundle.sequence, set()).add(bundle.digest)
+            self.on_write(bundle.bundle)
+
+        self.effects.perform(f"publish to {self.name}", write, PublishError)
+        return Outcome.WRITTEN
+
+    async def shown(self) -> tuple[Shown, ...]:
+        await self._reach()
+        return (Shown(self.name, self.bundle),)
+
+    def _verified_sequence(self) -> int:
+        try:
+            return reopen(self.bundle, TRUST).sequence if self.bundle else 0
+        except BundleRejected:
+            return 0
+
+    async def _reach(self) -> None:
+        if self.is_hanging:
+            await asyncio.Event().wait()
+        if self.is_down:
+            raise PublishError(f"{self.name}: down")
+
+    @property
+    def sequence(self) -> int:
+        return statement_of(self.bundle).sequence if self.bundle else 0
+
+    @property
+    def digest(self) -> str:
+        return digest_of(note.parse(self.bundle.note).text) if self.bundle else ""
+
+
+@dataclass
+class MemoryLeafStore:
+    name: str = "secrets/nats-0"
+    effects: Effects = field(default_factory=Effects)
+    leaf: IssuedLeaf | None = None
+    is_down: bool = False
+    written: int = 0
+    on_write: Callable[[IssuedLeaf], None] = lambda _: None
+
+    async def read(self) -> bytes | None:
+        if self.is_down:
+            raise PublishError(f"{self.name}: down")
+        return self.leaf.certificate_pem if self.leaf else None
+
+    async def write(self, leaf: IssuedLeaf) -> None:
+        if self.is_down:
+            raise PublishError(f"{self.name}: down")
+
+        def put() -> None:
+            self.leaf = leaf
+            self.written += 1
+            self.on_write(leaf)
+
+        self.effects.perform(f"write leaf to {self.name}", put, PublishError)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        return parse_certificates(self.leaf.certificate_pem)[0] if self.leaf else None

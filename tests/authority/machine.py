@@ -1,0 +1,130 @@
+"""A whole authority in virtual time: the real sequencers over a world in memory, with agents that prove it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from authority.events import Event
+from authority.fleet import FleetView
+from authority.history import History
+from authority.issuer.serialized import SerializedIssuer
+from authority.leaves import Leaves, Workload
+from authority.publish import LeafStore, Publisher
+from authority.rotation import Outside, Rotation
+from authority.surroundings import Surroundings
+from authority.timeline import Timeline
+from tests.authority.fakes import (
+    Effects,
+    MemoryIssuer,
+    MemoryJournal,
+    MemoryLeafStore,
+    MemoryPublisher,
+    MemorySigner,
+)
+from tests.authority.stories import DOMAIN, PLAYGROUND, START, Pods
+from tidemark.epoch import Timing
+from tidemark.trust import Trust
+from tidemark.verify import Mark
+
+E = TypeVar("E", bound=Event)
+
+WORKLOAD = Workload("nats-0", "nats-0", ("nats-0.nats.svc",), ("127.0.0.1",))
+
+
+@dataclass
+class Machine:
+    """The world stays when the authority on it dies; ``boot`` starts another one."""
+
+    timing: Timing = PLAYGROUND
+    began: int = START
+    effects: Effects = field(default_factory=Effects)
+    publishers: list[Publisher] = field(default_factory=list)
+    include_root: bool = True
+    events: list[Event] = field(default_factory=list)
+    proving: bool = True
+
+    def __post_init__(self) -> None:
+        self.journal = MemoryJournal(self.effects)
+        self.issuer = MemoryIssuer(self.effects)
+        self.signer = MemorySigner(self.effects)
+        self.target = MemoryPublisher("mounts", self.effects)
+        self.publishers.insert(0, self.target)
+        self.workloads: list[tuple[Workload, LeafStore]] = []
+        self.leaf = MemoryLeafStore(effects=self.effects)
+        self.workloads.append((WORKLOAD, self.leaf))
+        self.pods = Pods(clock=self.timing.clock)
+        self.pods.add("nats-0")
+        self._task: asyncio.Task[None] | None = None
+        self.rotation: Rotation
+        self.leaves: Leaves
+        self.timeline: Timeline
+
+    def now(self) -> int:
+        return self.began + int(asyncio.get_running_loop().time() + 1e-6)
+
+    def boot(self) -> None:
+        """Start an authority that knows nothing but what is outside."""
+        self.pods.clock = self.timing.clock
+        self.timeline = Timeline(self.journal)
+        issuer = SerializedIssuer(self.issuer)
+        trust = Trust(
+            DOMAIN, tuple(s.verifier for s in self.signer.signers), tolerance_seconds=self.timing.tolerance_seconds
+        )
+        here = Surroundings(self.timeline, trust, self.timing, self.now, self.events.append)
+        outside = Outside(issuer, self.signer, self.publishers, self.include_root, self.view)
+        self.rotation = Rotation(here, outside)
+        self.leaves = Leaves(here, issuer, self.workloads)
+        self._task = asyncio.create_task(self._run(), name="authority")
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.rotation.run(), name="rotation")
+            group.create_task(self.leaves.run(), name="leaves")
+
+    def view(self, history: History, now: int) -> FleetView:
+        newest = history.newest
+        self.report(now)
+        return self.pods.view_of(newest.digest if newest else "", now)
+
+    def report(self, now: int) -> None:
+        """Every agent proves at once what the target shows, where they do at all."""
+        if self.proving and self.target.bundle is not None:
+            for pod in self.pods.expected:
+                self.pods.prove(pod.name, self.pods_mark(), now)
+
+    def pods_mark(self) -> Mark:
+        """The statement that the target shows."""
+        return Mark(self.target.sequence, self.target.digest)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass; an authority that ended by itself has failed."""
+        await asyncio.sleep(seconds)
+        if self._task is not None and self._task.done():
+            await self._task
+
+    async def until(self, instant: int) -> None:
+        await self.sleep(instant - self.began - asyncio.get_running_loop().time())
+
+    async def settle(self) -> None:
+        """Let everything happen that needs no more than a moment."""
+        await self.sleep(0.01)
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def died(self) -> bool:
+        """Whether the authority was killed by a strike; if it was, nothing of it runs any more."""
+        if self._task is None or not self._task.done():
+            return False
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        return True
+
+    def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind) and where(event)]

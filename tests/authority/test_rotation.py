@@ -1,0 +1,552 @@
+"""The rotation sequencer over a world in memory, in virtual time: a life of rotations, and what goes wrong in one."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from authority.events import (
+    Activated,
+    Conflict,
+    Failed,
+    FleetProven,
+    Held,
+    Overridden,
+    Prepared,
+    Published,
+    Retired,
+    Step,
+)
+from authority.fleet import FleetState
+from authority.gate import Closed
+from authority.history import fold
+from authority.journal import ActivationRecord, Opening, StatementRecord
+from authority.plan import RotationRefused
+from authority.publish import Outcome
+from authority.rotation import LOOK_SECONDS
+from tests.authority import virtual_time
+from tests.authority.fakes import MemoryPublisher, statement_of
+from tests.authority.machine import Machine
+from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, START, Story, running
+from tidemark.bundle import Bundle, Cause
+from tidemark.epoch import PRESETS
+from tidemark.note import Signer
+from tidemark.receipt import PodClass
+
+NEXT = START + 20
+PREPARED = NEXT - 8
+
+
+def test_a_first_start_prepares_the_present_epoch_and_activates_it_at_once() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.settle()
+        assert [(e.sequence, e.epoch, e.cause) for e in machine.of(Prepared)] == [(1, EPOCH, Cause.ROTATION)]
+        assert [(e.epoch, e.opening) for e in machine.of(Activated)] == [(EPOCH, Opening.BOOTSTRAP)]
+        assert machine.issuer.active == f"epoch-{EPOCH}-1"
+        assert machine.target.sequence == 1
+        assert [(e.target, e.outcome) for e in machine.of(Published)] == [("mounts", Outcome.WRITTEN)]
+        assert machine.rotation.targets["mounts"].sequence == 1
+        ca = machine.issuer.cas[f"epoch-{EPOCH}-1"].certificate
+        assert ca.not_valid_before_utc.timestamp() == START - 5
+        assert ca.not_valid_after_utc.timestamp() == START + 80
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 65)
+        assert [(e.at - START, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(0, 0), (12, 1), (32, 2), (52, 3)]
+        assert [(e.at - START, e.opening) for e in machine.of(Activated)] == [
+            (0, Opening.BOOTSTRAP),
+            (20, Opening.GATE),
+            (40, Opening.GATE),
+            (60, Opening.GATE),
+        ]
+        assert [e.sequence for e in machine.of(FleetProven)] == [1, 2, 3, 4]
+        assert machine.of(Held) == []
+        assert machine.of(Failed) == []
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
+    async def main() -> None:
+        machine = Machine(proving=False)
+        machine.pods.add("nats-1")
+        machine.boot()
+        await machine.until(START + 22)
+        assert machine.rotation.hold is not None
+        (held,) = machine.of(Held)
+        assert (held.at - START, held.epoch, held.closed) == (20, EPOCH + 1, Closed.WAITING)
+        assert (held.waiting, held.until - START) == (("nats-0", "nats-1"), 60)
+        machine.pods.prove("nats-1", machine.pods_mark(), machine.now())
+        machine.rotation.wake()
+        await machine.until(START + 59)
+        assert [e.waiting for e in machine.of(Held)] == [("nats-0", "nats-1"), ("nats-0",), ("nats-0", "nats-1")]
+        assert len(machine.of(Activated)) == 1
+        await machine.until(START + 61)
+        last = machine.of(Activated)[-1]
+        assert (last.epoch, last.opening, last.unproven) == (EPOCH + 3, Opening.LAST_RESORT, ("nats-0", "nats-1"))
+        assert len(last.skipped) == 2
+        assert machine.rotation.hold is None
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_receipt_opens_the_gate_the_moment_it_arrives() -> None:
+    async def main() -> None:
+        machine = Machine(proving=False)
+        machine.boot()
+        await machine.until(START + 25)
+        machine.pods.prove("nats-0", machine.pods_mark(), machine.now())
+        machine.rotation.wake()
+        await machine.settle()
+        assert [(e.at - START, e.opening) for e in machine.of(Activated)][1:] == [(25, Opening.GATE)]
+        (proven,) = machine.of(FleetProven)
+        assert proven.sequence == 2
+        assert 12.9 < proven.seconds < 13.1
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_an_application_left_behind_is_named() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 10)
+        machine.pods.add("orders", PodClass.APPLICATION)
+        machine.proving = False
+        for second in range(11, 46):
+            await machine.until(START + second)
+            machine.pods.prove("nats-0", machine.pods_mark(), machine.now())
+            machine.rotation.wake()
+        assert [(e.at - START, e.opening, e.unproven) for e in machine.of(Activated)][1:] == [
+            (40, Opening.DEADLINE, ("orders",))
+        ]
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None:
+    async def main() -> None:
+        broken = MemoryPublisher("broker", is_down=True)
+        stuck = MemoryPublisher("stuck", is_hanging=True)
+        machine = Machine(publishers=[broken, stuck])
+        machine.boot()
+        await machine.sleep(LOOK_SECONDS + 1)  # the start waited for the one that does not answer, and no longer
+        assert machine.target.sequence == 1
+        await machine.until(START + 50)
+        assert machine.target.sequence == 3
+        failures = machine.of(Failed, lambda e: e.step is Step.PUBLISH)
+        assert {e.target for e in failures} == {"broker"}
+        assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
+        assert "down" in machine.rotation.targets["broker"].error
+        broken.is_down = False
+        await machine.sleep(6)
+        assert broken.sequence == machine.target.sequence == 4
+        assert machine.rotation.targets["broker"].error == ""
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_again() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 13)
+        newest = machine.target.bundle
+        assert newest is not None
+        first = machine.timeline.history.statements[0].bundle
+        for second, found in enumerate([None, Bundle(newest.ca + b"#\n", newest.note), first]):
+            machine.target.bundle = found
+            await machine.sleep(6 if second else 5)
+            assert machine.target.bundle == newest
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_unchanged_targets_are_reported_once_for_each_statement() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.settle()
+        await machine.stop()
+        machine.events.clear()
+        machine.boot()
+        await machine.until(START + 11)
+        assert [(e.sequence, e.outcome) for e in machine.of(Published)] == [(1, Outcome.UNCHANGED)]
+        assert machine.target.tries > 3
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_lost_journal_goes_on_above_what_the_targets_show() -> None:
+    async def main() -> None:
+        machine = Machine()
+        lost, _ = running()
+        for epoch in range(EPOCH + 1, EPOCH + 4):
+            lost.prepare(epoch, PLAYGROUND.clock.prepare_at(epoch))
+        newest = lost.history.newest
+        assert newest is not None
+        machine.target.bundle = newest.bundle
+        machine.began = START + 62
+        machine.boot()
+        await machine.settle()
+        assert [(e.sequence, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(5, 3)]
+        assert machine.target.sequence == 5
+        statement = statement_of(machine.target.bundle)
+        assert statement.previous == newest.digest
+        carried = {anchor.sha256 for anchor in statement.intermediates}
+        assert {anchor.sha256 for anchor in newest.statement.intermediates} < carried
+        assert [e.opening for e in machine.of(Activated)] == [Opening.BOOTSTRAP]
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_target_that_turns_out_to_be_ahead_is_caught_up_with() -> None:
+    async def main() -> None:
+        machine = Machine()
+        lost, _ = running()
+        for _ in range(3):
+            lost.prepare(EPOCH, START + 1, Cause.FORCED)
+        newest = lost.history.newest
+        assert newest is not None
+        ahead = MemoryPublisher("broker", is_down=True, bundle=newest.bundle)
+        machine.publishers.append(ahead)
+        machine.boot()
+        await machine.until(START + 2)
+        assert machine.target.sequence == 1
+        ahead.is_down = False
+        await machine.until(START + 9)
+        assert [(e.sequence, e.epoch) for e in machine.of(Prepared)] == [(1, EPOCH), (5, EPOCH)]
+        assert (machine.target.sequence, ahead.sequence) == (5, 5)
+        trusted = {anchor.sha256 for anchor in machine.timeline.history.statements[-1].statement.intermediates}
+        assert {anchor.sha256 for anchor in newest.statement.intermediates} < trusted
+        assert {ca.sha256 for ca in machine.timeline.history.cas} == trusted
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_what_a_stranger_signed_is_reported_and_written_over() -> None:
+    async def main() -> None:
+        stranger = Story(signer=Signer.generate(f"{DOMAIN}/stranger"))
+        stranger.prepare(EPOCH, START)
+        stranger.prepare(EPOCH, START)
+        forged = stranger.history.newest
+        assert forged is not None
+        machine = Machine()
+        machine.target.bundle = forged.bundle
+        machine.boot()
+        await machine.settle()
+        (failed,) = machine.of(Failed)
+        assert (failed.step, failed.target) == (Step.RESUME, "mounts")
+        assert "signature" in failed.error
+        assert [e.sequence for e in machine.of(Prepared)] == [1]
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_an_outage_longer_than_v_recovers_by_itself() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 25)
+        await machine.stop()
+        await asyncio.sleep(500)
+        machine.boot()
+        await machine.settle()
+        epoch = PLAYGROUND.clock.epoch_at(machine.now())
+        assert [(e.epoch, e.opening) for e in machine.of(Activated)][2:] == [(epoch, Opening.BOOTSTRAP)]
+        await machine.sleep(40)
+        assert [e.opening for e in machine.of(Activated)][3:] == [Opening.GATE, Opening.GATE]
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 11)
+        machine.issuer.is_down = True
+        await machine.until(START + 30)
+        failures = machine.of(Failed, lambda e: e.step is Step.PREPARE)
+        assert len(failures) > 3
+        assert Step.PREPARE in machine.rotation.failures
+        machine.issuer.is_down = False
+        await machine.until(START + 36)
+        assert [(e.sequence, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(1, 0), (2, 1), (3, 2)]
+        assert machine.rotation.failures == {}
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_journal_that_is_down_stops_everything_until_it_is_back() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 11)
+        machine.journal.is_down = True
+        await machine.until(START + 30)
+        assert machine.target.sequence == 1
+        assert Step.JOURNAL in machine.rotation.failures
+        machine.rotation.wake()
+        await machine.settle()
+        assert len(machine.of(Failed, lambda e: e.step is Step.JOURNAL)) < 10
+        machine.journal.is_down = False
+        await machine.until(START + 37)
+        assert machine.target.sequence == 3
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_deleted() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 11)
+        sign = machine.signer.sign
+
+        async def overtaken(text: str) -> object:
+            """While we sign, another authority commits the same epoch."""
+            machine.signer.sign = sign  # type: ignore[method-assign]  # once
+            other = Story(entries=[], history=machine.timeline.history)
+            other.prepare(EPOCH + 1, PREPARED)
+            record = other.entries[0].record
+            assert isinstance(record, StatementRecord)
+            machine.journal.put(replace(record, intent="epoch-of-another"))
+            return await sign(text)
+
+        machine.signer.sign = overtaken  # type: ignore[method-assign, assignment]  # a slow signer
+        await machine.until(START + 15)
+        (conflict,) = machine.of(Conflict)
+        assert conflict.step is Step.PREPARE
+        assert [e.sequence for e in machine.of(Prepared)] == [1]
+        assert machine.target.sequence == 2
+        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+        assert [e.orphans for e in machine.of(Retired)] == [True]
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_cas_that_a_crash_left_behind_are_deleted_at_the_start() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.settle()
+        await machine.stop()
+        machine.issuer.cas["epoch-5-2"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]
+        machine.boot()
+        await machine.settle()
+        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_what_agents_would_refuse_is_never_committed() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 11)
+        machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
+        await machine.until(START + 19)
+        assert machine.timeline.history.next_sequence == 2
+        assert all("signature" in e.error for e in machine.of(Failed, lambda e: e.step is Step.PREPARE))
+        assert machine.of(Failed)
+        assert machine.target.sequence == 1
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice_in_an_epoch() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 3)
+        for second, sequence in ((3, 2), (6, 3)):
+            await machine.until(START + second)
+            statement = await machine.rotation.rotate("ada", "a key may have leaked")
+            assert (statement.sequence, statement.cause, statement.epoch) == (sequence, Cause.FORCED, EPOCH)
+            await machine.settle()
+            machine.rotation.wake()
+            await machine.settle()
+            assert machine.issuer.active == f"epoch-{EPOCH}-{sequence}"
+        await machine.until(START + 13)
+        statement = await machine.rotation.rotate("ada", "again")
+        assert (statement.sequence, statement.epoch) == (5, EPOCH + 1)
+        record = machine.journal.records[machine.journal.last]
+        assert isinstance(record, StatementRecord)
+        assert (record.who, record.reason) == ("ada", "again")
+        await machine.until(START + 25)
+        assert [e.opening for e in machine.of(Activated)] == [Opening.BOOTSTRAP, *[Opening.GATE] * 3]
+        assert machine.issuer.active == f"epoch-{EPOCH + 1}-5"
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_forced_rotations_that_would_overfill_the_bundles_are_refused_before_anything_is_issued() -> None:
+    async def main() -> None:
+        machine = Machine(proving=False)
+        machine.boot()
+        await machine.settle()
+        full = Story(history=machine.timeline.history)
+        full.entries.extend(machine.timeline.history.entries)
+        for _ in range(58):
+            full.prepare(EPOCH, START, Cause.FORCED)
+            machine.journal.put(full.entries[-1].record)
+        with pytest.raises(RotationRefused, match="at most 64 certificates"):
+            await machine.rotation.rotate("ada", "practice")
+        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+        assert machine.journal.last == full.history.head
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 3)
+        machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
+        with pytest.raises(RotationRefused, match=r"signature.*; try again"):
+            await machine.rotation.rotate("ada", "a key may have leaked")
+        await machine.settle()
+        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+        machine.issuer.is_down = True
+        with pytest.raises(RotationRefused, match="issuer: down; try again"):
+            await machine.rotation.rotate("ada", "a key may have leaked")
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.settle()
+        machine.journal.is_down = True
+        waiting = asyncio.create_task(machine.rotation.rotate("ada", "now"))
+        gone = asyncio.create_task(machine.rotation.rotate("bob", "never mind"))
+        await machine.settle()
+        gone.cancel()
+        await machine.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert machine.timeline.history.next_sequence == 2
+
+    virtual_time.run(main())
+
+
+def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
+    async def main() -> None:
+        machine = Machine(proving=False)
+        machine.boot()
+        await machine.settle()
+        with pytest.raises(RotationRefused, match="expected a CA that waits for its gate"):
+            await machine.rotation.override("ada", "impatience")
+        await machine.until(START + 25)
+        ca = await machine.rotation.override("ada", "nats-0 is being replaced")
+        await machine.settle()
+        assert [(e.epoch, e.who, e.reason) for e in machine.of(Overridden)] == [
+            (EPOCH + 1, "ada", "nats-0 is being replaced")
+        ]
+        activated = machine.of(Activated)[-1]
+        assert (activated.ca, activated.opening, activated.unproven) == (ca.sha256, Opening.OVERRIDE, ("nats-0",))
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 20 * 40)
+        assert 5 <= len(machine.issuer.cas) <= 8
+        assert len(machine.journal.records) < 40
+        assert machine.journal.last > 80
+        history = fold(await machine.journal.read())
+        assert {ca.intent for ca in history.cas if ca.intent} >= set(machine.issuer.cas)
+        await machine.stop()
+        machine.events.clear()
+        machine.boot()
+        await machine.until(START + 20 * 42 - 5)
+        assert [e.opening for e in machine.of(Activated)] == [Opening.GATE]
+        assert not machine.of(Retired, lambda e: e.orphans)
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize(("before", "after"), [("playground", "testing"), ("testing", "playground")])
+def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) -> None:
+    async def main() -> None:
+        machine = Machine(timing=PRESETS[before])
+        machine.boot()
+        await machine.sleep(PRESETS[before].clock.epoch_seconds * 2)
+        await machine.stop()
+        machine.timing = PRESETS[after]
+        machine.events.clear()
+        machine.boot()
+        await machine.sleep(1)
+        machine.rotation.wake()
+        await machine.settle()
+        first = machine.of(Activated)[0]
+        assert (first.opening, first.epoch) == (Opening.GATE, PRESETS[after].clock.epoch_at(machine.now()))
+        await machine.sleep(PRESETS[after].clock.epoch_seconds * 6)
+        assert {e.opening for e in machine.of(Activated)} == {Opening.GATE}
+        assert machine.of(Failed) == []
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_bundle_without_the_root_does_as_well() -> None:
+    async def main() -> None:
+        machine = Machine(include_root=False)
+        machine.boot()
+        await machine.until(START + 25)
+        assert len(machine.timeline.history.statements[-1].certificates) == 2
+        assert machine.rotation.hold is None
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_the_fleet_is_shown_as_the_plan_sees_it() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 13)
+        view = machine.view(machine.rotation.history, machine.now())
+        assert [agent.state for agent in view.agents] == [FleetState.PROVEN]
+        records = [type(record) for record in machine.journal.records.values()]
+        assert records == [StatementRecord, ActivationRecord, StatementRecord]
+        await machine.stop()
+
+    virtual_time.run(main())
