@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Never
@@ -37,6 +37,9 @@ from agent.target import SignalTarget, Target
 
 VERSION = "0.1.0"
 
+Work = dict[str, Callable[[], Coroutine[Any, Any, None]]]
+"""What has to run side by side, by name."""
+
 
 def _clocks() -> Clocks:
     return Clocks(now=time.time, boot=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -60,7 +63,7 @@ class Agent:
     board: Board
     registry: CollectorRegistry
     cycle: Cycle
-    work: dict[str, Callable[[], Coroutine[Any, Any, None]]]
+    work: Work
 
 
 def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, patience: Patience) -> Agent:
@@ -79,7 +82,7 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
         patience=patience,
     )
     sources = Sources(config.bundle, config.leaf, config.trust)
-    work = {"cycle": cycle.run, "sources": partial(sources.run, cycle.take)}
+    work: Work = {"cycle": cycle.run, "sources": partial(sources.run, cycle.take)}
     if config.authority_url and config.token_file:
         work["reporter"] = Reporter(
             config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now
@@ -109,7 +112,7 @@ async def run(config: AgentConfig, clocks: Clocks) -> None:
         log.event("stopped", state=agent.board.status.state.value)
 
 
-async def until(stop: asyncio.Event, work: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
+async def until(stop: asyncio.Event, work: Work) -> None:
     """Run named tasks until ``stop``; one that ends by itself is an error."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_endless(name, part), name=name) for name, part in work.items()]

@@ -76,7 +76,7 @@ def _look_at(mount: Path, names: Sequence[str]) -> Look:
     data = mount / DATA
     try:
         before = data.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return _look_at_plain(mount, names)
     except OSError as error:
         return Look(None, fault=_unreadable(data, error))

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -10,6 +10,7 @@ import pytest
 
 from tests.agent.forge import Forge, LeafFiles
 from tests.agent.rig import NatsServer, bundle_files, leaf_files
+from tests.agent.site import AgentProcess, Site
 from tidemark.bundle import Bundle
 
 
@@ -52,3 +53,23 @@ def write_set(files: Path, bundle: Bundle, leaf: LeafFiles) -> None:
     files.mkdir(exist_ok=True)
     for name, content in (bundle_files(bundle) | leaf_files(leaf)).items():
         (files / name).write_bytes(content)
+
+
+@pytest.fixture
+def site(tmp_path: Path, forge: Forge) -> Site:
+    return Site(tmp_path, forge)
+
+
+@pytest.fixture
+def agent_process(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], AgentProcess]]:
+    """Starts agents as processes that are gone after the test; their logs are in ``agent.log``."""
+    started: list[AgentProcess] = []
+
+    def start(environment: Mapping[str, str]) -> AgentProcess:
+        started.append(AgentProcess(environment))
+        started[-1].start(tmp_path / "agent.log")
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()

@@ -46,7 +46,7 @@ async def change(
     target = signal_target(server.target)
     prover = SignalProver(target, http)
     baseline = await prover.baseline(within)
-    reloaded = await SignalReloader(target).reload(expected, within, insist=True)
+    reloaded = await SignalReloader(target).reload(expected, within)
     return await prover.prove(expected, reloaded, baseline, within)
 
 

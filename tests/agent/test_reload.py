@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -60,8 +59,8 @@ def reloader(url: str) -> SignalReloader:
     return SignalReloader(target)
 
 
-async def reload(url: str, expected: Expectation = EXPECTED, *, insist: bool = True) -> Reloaded:
-    return await reloader(url).reload(expected, 5.0, insist=insist)
+async def reload(url: str) -> Reloaded:
+    return await reloader(url).reload(EXPECTED, 5.0)
 
 
 @pytest.mark.parametrize("by", ["process", "pidfile"])
@@ -75,12 +74,10 @@ async def test_the_workload_is_told_after_its_first_second(
     await eventually((tmp_path / "told").exists, "the workload to be told")
 
 
-async def test_a_workload_that_started_with_the_set_needs_no_signal(workload: subprocess.Popen[bytes]) -> None:
-    before, after = started(workload.pid) - 0.01, started(workload.pid)
-    url = "signal:?process=tide-workload"
-    assert (await reload(url, replace(EXPECTED, installed_at=before), insist=False)).started_with_it
-    assert not (await reload(url, replace(EXPECTED, installed_at=before))).started_with_it
-    assert not (await reload(url, replace(EXPECTED, installed_at=after), insist=False)).started_with_it
+async def test_a_workload_that_started_after_the_set_is_known(workload: subprocess.Popen[bytes]) -> None:
+    signalled = reloader("signal:?process=tide-workload")
+    assert await signalled.started_after(started(workload.pid) - 0.01)
+    assert not await signalled.started_after(started(workload.pid))
 
 
 async def test_a_stale_pid_file_hits_nobody(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
@@ -171,7 +168,7 @@ async def test_an_application_gets_the_digests(
         return web.json_response(await request.json())
 
     url = await application(answer)
-    reloaded = await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0, insist=False)
+    reloaded = await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0)
     assert reloaded.answer == {"sequence": 7, "ca_sha256": "c" * 64, "leaf_sha256": None, "directory": "/out"}
 
 
@@ -183,7 +180,7 @@ async def test_an_application_that_refuses_is_quoted(
 
     url = await application(answer)
     with pytest.raises(NotProven, match=r"expected status 2xx, found 500: no such file: ca\.crt"):
-        await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0, insist=False)
+        await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0)
 
 
 async def test_an_application_that_says_nothing_useful_acknowledges(
@@ -192,7 +189,7 @@ async def test_an_application_that_says_nothing_useful_acknowledges(
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text="ok")
 
-    reloaded = await HttpReloader(HttpTarget(await application(answer)), http).reload(EXPECTED, 5.0, insist=False)
+    reloaded = await HttpReloader(HttpTarget(await application(answer)), http).reload(EXPECTED, 5.0)
     assert reloaded.answer == {}
 
 
@@ -207,11 +204,11 @@ async def test_an_application_that_hangs_or_is_away_is_told_apart(
 
     url = await application(answer)
     with pytest.raises(NotProven, match=r"expected an answer within 0\.2 s, found none"):
-        await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 0.2, insist=False)
+        await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 0.2)
     release.set()
     nobody = f"http://127.0.0.1:{free_port()}/-/reload"
     with pytest.raises(WorkloadAbsent, match=nobody):
-        await HttpReloader(HttpTarget(nobody), http).reload(EXPECTED, 5.0, insist=False)
+        await HttpReloader(HttpTarget(nobody), http).reload(EXPECTED, 5.0)
 
 
 async def test_a_process_of_another_user_is_named_with_both_uids(
