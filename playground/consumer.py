@@ -158,13 +158,13 @@ async def receiving(connection: Connection, consumer: Consumer) -> JetStreamCont
 
 async def run(options: argparse.Namespace) -> None:
     """Receive until SIGTERM, and then the rest."""
-    stop = stop_signal()
     connection = await connected(options.directory, options.servers, "consumer")
     consumer, reloads = Consumer(), CountedReloads(connection)
     state = StateFile(options.state, lambda: consumer.state(reloads))
     endpoint = await serve_reload(reloads, port=options.reload_port)
     try:
         puller = await receiving(connection, consumer)
+        stop = stop_signal()
         settle_memory()
         async with asyncio.TaskGroup() as group:
             background = [

@@ -142,7 +142,6 @@ async def last_acknowledgements(publisher: Publisher) -> None:
 
 async def run(options: argparse.Namespace) -> None:
     """Publish until SIGTERM."""
-    stop = stop_signal()
     connection = await connected(options.directory, options.servers, "publisher")
     jetstream = connection.jetstream()
     publisher = Publisher(connection, jetstream, secrets.token_hex(4))
@@ -151,6 +150,7 @@ async def run(options: argparse.Namespace) -> None:
     endpoint = await serve_reload(reloads, port=options.reload_port)
     try:
         await make_stream(jetstream)
+        stop = stop_signal()
         await wait_for_consumer(connection, publisher.run, stop)
         settle_memory()
         async with asyncio.TaskGroup() as group:

@@ -8,6 +8,7 @@ import pytest
 from nats.js.errors import APIError
 
 from tests.nats.rig import SECONDS, Ca, Output, Servers, eventually
+from tidemark.nats import Connection
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +74,10 @@ def output(tmp_path: Path, first: Ca, second: Ca) -> Output:
     made = Output(tmp_path / "out")
     made.install(first.pem + second.pem, *first.leaf())
     return made
+
+
+@pytest.fixture
+async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
+    """To the server of the test's own."""
+    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
+        yield made

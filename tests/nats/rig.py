@@ -206,6 +206,11 @@ class Servers:
             node.kill()
 
 
+def digests(connection: tidemark.nats.Connection) -> tuple[str, str]:
+    """What the connection says it uses; compare with ``Output.digests``."""
+    return connection.ca_sha256, connection.leaf_sha256
+
+
 @asynccontextmanager
 async def slow_link(target: int, delay: float) -> AsyncIterator[int]:
     """A port that leads to ``target``, seconds later; what comes back is as fast as ever."""

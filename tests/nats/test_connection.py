@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 
 import nats.errors
 import nats.js.errors
@@ -15,12 +14,6 @@ from nats.js import api
 import tidemark.nats
 from tests.nats.rig import Ca, Output, Servers, eventually, until
 from tidemark.nats import Connection
-
-
-@pytest.fixture
-async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
-    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
-        yield made
 
 
 def test_importing_the_contract_imports_no_network_library() -> None:

@@ -14,12 +14,6 @@ from tidemark.nats import Connection
 from tidemark.nats.endpoint import add_reload_route, serve_reload
 
 
-@pytest.fixture
-async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
-    async with await eventually(lone.urls, output) as made:
-        yield made
-
-
 @asynccontextmanager
 async def served(*connections: Connection) -> AsyncIterator[str]:
     runner = await serve_reload(*connections, port=0)

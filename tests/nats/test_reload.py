@@ -1,31 +1,15 @@
-"""Changing the trust of connections in use: what flows goes on flowing, and a reload that fails changes nothing."""
+"""Changing the trust of connections in use: what flows goes on flowing."""
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import nats.errors
-import pytest
 from nats.aio.msg import Msg
 
-import tidemark.nats
 from playground.ledger import Ledger
-from tests.nats.rig import Ca, Output, Servers, eventually, slow_link, until
+from tests.nats.rig import Ca, Output, Servers, digests, eventually, slow_link, until
 from tests.nats.traffic import traffic
-from tidemark.nats import Connection, ReloadFailed
-
-
-@pytest.fixture
-async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
-    """To a server of the test's own."""
-    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
-        yield made
-
-
-def digests(connection: Connection) -> tuple[str, str]:
-    return connection.ca_sha256, connection.leaf_sha256
+from tidemark.nats import Connection
 
 
 def descriptors() -> int:
@@ -274,150 +258,3 @@ async def test_reloads_leave_nothing_behind(connection: Connection, output: Outp
 
 async def _nothing(message: Msg) -> None:
     pass
-
-
-# -- a reload that fails
-
-
-async def _still_works(connection: Connection, before: tuple[str, str]) -> None:
-    subscription = await connection.subscribe("works")
-    await connection.publish("works", b"still")
-    assert (await subscription.next_msg(timeout=5)).data == b"still"
-    assert digests(connection) == before
-
-
-async def test_garbage_in_the_directory(connection: Connection, output: Output, first: Ca) -> None:
-    before = digests(connection)
-    output.install(b"garbage", *first.leaf())
-    with pytest.raises(ReloadFailed, match=r"step 'read'.*ca\.crt") as failed:
-        await connection.reload()
-    assert failed.value.step == "read"
-    await _still_works(connection, before)
-
-
-async def test_a_key_of_another_leaf(connection: Connection, output: Output, first: Ca) -> None:
-    before = digests(connection)
-    output.install(first.pem, first.leaf()[0], first.leaf()[1])
-    with pytest.raises(ReloadFailed, match=r"step 'read'.*tls\.key"):
-        await connection.reload()
-    await _still_works(connection, before)
-
-
-async def test_a_leaf_that_the_server_does_not_trust(
-    lone: Servers, connection: Connection, output: Output, first: Ca, stranger: Ca
-) -> None:
-    before = digests(connection)
-    output.install(first.pem, *stranger.leaf())
-    with pytest.raises(ReloadFailed, match=rf"step 'connect'.*127\.0\.0\.1:{lone.nodes[0].port}") as failed:
-        await connection.reload()
-    assert failed.value.step == "connect"
-    await _still_works(connection, before)
-
-
-async def test_a_server_that_we_do_not_trust(connection: Connection, output: Output, first: Ca, stranger: Ca) -> None:
-    before = digests(connection)
-    output.install(stranger.pem, *first.leaf())
-    with pytest.raises(ReloadFailed, match=r"step 'connect'.*certificate verify failed"):
-        await connection.reload()
-    await _still_works(connection, before)
-
-
-async def test_after_a_failure_the_next_good_set_is_taken(
-    connection: Connection, output: Output, first: Ca, second: Ca
-) -> None:
-    output.install(b"garbage", *first.leaf())
-    with pytest.raises(ReloadFailed):
-        await connection.reload()
-    output.install(first.pem, *second.leaf())
-    await connection.reload()
-    await _still_works(connection, output.digests())
-
-
-async def test_a_server_that_hangs_ends_the_reload_in_time(lone: Servers, output: Output, first: Ca) -> None:
-    async with await eventually(lone.urls, output, reload_timeout=0.5) as connection:
-        before = digests(connection)
-        output.install(first.pem, *first.leaf())
-        lone.nodes[0].signal(signal.SIGSTOP)
-        try:
-            with pytest.raises(ReloadFailed, match=r"step 'connect': not done within 0\.5 s"):
-                await connection.reload()
-        finally:
-            lone.nodes[0].signal(signal.SIGCONT)
-        await _still_works(connection, before)
-
-
-async def test_a_closed_connection_does_not_reload(connection: Connection, output: Output, first: Ca) -> None:
-    output.install(first.pem, *first.leaf())
-    reloading = asyncio.create_task(connection.reload())
-    await asyncio.sleep(0)
-    await connection.close()
-    with pytest.raises(ReloadFailed, match="closed"):
-        await reloading
-    with pytest.raises(ReloadFailed, match="closed"):
-        await connection.reload()
-
-
-# -- servers that go away
-
-
-async def test_a_reconnect_presents_the_newest_set(
-    lone: Servers, connection: Connection, output: Output, second: Ca
-) -> None:
-    lone.nodes[0].kill()
-    output.install(second.pem, *second.leaf())
-    lone.set_trust([second], second)  # the set that it was connected with is worth nothing any more
-    lone.nodes[0].start()
-    await until(lambda: digests(connection) == output.digests(), "it is connected with the newest")
-    await _still_works(connection, output.digests())
-
-
-async def test_a_reconnect_goes_back_to_the_last_set_that_worked(
-    lone: Servers, connection: Connection, output: Output, first: Ca, stranger: Ca
-) -> None:
-    before = digests(connection)
-    output.install(first.pem, *stranger.leaf())
-    lone.nodes[0].kill()
-    await until(lambda: not connection.is_connected, "it notices")
-    lone.nodes[0].start()
-    await until(lambda: connection.is_connected, "it is connected again")
-    await _still_works(connection, before)
-
-
-async def test_a_reload_ends_a_reconnect_and_sends_what_waited(
-    lone: Servers, output: Output, tmp_path: Path, first: Ca, second: Ca
-) -> None:
-    node = lone.nodes[0]
-    async with await eventually(lone.urls, output, reconnect_time_wait=3600) as connection:
-        subscription = await connection.subscribe("waited")
-        node.kill()
-        await until(lambda: connection.is_reconnecting, "it notices")
-        for number in range(5):
-            await connection.publish("waited", b"%d" % number)
-        output.install(second.pem, *second.leaf())
-        with pytest.raises(ReloadFailed, match="step 'connect'"):
-            await connection.reload()
-        lone.set_trust([second], second)
-        node.start()
-        await until(lambda: node.log.count("Server is ready") == 2, "it is up again")
-        await connection.reload()
-        assert [(await subscription.next_msg(timeout=5)).data for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
-        await _still_works(connection, output.digests())
-
-
-# -- what connect refuses
-
-
-async def test_connect_names_every_server_that_refused(lone: Servers, output: Output, first: Ca, stranger: Ca) -> None:
-    async with await eventually(lone.urls, output):
-        pass
-    output.install(first.pem, *stranger.leaf())
-    with pytest.raises(tidemark.nats.ConnectFailed) as failed:
-        await tidemark.nats.connect(["tls://user:secret@127.0.0.1:1", *lone.urls], directory=output.path)
-    assert isinstance(failed.value, nats.errors.NoServersError)
-    assert set(failed.value.reasons) == {"tls://127.0.0.1:1", *lone.urls}
-    assert "secret" not in str(failed.value)
-
-
-async def test_connect_refuses_a_context_of_the_applications_own(output: Output) -> None:
-    with pytest.raises(TypeError, match="tls"):
-        await tidemark.nats.connect("tls://127.0.0.1:1", directory=output.path, tls=None)

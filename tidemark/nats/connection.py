@@ -110,7 +110,8 @@ class Connection:
         """Read the directory again and, if it holds another set, move to a new connection that uses it.
 
         Calls coalesce: while one runs, any number of others wait for a single next one. Returns when the new
-        connection is in use and the old one is closed. Takes ``reload_timeout`` at most.
+        connection is in use and the old one is closed. A reload has ``reload_timeout`` seconds to get to where there is
+        no way back; taking leave of a server that hangs may take some more.
 
         Raises:
             ReloadFailed: it names the step; the connection is as it was before.
@@ -136,16 +137,18 @@ class Connection:
             await self._reload_once()
 
     async def _reload_once(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._reload_timeout
         step = "read"
         try:
-            async with asyncio.timeout(self._reload_timeout):
+            async with asyncio.timeout_at(deadline):
                 installed = await asyncio.to_thread(read_installed, self._directory)
                 if installed == self._line.wire.installed and self.is_connected:
                     return
                 step = "connect"
                 wire = await self._dial_again(installed)
-                step = "subscribe"
-                await self._move_to(wire)
+            step = "subscribe"
+            await self._move_to(wire, deadline - loop.time())
         except (SetUnreadable, ConnectFailed, nats.errors.Error, OSError, TimeoutError) as error:
             reason = f"not done within {self._reload_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             raise ReloadFailed(step, reason) from error
@@ -162,11 +165,11 @@ class Connection:
         wire.keep(self._options, self._servers, instead=now.server if wire.server_id == now.server_id else None)
         return wire
 
-    async def _move_to(self, new: Wire) -> None:
+    async def _move_to(self, new: Wire, within: float) -> None:
         old = self._line.wire
         new.report_to({"error_cb": self._error_cb})
         try:
-            broke = await self._line.move_to(new, self._subscription(self.new_inbox()), self._reload_timeout)
+            broke = await self._line.move_to(new, self._subscription(self.new_inbox()), within)
             if broke is not None:
                 await self._error_cb(broke)
         finally:
@@ -271,8 +274,14 @@ class Connection:
             raise nats.errors.FlushTimeoutError from None
 
     async def drain(self) -> None:
-        """Unsubscribe, let the callbacks finish what has come in, send what is waiting, close."""
+        """Unsubscribe, let the callbacks finish what has come in, send what is waiting, close.
+
+        Raises:
+            nats.errors.ConnectionReconnectingError: there is no server at the moment.
+        """
         self._refuse_if_ending()
+        if not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
         await self._end_reloads()
         await self._line.wire.drain()
 

@@ -88,9 +88,10 @@ class Line:
     async def _join(self, new: Wire, probe: Subscription, within: float) -> None:
         new.adopt(self.subscriptions)
         try:
-            for subscription in list(self.subscriptions.values()):
-                await new.subscribe_on_server(subscription)
-            await new.confirm(within)
+            async with asyncio.timeout(within):
+                for subscription in list(self.subscriptions.values()):
+                    await new.subscribe_on_server(subscription)
+                await new.confirm(within)
             if new.server_id != self.wire.server_id and self.wire.is_connected:
                 await self._spread(new, probe)
         except BaseException:

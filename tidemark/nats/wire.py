@@ -234,6 +234,9 @@ class Wire(Client):
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
         if not self.is_connected:
+            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+                if task is not None:
+                    task.cancel()
             raise nats.errors.Error("nats: the server closed the connection instead of answering CONNECT")
         self.installed = self._offered
         self._attempts = 1
