@@ -172,9 +172,11 @@ class Rotation:
                 refusal = error if isinstance(error, RotationRefused) else RotationRefused(f"{error}; try again")
                 if not answer.done():
                     answer.set_exception(refusal)
-                return
-            if not answer.done():
-                answer.set_result(result)
+            else:
+                if not answer.done():
+                    answer.set_result(result)
+            finally:
+                answer.cancel()  # where we are cancelled: nobody is left waiting
 
         self._requests.append((serve, answer))
         self._wake.set()

@@ -125,6 +125,13 @@ class Machine:
         self._task = None
         return True
 
+    async def sleep_until_death(self) -> None:
+        for _ in range(1000):
+            await asyncio.sleep(0.1)
+            if await self.died():
+                return
+        raise AssertionError("expected the authority to be struck, it lives")
+
     def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind) and where(event)]

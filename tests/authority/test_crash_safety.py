@@ -1,0 +1,199 @@
+"""Every step can be repeated (invariant 10): whatever effect on the outside is struck, the end is the same.
+
+Each scenario is lived once undisturbed, which counts its effects; then once for each of them, killed before it or after
+it and started again, and once with an error before it or after it and no restart.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import pytest
+
+from authority.history import fold
+from authority.issuer.serialized import SerializedIssuer
+from authority.plan import RotationRefused
+from tests.authority import virtual_time
+from tests.authority.fakes import Effects, How, Strike, When
+from tests.authority.machine import Machine
+from tests.authority.stories import PLAYGROUND, START
+from tidemark.bundle import Cause
+from tidemark.certificates import issued_by
+
+CLOCK = PLAYGROUND.clock
+SECONDS_BEFORE = 12 * 20 - 5
+"""Of the grown deployment: just before the epoch at whose start the journal is first folded."""
+
+
+@dataclass(frozen=True)
+class End:
+    """What a scenario comes to, in words that do not depend on keys."""
+
+    statements: list[tuple[int, int, Cause]]
+    activations: list[tuple[int, str]]
+    signing: str
+    intents: set[str]
+
+
+async def end_of(machine: Machine) -> End:
+    """The end, after checking what must hold however it was reached."""
+    history = fold(await machine.journal.read())
+    newest, signing = history.newest, history.signing
+    assert newest is not None
+    assert signing is not None
+    epochs = {ca.sha256: ca.epoch for ca in history.cas}
+    named = {ca.intent for ca in history.cas if ca.intent}
+    assert set(machine.issuer.cas) <= named, "a CA that no statement names"
+    unretired = {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
+    assert unretired <= set(machine.issuer.cas), "a CA is gone that may still be needed"
+    assert machine.target.digest == newest.digest
+    assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+    for signed in history.statements:
+        shown = machine.target.texts.get(signed.statement.sequence, {signed.digest})
+        assert shown == {signed.digest}, "a text was shown that the journal does not hold"
+    leaf = machine.leaf.certificate
+    assert leaf is not None
+    assert issued_by(leaf, signing.certificate)
+    assert machine.issuer.active == signing.intent
+    return End(
+        statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],
+        activations=[(epochs[a.ca], a.opening.value) for a in history.activations if a.ca in epochs],
+        signing=signing.intent,
+        intents=set(machine.issuer.cas),
+    )
+
+
+async def live(machine: Machine, seconds: int, forced_at: int | None) -> None:
+    """Let time pass; whoever dies is started again, and an operator forces one rotation and sees it through."""
+    machine.boot()
+    request: asyncio.Task[object] | None = None
+    has_forced = forced_at is None
+    for quarter in range(seconds * 4):
+        await asyncio.sleep(0.25)
+        if request is not None and request.done():
+            has_forced = await is_forced(machine, request)
+            request = None
+        if await machine.died():
+            await asyncio.sleep(0.5)
+            machine.boot()
+        elif not has_forced and request is None and quarter >= 4 * (forced_at or 0):
+            request = asyncio.create_task(machine.rotation.rotate("ada", "a key may have leaked"))
+    await machine.stop()
+
+
+async def is_forced(machine: Machine, request: "asyncio.Task[object]") -> bool:
+    """Whether the rotation stands in the journal, whatever the operator was told."""
+    (answer,) = await asyncio.gather(request, return_exceptions=True)
+    if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
+        raise answer
+    history = fold(await machine.journal.read())
+    return any(signed.statement.cause is Cause.FORCED for signed in history.statements)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world to start from, how long to live, and when a rotation is forced."""
+
+    base: Machine | None
+    seconds: int
+    forced_at: int | None
+
+    def run(self, strike: Strike | None) -> tuple[End, list[str]]:
+        async def main() -> tuple[End, list[str]]:
+            machine = Machine(effects=Effects(strike))
+            if self.base is not None:
+                machine.began = self.base.began
+                copy_world(self.base, machine)
+            await live(machine, self.seconds, self.forced_at)
+            return await end_of(machine), machine.effects.names
+
+        return virtual_time.run(main())
+
+
+def copy_world(source: Machine, machine: Machine) -> None:
+    machine.journal.records, machine.journal.last = dict(source.journal.records), source.journal.last
+    machine.issuer.cas, machine.issuer.active = dict(source.issuer.cas), source.issuer.active
+    machine.target.bundle, machine.leaf.leaf = source.target.bundle, source.leaf.leaf
+
+
+@pytest.fixture(scope="module")
+def young() -> Scenario:
+    """From nothing, over a forced rotation, to the second epoch."""
+    return Scenario(base=None, seconds=25, forced_at=4)
+
+
+@pytest.fixture(scope="module")
+def grown() -> Scenario:
+    """A deployment that has run for a while: CAs are retired and the journal is folded."""
+
+    async def main() -> Machine:
+        machine = Machine()
+        machine.boot()
+        await machine.sleep(SECONDS_BEFORE)
+        await machine.stop()
+        return machine
+
+    base = virtual_time.run(main())
+    base.began = START + SECONDS_BEFORE
+    return Scenario(base=base, seconds=24, forced_at=None)
+
+
+def disturb(scenario: Scenario, how: How) -> list[str]:
+    expected, names = scenario.run(None)
+    for number, name in enumerate(names):
+        for when in When:
+            end, _ = scenario.run(Strike(number, when, how))
+            assert end == expected, f"{how.value} {when.value} effect {number}, {name}"
+    return names
+
+
+@pytest.mark.parametrize("how", How)
+def test_a_young_deployment_ends_the_same_whatever_is_struck(young: Scenario, how: How) -> None:
+    names = disturb(young, how)
+    kinds = {name.split()[0] for name in names}
+    assert kinds == {"issue", "sign", "append", "publish", "activate", "write"}
+
+
+@pytest.mark.parametrize("how", How)
+def test_a_grown_deployment_ends_the_same_whatever_is_struck(grown: Scenario, how: How) -> None:
+    names = disturb(grown, how)
+    kinds = {name.split()[0] for name in names}
+    assert kinds == {"issue", "sign", "append", "publish", "activate", "write", "delete", "fold"}
+
+
+def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 11)
+        machine.effects.strike = Strike(len(machine.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
+        await machine.sleep_until_death()
+        machine.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
+        machine.boot()
+        await machine.until(START + 15)
+        history = fold(await machine.journal.read())
+        assert set(machine.issuer.cas) == {ca.intent for ca in history.cas}
+        assert history.cas[-1].not_after == START + 20 + 100
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_the_issuer_is_shared_one_call_at_a_time() -> None:
+    class Counting:
+        running = 0
+        most = 0
+
+        async def intents(self) -> frozenset[str]:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(1)
+            self.running -= 1
+            return frozenset()
+
+    async def main() -> None:
+        counting = Counting()
+        issuer = SerializedIssuer(counting)  # type: ignore[arg-type]  # only intents is asked for
+        await asyncio.gather(*(issuer.intents() for _ in range(5)))
+        assert counting.most == 1
+
+    virtual_time.run(main())
