@@ -96,6 +96,7 @@ class Forge:
         self.domain = domain
         self.clock = clock
         self.epoch = clock.epoch_at(now)
+        self.include_root = True
         self.signer = Signer.generate(f"{domain}/a")
         self.root = self._root()
         self.ca = cache(self._ca)
@@ -158,12 +159,14 @@ class Forge:
 
     def ca_pem(self, epochs: Sequence[int]) -> bytes:
         """``ca.crt`` of these epochs' CAs, newest first, then the root."""
-        return to_pem([*(self.ca(epoch).certificate for epoch in epochs), self.root.certificate])
+        return to_pem([ca.certificate for ca in self._anchors(epochs)])
+
+    def _anchors(self, epochs: Sequence[int]) -> list[Ca]:
+        return [self.ca(epoch) for epoch in epochs] + ([self.root] if self.include_root else [])
 
     def statement(self, sequence: int, epochs: Sequence[int] | None = None, *, ca: bytes | None = None) -> Statement:
         """A statement over the CAs of ``epochs`` (by default the current and the one before), newest first."""
         epochs = list(epochs or (self.epoch, self.epoch - 1))
-        certificates = [self.ca(epoch) for epoch in epochs]
         anchors = [
             Anchor(
                 Role.ROOT if c.epoch is None else Role.INTERMEDIATE,
@@ -172,7 +175,7 @@ class Forge:
                 not_before(c.certificate),
                 not_after(c.certificate),
             )
-            for c in (*certificates, self.root)
+            for c in self._anchors(epochs)
         ]
         return Statement(
             trust_domain=self.domain,

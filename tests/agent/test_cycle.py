@@ -1,0 +1,403 @@
+"""One set's journey on a real nats-server: installed, reloaded, proven; or not, and back."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.handover import Patience
+from tests.agent.forge import Forge
+from tests.agent.rig import NatsServer, eventually, without_privileges
+from tests.agent.site import BRIEF, Observed, Site
+from tests.agent.test_bad_input import serves, snapshot
+from tidemark.bundle import Cause
+from tidemark.receipt import AgentState, Level
+
+MakeServer = Callable[..., NatsServer]
+
+
+@pytest.fixture
+def server(site: Site, nats_server: MakeServer) -> NatsServer:
+    made = nats_server(site.out)
+    site.targets = made.target
+    return made
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with it."""
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+async def begin(site: Site, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
+    """Install the first set, start the server on it, and see it proven."""
+    await observed.shows(lambda s: s.installed, "a set to be installed")
+    await server.start()
+    await observed.is_proven(sequence)
+
+
+async def load_time(server: NatsServer) -> object:
+    return (await server.varz() or {})["config_load_time"]
+
+
+async def test_bundle_and_leaf_arrive_in_either_order(forge: Forge, site: Site, server: NatsServer) -> None:
+    forge.include_root = False  # or a leaf of any CA that the root has signed would fit
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        later = [forge.epoch + 1, forge.epoch]
+        # The bundle first: the leaf of the CA before still fits.
+        site.show(forge.bundle(2, later))
+        await observed.is_proven(2)
+        leaf = forge.leaf(forge.ca(forge.epoch + 1))
+        site.show(leaf=leaf)
+        await observed.is_proven(2, leaf)
+        # The leaf first: it stays out until the bundle that has its CA is here.
+        early = forge.leaf(forge.ca(forge.epoch + 2))
+        site.show(leaf=early)
+        await observed.fails("leaf_chain")
+        assert site.file("tls.crt") == leaf.crt
+        site.show(forge.bundle(3, [forge.epoch + 2, *later]))
+        status = await observed.is_proven(3, early)
+        assert status.failure is None
+        assert status.leaf
+        assert status.leaf.issuer_sha256 == forge.ca(forge.epoch + 2).sha256
+        assert server.complaints() == []
+
+
+async def test_a_journey_is_measured_from_the_switch(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        site.show(forge.bundle(2))
+        status = await observed.is_proven(2)
+        journey = status.journeys[-1]
+        moved = (site.bundle_mount.path / "..data").lstat().st_ctime
+        assert journey.swapped_at == moved
+        assert journey.proven_at is not None
+        assert journey.proven_at >= moved
+        assert set(journey.stages) == {"detect", "verify", "install", "reload", "prove"}
+        assert (journey.sequence, journey.outcome) == (2, "proven")
+        assert journey.leaf_issuer_sha256 == forge.ca(forge.epoch).sha256
+        assert [j.number for j in status.journeys] == sorted({j.number for j in status.journeys})
+
+
+async def test_a_broken_configuration_is_reverted_and_tried_again(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        before = snapshot(site)
+        server.write_config("broken {")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert snapshot(site) == before
+        assert serves(site, server)
+        assert (status.reverted and status.reverted.sequence, status.highest and status.highest.sequence) == (2, 2)
+        assert (status.installed and status.installed.mark.sequence, status.proven and status.proven.sequence) == (1, 1)
+        assert status.failure
+        assert (status.failure.reason, status.failure.sequence) == ("reload_refused", 2)
+        assert "expected config_load_time to move" in status.failure.detail
+        assert status.targets[0].level is Level.PROVEN, "CA list and leaf alone prove the set that is back"
+        assert observed.agent.registry.get_sample_value("ca_rotation_reverts_total", {"reason": "reload_refused"}) == 1
+        server.write_config()
+        status = await observed.is_proven(2)
+        assert (status.reverted, status.failure) == (None, None)
+
+
+async def test_a_leaf_change_is_reverted_as_well(forge: Forge, site: Site, server: NatsServer) -> None:
+    first = forge.leaf()
+    site.show(forge.bundle(1), first)
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        site.show(leaf=forge.leaf())
+        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert site.file("tls.crt") == first.crt
+        assert serves(site, server)
+
+
+async def test_a_set_with_a_withdrawn_ca_is_never_put_back(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        withdrawn = (forge.ca(forge.epoch - 1).sha256,)
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch], withdrawn=withdrawn))
+        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        assert status.failure
+        assert "the last proven set holds a withdrawn CA" in status.failure.detail
+        assert site.installed().sequence == 2
+        assert status.reverted is None
+        server.write_config()
+        await observed.is_proven(2)
+
+
+async def test_without_a_proven_set_there_is_no_way_back(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+    await server.start()
+    server.write_config("broken {")
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+    async with site.agent() as observed:
+        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        assert status.failure
+        assert "no other set has been proven" in status.failure.detail
+        server.write_config()
+        await observed.is_proven(2)
+
+
+async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.fails("no_process")
+        assert status.state is AgentState.INSTALLED
+        assert status.failure
+        assert str(server.pidfile) in status.failure.detail
+        site.show(forge.bundle(2))
+        await observed.shows(lambda s: s.installed and s.installed.mark.sequence == 2, "the newer set")
+        tick = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.02
+        await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > tick, "a clock tick of process start times")
+        await server.start()
+        status = await observed.is_proven(2)
+        assert [journey.outcome for journey in status.journeys] == ["installed", "proven"]
+        assert "Reloaded server configuration" not in server.log.read_text()
+
+
+async def test_a_stale_pid_file_harms_nobody(
+    forge: Forge, site: Site, server: NatsServer, bystander: subprocess.Popen[bytes]
+) -> None:
+    server.folder.mkdir()
+    server.pidfile.write_text(str(bystander.pid))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.fails("stale_pidfile")
+        assert status.failure
+        assert f"found {bystander.pid}, which is sleep" in status.failure.detail
+        assert bystander.poll() is None
+        await server.start()
+        await observed.is_proven(1)
+        assert bystander.poll() is None
+
+
+async def test_a_workload_that_restarts_is_found_again(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.stop()
+        site.show(forge.bundle(2))
+        status = await observed.fails("stale_pidfile")
+        assert status.state is AgentState.INSTALLED
+        await server.start()
+        await observed.is_proven(2)
+
+
+async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        for sequence in range(2, 12):
+            site.show(forge.bundle(sequence, [forge.epoch + sequence % 2, forge.epoch - 1]), forge.leaf())
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(11, leaf)
+        await server.is_older_than(0)
+        assert server.complaints() == []
+        kept = [entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink()]
+        assert len(kept) == 1, "sets that nothing needs are swept"
+
+
+async def test_an_agent_that_restarts_does_not_disturb_the_workload(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        site.show(forge.bundle(2))
+        await observed.is_proven(2)
+    loaded = await load_time(server)
+    async with site.agent() as observed:
+        await observed.is_proven(2)
+        assert await load_time(server) == loaded
+
+
+async def test_an_agent_that_was_away_finishes_what_it_finds(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+    leaf = forge.leaf(forge.ca(forge.epoch + 1))
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+    async with site.agent() as observed:
+        await observed.is_proven(2, leaf)
+
+
+async def test_an_installed_set_counts_without_any_mount(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+    site.bundle_mount.path.rename(site.folder / "away")
+    async with site.agent() as observed:
+        status = await observed.is_proven(1)
+        assert status.failure
+        assert status.failure.reason == "mount_missing"
+
+
+async def test_a_rollback_is_a_newer_statement(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1, [forge.epoch + 1, forge.epoch]), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        bad = forge.ca(forge.epoch + 1).sha256
+        site.show(forge.bundle(2, [forge.epoch, forge.epoch - 1], cause=Cause.ROLLBACK, withdrawn=(bad,)))
+        await observed.is_proven(2)
+
+
+async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    first = forge.leaf()
+    site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), first)
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        bad = forge.ca(forge.epoch).sha256
+        withdrawn = (bad, forge.ca(forge.epoch - 1).sha256)
+        site.show(forge.bundle(2, [forge.epoch + 1], cause=Cause.REVOCATION, withdrawn=withdrawn))
+        status = await observed.shows(lambda s: s.state is AgentState.LEAF_ORPHANED, "an orphaned leaf")
+        assert (status.proven and status.proven.sequence, site.file("tls.crt")) == (2, first.crt)
+        assert status.leaf
+        assert status.leaf.issuer_sha256 == bad
+        assert status.failure
+        assert status.failure.reason == "leaf_chain"
+        leaf = forge.leaf(forge.ca(forge.epoch + 1))
+        site.show(leaf=leaf)
+        status = await observed.is_proven(2, leaf)
+        assert status.failure is None
+
+
+async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    ahead = 0
+    epochs = [forge.epoch, forge.epoch - 1, forge.epoch - 2, forge.epoch - 3]
+    site.show(forge.bundle(1, epochs), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await begin(site, server, observed)
+        ahead = forge.clock.epoch_seconds + 1  # the CA of epoch - 3 ends with this epoch
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(1, leaf)
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(1, leaf)
+    site.show(forge.bundle(2, [forge.epoch + 1, *epochs]))
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(2)
+
+
+@pytest.mark.parametrize("epochs_late", [0.5, 0.99, 2.0, 3.5])
+async def test_an_agent_may_start_late(forge: Forge, site: Site, epochs_late: float) -> None:
+    ahead = epochs_late * forge.clock.epoch_seconds
+    start = forge.clock.start(forge.epoch)
+    end = start + forge.clock.validity_seconds
+    site.show(forge.bundle(1, issued_at=start), forge.leaf(begin=start, end=end))
+    async with site.agent(now=lambda: start + ahead) as observed:
+        await observed.is_proven(1)
+
+
+async def test_everything_expired_is_bridged_by_the_next_bundle(forge: Forge, site: Site) -> None:
+    ahead = 0
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(1)
+        ahead = 2 * forge.clock.validity_seconds
+        later = Forge(forge.now + ahead)
+        later.signer, later.root = forge.signer, forge.root
+        leaf = later.leaf()
+        site.show(later.bundle(2), leaf)
+        await observed.is_proven(2, leaf)
+
+
+async def test_an_unmanaged_leaf_is_nobodys_business(forge: Forge, site: Site) -> None:
+    site.leaf_managed = False
+    site.show(forge.bundle(1))
+    async with site.agent() as observed:
+        status = await observed.is_proven(1)
+        assert status.leaf is None
+        assert not (site.out / "tls.crt").exists()
+        assert status.journeys[-1].leaf_sha256 is None
+
+
+async def test_a_read_only_output_keeps_the_old_set(forge: Forge, open_folder: Path) -> None:
+    site = Site(open_folder, forge)
+    with without_privileges():
+        site.out.mkdir()
+        site.show(forge.bundle(1), forge.leaf())
+        async with site.agent() as observed:
+            await observed.is_proven(1)
+            before = snapshot(site)
+            site.out.chmod(0o555)
+            site.show(forge.bundle(2))
+            status = await observed.fails("install_failed")
+            assert status.failure
+            assert f"{site.out}/" in status.failure.detail
+            assert "Permission denied (EACCES)" in status.failure.detail
+            assert snapshot(site) == before
+            assert status.state is AgentState.PROVEN
+            site.out.chmod(0o755)
+            await observed.is_proven(2)
+
+
+async def test_an_output_that_cannot_be_made_is_named(forge: Forge, site: Site) -> None:
+    site.out.write_text("a file is in the way")
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.fails("install_failed")
+        assert status.failure
+        assert f"{site.out}: expected to write there, found File exists (EEXIST)" in status.failure.detail
+        site.out.unlink()
+        await observed.is_proven(1)
+
+
+async def test_two_targets_stand_and_fall_together(
+    forge: Forge, site: Site, server: NatsServer, nats_server: MakeServer
+) -> None:
+    other = nats_server(site.out)
+    site.targets = f"{server.target} {other.target}"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        await server.start()
+        await observed.shows(lambda s: s.targets and s.targets[0].level is Level.PROVEN, "the first to prove")
+        assert observed.status.state is AgentState.INSTALLED
+        await other.start()
+        await observed.is_proven(1)
+        other.write_config("broken {")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert [target.level for target in observed.status.targets] == [Level.PROVEN, Level.PROVEN]
+        assert serves(site, server)
+        assert serves(site, other)
+
+
+async def test_the_pause_before_a_refused_set_grows(forge: Forge, site: Site, server: NatsServer) -> None:
+    patience: Patience = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(patience=patience) as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+
+        def refusals() -> list[float]:
+            journeys = [j for j in observed.status.journeys if j.outcome == "reverted"]
+            return [float(j.number) for j in journeys]
+
+        await eventually(lambda: len(refusals()) >= 3, "three tries")
+        assert patience.before_return(1) < patience.before_return(4) < patience.before_return(40)
+        assert patience.before_return(40) <= 1.1 * patience.longest_refused
+        server.write_config()
+        await observed.is_proven(2)
