@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from playground.observe import Snapshot
 from playground.record import Record, is_good
 
+STAGES = ("detect", "verify", "install", "reload", "prove")
+
 
 class Narrator(Protocol):
     """Shows a person what happens. ``counting`` is True once a snapshot was shown: from then on there is a summary."""
@@ -38,25 +40,34 @@ class News:
         self._complete: set[int] = set()
 
     def lines(self, snapshot: Snapshot, record: Record) -> list[str]:
-        """One line for each thing that happened since the last call, oldest first."""
-        lines = []
-        for event in snapshot.authority.get("events", []):
-            if event["number"] > self._last_event:
-                self._last_event = event["number"]
-                lines.append(stamp(event["at"]) + "  " + describe_event(event))
+        """One line for each thing that happened since the last call, in the order in which it happened."""
+        told = [(at, f"authority: {line}") for at, line in self._authority(snapshot)]
         for name, journey in snapshot.journeys:
-            lines.append(stamp(journey["proven_at"] or snapshot.at) + "  " + describe_journey(name, journey))
+            told.append((journey["proven_at"] or snapshot.at, describe_journey(name, journey)))
         for rotation in record.complete():
             if rotation.sequence not in self._complete:
                 self._complete.add(rotation.sequence)
                 seconds = rotation.issue_to_all_proven(record.agents) or 0.0
-                done = stamp(max(rotation.leaf_proven.values()))
-                lines.append(
-                    f"{done}  ROTATION {len(self._complete)}: epoch {rotation.epoch}, "
-                    f"bundle and leaf proven by all {len(record.agents)} agents "
-                    f"(bundle {seconds * 1000:.0f} ms after its first write)"
+                line = (
+                    f"ROTATION {len(self._complete)}: epoch {rotation.epoch}, bundle and leaf proven by all "
+                    f"{len(record.agents)} agents (the bundle {seconds * 1000:.0f} ms after its first write)"
                 )
-        return lines
+                told.append((max(rotation.leaf_proven.values()), line))
+        # The authority's events carry whole seconds: a stable sort keeps them before what followed from them.
+        return [f"{stamp(at)}  {line}" for at, line in sorted(told, key=lambda each: each[0])]
+
+    def _authority(self, snapshot: Snapshot) -> list[tuple[float, str]]:
+        events = [e for e in snapshot.authority.get("events", []) if e["number"] > self._last_event]
+        if not events:
+            return []
+        self._last_event = events[-1]["number"]
+        leaves = [event for event in events if event["event"] == "leaf_written"]
+        told = [(float(event["at"]), describe_event(event)) for event in events if event not in leaves]
+        if leaves:
+            workloads = ", ".join(event["workload"] for event in leaves)
+            causes = ", ".join(sorted({event["cause"] for event in leaves}))
+            told.append((float(leaves[-1]["at"]), f"new leaf certificates ({causes}) for {workloads}"))
+        return told
 
 
 def stamp(at: float) -> str:
@@ -64,32 +75,48 @@ def stamp(at: float) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at * 10) % 10}"
 
 
+_SENTENCES = {
+    "prepared": "made the CA of epoch {epoch} ({ca}), statement {sequence} ({cause})",
+    "published": "{target} shows statement {sequence} ({outcome}, {seconds} s)",
+    "fleet_proven": "every required agent has proven statement {sequence}, {seconds} s after it was made",
+    "held": "HELD: the CA of epoch {epoch} may not sign yet, waiting for {waiting}",
+    "activated": "the CA of epoch {epoch} ({ca}) signs from now on ({opening}); left behind: {unproven}",
+    "overridden": "{who} opened the gate of the CA of epoch {epoch}: {reason}",
+    "retired": "deleted {intents}",
+    "failed": "{step} {target} failed, again in {retry_in} s: {error}",
+    "conflict": "{step}: somebody else wrote the journal first: {error}",
+}
+
+
 def describe_event(event: Mapping[str, Any]) -> str:
-    """One of the authority's events, in a line."""
-    details = " ".join(f"{key}={_value(value)}" for key, value in event.items() if key not in {"number", "at", "event"})
-    return f"authority: {event['event']} {details}".rstrip()
+    """One of the authority's events, as a sentence."""
+    words = {name: _word(value) for name, value in event.items()}
+    sentence = _SENTENCES.get(event["event"])
+    if sentence is None:
+        return " ".join([event["event"], *(f"{name}={word}" for name, word in words.items() if name != "event")])
+    return sentence.format_map(words)
 
 
-def _value(value: object) -> str:
+def _word(value: object) -> str:
     if isinstance(value, list):
-        return ",".join(map(_value, value)) or "-"
+        return ", ".join(map(_word, value)) or "nobody"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2f}"
     text = str(value)
     return text[:12] if len(text) == 64 else text
 
 
 def describe_journey(name: str, journey: Mapping[str, Any]) -> str:
     """One set's way through an agent, in a line."""
-    line = f"{name}: sequence {journey['sequence']} {journey['outcome']}"
+    line = f"{name}: statement {journey['sequence']} {journey['outcome']}"
     if journey["proven_at"] is not None and journey["swapped_at"] is not None:
         line += f" {(journey['proven_at'] - journey['swapped_at']) * 1000:.0f} ms after the mount moved"
     return f"{line} ({stages_text(journey['stages'])})"
 
 
 def stages_text(stages: Mapping[str, float]) -> str:
-    """Stage durations in milliseconds."""
-    return ", ".join(f"{stage} {seconds * 1000:.0f}" for stage, seconds in stages.items()) + " ms"
+    """Stage durations in milliseconds, in the order in which a set passes them."""
+    return ", ".join(f"{stage} {stages[stage] * 1000:.0f}" for stage in STAGES if stage in stages) + " ms"
 
 
 class Plain:

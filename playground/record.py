@@ -127,6 +127,7 @@ def summary(record: Record, rotations: int | None = None) -> dict[str, Any]:
 def message_counts(record: Record, kind: str) -> dict[str, int]:
     """How many messages of one kind were published, received, lost and duplicated."""
     published = int(record.publisher[kind]["published"]) if record.publisher else 0
+    published = max(published, int(_consumed(record, kind, "highest") or 0))  # the two files are not written at once
     received = int(_consumed(record, kind, "received") or 0)
     duplicated = int(_consumed(record, kind, "duplicated") or 0)
     return {

@@ -56,7 +56,7 @@ class Screen:
             self._agents(snapshot, record),
             _messages(record),
         ]
-        taken = len(record.agents) + len(KINDS) + 17
+        taken = len(record.agents) + len(KINDS) + 19  # the frames and headings of the tables, and a spare line
         room = max(3, self._console.size.height - taken)
         lines = Text("\n".join(list(self._events)[-room:]), no_wrap=True, overflow="ellipsis")
         parts.append(Panel(lines, title="Events", title_align="left"))

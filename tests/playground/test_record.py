@@ -32,7 +32,7 @@ def everyone(at: float) -> dict[str, float]:
 
 def record(**changes: Any) -> Record:
     made = Record(agents=AGENTS, applications=("publisher", "consumer"), load_since=1000.0)
-    counted = {"received": 50, "duplicated": 0, "missing": 0, "longest_gap_ms": 12.5}
+    counted = {"received": 50, "duplicated": 0, "missing": 0, "highest": 50, "longest_gap_ms": 12.5}
     made.publisher = {"core": {"published": 50}, "jetstream": {"published": 50}}
     made.consumer = {"core": dict(counted), "jetstream": dict(counted)}
     for name, value in changes.items():
