@@ -28,6 +28,13 @@ async def test_garbage_in_the_directory(connection: Connection, output: Output, 
     await _still_works(connection, before)
 
 
+async def test_calls_at_once_share_one_failure(connection: Connection, output: Output, first: Ca) -> None:
+    output.install(b"garbage", *first.leaf())
+    failures = await asyncio.gather(*(connection.reload() for _ in range(50)), return_exceptions=True)
+    assert {type(failure) for failure in failures} == {ReloadFailed}
+    assert len({id(failure) for failure in failures}) == 1
+
+
 async def test_a_key_of_another_leaf(connection: Connection, output: Output, first: Ca) -> None:
     before = digests(connection)
     output.install(first.pem, first.leaf()[0], first.leaf()[1])

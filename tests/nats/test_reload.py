@@ -156,6 +156,38 @@ async def test_calls_while_one_runs_wait_for_one_more(
     assert digests(connection) == output.digests()
 
 
+async def test_what_is_published_keeps_its_order(
+    lone: Servers, connection: Connection, output: Output, tmp_path: Path, first: Ca
+) -> None:
+    elsewhere = Output(tmp_path / "elsewhere")
+    elsewhere.install(first.pem, *first.leaf())
+    ledger, stop, number = Ledger(), asyncio.Event(), 0
+
+    async def count(message: Msg) -> None:
+        ledger.arrived(int(message.data), time.monotonic_ns())
+
+    async def publish() -> None:
+        nonlocal number
+        while not stop.is_set():
+            for _ in range(20):
+                number += 1
+                await connection.publish("ordered", b"%01000d" % number)
+            await asyncio.sleep(0)
+
+    async with await eventually(lone.urls, elsewhere) as receiver:
+        await receiver.subscribe("ordered", cb=count)
+        await receiver.flush()
+        publishing = asyncio.create_task(publish())
+        for _ in range(10):
+            output.install(first.pem, *first.leaf())
+            await connection.reload()
+        stop.set()
+        await publishing
+        await connection.flush()
+        await until(lambda: ledger.highest == number, "the last has come")
+    assert (ledger.missing(number), ledger.duplicated, ledger.out_of_order) == (0, 0, 0)
+
+
 async def test_a_request_in_flight_gets_its_answer(connection: Connection, output: Output, first: Ca) -> None:
     asked: asyncio.Queue[Msg] = asyncio.Queue()
     await connection.subscribe("slow", cb=asked.put)
