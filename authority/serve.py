@@ -4,6 +4,7 @@ Served with a certificate of the control CA. Who asks is told by bearer tokens a
 for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a sentence>"}``.
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,9 @@ from tidemark.receipt import MAX_BYTES, Receipt
 
 ADDRESS_FILE = "api.json"
 """In the state directory: ``{"url": …}``, where the API listens."""
+
+ROTATE_SECONDS = 20.0
+"""How long an operator's request waits for its turn; then it is withdrawn."""
 
 _LONGEST_REASON = 500
 
@@ -65,10 +69,11 @@ class Desk(Protocol):
 class Api:
     """The API's routes; ``application`` serves them."""
 
-    def __init__(self, desk: Desk, tokens: Tokens, *, open_reads: bool) -> None:
+    def __init__(self, desk: Desk, tokens: Tokens, *, open_reads: bool, rotate_seconds: float = ROTATE_SECONDS) -> None:
         self._desk = desk
         self._tokens = tokens
         self._open_reads = open_reads
+        self._rotate_seconds = rotate_seconds
 
     def application(self) -> web.Application:
         """What aiohttp runs."""
@@ -138,9 +143,15 @@ class Api:
         if not reason:
             raise web.HTTPBadRequest(text="rotate: field 'reason': expected why, found nothing")
         try:
-            return web.json_response(await self._desk.rotate(f"{holder.name} from {request.remote}", reason))
+            async with asyncio.timeout(self._rotate_seconds):
+                made = await self._desk.rotate(f"{holder.name} from {request.remote}", reason)
         except RotationRefused as error:
             raise web.HTTPConflict(text=str(error)) from None
+        except TimeoutError:
+            raise web.HTTPServiceUnavailable(
+                text=f"rotate: expected its turn within {self._rotate_seconds:g} s, found none; status says what failed"
+            ) from None
+        return web.json_response(made)
 
     def _admit_reader(self, request: web.Request) -> None:
         if not self._open_reads:
