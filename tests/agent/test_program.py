@@ -1,0 +1,237 @@
+"""``python -m agent`` as a process: its start, its stop, its ports, and an application beside it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.agent.forge import Forge
+from tests.agent.rig import NatsServer, eventually, free_port
+from tests.agent.site import CHECKOUT, AgentProcess, Site
+from tests.agent.test_bad_input import serves
+from tidemark.receipt import AgentState, Level
+
+StartAgent = Callable[[Mapping[str, str]], AgentProcess]
+
+
+def run_agent(environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "agent"],
+        env={"PATH": os.environ["PATH"], **environment},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_fault_of_the_configuration_is_reported_at_once() -> None:
+    run = run_agent(
+        {
+            "TIDEMARK_BUNDLE": "bundle",
+            "TIDEMARK_TARGETS": "signal:?signal=KILL ftp://x",
+            "TIDEMARK_CLASS": "important",
+            "TIDEMARK_LISTEN": "everywhere",
+            "TIDEMARK_BUNDEL": "/typo",
+        }
+    )
+    assert run.returncode == 2
+    named = [line.split(":")[0] for line in run.stderr.splitlines()]
+    assert named == [
+        f"TIDEMARK_{name}"
+        for name in ("BUNDEL", "BUNDLE", "TRUST", "OUT", "TARGETS", "TARGETS", "POD", "CLASS", "LISTEN")
+    ]
+    assert "TIDEMARK_CLASS: expected required or application, found 'important'" in run.stderr
+
+
+async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
+    forge: Forge, site: Site, nats_server: Callable[..., NatsServer], agent_process: StartAgent
+) -> None:
+    server = nats_server(site.out)
+    site.targets = server.target
+    process = agent_process(site.environment())
+    await process.answers("/livez")
+    assert process.get("/startupz")[0] == 503
+    assert "mount_missing" in process.get("/startupz")[1]
+    site.show(forge.bundle(1), forge.leaf())
+    await process.answers("/startupz")
+    assert process.get("/readyz")[0] == 503
+    await server.start()
+    await process.answers("/readyz")
+    leaf = forge.leaf(forge.ca(forge.epoch + 1))
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+    status = await eventually(
+        lambda: (s := process.status())["proven"]["sequence"] == 2 and s["leaf"]["sha256"] == leaf.sha256 and s,
+        "a proof",
+    )
+    assert status["state"] == "proven"
+    assert status["ready"] is True
+    assert (status["pod"], status["uid"], status["class"]) == ("nats-0", "uid-0", "required")
+    assert status["journeys"][-1]["leaf_issuer_sha256"] == forge.ca(forge.epoch + 1).sha256
+    assert serves(site, server)
+    _, metrics = process.get("/metrics")
+    assert "ca_rotation_proven_sequence 2.0" in metrics
+    assert "ca_rotation_installed_sequence 2.0" in metrics
+    assert "ca_rotation_stage_duration_seconds_count" in metrics
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_stops_within_five_seconds(
+    forge: Forge, site: Site, agent_process: StartAgent, number: signal.Signals
+) -> None:
+    site.targets = "signal:?process=tide-nobody"  # it waits for this one
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment())
+    await process.answers("/startupz")
+    assert process.process is not None
+    process.process.send_signal(number)
+    assert process.process.wait(5) == 0
+
+
+async def test_a_port_that_is_taken_is_named(site: Site, forge: Forge, agent_process: StartAgent) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    environment = site.environment()
+    process = agent_process(environment)
+    await process.answers("/livez")
+    other = run_agent(environment | {"TIDEMARK_LOG": "json"})
+    assert other.returncode == 1
+    line = json.loads(other.stdout.splitlines()[-1])
+    assert (line["event"], line["listen"]) == ("cannot_listen", environment["TIDEMARK_LISTEN"])
+
+
+async def test_sub_path_like_mounts_are_named_at_start(
+    site: Site, forge: Forge, agent_process: StartAgent, tmp_path: Path
+) -> None:
+    site.bundle_mount.path.mkdir()
+    (site.bundle_mount.path / "ca.crt").write_bytes(forge.bundle(1).ca)
+    site.show(leaf=forge.leaf())
+    agent_process(site.environment(TIDEMARK_LOG="json"))
+    log = tmp_path / "agent.log"
+    line = await eventually(
+        lambda: [line for line in log.read_text().splitlines() if '"mount_not_live"' in line], "the warning"
+    )
+    assert f"{site.bundle_mount.path}: expected ..data" in json.loads(line[0])["detail"]
+
+
+class Application:
+    """An application with a reload endpoint, which answers with what it reads, or with what the test says."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Callable[[dict[str, Any]], web.Response] = self.echo
+        self.port = free_port()
+        self.runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/-/reload"
+
+    def echo(self, request: dict[str, Any]) -> web.Response:
+        return web.json_response({"ca_sha256": request["ca_sha256"], "leaf_sha256": request["leaf_sha256"]})
+
+    async def start(self) -> None:
+        async def reload(request: web.Request) -> web.Response:
+            self.asked.append(await request.json())
+            return self.answer(self.asked[-1])
+
+        app = web.Application()
+        app.router.add_post("/-/reload", reload)
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
+
+    async def stop(self) -> None:
+        if self.runner is not None:
+            await self.runner.cleanup()
+
+
+@pytest.fixture
+async def application(site: Site) -> AsyncIterator[Application]:
+    made = Application(site.out)
+    site.targets = made.url
+    yield made
+    await made.stop()
+
+
+async def test_an_application_is_told_what_to_use_and_proves_it(
+    forge: Forge, site: Site, application: Application
+) -> None:
+    leaf = forge.leaf()
+    site.show(forge.bundle(1), leaf)
+    async with site.agent(TIDEMARK_CLASS="application") as observed:
+        status = await observed.fails("unreachable")
+        assert status.state is AgentState.INSTALLED
+        await application.start()
+        status = await observed.is_proven(1, leaf)
+        assert status.targets[0].level is Level.PROVEN
+        assert application.asked == [
+            {
+                "sequence": 1,
+                "ca_sha256": forge.bundle(1).ca_sha256,
+                "leaf_sha256": leaf.sha256,
+                "directory": str(site.out),
+            }
+        ]
+
+
+async def test_an_application_that_uses_something_else_is_reverted(
+    forge: Forge, site: Site, application: Application
+) -> None:
+    first = forge.bundle(1)
+    site.show(first, forge.leaf())
+    await application.start()
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        application.answer = lambda _: web.json_response({"ca_sha256": first.ca_sha256})
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert status.failure
+        assert status.failure.reason == "ca"
+        assert application.asked[-1]["sequence"] == 1, "it was told to go back"
+        application.answer = application.echo
+        await observed.is_proven(2)
+
+
+async def test_an_application_that_refuses_everything_is_told_apart(
+    forge: Forge, site: Site, application: Application
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    await application.start()
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        application.answer = lambda _: web.Response(status=500, text="cannot parse my configuration")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        assert status.failure
+        assert "cannot parse my configuration" in status.failure.detail
+        assert site.installed().sequence == 1, "the proven set is back in place all the same"
+
+
+async def test_an_acknowledgement_is_all_that_some_applications_can_give(
+    forge: Forge, site: Site, application: Application
+) -> None:
+    application.answer = lambda _: web.Response(status=204)
+    site.show(forge.bundle(1), forge.leaf())
+    await application.start()
+    async with site.agent() as observed:
+        status = await observed.is_proven(1)
+        assert (status.targets[0].level, status.targets[0].allowed) == (Level.RELOADED, Level.RELOADED)
+
+
+async def test_applications_are_told_within_the_splay(forge: Forge, site: Site, application: Application) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    await application.start()
+    began = time.monotonic()
+    async with site.agent(TIDEMARK_SPLAY="1", TIDEMARK_POD="web-4") as observed:
+        await observed.is_proven(1)
+        assert time.monotonic() - began > 0.3, "this pod's share of a second"
