@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from tidemark.nats.directory import InstalledSet, read_installed
-from tidemark.nats.errors import ConnectFailed, ReloadFailed, SetUnreadable
+from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
 from tidemark.nats.jetstream import JetStream
 from tidemark.nats.line import Line
 from tidemark.nats.subscription import Callback, Subscription
@@ -148,10 +148,12 @@ class Connection:
                 step = "connect"
                 wire = await self._dial_again(installed)
             step = "subscribe"
-            await self._move_to(wire, deadline - loop.time())
+            broke = await self._move_to(wire, deadline - loop.time())
         except (SetUnreadable, ConnectFailed, nats.errors.Error, OSError, TimeoutError) as error:
             reason = f"not done within {self._reload_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             raise ReloadFailed(step, reason) from error
+        if broke is not None:
+            await self._error_cb(broke)
 
     async def _dial_again(self, installed: InstalledSet) -> Wire:
         """Connect to the server of now first, so that interest stays local to it; else to any that takes us."""
@@ -165,13 +167,11 @@ class Connection:
         wire.keep(self._options, self._servers, instead=now.server if wire.server_id == now.server_id else None)
         return wire
 
-    async def _move_to(self, new: Wire, within: float) -> None:
+    async def _move_to(self, new: Wire, within: float) -> OldConnectionBroke | None:
         old = self._line.wire
         new.report_to({"error_cb": self._error_cb})
         try:
-            broke = await self._line.move_to(new, self._subscription(self.new_inbox()), within)
-            if broke is not None:
-                await self._error_cb(broke)
+            return await self._line.move_to(new, self._subscription(self.new_inbox()), within)
         finally:
             if self._line.wire is new:
                 new.report_to(self._events)
