@@ -92,7 +92,7 @@ class _Reader:
                 self._fault(name, f"a known variable ({', '.join(PREFIX + known for known in _VARIABLES)})", "this one")
         config = AgentConfig(
             bundle=self._path("BUNDLE", "the directory of the mounted bundle"),
-            leaf=self._optional_path("LEAF"),
+            leaf=self._optional_path("LEAF", "the directory of the mounted leaf"),
             trust=self._path("TRUST", "the path of the trust file"),
             out=self._path("OUT", "the output directory"),
             targets=self._targets(),
@@ -100,7 +100,7 @@ class _Reader:
             uid=self._name("POD_UID", _LONGEST_UID) if self._get("POD_UID") else self._get("POD")[:_LONGEST_UID],
             pod_class=self._parsed("CLASS", PodClass, "required or application", PodClass.REQUIRED),
             authority_url=self._authority_url(),
-            token_file=self._optional_path("AUTHORITY_TOKEN_FILE"),
+            token_file=self._optional_path("AUTHORITY_TOKEN_FILE", "the path of the token"),
             listen=self._parsed("LISTEN", _address, "host:port", _address(_DEFAULT_LISTEN)),
             splay=self._parsed("SPLAY", _seconds, f"0 to {_LONGEST_SPLAY:.0f} seconds", 0.0),
             log=self._parsed("LOG", Style, "text or json", Style.TEXT),
@@ -124,14 +124,12 @@ class _Reader:
 
     def _path(self, name: str, what: str) -> Path:
         value = self._get(name)
-        if not value:
-            self._fault(name, what, "nothing")
-        elif not Path(value).is_absolute():
-            self._fault(name, f"{what}, as an absolute path", value)
+        if not Path(value).is_absolute():
+            self._fault(name, f"{what}, an absolute path", value or "nothing")
         return Path(value)
 
-    def _optional_path(self, name: str) -> Path | None:
-        return self._path(name, "an absolute path") if self._get(name) else None
+    def _optional_path(self, name: str, what: str) -> Path | None:
+        return self._path(name, what) if self._get(name) else None
 
     def _name(self, name: str, longest: int) -> str:
         value = self._get(name)

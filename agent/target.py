@@ -130,7 +130,7 @@ def _signal_target(url: str, parts: SplitResult) -> SignalTarget:
         given.setdefault(key, []).append(value)
     for key, values in given.items():
         if key not in _SIGNAL_KEYS:
-            faults.append(f"{key}: unknown; expected one of {', '.join(_SIGNAL_KEYS)}")
+            faults.append(f"{key}: expected one of {', '.join(_SIGNAL_KEYS)}, found this key")
         elif len(values) > 1 and key not in _REPEATABLE:
             faults.append(f"{key}: expected once, found {len(values)} times")
         elif "" in values:

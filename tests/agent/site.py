@@ -80,13 +80,17 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def agent(
-        self, *, now: Callable[[], float] = time.time, patience: Patience = BRIEF, **changes: str
+        self,
+        variables: Mapping[str, str] | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        patience: Patience = BRIEF,
     ) -> AsyncIterator["Observed"]:
         """An agent in this process, without its HTTP port; it is stopped at the end."""
         stop = asyncio.Event()
         clocks = Clocks(now, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         async with connections() as http:
-            agent = assemble(read_config(self.environment(**changes)), http, clocks, patience)
+            agent = assemble(read_config(self.environment(**(variables or {}))), http, clocks, patience)
             task = asyncio.create_task(until(stop, agent.work))
             try:
                 yield Observed(agent, task)

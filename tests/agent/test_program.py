@@ -168,7 +168,7 @@ async def test_an_application_is_told_what_to_use_and_proves_it(
 ) -> None:
     leaf = forge.leaf()
     site.show(forge.bundle(1), leaf)
-    async with site.agent(TIDEMARK_CLASS="application") as observed:
+    async with site.agent({"TIDEMARK_CLASS": "application"}) as observed:
         status = await observed.fails("unreachable")
         assert status.state is AgentState.INSTALLED
         await application.start()
@@ -232,6 +232,6 @@ async def test_applications_are_told_within_the_splay(forge: Forge, site: Site, 
     site.show(forge.bundle(1), forge.leaf())
     await application.start()
     began = time.monotonic()
-    async with site.agent(TIDEMARK_SPLAY="1", TIDEMARK_POD="web-4") as observed:
+    async with site.agent({"TIDEMARK_SPLAY": "1", "TIDEMARK_POD": "web-4"}) as observed:
         await observed.is_proven(1)
         assert time.monotonic() - began > 0.3, "this pod's share of a second"

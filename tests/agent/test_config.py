@@ -1,0 +1,248 @@
+"""The environment and the URLs of targets: what is read, and how faults are named."""
+
+import re
+import string
+from pathlib import Path
+from signal import SIGHUP, SIGUSR1
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.__main__ import splay_of
+from agent.config import ConfigError, read_config
+from agent.log import Style
+from agent.target import Address, HttpTarget, SignalTarget, TargetError, parse_target
+from tidemark.receipt import Level, PodClass
+
+LEAST = {
+    "TIDEMARK_BUNDLE": "/etc/tidemark/bundle",
+    "TIDEMARK_TRUST": "/etc/tidemark/trust/trust.toml",
+    "TIDEMARK_OUT": "/run/tidemark",
+    "TIDEMARK_POD": "nats-0",
+}
+NATS = "signal:?process=nats-server&signal=HUP&monitor=http://127.0.0.1:8222&nats=127.0.0.1:4222&tls=127.0.0.1:6222"
+
+
+def faults(**changes: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_config(LEAST | {f"TIDEMARK_{name}": value for name, value in changes.items()})
+    return caught.value.faults
+
+
+def test_the_least_that_is_needed() -> None:
+    config = read_config(LEAST | {"PATH": "/bin", "HOME": "/"})
+    assert (config.leaf, config.targets, config.authority_url, config.token_file) == (None, (), None, None)
+    assert (config.pod, config.uid, config.pod_class) == ("nats-0", "nats-0", PodClass.REQUIRED)
+    assert (str(config.listen), config.splay, config.log) == ("0.0.0.0:9465", 0.0, Style.TEXT)
+
+
+def test_everything_that_can_be_said() -> None:
+    config = read_config(
+        LEAST
+        | {
+            "TIDEMARK_LEAF": "/etc/tidemark/leaf",
+            "TIDEMARK_TARGETS": f" {NATS}  http://127.0.0.1:9000/-/reload ",
+            "TIDEMARK_POD_UID": "1b4e28ba",
+            "TIDEMARK_CLASS": "application",
+            "TIDEMARK_AUTHORITY_URL": "https://authority:8443/",
+            "TIDEMARK_AUTHORITY_TOKEN_FILE": "/var/run/token",
+            "TIDEMARK_LISTEN": "[::1]:9000",
+            "TIDEMARK_SPLAY": "2.5",
+            "TIDEMARK_LOG": "json",
+        }
+    )
+    assert config.leaf == Path("/etc/tidemark/leaf")
+    assert config.authority_url == "https://authority:8443"
+    assert (config.uid, config.pod_class, config.splay, config.log) == (
+        "1b4e28ba",
+        PodClass.APPLICATION,
+        2.5,
+        Style.JSON,
+    )
+    assert config.listen == Address("::1", 9000)
+    nats, http = config.targets
+    assert nats == SignalTarget(
+        url=NATS,
+        process="nats-server",
+        pidfile=None,
+        signal=SIGHUP,
+        monitor="http://127.0.0.1:8222",
+        nats=(Address("127.0.0.1", 4222),),
+        tls=(Address("127.0.0.1", 6222),),
+    )
+    assert http == HttpTarget("http://127.0.0.1:9000/-/reload")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("BUNDLE", "", "expected the directory of the mounted bundle, an absolute path, found nothing"),
+        ("OUT", "run", "expected the output directory, an absolute path, found run"),
+        ("OUT", "/etc/tidemark/bundle", "expected another directory than TIDEMARK_BUNDLE"),
+        ("LEAF", "leaf", "expected the directory of the mounted leaf, an absolute path, found leaf"),
+        ("POD", "", "expected a name of 1 to 253 characters, found nothing"),
+        ("POD_UID", "u" * 65, "expected a name of 1 to 64 characters"),
+        ("CLASS", "important", "expected required or application, found 'important'"),
+        ("AUTHORITY_URL", "http://authority:8443", "expected https://host:port, found 'http://authority:8443'"),
+        ("AUTHORITY_URL", "https://user:word@authority", "expected https://host:port"),
+        ("AUTHORITY_URL", "https://authority:8443/api", "expected https://host:port"),
+        ("LISTEN", "9465", "expected host:port, found '9465'"),
+        ("LISTEN", "host:70000", "expected host:port, found 'host:70000'"),
+        ("SPLAY", "soon", "expected 0 to 3600 seconds, found 'soon'"),
+        ("SPLAY", "nan", "expected 0 to 3600 seconds, found 'nan'"),
+        ("SPLAY", "-1", "expected 0 to 3600 seconds, found '-1'"),
+        ("LOG", "xml", "expected text or json, found 'xml'"),
+        ("TARGETS", "nats://127.0.0.1", "nats://127.0.0.1: expected a URL that starts with signal: or http://"),
+        ("TARGETS", f"{NATS} {NATS}", "expected each target once"),
+        ("BUNDEL", "/x", "expected a known variable (TIDEMARK_BUNDLE, TIDEMARK_LEAF"),
+    ],
+)
+def test_a_fault_names_its_variable(name: str, value: str, says: str) -> None:
+    found = [fault for fault in faults(**{name: value}) if fault.startswith(f"TIDEMARK_{name}: ")]
+    assert found
+    assert says in found[0]
+
+
+def test_the_authority_needs_a_token_and_a_token_an_authority() -> None:
+    assert faults(AUTHORITY_URL="https://authority:8443") == [
+        "TIDEMARK_AUTHORITY_TOKEN_FILE: expected a path, as TIDEMARK_AUTHORITY_URL is set, found nothing"
+    ]
+    assert faults(AUTHORITY_TOKEN_FILE="/token") == [
+        "TIDEMARK_AUTHORITY_URL: expected https://host:port, as TIDEMARK_AUTHORITY_TOKEN_FILE is set, found nothing"
+    ]
+
+
+def test_what_the_kubelet_says_of_services_is_no_typo() -> None:
+    links = {
+        "TIDEMARK_AUTHORITY_SERVICE_HOST": "10.0.0.1",
+        "TIDEMARK_AUTHORITY_SERVICE_PORT": "8443",
+        "TIDEMARK_AUTHORITY_SERVICE_PORT_API": "8443",
+        "TIDEMARK_AUTHORITY_PORT": "tcp://10.0.0.1:8443",
+        "TIDEMARK_AUTHORITY_PORT_8443_TCP": "tcp://10.0.0.1:8443",
+        "TIDEMARK_AUTHORITY_PORT_8443_TCP_ADDR": "10.0.0.1",
+    }
+    assert read_config(LEAST | links) == read_config(LEAST)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("signal:", "expected process=<name> or pidfile=<path>, found neither"),
+        ("signal:?process=", "process: expected a value, found none"),
+        ("signal:?process=a/b", "process: expected a name without '/'"),
+        ("signal:?pidfile=nats.pid", "pidfile: expected a path that starts with '/'"),
+        ("signal:?process=a&process=b", "process: expected once, found 2 times"),
+        ("signal:?process=a&signal=KILL", "signal: expected one of HUP, USR1, USR2, found 'KILL'"),
+        ("signal:?process=a&color=red", "color: expected one of process, pidfile"),
+        ("signal:?process=a&monitor=https://127.0.0.1:8222", "monitor: expected http://host:port"),
+        ("signal:?process=a&monitor=127.0.0.1:8222", "monitor: expected http://host:port"),
+        ("signal:?process=a&nats=4222", "nats: expected host:port, found '4222'"),
+        ("signal:?process=a&tls=host:0", "tls: expected host:port, found 'host:0'"),
+        ("signal:?process=a&tls=u@host:1", "tls: expected host:port"),
+        ("signal://host?process=a", "found something between 'signal:' and '?'"),
+        ("http://user:word@127.0.0.1/", "expected no user and password in the URL"),
+        ("http:///path", "found no host"),
+        ("http://host:70000/", "expected a port from 1 to 65535"),
+        ("https://127.0.0.1/", "expected a URL that starts with signal: or http://, found 'https'"),
+        ("reload", "found 'no scheme'"),
+    ],
+)
+def test_a_target_that_cannot_be_used_says_why(url: str, says: str) -> None:
+    with pytest.raises(TargetError, match=re.escape(says)):
+        parse_target(url)
+
+
+def test_every_fault_of_a_target_is_named_at_once() -> None:
+    with pytest.raises(TargetError) as caught:
+        parse_target("signal:?signal=KILL&tls=x&what=1")
+    assert len(str(caught.value).split("; ")) == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("signal:?process=a&signal=USR1", Level.SIGNALLED),
+        ("signal:?process=a&monitor=http://127.0.0.1:8222", Level.RELOADED),
+        (NATS, Level.PROVEN),
+        ("signal:?pidfile=/run/nats.pid&tls=[::1]:6222", Level.PROVEN),
+        ("http://127.0.0.1:9000/-/reload", Level.PROVEN),
+    ],
+)
+def test_what_a_target_can_show_follows_from_its_url(url: str, allowed: Level) -> None:
+    assert parse_target(url).allowed is allowed
+
+
+def test_a_pid_file_is_a_nats_servers_unless_said_otherwise() -> None:
+    target = parse_target("signal:?pidfile=/run/nats.pid")
+    assert isinstance(target, SignalTarget)
+    assert (target.process, target.pidfile) == ("nats-server", "/run/nats.pid")
+    other = parse_target("signal:?pidfile=/run/nginx.pid&process=nginx&signal=SIGUSR1")
+    assert isinstance(other, SignalTarget)
+    assert (other.process, other.signal) == ("nginx", SIGUSR1)
+
+
+NAMES = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=30)
+ADDRESSES = st.builds(Address, st.ip_addresses().map(str), st.integers(1, 65535))
+
+
+@given(
+    process=NAMES,
+    pidfile=st.none() | NAMES.map(lambda name: f"/run/{name}"),
+    nats=st.lists(ADDRESSES, max_size=3),
+    tls=st.lists(ADDRESSES, max_size=3),
+    monitor=st.none() | ADDRESSES,
+)
+def test_a_signal_target_is_read_as_it_is_written(
+    process: str, pidfile: str | None, nats: list[Address], tls: list[Address], monitor: Address | None
+) -> None:
+    parts = [f"process={process}"] + ([f"pidfile={pidfile}"] if pidfile else [])
+    parts += [f"monitor=http://{monitor}"] if monitor else []
+    parts += [f"nats={address}" for address in nats] + [f"tls={address}" for address in tls]
+    target = parse_target("signal:?" + "&".join(parts))
+    assert isinstance(target, SignalTarget)
+    assert (target.process, target.pidfile, target.nats, target.tls) == (process, pidfile, tuple(nats), tuple(tls))
+    assert target.monitor == (f"http://{monitor}" if monitor else None)
+    assert target.shows is (target.allowed is Level.PROVEN)
+
+
+@given(
+    st.text(max_size=200)
+    | st.text(max_size=100).map(lambda text: f"signal:?{text}")
+    | st.text(max_size=100).map(lambda text: f"http://{text}")
+)
+def test_any_text_is_a_target_or_an_error_that_says_so(text: str) -> None:
+    try:
+        target = parse_target(text)
+    except TargetError as error:
+        said = str(error)
+    else:
+        said = f"expected {target.url}"
+    assert "expected" in said
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["BUNDLE", "LEAF", "TARGETS", "CLASS", "LISTEN", "SPLAY", "POD", "X"]), st.text(max_size=40)
+    )
+)
+def test_any_environment_is_a_configuration_or_faults_with_names(values: dict[str, str]) -> None:
+    try:
+        read_config(LEAST | {f"TIDEMARK_{name}": value for name, value in values.items()})
+    except ConfigError as error:
+        found = error.faults
+    else:
+        found = []
+    assert all(fault.startswith("TIDEMARK_") for fault in found)
+
+
+@given(st.text(min_size=1, max_size=60), st.floats(0, 3600))
+def test_a_pods_share_of_the_splay_is_its_own_and_within(pod: str, splay: float) -> None:
+    assert splay_of(pod, splay) == splay_of(pod, splay)
+    assert 0 <= splay_of(pod, splay) <= splay
+
+
+def test_a_fleets_splay_is_spread_evenly() -> None:
+    shares = [splay_of(f"web-{number}", 10.0) for number in range(1000)]
+    quarters = [sum(1 for share in shares if low <= share < low + 2.5) for low in (0, 2.5, 5, 7.5)]
+    assert all(200 < quarter < 300 for quarter in quarters)
