@@ -1,0 +1,62 @@
+"""Log lines: an event with fields, as text or JSON; nothing twice within a minute."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from agent import log
+from agent.log import Style
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    handlers, level, own = logging.root.handlers, logging.root.level, logging.getLogger("tidemark.agent").level
+    yield
+    logging.root.handlers = handlers
+    logging.root.setLevel(level)
+    logging.getLogger("tidemark.agent").setLevel(own)
+
+
+def lines(style: Style) -> list[str]:
+    stream = io.StringIO()
+    log.configure(style, stream)
+    log.event("installed", sequence=7, directory="..7-1", leaf=None, seconds=0.25)
+    log.error("failure", detail='expected "x", found a\nb')
+    return stream.getvalue().splitlines()
+
+
+def test_text() -> None:
+    installed, failure = lines(Style.TEXT)
+    assert installed.split(" ", 1)[1] == "info installed sequence=7 directory=..7-1 seconds=0.2500"
+    assert failure.split(" ", 1)[1] == r'error failure detail="expected \"x\", found a\nb"'
+
+
+def test_json_lines() -> None:
+    installed, failure = map(json.loads, lines(Style.JSON))
+    assert installed.pop("at").endswith("Z")
+    assert installed == {"level": "info", "event": "installed", "sequence": 7, "directory": "..7-1", "seconds": 0.25}
+    assert failure["detail"] == 'expected "x", found a\nb'
+
+
+def test_the_same_line_is_not_repeated_within_a_minute() -> None:
+    stream = io.StringIO()
+    log.configure(Style.TEXT, stream)
+    for _ in range(5):
+        log.event("waiting", pid=1)
+        log.event("waiting", pid=2)
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_what_libraries_log_is_in_the_same_style() -> None:
+    stream = io.StringIO()
+    log.configure(Style.JSON, stream)
+    try:
+        int("inside")
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    line = json.loads(stream.getvalue())
+    assert line["event"] == "Error handling request"
+    assert "ValueError: invalid literal" in line["exception"]

@@ -1,0 +1,174 @@
+"""The mounts: read whole, watched without a gap, and named where something is wrong with them."""
+
+import asyncio
+import contextlib
+import resource
+import threading
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.inotify import Inotify
+from agent.source import BUNDLE_FILES, LEAF_FILES, Look, Sighting, Sources, look_at
+from tests.agent.rig import KubeletMount, eventually, without_privileges
+from tidemark.verify import MAX_BYTES
+
+
+def files(revision: int) -> dict[str, bytes]:
+    return {name: f"{name} {revision}".encode() for name in (*BUNDLE_FILES, *LEAF_FILES)}
+
+
+def revision(look: Look | None) -> int:
+    assert look is not None
+    assert look.files is not None, look.fault
+    (found,) = {int(content.split()[1]) for content in look.files.values()}
+    return found
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> KubeletMount:
+    return KubeletMount(tmp_path / "bundle")
+
+
+def test_a_mount_is_read_with_the_instant_of_its_switch(mount: KubeletMount) -> None:
+    mount.show(files(1))
+    look = look_at(mount.path, BUNDLE_FILES)
+    assert revision(look) == 1
+    assert look.moved_at == (mount.path / "..data").lstat().st_ctime
+    assert (look.fault, look.not_live) == (None, "")
+
+
+def test_no_read_mixes_two_revisions(mount: KubeletMount) -> None:
+    mount.show(files(0))
+    over = threading.Event()
+
+    def switch() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            mount.show(files(number))
+
+    writer = threading.Thread(target=switch)
+    writer.start()
+    seen = set()
+    for _ in range(300):
+        look = look_at(mount.path, (*BUNDLE_FILES, *LEAF_FILES))
+        if look.fault is None:
+            seen.add(revision(look))
+        else:
+            assert look.fault.reason == "unstable"
+    over.set()
+    writer.join()
+    assert len(seen) > 1
+
+
+def test_what_is_missing_is_named(mount: KubeletMount) -> None:
+    look = look_at(mount.path, BUNDLE_FILES)
+    assert look.fault
+    assert (look.fault.reason, look.not_live) == ("mount_missing", "")
+    mount.show({"ca.crt": b"x"})
+    look = look_at(mount.path, BUNDLE_FILES)
+    assert look.fault
+    assert look.fault.reason == "source_unreadable"
+    assert f"{mount.path}/bundle.note: expected a readable file, found No such file" in look.fault.detail
+
+
+def test_a_file_is_read_no_further_than_any_bundle_goes(mount: KubeletMount) -> None:
+    mount.show(files(1) | {"ca.crt": b"#" * (3 * MAX_BYTES)})
+    look = look_at(mount.path, BUNDLE_FILES)
+    assert look.files
+    assert len(look.files["ca.crt"]) == MAX_BYTES + 1
+
+
+@contextlib.asynccontextmanager
+async def watching(sources: Sources) -> AsyncIterator[list[Sighting]]:
+    """What the sources deliver while the context lasts."""
+    delivered: list[Sighting] = []
+    task = asyncio.create_task(sources.run(delivered.append))
+    try:
+        yield delivered
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_each_switch_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
+    leaf, trust = KubeletMount(tmp_path / "leaf"), KubeletMount(tmp_path / "trust")
+    mount.show(files(1))
+    leaf.show(files(1))
+    trust.show({"trust.toml": b"trust 1"})
+    async with watching(Sources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
+        await eventually(lambda: delivered, "the first sight")
+
+        def shows(look: str, number: int) -> bool:
+            return revision(getattr(delivered[-1], look)) == number
+
+        for number in range(2, 12):
+            mount.show(files(number))
+            await eventually(partial(shows, "bundle", number), "the bundle")
+            leaf.show(files(number))
+            await eventually(partial(shows, "leaf", number), "the leaf")
+            trust.show({"trust.toml": f"trust {number}".encode()})
+            await eventually(partial(shows, "trust", number), "the trust file")
+        assert len(delivered) == 31, "each change once, and nothing else"
+        assert delivered[-1].watch_fault == ""
+
+
+async def test_a_switch_during_the_first_look_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
+    class Overtaken(Sources):
+        looks = 0
+
+        def look(self) -> Sighting:
+            self.looks += 1
+            sighting = super().look()
+            if self.looks == 1:
+                mount.show(files(2))
+            return sighting
+
+    mount.show(files(1))
+    async with watching(Overtaken(mount.path, None, tmp_path / "trust.toml")) as delivered:
+        await eventually(lambda: len(delivered) == 2 and revision(delivered[1].bundle) == 2, "the second revision")
+        assert revision(delivered[0].bundle) == 1
+
+
+async def test_a_switch_to_the_same_content_is_no_news(mount: KubeletMount, tmp_path: Path) -> None:
+    mount.show(files(1))
+    async with watching(Sources(mount.path, None, tmp_path / "trust.toml")) as delivered:
+        await eventually(lambda: delivered, "the first sight")
+        for _ in range(3):
+            mount.show(files(1))
+        mount.show(files(2))
+        await eventually(lambda: revision(delivered[-1].bundle) == 2, "the next revision")
+        assert len(delivered) == 2
+
+
+@contextlib.contextmanager
+def no_watches_left() -> Iterator[None]:
+    """Use up what one user may have of inotify instances, as a user whom nobody else is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with without_privileges(), contextlib.ExitStack() as taken:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.callback(Inotify([]).close)
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_watches_left_it_says_so_and_reads_all_the_same(open_folder: Path) -> None:
+    mount = KubeletMount(open_folder / "bundle")
+    mount.show(files(1))
+    with no_watches_left():
+        async with watching(Sources(mount.path, None, open_folder / "trust.toml")) as delivered:
+            await eventually(lambda: delivered, "the first sight")
+            assert revision(delivered[0].bundle) == 1
+            expected = f"expected to watch {mount.path}, {open_folder}, found Too many open files"
+            assert delivered[0].watch_fault.startswith(expected)
+
+
+async def test_a_watch_on_nothing_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/nothing"):
+        Inotify([tmp_path / "nothing"])
