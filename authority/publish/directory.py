@@ -32,25 +32,21 @@ class DirectoryPublisher:
         self._clock = clock
 
     async def publish(self, bundle: VerifiedBundle) -> Outcome:
-        """Make every directory show this bundle."""
-        return await asyncio.to_thread(self._publish, bundle)
+        """Make every directory show this bundle; side by side, so that a slow one keeps no other waiting."""
+        writes = [asyncio.to_thread(self._publish_to, directory, bundle) for directory in self._directories]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, PublishError):
+                raise failure
+        if failures:
+            raise PublishError("; ".join(map(str, failures)))
+        telling = (Outcome.WRITTEN, Outcome.NEWER)
+        return next((outcome for outcome in telling if outcome in results), Outcome.UNCHANGED)
 
     async def shown(self) -> tuple[Shown, ...]:
         """What every directory shows now."""
         return await asyncio.to_thread(self._shown)
-
-    def _publish(self, bundle: VerifiedBundle) -> Outcome:
-        outcomes: set[Outcome] = set()
-        failures: list[str] = []
-        for directory in self._directories:
-            try:
-                outcomes.add(self._publish_to(directory, bundle))
-            except PublishError as error:
-                failures.append(str(error))
-        if failures:
-            raise PublishError("; ".join(failures))
-        telling = (Outcome.WRITTEN, Outcome.NEWER)
-        return next((outcome for outcome in telling if outcome in outcomes), Outcome.UNCHANGED)
 
     def _publish_to(self, directory: Path, bundle: VerifiedBundle) -> Outcome:
         files = {CA_FILE: Content(bundle.bundle.ca, _PUBLIC), NOTE_FILE: Content(bundle.bundle.note, _PUBLIC)}
