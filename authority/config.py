@@ -7,6 +7,7 @@ was found. ``python -m authority check-config`` does just this. The README lists
 import ipaddress
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -241,7 +242,7 @@ def _across(config: AuthorityConfig) -> list[str]:
     ]
     faults = []
     for what, values in once:
-        twice = sorted({value for value in values if values.count(value) > 1})
+        twice = sorted(value for value, count in Counter(values).items() if count > 1)
         faults += [f"{what}: expected each once, found {value!r} more than once" for value in twice]
     return faults
 
