@@ -89,15 +89,22 @@ def cause_of_renewal(
         return None
     if shown is None:
         return LeafCause.MISSING
-    if not issued_by(shown, signing.certificate):
-        is_ours = any(issued_by(shown, ca.certificate) for ca in history.cas)
-        return LeafCause.ACTIVATION if is_ours else LeafCause.FOREIGN
+    signer = signer_of(shown, history)
+    if signer is None:
+        return LeafCause.FOREIGN
+    if signer.sha256 != signing.sha256:
+        return LeafCause.ACTIVATION
     if _names(shown) != _names_of(workload):
         return LeafCause.NAMES
     would_end = leaf_request(workload, signing, timing, now).not_after
     if now >= renewal_at(shown, timing) and would_end > not_after(shown):
         return LeafCause.HALF_LIFE
     return None
+
+
+def signer_of(leaf: Certificate, history: History) -> EpochCa | None:
+    """The CA of ours that signed the leaf; pure."""
+    return next((ca for ca in reversed(history.cas) if issued_by(leaf, ca.certificate)), None)
 
 
 def renewal_at(leaf: Certificate, timing: Timing) -> int:
@@ -184,8 +191,8 @@ class Leaves:
             here.observe(LeafWritten(now, workload.name, store.name, cause, signing.sha256, not_after(shown)))
         if shown is None:
             return here.heartbeat
-        signer = next((ca.sha256 for ca in history.cas if issued_by(shown, ca.certificate)), "")
-        self._states[workload.name] = LeafState(store.name, not_after(shown), signer)
+        signer = signer_of(shown, history)
+        self._states[workload.name] = LeafState(store.name, not_after(shown), signer.sha256 if signer else "")
         until_renewal = renewal_at(shown, here.timing) - here.now()
         return min(until_renewal, here.heartbeat) if until_renewal > 0 else here.heartbeat
 

@@ -41,6 +41,7 @@ class Publishing:
         self._here = surroundings
         self._on_newer = on_newer
         self._states: dict[str, TargetState] = {}
+        self._verified: VerifiedBundle | None = None
 
     @property
     def states(self) -> dict[str, TargetState]:
@@ -98,4 +99,6 @@ class Publishing:
         history = await self._here.timeline.read()
         if history.newest is None or history.newest.digest != newest.digest:
             raise JournalConflict(f"statement {newest.statement.sequence}: no longer the newest")
-        return reopen(newest.bundle, self._here.trust)
+        if self._verified is None or self._verified.digest != newest.digest:
+            self._verified = reopen(newest.bundle, self._here.trust)
+        return self._verified

@@ -14,7 +14,8 @@ from tidemark.trust import Trust
 class Surroundings:
     """``trust`` is what agents are given to believe us by: the domain and the verifiers of the signer's keys.
 
-    ``now`` returns whole Unix seconds; ``observe`` takes each event as it happens.
+    ``now`` returns whole Unix seconds; ``observe`` takes each event as it happens; ``look_every`` is how often, in
+    seconds, targets and clock are looked at even where nobody says that anything changed (0: every heartbeat).
     """
 
     timeline: Timeline
@@ -22,6 +23,7 @@ class Surroundings:
     timing: Timing
     now: Callable[[], int]
     observe: Observer
+    look_every: int = 0
 
     @property
     def clock(self) -> EpochClock:
@@ -31,4 +33,4 @@ class Surroundings:
     @property
     def heartbeat(self) -> int:
         """Seconds after which a sequencer looks again even where nobody woke it, and its longest pause."""
-        return heartbeat_seconds(self.clock)
+        return self.look_every or heartbeat_seconds(self.clock)

@@ -43,6 +43,7 @@ class Machine:
     include_root: bool = True
     events: list[Event] = field(default_factory=list)
     proving: bool = True
+    look_every: int = 0
 
     def __post_init__(self) -> None:
         self.journal = MemoryJournal(self.effects)
@@ -55,6 +56,7 @@ class Machine:
         self.workloads.append((WORKLOAD, self.leaf))
         self.pods = Pods(clock=self.timing.clock)
         self.pods.add("nats-0")
+        self.on_view: Callable[[int], None] = self.report
         self._task: asyncio.Task[None] | None = None
         self.rotation: Rotation
         self.leaves: Leaves
@@ -71,7 +73,7 @@ class Machine:
         trust = Trust(
             DOMAIN, tuple(s.verifier for s in self.signer.signers), tolerance_seconds=self.timing.tolerance_seconds
         )
-        here = Surroundings(self.timeline, trust, self.timing, self.now, self.events.append)
+        here = Surroundings(self.timeline, trust, self.timing, self.now, self.events.append, self.look_every)
         outside = Outside(issuer, self.signer, self.publishers, self.include_root, self.view)
         self.rotation = Rotation(here, outside)
         self.leaves = Leaves(here, issuer, self.workloads)
@@ -84,7 +86,7 @@ class Machine:
 
     def view(self, history: History, now: int) -> FleetView:
         newest = history.newest
-        self.report(now)
+        self.on_view(now)
         return self.pods.view_of(newest.digest if newest else "", now)
 
     def report(self, now: int) -> None:
