@@ -1,25 +1,33 @@
 """Files that survive a crash: written beside their place, synced, and renamed into it."""
 
 import os
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 FILE_MODE = 0o640
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Write a file that does not exist yet, with the group of its directory; durable once the directory is synced."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-    try:
-        group = path.parent.stat().st_gid
-        if os.fstat(fd).st_gid != group:
-            os.fchown(fd, -1, group)
-        os.fchmod(fd, FILE_MODE)  # whatever the umask
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files that do not exist yet, with the group of their directory; durable once that is synced as well.
+
+    All are written before the first is synced: a journaling file system then commits them together.
+    """
+    group = folder.stat().st_gid
+    with ExitStack() as stack:
+        written = []
+        for name, data in files.items():
+            fd = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            stack.callback(os.close, fd)
+            if os.fstat(fd).st_gid != group:
+                os.fchown(fd, -1, group)
+            os.fchmod(fd, FILE_MODE)  # whatever the umask
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            written.append(fd)
+        for fd in written:
+            os.fsync(fd)
 
 
 def sync_directory(path: Path) -> None:
@@ -35,6 +43,6 @@ def replace(path: Path, data: bytes) -> None:
     """Put ``data`` in the place of ``path``: whole or not at all, durable when this returns."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    write_new(fresh, data)
+    write_all(path.parent, {fresh.name: data})
     fresh.rename(path)
     sync_directory(path.parent)

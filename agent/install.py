@@ -164,8 +164,7 @@ class Output:
         if folder.stat().st_gid != group:
             os.chown(folder, -1, group)
         folder.chmod(_DIRECTORY_MODE)  # whatever the umask
-        for name, content in trust_set.files().items():
-            durable.write_new(folder / name, content)
+        durable.write_all(folder, trust_set.files())
         durable.sync_directory(folder)
 
     def _switch(self, directory: str) -> None:
