@@ -15,7 +15,7 @@ from typing import Any, Never
 
 import tidemark.nats
 from authority import cli, durable, serve
-from authority.chronicle import Chronicle, JsonLines, TextLines
+from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
 from authority.control import CONTROL, ServerCertificate, read_control_ca
 from authority.desk import Desk
@@ -122,13 +122,17 @@ async def _publishers(config: AuthorityConfig, trust: Trust) -> AsyncIterator[li
 
 
 async def _connect(config: JetStreamConfig) -> Connection:
+    repetitions = Repetitions()
+
+    async def complain(error: Exception) -> None:
+        """Every attempt to reconnect ends here while the broker is away."""
+        text = str(error) or type(error).__name__
+        if not repetitions.is_one(text, text, time.monotonic()):
+            log.warning("nats", extra={"fields": {"error": text}})
+
     return await tidemark.nats.connect(
-        list(config.servers), directory=config.directory, name=OWN_LEAF, error_cb=_nats_complains
+        list(config.servers), directory=config.directory, name=OWN_LEAF, error_cb=complain
     )
-
-
-async def _nats_complains(error: Exception) -> None:
-    log.warning("nats", extra={"fields": {"error": str(error) or type(error).__name__}})
 
 
 def _certificate_not_renewed(error: KeystoreError) -> None:

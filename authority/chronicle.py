@@ -35,6 +35,21 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+class Repetitions:
+    """Knows what was said less than a minute ago, by the place that it is about."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, float]] = {}
+
+    def is_one(self, place: str, text: str, at: float) -> bool:
+        """Whether the last that was let pass for this place was the same, and less than a minute before ``at``."""
+        last, when = self._last.get(place, ("", -_REPEAT_SECONDS))
+        if last == text and 0 <= at - when < _REPEAT_SECONDS:
+            return True
+        self._last[place] = (text, at)
+        return False
+
+
 class Chronicle:
     """Logs every event and keeps the last ones, numbered from 1 in the order in which they happened.
 
@@ -44,12 +59,14 @@ class Chronicle:
     def __init__(self) -> None:
         self._count = 0
         self._last: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._failures: dict[tuple[str, str], tuple[str, int]] = {}
+        self._repetitions = Repetitions()
 
     def observe(self, event: Event) -> None:
         """Take an event."""
-        if isinstance(event, Failed) and self._is_repetition(event):
-            return
+        if isinstance(event, Failed):
+            place = f"{event.step} {event.target}"
+            if self._repetitions.is_one(place, event.error, event.at):
+                return
         self._count += 1
         told = event_fields(event)
         self._last.append({"number": self._count} | told)
@@ -60,14 +77,6 @@ class Chronicle:
     def last(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""
         return list(self._last)
-
-    def _is_repetition(self, failure: Failed) -> bool:
-        place = (failure.step.value, failure.target)
-        error, at = self._failures.get(place, ("", 0))
-        if error == failure.error and 0 <= failure.at - at < _REPEAT_SECONDS:
-            return True
-        self._failures[place] = (failure.error, failure.at)
-        return False
 
 
 class TextLines(logging.Formatter):

@@ -82,7 +82,8 @@ class ServerCertificate:
             raise KeystoreError("control CA: expected it to be valid, found it expired; make a new one and trust file")
         certificate = certify.leaf(self._names, key, Validity(now - BACKDATED_SECONDS, end), self._ca)
         try:
-            # OpenSSL takes files only. This one is 0600, lives for this block, and a sweep finds it after a crash.
+            durable.sweep(self._directory)  # what a crash in the middle of the next lines left behind
+            # OpenSSL takes files only. This one is 0600 and lives for this block.
             with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".server.", suffix=".tmp") as file:
                 file.write(keystore.key_pem(key, None) + to_pem([certificate, self._ca.certificate]))
                 file.flush()

@@ -81,6 +81,12 @@ async def test_it_is_renewed_at_half_life_and_after_a_failure_soon_again(state: 
     assert "expected to write the API's certificate" in complaint
 
 
+def test_what_a_crash_left_behind_is_cleared(state: Path) -> None:
+    (state / "control" / ".server.0badcafe.tmp").write_text("a key")
+    ServerCertificate(read_control_ca(state, None), NAMES, state / "control").renew(NOW)
+    assert [path.name for path in (state / "control").iterdir()] == ["ca"]
+
+
 def test_a_certificate_of_the_api_never_outlives_its_ca(state: Path) -> None:
     ca = read_control_ca(state, None)
     certificate = ServerCertificate(ca, NAMES, state / "control")
