@@ -16,6 +16,7 @@ KEPT = 50
 """How many events the API shows."""
 
 _REPEAT_SECONDS = 60
+_PLACES = 1000
 
 log = logging.getLogger("authority")
 
@@ -46,6 +47,8 @@ class Repetitions:
         last, when = self._last.get(place, ("", -_REPEAT_SECONDS))
         if last == text and 0 <= at - when < _REPEAT_SECONDS:
             return True
+        if len(self._last) >= _PLACES:
+            self._last.clear()
         self._last[place] = (text, at)
         return False
 
