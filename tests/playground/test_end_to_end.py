@@ -69,7 +69,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield started
     for run in runs:
         run.process.kill()
-        run.process.wait()
+        with run.process:  # closes the pipe
+            run.process.wait()
         _, alive = psutil.wait_procs(run.children(), timeout=10)
         assert not alive, f"left behind: {alive}"
 
