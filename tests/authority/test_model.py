@@ -14,8 +14,11 @@ from authority.journal import Opening
 from tests.authority import virtual_time
 from tests.authority.machine import Machine
 from tests.authority.model import Model
+from tests.authority.stories import DOMAIN, SIGNER, START, running
 from tidemark.epoch import PRESETS, RELOAD_SECONDS, Timing
 from tidemark.receipt import PodClass
+from tidemark.trust import Trust
+from tidemark.verify import Known, Mark, reopen, verify
 
 EPOCHS = {"playground": 60, "testing": 36, "production": 12}
 """How long steady operation is watched: 20 minutes, 12 hours, three days."""
@@ -242,3 +245,24 @@ def test_steady_operation_with_other_delays(seed: int) -> None:
         await model.machine.sleep(epochs_of(model, 12))
 
     simulate(deployment("testing", seed), story)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_bundle_is_good_through_its_whole_life(preset: str) -> None:
+    """From its publication until its last CA ends, though its oldest CA expires while it is current."""
+    timing = PRESETS[preset]
+    story, _ = running(timing)
+    epoch = timing.clock.epoch_at(START)
+    for later in range(epoch + 1, epoch + 8):
+        story.prepare(later, timing.clock.prepare_at(later))
+    before, signed = story.history.statements[-2:]
+    trust = Trust(DOMAIN, (SIGNER.verifier,), tolerance_seconds=timing.tolerance_seconds)
+    previous = Known(Mark(before.statement.sequence, before.digest), reopen(before.bundle, trust))
+    oldest, end = signed.statement.intermediates[-1].not_after, signed.statement.expires_at
+    assert signed.at < oldest < signed.statement.next_update
+    life = [*range(signed.at, end, max(1, (end - signed.at) // 16)), oldest - 1, oldest, oldest + 1, end]
+    for now in life:
+        for skew in (-timing.tolerance_seconds, 0, timing.tolerance_seconds):
+            for known in (Known(), previous):
+                verdict = verify(signed.bundle, trust, known, min(now + skew, end))
+                assert verdict.digest == signed.digest
