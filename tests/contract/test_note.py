@@ -105,6 +105,17 @@ def test_one_key_signing_twice_counts_once() -> None:
         note.verify(signed, [SIGNER.verifier, SECOND.verifier], threshold=2)
 
 
+def test_of_two_lines_by_one_key_the_first_counts() -> None:
+    good, bad = SIGNER.sign("text\n"), SIGNER.sign("another text\n")
+    for lines, passes in (((good, bad), True), ((bad, good), False)):
+        signed = replace(note.sign("text\n", []), signatures=lines)
+        if passes:
+            assert note.verify(signed, [SIGNER.verifier]) == (SIGNER.verifier,)
+        else:
+            with pytest.raises(SignatureError):
+                note.verify(signed, [SIGNER.verifier])
+
+
 def test_the_same_name_with_another_key_is_another_signer() -> None:
     impostor = Signer(SIGNER.name, STRANGER.private_key)
     with pytest.raises(SignatureError):
@@ -222,6 +233,16 @@ def test_a_private_key_reads_back_and_shows_nowhere_but_in_its_dump() -> None:
     assert again.sign("text\n") == made.sign("text\n")
     assert "private" not in repr(made).lower()
     assert made.dump().split("+", 4)[4] not in repr(made)
+
+
+def test_a_key_in_its_name_s_place_is_not_shown() -> None:
+    dump = signer("c").dump()
+    _, _, name, key_id, secret = dump.split("+", 4)
+    assert "+" not in secret  # or this would be another fault
+    for last in (name, "AQID", key_id, secret):
+        with pytest.raises(NoteError) as refused:
+            Signer.parse(f"PRIVATE+KEY+{secret}+{key_id}+{last}")
+        assert not shows(str(refused.value), secret)
 
 
 def shows(message: str, secret: str) -> bool:
