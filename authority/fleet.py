@@ -149,19 +149,19 @@ def view(
     """
     if expected is None:
         return FleetView(readable=False, agents=())
-    return FleetView(readable=True, agents=tuple(_agent(pod, book, newest_digest, clock, now) for pod in expected))
-
-
-def _agent(pod: Expected, book: ReceiptBook, newest_digest: str, clock: EpochClock, now: int) -> AgentView:
-    received = book.last(pod.name, pod.uid)
-    fresh = received is not None and now - received.at <= freshness_seconds(clock)
-    if received is not None and fresh:
-        state = _reported(received.receipt, newest_digest)
-    elif pod.ready or now - max(pod.since, received.at if received else 0) <= clock.prepare_seconds:
-        state = FleetState.MISSING
-    else:
-        state = FleetState.QUARANTINED
-    return AgentView(pod.name, pod.pod_class, state, fresh, received)
+    agents = []
+    fresh_for = freshness_seconds(clock)
+    for pod in expected:
+        received = book.last(pod.name, pod.uid)
+        fresh = received is not None and now - received.at <= fresh_for
+        if received is not None and fresh:
+            state = _reported(received.receipt, newest_digest)
+        elif pod.ready or now - max(pod.since, received.at if received else 0) <= clock.prepare_seconds:
+            state = FleetState.MISSING
+        else:
+            state = FleetState.QUARANTINED
+        agents.append(AgentView(pod.name, pod.pod_class, state, fresh, received))
+    return FleetView(readable=True, agents=tuple(agents))
 
 
 def _reported(receipt: Receipt, newest_digest: str) -> FleetState:

@@ -4,6 +4,7 @@ The sequencer asks, does what it is told, and asks again. Every action can be re
 and asking again after a crash leads to the same end (invariant 10).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from authority.events import Step
@@ -113,17 +114,19 @@ def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[St
     ``resting`` are steps that failed a moment ago: they are left out until they may be tried again, so that none keeps
     another from being done.
     """
+    history = world.history
+    gates = [gate_of(ca, history, world.fleet, clock, now) for ca in history.candidates if not ca.is_expired(now)]
     due = (
-        _activation(world, clock, now),
+        _activation(history, gates, clock, now),
         _switch(world, now),
-        _preparation(world.history, clock, now),
+        _preparation(history, clock, now),
         _retirement(world, clock, now),
-        _folding(world.history, clock, now),
+        _folding(history, clock, now),
     )
     for work in due:
         if work is not None and work.step not in resting:
             return work
-    return Wait(_next_change(world, clock, now), hold(world, clock, now))
+    return Wait(_next_change(world, gates, clock, now), _hold(history, gates, clock, now))
 
 
 def force(history: History, clock: EpochClock, roots: int, now: int) -> Prepare:
@@ -149,28 +152,23 @@ def force(history: History, clock: EpochClock, roots: int, now: int) -> Prepare:
     return Prepare(epoch, Cause.FORCED, _intent(epoch, history))
 
 
-def hold(world: World, clock: EpochClock, now: int) -> Hold | None:
+def _hold(history: History, gates: Sequence[Gate], clock: EpochClock, now: int) -> Hold | None:
     """The oldest CA that should be signing by now and may not, if there is one."""
-    signing = _signing(world.history, now)
+    signing = _signing(history, now)
     if signing is None:
         return None
-    for ca in _candidates(world.history, now):
-        late_from = ca.published_at + clock.prepare_seconds
-        since = late_from if ca.forced else max(ca.start, late_from)
-        gate = gate_of(ca, world.history, world.fleet, clock, now)
+    for gate in gates:
+        late_from = gate.ca.published_at + clock.prepare_seconds
+        since = late_from if gate.ca.forced else max(gate.ca.start, late_from)
         if now >= since and gate.closed is not None:
-            until = max(last_resort_at(signing, clock), ripe_at(ca, signing, clock))
-            return Hold(ca, since, until, gate.closed, gate.waiting)
+            until = max(last_resort_at(signing, clock), ripe_at(gate.ca, signing, clock))
+            return Hold(gate.ca, since, until, gate.closed, gate.waiting)
     return None
 
 
 def _signing(history: History, now: int) -> EpochCa | None:
     signing = history.signing
     return None if signing is None or signing.is_expired(now) else signing
-
-
-def _candidates(history: History, now: int) -> tuple[EpochCa, ...]:
-    return tuple(ca for ca in history.candidates if not ca.is_expired(now))
 
 
 def _intent(epoch: int, history: History) -> str:
@@ -197,31 +195,29 @@ def _is_adopted(newest: SignedStatement | None) -> bool:
     return newest is not None and not newest.intent and newest.statement.cause in (Cause.ROTATION, Cause.FORCED)
 
 
-def _activation(world: World, clock: EpochClock, now: int) -> Activate | None:
-    history = world.history
-    candidates = _candidates(history, now)
-    gates = [gate_of(ca, history, world.fleet, clock, now) for ca in reversed(candidates)]
+def _activation(history: History, gates: Sequence[Gate], clock: EpochClock, now: int) -> Activate | None:
+    newest_first = gates[::-1]
     signing = _signing(history, now)
     if signing is None:
-        chosen = _bootstrap(gates, clock, now)
+        chosen = _bootstrap(newest_first, clock, now)
         return _activate(chosen, Opening.BOOTSTRAP, history) if chosen else None
     ending = now >= last_resort_at(signing, clock)
-    for gate in gates:
+    for gate in newest_first:
         if gate.opening is not None and (ending or gate.ca.forced or now >= gate.ca.start):
             return _activate(gate, gate.opening, history)
-    for gate in gates:
+    for gate in newest_first:
         if ending and now >= ripe_at(gate.ca, signing, clock):
             return _activate(gate, Opening.LAST_RESORT, history)
     return None
 
 
-def _bootstrap(gates: list[Gate], clock: EpochClock, now: int) -> Gate | None:
+def _bootstrap(newest_first: Sequence[Gate], clock: EpochClock, now: int) -> Gate | None:
     """Nothing can be signed: the newest CA that the fleet trusts already, else has had time to, else any."""
     wishes = (
-        [gate for gate in gates if gate.opening is not None],
-        [gate for gate in gates if now >= gate.ca.published_at + clock.prepare_seconds],
-        [gate for gate in gates if now >= gate.ca.start],
-        gates,
+        [gate for gate in newest_first if gate.opening is not None],
+        [gate for gate in newest_first if now >= gate.ca.published_at + clock.prepare_seconds],
+        [gate for gate in newest_first if now >= gate.ca.start],
+        newest_first,
     )
     return next((wish[0] for wish in wishes if wish), None)
 
@@ -278,17 +274,16 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
     return Fold(keep, through)
 
 
-def _next_change(world: World, clock: EpochClock, now: int) -> int:
+def _next_change(world: World, gates: Sequence[Gate], clock: EpochClock, now: int) -> int:
     """The next instant at which time alone may ask for something."""
     history = world.history
     instants = [clock.prepare_at(max(clock.newest_due(now), _highest_prepared(history, clock)) + 1)]
     signing = _signing(history, now)
     if signing is not None:
         instants += [last_resort_at(signing, clock), signing.not_after]
-    for ca in _candidates(history, now):
-        gate = gate_of(ca, history, world.fleet, clock, now)
-        instants += [ca.start, gate.deadline, ca.published_at + clock.prepare_seconds]
+    for gate in gates:
+        instants += [gate.ca.start, gate.deadline, gate.ca.published_at + clock.prepare_seconds]
         if signing is not None:
-            instants.append(ripe_at(ca, signing, clock))
+            instants.append(ripe_at(gate.ca, signing, clock))
     instants += [ca.retire_at for ca in history.cas if ca.intent in world.intents]
     return min(instant for instant in instants if instant > now)
