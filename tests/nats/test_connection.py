@@ -221,12 +221,17 @@ async def test_a_subject_without_a_stream_is_an_error(connection: Connection) ->
 
 
 async def test_the_servers_of_the_cluster_are_found(cluster: Servers, output: Output, first: Ca) -> None:
+    everyone = {f"127.0.0.1:{node.port}" for node in cluster.nodes}
     async with await eventually(cluster.urls[:1], output) as connection:
+
+        def found() -> set[str]:
+            return {url.netloc for url in connection._line.wire.servers}
+
+        await until(lambda: found() == everyone, "the server has told of the others")
         output.install(first.pem, *first.leaf())
         await connection.reload()
         assert connection.connected_url is not None
-        found = {url.netloc for url in connection._line.wire.servers}
-        assert found == {f"127.0.0.1:{node.port}" for node in cluster.nodes}
+        assert found() == everyone
 
 
 async def test_connect_says_what_is_wrong_with_the_directory(lone: Servers, tmp_path: object) -> None:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import ParseResult
 
 import nats.errors
@@ -14,25 +15,43 @@ from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from tidemark.nats.directory import InstalledSet, read_installed
-from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
+from tidemark.nats.errors import ReloadFailed
 from tidemark.nats.jetstream import JetStream
 from tidemark.nats.line import Line
+from tidemark.nats.reload import Reloaded, Reloads, Terms
+from tidemark.nats.replies import Replies
 from tidemark.nats.subscription import Callback, Subscription
 from tidemark.nats.wire import Target, Wire, dial_first
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from tidemark.nats.metrics import Metrics
+
 log = logging.getLogger(__name__)
 
-_EVENTS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb", "discovered_server_cb", "lame_duck_mode_cb")
-_NO_RESPONDERS = "503"
+OnReload = Callable[[Reloaded], Awaitable[None]]
+OnReloadFailed = Callable[[ReloadFailed], Awaitable[None]]
+_CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb", "discovered_server_cb", "lame_duck_mode_cb")
 
 
-async def connect(
-    servers: str | list[str], *, directory: str | Path, reload_timeout: float = 5.0, **nats_options: Any
+async def connect(  # noqa: PLR0913 # one name for each thing that an application may say
+    servers: str | list[str],
+    *,
+    directory: str | Path,
+    reload_timeout: float = 5.0,
+    on_reload: OnReload | None = None,
+    on_reload_failed: OnReloadFailed | None = None,
+    registry: "CollectorRegistry | None" = None,
+    **nats_options: Any,
 ) -> "Connection":
     """Connect with the set that the agent has installed in ``directory``.
 
     Takes nats-py's options except ``tls``, which the directory says. By default it reconnects for ever. Each server is
     tried once before it gives up; ``reload_timeout`` is in seconds.
+
+    ``on_reload`` hears of every move to another set, ``on_reload_failed`` of every reload that failed (by default it is
+    logged); what they raise goes to ``error_cb``. Metrics go to ``registry``, which needs prometheus_client.
 
     Raises:
         SetUnreadable: the directory holds no whole set.
@@ -42,10 +61,22 @@ async def connect(
         raise TypeError("tls: expected no ssl context of your own, as directory= says what to trust and to present")
     directory = Path(directory)
     servers = [servers] if isinstance(servers, str) else list(servers)
+    options = {name: value for name, value in nats_options.items() if name not in _CALLBACKS}
+    callbacks = {name: nats_options[name] for name in _CALLBACKS if nats_options.get(name)}
+    terms = Terms(servers, directory, reload_timeout, options, {"error_cb": _log_error} | callbacks)
     installed = await asyncio.to_thread(read_installed, directory)
-    connection = Connection(servers, directory, reload_timeout, nats_options)
+    connection = Connection(terms, on_reload, on_reload_failed or _log_failure, _metrics(registry, options))
     await connection._open(installed)
     return connection
+
+
+def _metrics(registry: "CollectorRegistry | None", options: dict[str, Any]) -> "Metrics | None":
+    if registry is None:
+        return None
+    # Only now: an application without metrics need not have prometheus_client.
+    from tidemark.nats.metrics import Metrics  # noqa: PLC0415
+
+    return Metrics(registry, options.get("name") or "")
 
 
 class Connection:
@@ -57,42 +88,51 @@ class Connection:
     """
 
     def __init__(
-        self, servers: list[str], directory: Path, reload_timeout: float, nats_options: dict[str, Any]
+        self, terms: Terms, on_reload: OnReload | None, on_reload_failed: OnReloadFailed, metrics: "Metrics | None"
     ) -> None:
-        self._servers = servers
-        self._directory = directory
-        self._reload_timeout = reload_timeout
-        self._options = {name: value for name, value in nats_options.items() if name not in _EVENTS}
-        self._events = {name: nats_options[name] for name in _EVENTS if nats_options.get(name)}
-        self._events.setdefault("error_cb", _log_error)
-        self._when_closed = self._events.get("closed_cb")
-        self._events["closed_cb"] = self._closed
-        prefix = nats_options.get("inbox_prefix", "_INBOX")
+        self._terms = terms
+        self._when_closed = terms.callbacks.get("closed_cb")
+        terms.callbacks["closed_cb"] = self._closed
+        self._on_reload = on_reload
+        self._on_reload_failed = on_reload_failed
+        self._metrics = metrics
+        prefix = terms.options.get("inbox_prefix", "_INBOX")
         # These names are nats-py's: its JetStream classes use them.
-        self._error_cb = self._events["error_cb"]
+        self._error_cb = terms.callbacks["error_cb"]
         self._inbox_prefix = bytearray(prefix.encode() if isinstance(prefix, str) else prefix)
         self._nuid = NUID()
         self._sid = 0
         self._line: Line
-        self._reply_prefix = f"{self.new_inbox()}."
-        self._replies: dict[str, asyncio.Future[Msg]] = {}
-        self._reloading = asyncio.Lock()
-        self._next_reload: asyncio.Task[None] | None = None
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloads: Reloads
+        self._replies = Replies(self.new_inbox())
+        self._owned: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._ended = False
 
     async def _open(self, installed: InstalledSet) -> None:
-        targets = [Target(server) for server in self._servers]
-        if not self._options.get("dont_randomize"):
+        targets = [Target(server) for server in self._terms.servers]
+        if self._terms.in_random_order:
             random.shuffle(targets)
-        wire = await dial_first(lambda: Wire(self, self._directory, installed), targets, self._options)
-        wire.keep(self._options, self._servers, instead=None)
+        wire = await dial_first(lambda: self._new_wire(installed), targets, self._terms.options)
+        wire.keep(self._terms.options, self._terms.servers, instead=None)
         self._line = Line(wire)
-        wire.report_to(self._events)
-        await self.subscribe_answers(f"{self._reply_prefix}*", self._answered)
+        self._reloads = Reloads(
+            self._terms, self._line, self._new_wire, lambda: self._subscription(self.new_inbox()), self._tell
+        )
+        wire.report_to(self._terms.callbacks)
+        await self.subscribe_answers(self._replies.subject, self._replies.answered)
+        if self._metrics is not None:
+            self._metrics.connected(installed)
+
+    def _new_wire(self, installed: InstalledSet) -> Wire:
+        return Wire(self, self._terms.directory, installed)
 
     # -- what it uses
+
+    @property
+    def directory(self) -> Path:
+        """The agent's output directory."""
+        return self._terms.directory
 
     @property
     def ca_sha256(self) -> str:
@@ -116,68 +156,31 @@ class Connection:
         Raises:
             ReloadFailed: it names the step; the connection is as it was before.
         """
-        if self._closing or self.is_closed:
-            raise ReloadFailed("closed", "the application closed this connection")
-        if self._next_reload is None:
-            self._next_reload = asyncio.create_task(self._reload_in_turn(), name="tidemark reload")
-            self._reloads.add(self._next_reload)
-            self._next_reload.add_done_callback(self._reloads.discard)
-        task = self._next_reload
+        await self._reloads.ask()
+
+    async def _tell(self, outcome: Reloaded | ReloadFailed) -> None:
+        if self._metrics is not None:
+            self._metrics.count(outcome)
+            self._metrics.connected(self._line.wire.installed)
         try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # by close or drain; else it is the caller who was cancelled
-                raise ReloadFailed("closed", "the application closed this connection") from None
-            raise
+            if isinstance(outcome, ReloadFailed):
+                await self._on_reload_failed(outcome)
+            elif self._on_reload is not None:
+                await self._on_reload(outcome)
+        except Exception as error:  # noqa: BLE001 # the application's own; it is told, as of any callback's
+            await self._error_cb(error)
 
-    async def _reload_in_turn(self) -> None:
-        async with self._reloading:
-            # Who calls from here on may know of a set that is newer than the one read below.
-            self._next_reload = None
-            await self._reload_once()
+    def own(self, work: Coroutine[Any, Any, object], *, name: str) -> None:
+        """Run this beside the connection, which cancels it when it closes; an exception goes to ``error_cb``."""
+        task = asyncio.create_task(self._guard(work), name=name)
+        self._owned.add(task)
+        task.add_done_callback(self._owned.discard)
 
-    async def _reload_once(self) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._reload_timeout
-        step = "read"
+    async def _guard(self, work: Coroutine[Any, Any, object]) -> None:
         try:
-            async with asyncio.timeout_at(deadline):
-                installed = await asyncio.to_thread(read_installed, self._directory)
-                if installed == self._line.wire.installed and self.is_connected:
-                    return
-                step = "connect"
-                wire = await self._dial_again(installed)
-            step = "subscribe"
-            broke = await self._move_to(wire, deadline - loop.time())
-        except (SetUnreadable, ConnectFailed, nats.errors.Error, OSError, TimeoutError) as error:
-            reason = f"not done within {self._reload_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-            raise ReloadFailed(step, reason) from error
-        if broke is not None:
-            await self._error_cb(broke)
-
-    async def _dial_again(self, installed: InstalledSet) -> Wire:
-        """Connect to the server of now first, so that interest stays local to it; else to any that takes us."""
-        now = self._line.wire
-        same = now.same_server()
-        others = [Target(url.geturl()) for url in now.servers if same is None or url.geturl() != same.url]
-        if not self._options.get("dont_randomize"):
-            random.shuffle(others)
-        targets = [same, *others] if same else others
-        wire = await dial_first(lambda: Wire(self, self._directory, installed), targets, self._options)
-        wire.keep(self._options, self._servers, instead=now.server if wire.server_id == now.server_id else None)
-        return wire
-
-    async def _move_to(self, new: Wire, within: float) -> OldConnectionBroke | None:
-        old = self._line.wire
-        new.report_to({"error_cb": self._error_cb})
-        try:
-            return await self._line.move_to(new, self._subscription(self.new_inbox()), within)
-        finally:
-            if self._line.wire is new:
-                new.report_to(self._events)
-                await old.retire()
-            else:
-                await new.retire()
+            await work
+        except Exception as error:  # noqa: BLE001 # whatever it is, the application is told
+            await self._error_cb(error)
 
     # -- messages
 
@@ -200,28 +203,11 @@ class Connection:
             nats.errors.NoRespondersError: nobody subscribes to the subject.
             nats.errors.TimeoutError: no answer in time.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        token = self.new_id()
-        answered = self._replies[token] = loop.create_future()
-        try:
-            # Twice, as nats-py swallows a cancellation that reaches it while it kicks the flusher.
-            async with asyncio.timeout_at(deadline):
-                await self.publish(subject, payload, reply=self._reply_prefix + token, headers=headers)
-            async with asyncio.timeout_at(deadline):
-                answer: Msg = await answered
-        except TimeoutError:
-            raise nats.errors.TimeoutError from None
-        finally:
-            del self._replies[token]
-        if answer.headers and answer.headers.get("Status") == _NO_RESPONDERS:
-            raise nats.errors.NoRespondersError
-        return answer
 
-    async def _answered(self, message: Msg) -> None:
-        answered = self._replies.get(message.subject.removeprefix(self._reply_prefix))
-        if answered is not None and not answered.done():
-            answered.set_result(message)
+        async def send(reply: str) -> None:
+            await self.publish(subject, payload, reply=reply, headers=headers)
+
+        return await self._replies.ask(self.new_id(), send, timeout)
 
     async def subscribe(
         self, subject: str, queue: str = "", cb: Callback | None = None, **options: int
@@ -234,11 +220,22 @@ class Connection:
         if queue:
             _validate_queue(queue)
         _validate_subject(subject, strict=True)
-        return await self._add(self._subscription(subject, queue=queue, cb=cb, **options))
+        group = {} if queue else {"private_group": self.new_id()}
+        return await self._add(self._subscription(subject, queue=queue, cb=cb, **group, **options))
 
     async def subscribe_answers(self, inbox: str, cb: Callback) -> Subscription:
         """Subscribe to an inbox where an answer may come in twice during a swap, as only the first one counts."""
-        return await self._add(self._subscription(inbox, cb=cb, private_group=""))
+        return await self._add(self._subscription(inbox, cb=cb))
+
+    async def subscribe_deliveries(self, subject: str, *, queue: str = "", **options: Any) -> Subscription:
+        """Subscribe to what a JetStream consumer delivers to; with a queue group, order is not promised."""
+        self._refuse_if_ending()
+        return await self._add(self._subscription(subject, queue=queue, in_stream_order=not queue, **options))
+
+    async def move_subscription(self, subscription: Subscription, subject: str) -> bool:
+        """Let it go on by another subject; False: it has ended."""
+        self._sid += 1
+        return await self._line.move(subscription, self._sid, subject)
 
     async def _add(self, subscription: Subscription) -> Subscription:
         subscription.start(self._error_cb)
@@ -247,7 +244,7 @@ class Connection:
 
     def _subscription(self, subject: str, **options: Any) -> Subscription:
         self._sid += 1
-        return Subscription(self, self._sid, subject, **({"private_group": self.new_id()} | options))
+        return Subscription(self, self._sid, subject, **options)
 
     def jetstream(self, **options: Any) -> JetStream:
         """JetStream, with nats-py's options (``prefix``, ``domain``, ``timeout``); stays valid across swaps."""
@@ -282,12 +279,12 @@ class Connection:
         self._refuse_if_ending()
         if not self.is_connected:
             raise nats.errors.ConnectionReconnectingError
-        await self._end_reloads()
+        await self._end_own_work()
         await self._line.wire.drain()
 
     async def close(self) -> None:
         """Close at once; what waits in subscriptions is not processed."""
-        await self._end_reloads()
+        await self._end_own_work()
         await self._line.wire.retire()
         await self._closed()
 
@@ -299,22 +296,24 @@ class Connection:
     ) -> None:
         await self.close()
 
-    async def _end_reloads(self) -> None:
+    async def _end_own_work(self) -> None:
         self._closing = True
-        for reload in self._reloads:
-            reload.cancel()
-        await asyncio.gather(*self._reloads, return_exceptions=True)
+        await self._reloads.end()
+        ending = self._owned - {asyncio.current_task()}
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     async def _closed(self) -> None:
         if self._ended:
             return
         self._ended = True
+        for task in self._owned - {asyncio.current_task()}:
+            task.cancel()
         for subscription in self._line.subscriptions.values():
             subscription.stop()
         self._line.subscriptions.clear()
-        for answered in self._replies.values():
-            if not answered.done():
-                answered.set_exception(nats.errors.ConnectionClosedError())
+        self._replies.end()
         if self._when_closed is not None:
             await self._when_closed()
 
@@ -373,9 +372,10 @@ class Connection:
     async def _send_unsubscribe(self, sid: int, limit: int = 0) -> None:
         await self._line.unsubscribe(sid, limit)
 
-    async def _send_subscribe(self, subscription: Subscription) -> None:
-        await self._line.add(subscription)
-
 
 async def _log_error(error: Exception) -> None:
     log.error("nats error", exc_info=error)
+
+
+async def _log_failure(failed: ReloadFailed) -> None:
+    log.error("%s", failed)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tidemark.certificates import LeafRejected, PemError, parse_certificates, parse_leaf
+from tidemark.certificates import LeafRejected, PemError, not_after, parse_certificates, parse_leaf
 from tidemark.nats.errors import SetUnreadable
 
 _LARGEST = 512 * 1024  # bytes in a file; the bundle's own limit
@@ -28,6 +28,8 @@ class InstalledSet:
     """Of the DER of the first certificate in ``tls.crt``."""
     chain_sha256: str
     """Of the exact bytes of ``tls.crt``."""
+    leaf_not_after: int
+    """Until when the leaf is valid: Unix seconds, UTC."""
     context: ssl.SSLContext = field(compare=False, repr=False)
 
 
@@ -85,6 +87,7 @@ def _read(generation: Path) -> InstalledSet:
         ca_sha256=hashlib.sha256(ca).hexdigest(),
         leaf_sha256=leaf.sha256,
         chain_sha256=hashlib.sha256(certificate).hexdigest(),
+        leaf_not_after=not_after(leaf.certificate),
         context=context,
     )
 

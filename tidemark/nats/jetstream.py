@@ -1,6 +1,7 @@
 """JetStream over a connection that is replaced under it: nats-py's, with publishes that may be repeated."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import nats.errors
@@ -20,8 +21,9 @@ class JetStream(JetStreamContext):
     """nats-py's ``JetStreamContext``; streams, consumers and everything else are managed as there."""
 
     def __init__(self, connection: "Connection", **options: Any) -> None:
-        super().__init__(connection, **options)  # type: ignore[arg-type] # it has what nats-py calls on its own
+        super().__init__(_Inboxes(connection), **options)  # type: ignore[arg-type] # it has what nats-py calls
         self._connection = connection
+        self._beginning_anew: set[JetStreamContext._JSI] = set()
 
     async def publish(  # noqa: PLR0913, PLR0917 # nats-py's own parameters
         self,
@@ -85,5 +87,49 @@ class JetStream(JetStreamContext):
     async def pull_subscribe_bind(self, *args: Any, **options: Any) -> JetStreamContext.PullSubscription:
         """Bind to a pull consumer. Its ``fetch`` goes on across swaps, and its messages keep their order."""
         puller = await super().pull_subscribe_bind(*args, **options)
-        cast(Subscription, puller._sub).in_stream_order = True
+        cast(Subscription, puller._sub).fetched = True
         return puller
+
+    async def subscribe_bind(self, *args: Any, **options: Any) -> JetStreamContext.PushSubscription:
+        """Bind to a push consumer, ordered ones too. It goes on across swaps, and its messages keep their order."""
+        push = await super().subscribe_bind(*args, **options)
+        state = cast(JetStreamContext._JSI, push._sub._jsi)
+        # nats-py begins an ordered consumer anew while it reads from the wire. To wait there, for a swap that waits for
+        # the wire to be read, would be a deadlock.
+        state.reset_ordered_consumer = partial(self._begin_anew, state)  # type: ignore[method-assign]
+        return push
+
+    async def _begin_anew(self, state: JetStreamContext._JSI, _sequence: int | None) -> bool:
+        """True: the message that showed the need is dropped, as the new consumer delivers it again."""
+        if state not in self._beginning_anew:
+            self._beginning_anew.add(state)
+            self._connection.own(self._replace_consumer(state), name="tidemark ordered consumer")
+        return True
+
+    async def _replace_consumer(self, state: JetStreamContext._JSI) -> None:
+        try:
+            inbox = self._connection.new_inbox()
+            if not await self._connection.move_subscription(cast(Subscription, state._sub), inbox):
+                return  # it ended meanwhile
+            state._psub._id = state._sub._id
+            state._cmeta, state._dseq = None, 1
+            request = state._ccreq
+            request.deliver_subject = inbox
+            request.deliver_policy = api.DeliverPolicy.BY_START_SEQUENCE
+            request.opt_start_seq = state._sseq + 1
+            await state.recreate_consumer()
+        finally:
+            self._beginning_anew.discard(state)
+
+
+class _Inboxes:
+    """The connection as nats-py's JetStream classes see it: what they subscribe to, a consumer delivers to."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    async def subscribe(self, subject: str, **options: Any) -> Subscription:
+        return await self._connection.subscribe_deliveries(subject, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)

@@ -3,13 +3,14 @@
 The order of a hand-over, and why nothing is lost and nothing comes twice:
 
 1. Every subscription is made on the new wire too, and the server confirms that it knows them. Each is a member of a
-   queue group, so from here on a message comes in by one wire or by the other, never by both.
+   queue group, so from here on a message comes in by one wire or by the other, never by both; what JetStream consumers
+   deliver comes in by both, and ``overlap`` lets it pass once.
 2. Publishing pauses. The old wire unsubscribes everything and asks for a confirmation, which is proof of three things:
    what was published by it has been processed, no message will be routed to it any more, and all that had been routed
    to it before has been read (a server answers in order).
 3. Publishing goes on by the new wire, so the server sees it in the application's order.
-4. The new wire is confirmed once more: what the server sent by it before 2 has been read too. Now the messages that
-   were kept back for their order are handed on.
+4. The new wire is confirmed once more: what the server sent by it before 2 has been read too. Now the deliveries that
+   were kept back for their order pass.
 
 Until 2, a failure goes back: the new wire unsubscribes and confirms, the same way, and the old one has never stopped.
 From 2 on it goes forward.
@@ -20,6 +21,7 @@ import asyncio
 import nats.errors
 
 from tidemark.nats.errors import OldConnectionBroke
+from tidemark.nats.overlap import Overlap
 from tidemark.nats.subscription import Subscription
 from tidemark.nats.wire import Wire
 
@@ -50,9 +52,22 @@ class Line:
             self.subscriptions[subscription.sid] = subscription
             await self.wire.subscribe_on_server(subscription)
 
+    async def move(self, subscription: Subscription, sid: int, subject: str) -> bool:
+        """Unsubscribe, and subscribe to another subject; not confirmed before ``confirm``. False: it has ended."""
+        async with self._moving:
+            if self.subscriptions.pop(subscription.sid, None) is None:
+                return False
+            await self.wire.unsubscribe_on_server(subscription.sid)
+            subscription.move(sid, subject)
+            self.subscriptions[sid] = subscription
+            await self.wire.subscribe_on_server(subscription)
+            return True
+
     async def unsubscribe(self, sid: int, limit: int) -> None:
         """Unsubscribe, or ask for it after ``limit`` messages; like nats-py's, not confirmed before ``confirm``."""
         async with self._moving:
+            if limit and sid in self.subscriptions:
+                self.subscriptions[sid].limit_to(limit)
             await self.wire.unsubscribe_on_server(sid, limit)
 
     async def confirm(self, within: float) -> None:
@@ -73,16 +88,17 @@ class Line:
             TimeoutError, nats.errors.Error: the new wire did not confirm; the old one is in use, as before.
         """
         async with self._moving:
-            held = list(self.subscriptions.values())
-            for subscription in held:
-                subscription.hold()
+            overlap, old = Overlap(), self.wire
+            old.hands_over(overlap)
+            new.takes_over(overlap)
             try:
                 await self._join(new, probe, within)
                 broke = await self._switch(new)
                 await _settle(new)
             finally:
-                for subscription in held:
-                    subscription.release()
+                old.hands_over(None)
+                if self.wire is new:
+                    await overlap.end(new.deliver)
         return broke
 
     async def _join(self, new: Wire, probe: Subscription, within: float) -> None:

@@ -1,6 +1,5 @@
 """A subscription that outlives the wire it was made on: nats-py's own, fed by one wire or, during a swap, by two."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,9 +14,13 @@ class Subscription(nats.aio.subscription.Subscription):
     """What ``Connection.subscribe`` returns; used like nats-py's, and valid across swaps.
 
     On the server each is a member of a queue group: the application's, or else one of its own that nobody shares. So
-    while two wires hold it, every message comes in by exactly one of them. (The exception are inboxes for answers, of
-    which only the first counts: they are in no group, ``private_group`` is empty, as nats-server tells only plain
-    subscriptions that nobody responds.) Made by ``Connection.subscribe`` alone.
+    while two wires hold it, every message comes in by exactly one of them. Two kinds are in no group, as nats-server
+    tells only plain subscriptions that nobody responds, and delivers a push consumer's messages only to them:
+
+    - inboxes for answers, which may come in twice, as only the first one counts;
+    - inboxes of JetStream consumers (``in_stream_order``): ``overlap`` lets each message pass once, in order.
+
+    Made by ``Connection`` alone.
     """
 
     def __init__(  # noqa: PLR0913 # nats-py's own parameters
@@ -27,7 +30,8 @@ class Subscription(nats.aio.subscription.Subscription):
         subject: str,
         *,
         queue: str = "",
-        private_group: str,
+        private_group: str = "",
+        in_stream_order: bool = False,
         cb: Callback | None = None,
         max_msgs: int = 0,
         pending_msgs_limit: int = DEFAULT_SUB_PENDING_MSGS_LIMIT,
@@ -43,12 +47,16 @@ class Subscription(nats.aio.subscription.Subscription):
             pending_msgs_limit=pending_msgs_limit,
             pending_bytes_limit=pending_bytes_limit,
         )
-        self.sid = sid
-        self.in_stream_order = False
-        """Set for the inbox of a JetStream consumer: its messages keep their order even through a swap."""
+        self.in_stream_order = in_stream_order
+        """A JetStream consumer delivers to it alone."""
+        self.fetched = False
+        """Its messages are processed only if someone fetches them."""
         self._shown_queue = queue
-        self._arrivals = _Arrivals(pending_msgs_limit)
-        self._pending_queue = self._arrivals
+
+    @property
+    def sid(self) -> int:
+        """The number by which the server knows it; the same on every wire."""
+        return self._id
 
     @property
     def queue(self) -> str:
@@ -60,6 +68,15 @@ class Subscription(nats.aio.subscription.Subscription):
         """How many messages are left of an auto-unsubscribe limit; 0 without one."""
         return max(self._max_msgs - self._received, 0)
 
+    def limit_to(self, messages: int) -> None:
+        """End after so many; counted over every wire."""
+        self._max_msgs = messages
+
+    def move(self, sid: int, subject: str) -> None:
+        """Go by another number and subject from now on, as an ordered consumer does that begins anew."""
+        self._id = sid
+        self._subject = subject
+
     def start(self, error: Callable[[Exception], Awaitable[None]]) -> None:
         """Begin to process what comes in; exceptions of the callback go to ``error``."""
         self._start(error)  # type: ignore[no-untyped-call]
@@ -70,18 +87,12 @@ class Subscription(nats.aio.subscription.Subscription):
         self._stop_processing()
         for call in (self._pending_next_msgs_calls or {}).values():
             call.cancel()
-
-    def hold(self) -> None:
-        """Keep back what comes in, where order matters, until ``release``."""
-        if self.in_stream_order:
-            self._arrivals.hold()
-
-    def release(self) -> None:
-        """Hand on what was kept back, in the order in which the server sent it."""
-        self._arrivals.release()
+        for task in (self._jsi._hbtask, self._jsi._fctask) if self._jsi is not None else ():
+            if task is not None:
+                task.cancel()
 
     async def _drain(self) -> None:
-        if not self.in_stream_order:
+        if not self.fetched:
             await super()._drain()
             return
         # What a pull consumer's inbox holds is only processed if someone fetches it, so nats-py would wait for it in
@@ -89,36 +100,3 @@ class Subscription(nats.aio.subscription.Subscription):
         await self._conn._send_unsubscribe(self.sid)
         self._conn._remove_sub(self.sid)
         self.stop()
-
-
-class _Arrivals(asyncio.Queue[Msg]):
-    """The queue between wires and application, with a place to keep messages back.
-
-    Two wires are read independently, so while both deliver, the order of arrival is not the order of sending. JetStream
-    messages carry the consumer's sequence in their reply subject: by it they are put right on ``release``.
-    """
-
-    _held: list[Msg] | None = None
-
-    def hold(self) -> None:
-        self._held = []
-
-    def release(self) -> None:
-        held, self._held = self._held, None
-        for message in sorted(held or (), key=_sent_order):
-            super().put_nowait(message)
-
-    def put_nowait(self, item: Msg) -> None:
-        if self._held is None:
-            super().put_nowait(item)
-        elif 0 < self.maxsize <= self.qsize() + len(self._held):
-            raise asyncio.QueueFull
-        else:
-            self._held.append(item)
-
-
-def _sent_order(message: Msg) -> tuple[bool, int]:
-    """Sorts by consumer sequence. A status has none: it ends a pull request, so it comes after the messages."""
-    if not message.reply.startswith("$JS.ACK."):
-        return True, 0
-    return False, message.metadata.sequence.consumer

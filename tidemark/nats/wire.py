@@ -25,13 +25,18 @@ from nats.aio.msg import Msg
 
 from tidemark.nats.directory import InstalledSet, read_installed
 from tidemark.nats.errors import ConnectFailed, SetUnreadable
+from tidemark.nats.overlap import Delivery, Overlap
 from tidemark.nats.subscription import Subscription
 
 _NO_PATIENCE = 0.05  # seconds, where there was no TLS session to take leave of
 _DIALLING: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 _LASTING: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 2}
 
-for _name in ("_send_ping", "_process_pong", "_process_op_err", "_close", "_connect_to_server", "_build_message"):
+_OVERRIDDEN = (
+    *("_send_ping", "_process_pong", "_process_op_err", "_close", "_connect_to_server", "_process_connect_init"),
+    *("_build_message", "_process_msg"),
+)
+for _name in _OVERRIDDEN:
     if not hasattr(Client, _name):  # overridden below: without it messages would be lost silently
         raise ImportError(f"nats-py: expected nats.aio.client.Client.{_name}, found none; tidemark.nats needs 2.16")
 
@@ -57,6 +62,8 @@ class Wire(Client):
         self._attempts = 0
         self._peer: tuple[Any, ...] | None = None
         self._awaited: set[asyncio.Future[bool]] = set()
+        self._handed_on_by: Overlap | None = None
+        self._taken_over_by: Overlap | None = None
 
     async def dial(self, target: Target, options: dict[str, Any]) -> None:
         """Connect to this one server, once.
@@ -102,6 +109,11 @@ class Wire(Client):
         return replace(self._current_server) if self._current_server else None
 
     @property
+    def host_and_port(self) -> str:
+        """Of that server, without login; empty without one."""
+        return self._current_server.uri.netloc.rpartition("@")[2] if self._current_server else ""
+
+    @property
     def server_id(self) -> str:
         """The server's own id: the same behind every name and address of it."""
         return str(self._server_info.get("server_id", ""))
@@ -127,6 +139,21 @@ class Wire(Client):
     def disown(self) -> None:
         """Deliver to nothing any more."""
         self._subs = {}
+
+    def hands_over(self, overlap: Overlap | None) -> None:
+        """From now on another wire has the same inboxes and will take over; None: there is no other any more."""
+        self._handed_on_by = overlap
+
+    def takes_over(self, overlap: Overlap | None) -> None:
+        """From now on this wire has the same inboxes as another, which is in use; None: it never will be."""
+        self._taken_over_by = overlap
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Let a delivery pass to its subscription."""
+        try:
+            await super()._process_msg(*delivery)
+        except nats.errors.Error as error:  # the wire broke while an answer to flow control was written to it
+            await self._error_cb(error)
 
     async def subscribe_on_server(self, subscription: Subscription) -> None:
         """Tell the server; not proven before ``confirm``."""
@@ -245,6 +272,17 @@ class Wire(Client):
             self._peer = writer.get_extra_info("peername")
             # asyncio warns of every end of a TLS stream whose protocol it was not told of, and nats-py does not tell.
             writer.transport.get_protocol()._over_ssl = True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if self._handed_on_by is not None or self._taken_over_by is not None:
+            subscription = self._subs.get(sid)
+            if isinstance(subscription, Subscription) and subscription.in_stream_order:
+                delivery = Delivery(sid, subject, reply, data, headers)
+                if self._taken_over_by is not None and self._taken_over_by.stops_new(delivery):
+                    return
+                if self._handed_on_by is not None:
+                    self._handed_on_by.brought_by_old(delivery)
+        await super()._process_msg(sid, subject, reply, data, headers)
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
