@@ -206,8 +206,13 @@ class Finished:
 async def command(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Finished:
     """Run the real program to its end."""
     process = await _start(arguments, environment or {}, asyncio.subprocess.PIPE)
-    async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:  # nothing that a failing test started lives on
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return Finished(process.returncode, out.decode(), err.decode())
 
