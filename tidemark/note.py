@@ -133,7 +133,7 @@ class Signer:
         name, given_id, seed = _key_parts(text[len(_PRIVATE) :], _SIGNER_KEY)
         signer = cls(name, Ed25519PrivateKey.from_private_bytes(seed))
         if signer.verifier.hash != given_id:
-            raise NoteError(f"signer key {name}: expected key id {signer.verifier.hash}, found {given_id}")
+            raise NoteError(f"{_SIGNER_KEY}: expected key id {signer.verifier.hash}, found {given_id}")
         return signer
 
     def dump(self) -> str:
