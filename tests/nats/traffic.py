@@ -4,18 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
+from nats.js.kv import KeyValue
+from nats.js.object_store import ObjectStore
 
 from playground.ledger import Ledger
 from tests.nats.rig import SECONDS, until
 from tidemark.nats import Connection
 
-KINDS = ("group", "plain", "iterated", "stored")
+KINDS = ("group", "plain", "iterated", "stored", "pushed", "ordered", "watched")
+CORE = KINDS[:3]
+_BUCKET = "TRAFFIC"
+_EVERY = 4  # a key is put for every so many messages: putting waits for its acknowledgement
 
 
 @dataclass
@@ -27,7 +32,9 @@ class Traffic:
     rate: float = 500
     core: int = 0
     stored: int = 0
+    put: int = 0
     answered: int = 0
+    objects: int = 0
     acks: list["asyncio.Future[api.PubAck]"] = field(default_factory=list)
     ledgers: dict[str, Ledger] = field(default_factory=lambda: {kind: Ledger() for kind in KINDS})
 
@@ -44,11 +51,20 @@ class Traffic:
         async def echo(message: Msg) -> None:
             await message.respond(message.data)
 
+        async def pushed(message: Msg) -> None:
+            self.count("pushed", message, redelivered=message.metadata.num_delivered > 1)
+
+        async def ordered(message: Msg) -> None:
+            self.count("ordered", message)
+
         await self.receiver.subscribe("core", queue="workers", cb=group)
         await self.receiver.subscribe("core", cb=plain)
         await self.receiver.subscribe("echo", queue="echoes", cb=echo)
         config = api.ConsumerConfig(ack_wait=20, max_ack_pending=5000)
-        puller = await self.receiver.jetstream().pull_subscribe("stored", durable="d", stream="LOAD", config=config)
+        jetstream = self.receiver.jetstream()
+        await jetstream.subscribe("stored", durable="p", stream="LOAD", cb=pushed, config=replace(config))
+        await jetstream.subscribe("stored", stream="LOAD", cb=ordered, ordered_consumer=True, idle_heartbeat=0.5)
+        puller = await jetstream.pull_subscribe("stored", durable="d", stream="LOAD", config=config)
         await self.receiver.flush()
         return puller
 
@@ -56,6 +72,30 @@ class Traffic:
         subscription = await self.receiver.subscribe("core")
         async for message in subscription.messages:
             self.count("iterated", message)
+
+    async def watch(self, bucket: KeyValue) -> None:
+        watcher = await bucket.watchall()
+        async for entry in watcher:
+            if entry is not None:
+                assert entry.value is not None
+                self.ledgers["watched"].arrived(int(entry.value), time.monotonic_ns())
+
+    async def put_keys(self, bucket: KeyValue, stop: asyncio.Event) -> None:
+        """Each key holds one number and is put once, so none replaces another before it was seen."""
+        start = time.monotonic()
+        while not stop.is_set():
+            due = int((time.monotonic() - start) * self.rate / _EVERY)
+            while self.put < due and not stop.is_set():
+                await bucket.put(f"k{self.put + 1}", b"%d" % (self.put + 1))
+                self.put += 1
+            await asyncio.sleep(0.004)
+
+    async def keep_objects(self, reading: ObjectStore, writing: ObjectStore, stop: asyncio.Event) -> None:
+        content = bytes(range(256)) * 2048  # four chunks
+        while not stop.is_set():
+            await writing.put("object", content)
+            assert (await reading.get("object")).data == content
+            self.objects += 1
 
     async def fetch(self, puller: JetStreamContext.PullSubscription) -> None:
         while True:
@@ -88,11 +128,16 @@ class Traffic:
 
     async def more(self) -> None:
         """Wait until a hundred more of every kind have come, and an answer."""
-        before, answered = {kind: ledger.received for kind, ledger in self.ledgers.items()}, self.answered
+        before, answered, objects = (
+            {kind: one.received for kind, one in self.ledgers.items()},
+            self.answered,
+            self.objects,
+        )
         await until(
             lambda: (
                 self.answered > answered
-                and all(ledger.received > before[kind] + 100 for kind, ledger in self.ledgers.items())
+                and self.objects > objects
+                and all(ledger.received > before[kind] + 25 for kind, ledger in self.ledgers.items())
             ),
             "more of every kind has come",
         )
@@ -101,7 +146,9 @@ class Traffic:
         return all(not self.ledgers[kind].missing(self.published(kind)) for kind in KINDS)
 
     def published(self, kind: str) -> int:
-        return self.stored if kind == "stored" else self.core
+        if kind == "watched":
+            return self.put
+        return self.core if kind in CORE else self.stored
 
     def faults(self) -> dict[str, Any]:
         """What was lost, came twice, was redelivered, or broke the stream's order; empty if all is well."""
@@ -110,24 +157,32 @@ class Traffic:
             found[f"{kind} lost"] = ledger.missing(self.published(kind))
             found[f"{kind} duplicated"] = ledger.duplicated
             found[f"{kind} redelivered"] = ledger.redelivered
-        found["stored out of order"] = self.ledgers["stored"].out_of_order
+            if kind not in CORE:
+                found[f"{kind} out of order"] = ledger.out_of_order
         return {name: count for name, count in found.items() if count}
 
 
 @asynccontextmanager
-async def traffic(sender: Connection, receiver: Connection, rate: float = 500) -> AsyncIterator[Traffic]:
+async def traffic(sender: Connection, receiver: Connection, rate: float = 400) -> AsyncIterator[Traffic]:
     """Everything flows inside the block; after it nothing does, and what was on its way has come or is lost."""
-    await sender.jetstream().add_stream(
-        name="LOAD", subjects=["stored"], num_replicas=3, storage=api.StorageType.MEMORY
+    jetstream = sender.jetstream()
+    await jetstream.add_stream(name="LOAD", subjects=["stored"], num_replicas=3, storage=api.StorageType.MEMORY)
+    bucket = await jetstream.create_key_value(bucket=_BUCKET, replicas=3, storage=api.StorageType.MEMORY)
+    store = await jetstream.create_object_store(
+        _BUCKET, config=api.ObjectStoreConfig(replicas=3, storage=api.StorageType.MEMORY)
     )
     flow = Traffic(sender, receiver, rate)
     stop = asyncio.Event()
     puller = await flow.subscribe()
+    watched = await receiver.jetstream().key_value(_BUCKET)
+    read = await receiver.jetstream().object_store(_BUCKET)
     try:
         async with asyncio.TaskGroup() as group:
-            receiving = [group.create_task(flow.iterate()), group.create_task(flow.fetch(puller))]
+            tasks = [flow.iterate(), flow.fetch(puller), flow.watch(watched)]
+            receiving = [group.create_task(task) for task in tasks]
             await receiver.flush()
-            sending = [group.create_task(flow.publish(stop)), group.create_task(flow.request(stop))]
+            tasks = [flow.publish(stop), flow.request(stop), flow.put_keys(bucket, stop)]
+            sending = [group.create_task(task) for task in (*tasks, flow.keep_objects(read, store, stop))]
             await flow.more()
             yield flow
             stop.set()
@@ -138,7 +193,9 @@ async def traffic(sender: Connection, receiver: Connection, rate: float = 500) -
             for task in receiving:
                 task.cancel()
     finally:
-        await sender.jetstream().delete_stream("LOAD")
+        await jetstream.delete_stream("LOAD")
+        await jetstream.delete_key_value(_BUCKET)
+        await jetstream.delete_object_store(_BUCKET)
 
 
 async def settled(flow: Traffic) -> None:

@@ -93,6 +93,8 @@ class Connection:
         self._terms = terms
         self._when_closed = terms.callbacks.get("closed_cb")
         terms.callbacks["closed_cb"] = self._closed
+        self._when_reconnected = terms.callbacks.get("reconnected_cb")
+        terms.callbacks["reconnected_cb"] = self._reconnected
         self._on_reload = on_reload
         self._on_reload_failed = on_reload_failed
         self._metrics = metrics
@@ -303,6 +305,15 @@ class Connection:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _reconnected(self) -> None:
+        # A pull request may have died with the server, and the fetch would wait for nothing until its time-out. Made
+        # again, it may bring more than was asked for: the next fetch finds it here.
+        for subscription in list(self._line.subscriptions.values()):
+            if subscription.is_waited_for and subscription.last_fetch is not None:
+                await subscription.last_fetch()
+        if self._when_reconnected is not None:
+            await self._when_reconnected()
 
     async def _closed(self) -> None:
         if self._ended:

@@ -1,11 +1,13 @@
 """JetStream over a connection that is replaced under it: nats-py's, with publishes that may be repeated."""
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import nats.errors
 import nats.js.errors
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from tidemark.nats.subscription import Subscription
@@ -86,9 +88,7 @@ class JetStream(JetStreamContext):
 
     async def pull_subscribe_bind(self, *args: Any, **options: Any) -> JetStreamContext.PullSubscription:
         """Bind to a pull consumer. Its ``fetch`` goes on across swaps, and its messages keep their order."""
-        puller = await super().pull_subscribe_bind(*args, **options)
-        cast(Subscription, puller._sub).fetched = True
-        return puller
+        return PullSubscription(await super().pull_subscribe_bind(*args, **options), self._connection)
 
     async def subscribe_bind(self, *args: Any, **options: Any) -> JetStreamContext.PushSubscription:
         """Bind to a push consumer, ordered ones too. It goes on across swaps, and its messages keep their order."""
@@ -133,3 +133,45 @@ class _Inboxes:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+
+class PullSubscription(JetStreamContext.PullSubscription):
+    """nats-py's, which begins a ``fetch`` again where its request died with a server."""
+
+    def __init__(self, made: JetStreamContext.PullSubscription, connection: "Connection") -> None:
+        super().__init__(made._js, made._sub, made._stream, made._consumer, made._deliver.encode())
+        subscription = cast(Subscription, made._sub)
+        subscription.fetched = True
+        self._nc = _PullRequests(connection, subscription)  # type: ignore[assignment] # it only publishes
+
+    async def fetch(
+        self,
+        batch: int = 1,
+        timeout: float | None = 5,  # noqa: ASYNC109 # nats-py's own parameter
+        heartbeat: float | None = None,
+    ) -> list[Msg]:
+        """See nats-py's.
+
+        Raises:
+            nats.errors.TimeoutError: nothing came in time; nats-py's own may be a bare ``TimeoutError``.
+            nats.js.errors.APIError: the stream or consumer is gone, or nobody answers for it (503).
+        """
+        try:
+            return await super().fetch(batch, timeout, heartbeat)
+        except nats.errors.TimeoutError:
+            raise
+        except TimeoutError:
+            raise nats.errors.TimeoutError from None
+
+
+@dataclass(frozen=True, slots=True)
+class _PullRequests:
+    """The connection as a pull subscription sees it: what it publishes are pull requests."""
+
+    connection: "Connection"
+    subscription: Subscription
+
+    async def publish(self, subject: str, payload: bytes, reply: str) -> None:
+        send = partial(self.connection.publish, subject, payload, reply)
+        self.subscription.last_fetch = send
+        await send()

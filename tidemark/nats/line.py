@@ -133,7 +133,10 @@ class Line:
         old = self.wire
         self._paused = asyncio.Event()
         try:
-            return await self._leave(old) if old.is_connected else None
+            if old.is_connected:
+                return await self._leave(old)
+            old.give_up()
+            return None
         finally:
             new.take_unsent(old)
             self.wire = new

@@ -51,6 +51,8 @@ class Subscription(nats.aio.subscription.Subscription):
         """A JetStream consumer delivers to it alone."""
         self.fetched = False
         """Its messages are processed only if someone fetches them."""
+        self.last_fetch: Callable[[], Awaitable[None]] | None = None
+        """Sends the latest pull request again."""
         self._shown_queue = queue
 
     @property
@@ -67,6 +69,11 @@ class Subscription(nats.aio.subscription.Subscription):
     def left(self) -> int:
         """How many messages are left of an auto-unsubscribe limit; 0 without one."""
         return max(self._max_msgs - self._received, 0)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a ``next_msg`` or a ``fetch`` waits for a message just now."""
+        return bool(self._pending_next_msgs_calls)
 
     def limit_to(self, messages: int) -> None:
         """End after so many; counted over every wire."""

@@ -195,6 +195,12 @@ class Wire(Client):
         finally:
             self._awaited.discard(answered)
 
+    def give_up(self) -> None:
+        """Stop looking for a server: another wire has one."""
+        self.disown()
+        if self._reconnection_task is not None:
+            self._reconnection_task.cancel()
+
     async def retire(self, patience: float = 1.0) -> None:
         """Close a wire that nobody uses any more, so nobody hears of it either.
 
