@@ -58,17 +58,15 @@ class Timeline:
         """
         async with self._turn:
             position = decided_on.head + 1
-            self._is_stale = True  # until this returns, nobody knows
             await self._journal.append(position, record)
             self._change(fold((*decided_on.entries, Entry(position, record))))
-            self._is_stale = False
             return self._history
 
     async def fold(self, decided_on: History, keep: tuple[Entry, ...], through: int) -> None:
         """Replace the records up to ``through`` by ``keep``. Raises JournalConflict, JournalError."""
         await self.confirm(decided_on)
         async with self._turn:
-            self._is_stale = True
+            self._is_stale = True  # the head stays where it is
             await self._journal.fold(keep, through)
 
     def _change(self, history: History) -> None:

@@ -8,7 +8,7 @@ from authority.events import Step
 from authority.fleet import FleetView
 from authority.gate import Closed
 from authority.history import EMPTY, EpochCa
-from authority.journal import ActivationRecord, Opening, OverrideRecord
+from authority.journal import ActivationRecord, Opening, OverrideRecord, StatementRecord
 from authority.plan import (
     FOLD_AT,
     Action,
@@ -214,6 +214,19 @@ def test_another_epoch_length_asks_for_a_ca_of_its_own() -> None:
     pods = servers("nats-0")
     pods.prove("nats-0", changed.mark(), now + 1)
     assert ask(changed, now + 1, pods, longer) == Activate(ca, Opening.GATE, (), ())
+
+
+def test_an_adopted_statement_is_followed_by_one_of_ours_at_once() -> None:
+    story, _ = running()
+    lost, _ = running()
+    for _ in range(3):
+        lost.prepare(EPOCH, START + 1, Cause.FORCED)
+    newest = lost.history.newest
+    assert newest is not None
+    story.append(StatementRecord(START + 2, "", newest.bundle))
+    assert ask(story, START + 2) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-5")
+    story.prepare(EPOCH, START + 2)
+    assert isinstance(ask(story, START + 2), Wait)
 
 
 def test_cas_are_retired_an_epoch_after_their_expiry() -> None:
