@@ -1,5 +1,6 @@
 """A small authority with fixed keys: the same certificates and notes at every run, and every way to get them wrong."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -174,6 +175,13 @@ CAS = (*(intermediate(epoch) for epoch in range(EPOCH, EPOCH - 4, -1)), ROOT)
 
 def pem(cas: Sequence[Made]) -> bytes:
     return b"".join(ca.pem for ca in cas)
+
+
+def block(der: bytes, width: int = 64) -> bytes:
+    """A PEM block around whatever bytes."""
+    encoded = base64.b64encode(der)
+    lines = [encoded[i : i + width] for i in range(0, len(encoded), width)]
+    return b"\n".join([b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----", b""])
 
 
 def anchor(ca: Made) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A workload's leaf: its files, and the chain that leads from it to an anchor."""
 
-import base64
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,20 @@ from cryptography.hazmat.primitives.asymmetric import dh, ec, ed25519, rsa, x255
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contract.forge import CAS, EPOCH, NOW, OTHER_ROOT, ROOT, Made, Recipe, ec_key, intermediate, leaf_recipe, pem
+from tests.contract.forge import (
+    CAS,
+    EPOCH,
+    NOW,
+    OTHER_ROOT,
+    ROOT,
+    Made,
+    Recipe,
+    block,
+    ec_key,
+    intermediate,
+    leaf_recipe,
+    pem,
+)
 from tidemark.certificates import Leaf, LeafRejected, leaf_issuer, parse_leaf
 
 CA = CAS[0]
@@ -74,7 +86,7 @@ def public_pem() -> bytes:
 
 def unknown_algorithm(made: Made) -> bytes:
     der = made.der.replace(bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0277"))
-    return b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(der) + b"\n-----END CERTIFICATE-----\n"
+    return block(der)
 
 
 REFUSED: dict[str, tuple[str, Callable[[], bytes], Callable[[], bytes]]] = {
