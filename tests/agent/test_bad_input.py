@@ -162,9 +162,19 @@ async def test_a_bad_bundle_never_reaches_the_server(
         rejections = {"outcome": "rejected", "reason": bad.reason}
         assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", rejections) == 1
 
-        site.show(forge.bundle(GOOD + 10, [forge.epoch + 1, forge.epoch]))
-        status = await observed.is_proven(GOOD + 10)
-        assert status.failure is None
+
+async def test_after_anything_bad_the_next_good_bundle_is_taken(forge: Forge, site: Site) -> None:
+    leaf = forge.leaf()
+    for number, (kind, bad) in enumerate(BAD.items()):
+        site.out = site.folder / f"out-{number}"
+        site.show(forge.bundle(GOOD), leaf)
+        async with site.agent() as observed:
+            await observed.is_proven(GOOD)
+            site.show(bad.make(forge))
+            await observed.fails(bad.reason)
+            site.show(forge.bundle(GOOD + 10, [forge.epoch + 1, forge.epoch]))
+            status = await observed.is_proven(GOOD + 10)
+            assert status.failure is None, kind
 
 
 async def test_a_statement_below_the_floor_of_the_trust_file(forge: Forge, site: Site) -> None:

@@ -171,6 +171,18 @@ async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
         assert "Reloaded server configuration" not in server.log.read_text()
 
 
+async def test_sets_that_nobody_took_do_not_pile_up(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.stop()
+        for sequence in range(2, 7):
+            site.show(forge.bundle(sequence))
+            await observed.shows(lambda s, n=sequence: s.installed.mark.sequence == n, "the newer set")  # type: ignore[misc]  # a lambda with a default
+        kept = sorted(entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink())
+        assert kept == ["..1-1", "..6-1"], "the proven set, and the one in place"
+
+
 async def test_a_stale_pid_file_harms_nobody(
     forge: Forge, site: Site, server: NatsServer, bystander: subprocess.Popen[bytes]
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from itertools import pairwise
 
 import pytest
 from aiohttp import web
@@ -157,6 +158,8 @@ async def test_a_proof_is_reported_at_once(forge: Forge, site: Site, authority: 
         numbers = [receipt.number for receipt in authority.receipts]
         assert numbers == sorted(set(numbers))
         assert len({receipt.nonce for receipt in authority.receipts}) == 1
+        said = [replace(receipt, number=0, clock=0) for receipt in authority.receipts]
+        assert all(one != next_one for one, next_one in pairwise(said)), "nothing is said twice before the heartbeat"
 
 
 async def test_a_failure_is_reported(forge: Forge, site: Site, authority: Authority) -> None:
