@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.choose import Choice, Refusal, Shown, choose
 from agent.chronicle import Chronicle
-from agent.handover import Handover, Patience
+from agent.handover import HandedOver, Handover, Patience
 from agent.holdings import Clocks, Holdings, Placed
 from agent.install import InstallFailed
 from agent.source import Look, Sighting
@@ -127,8 +127,11 @@ class Cycle:
         try:
             self._restore(self.trust)
             choice = self._choose(sighting, self.trust, travel)
-            if choice.trust_set is not None and not self._is_settled(choice, travel):
+            if choice.trust_set is None or self._is_settled(choice, travel):
+                self.holdings.keep()
+            else:
                 await self._hand_over(self._place(choice.trust_set, travel), travel)
+                self.holdings.sweep()
         except InstallFailed as error:
             self.chronicle.fails("install_failed", str(error), travel.mark)
             self.chronicle.journey_ends("install_failed", travel.swapped_at, travel.stages, travel.mark)
@@ -242,7 +245,7 @@ class Cycle:
         trust_set, proven = placed.trust_set, self.holdings.proven
         seen_before = proven is not None and proven.trust_set.key == trust_set.key
         try:
-            done = await self.handover.bring(self._expectation(placed), look_first=seen_before)
+            done = await self._bring(placed, look_first=seen_before)
         except Overtaken:
             self.chronicle.journey_ends(AgentState.INSTALLED, travel.swapped_at, travel.stages, trust_set)
         except NotProven as failure:
@@ -254,6 +257,14 @@ class Cycle:
             self._tell_concern(travel.concern)
             self._refused, self._failures = None, 0
             self.holdings.settle(placed)
+
+    async def _bring(self, placed: Placed, *, look_first: bool) -> HandedOver:
+        """Hand over while the disk makes the switch durable: the workload need not wait for that, the report must."""
+        durable = asyncio.create_task(asyncio.to_thread(self.holdings.make_durable), name="durable")
+        try:
+            return await self.handover.bring(self._expectation(placed), look_first=look_first)
+        finally:
+            await durable
 
     async def _go_back(self, refused: Placed, failure: NotProven, travel: _Travel) -> None:
         """Put the last proven set in place again, unless that would be no better."""

@@ -40,9 +40,8 @@ def sync_directory(path: Path) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of ``path``: whole or not at all, durable when this returns."""
+    """Put ``data`` in the place of ``path``: whole or not at all; durable once its directory is synced as well."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     write_all(path.parent, {fresh.name: data})
     fresh.rename(path)
-    sync_directory(path.parent)

@@ -66,7 +66,7 @@ class Holdings:
             self.proven = self.installed if proven.directory == current else self._reopen(proven.directory, trust)
         in_place = self.installed.trust_set.mark if self.installed else None
         self.highest = max((mark for mark in (self._kept.highest, in_place) if mark), key=_sequence, default=None)
-        self._sweep()
+        self.sweep()
         self.restored = True
 
     def known(self) -> Known:
@@ -81,20 +81,23 @@ class Holdings:
         """A statement of the mount passed verification: nothing below it counts from now on."""
         self.note_shown(mark.sequence)
         self.highest = max((seen for seen in (self.highest, mark) if seen), key=_sequence)
-        self._keep(self._kept.proven)
 
     def place(self, trust_set: TrustSet) -> Placed:
-        """Put a set in place."""
+        """Put a set in place, after what was noted is written; ``make_durable`` follows."""
+        self._write(self._kept.proven)
         directory = self._output.install(trust_set)
         self.installed = Placed(trust_set, directory, self._clocks.boot())
-        self._sweep()
         return self.installed
 
+    def make_durable(self) -> None:
+        """Make what is in place outlast a power cut. Touches nothing else, so it may run in a thread."""
+        self._output.make_durable()
+
     def put_back(self, proven: Placed) -> Placed:
-        """Put the last proven set in place again."""
+        """Put the last proven set in place again, durably."""
         self._output.put_back(proven.directory)
+        self._output.make_durable()
         self.installed = self.proven = replace(proven, at=self._clocks.boot())
-        self._sweep()
         return self.installed
 
     def settle(self, placed: Placed) -> None:
@@ -102,18 +105,25 @@ class Holdings:
         self.proven = placed
         trust_set = placed.trust_set
         leaf_sha256 = trust_set.leaf.sha256 if trust_set.leaf else None
-        self._keep(Proven(placed.directory, trust_set.mark, leaf_sha256, trust_set.issuer_sha256))
-        self._sweep()
+        self.keep(Proven(placed.directory, trust_set.mark, leaf_sha256, trust_set.issuer_sha256))
 
-    def _keep(self, proven: Proven | None) -> None:
+    def keep(self, proven: Proven | None = None) -> None:
+        """Write down what was noted, durably."""
+        if self._write(proven or self._kept.proven):
+            self._output.make_durable()
+
+    def sweep(self) -> None:
+        """Remove the sets that nothing needs any more."""
+        self._output.sweep([self.proven.directory] if self.proven else [])
+
+    def _write(self, proven: Proven | None) -> bool:
+        """Whether there was anything new to write."""
         memory = Memory(self.highest, {**self._kept.shown, self._mount: self._shown}, proven)
-        if memory != self._kept:
-            self._output.remember(memory)
-            self._kept = memory
-
-    def _sweep(self) -> None:
-        needed = [self.proven.directory] if self.proven else []
-        self._output.sweep(needed)
+        if memory == self._kept:
+            return False
+        self._output.remember(memory)
+        self._kept = memory
+        return True
 
     def _reopen(self, directory: str, trust: Trust) -> Placed | None:
         """A set as it lies there, verified again; None where it does not stand that, or is not whole."""

@@ -55,7 +55,11 @@ class InstalledFiles:
 
 
 class Output:
-    """One output directory. One writer, no locking: the cycle is the only one that calls it, one step at a time."""
+    """One output directory. One writer, no locking: the cycle is the only one that calls it, one step at a time.
+
+    Files are on the disk before anything points to them. What points to them (``..data``, the memory) survives a kill
+    at once, and a power cut after ``make_durable``: a workload need not wait for that, a report must.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,9 +106,9 @@ class Output:
         Raises:
             InstallFailed: it could not be written; the present set stays in place.
         """
-        directory = self._fresh_name(trust_set.verified.sequence)
-        folder = self.path / directory
         try:
+            directory = self._fresh_name(trust_set.verified.sequence)
+            folder = self.path / directory
             folder.mkdir(mode=_DIRECTORY_MODE)
             try:
                 self._fill(folder, trust_set)
@@ -124,15 +128,29 @@ class Output:
         except OSError as error:
             raise InstallFailed(error, self.path) from error
 
+    def make_durable(self) -> None:
+        """Make the switch and the memory outlast a power cut; raises InstallFailed. May run in a thread."""
+        try:
+            durable.sync_directory(self.path)
+        except OSError as error:
+            raise InstallFailed(error, self.path) from error
+
     def sweep(self, keep: Collection[str]) -> None:
-        """Remove the sets that nothing needs: all but the present one and those in ``keep``."""
+        """Remove the sets that nothing needs: all but the present one and those in ``keep``.
+
+        One that cannot be removed is tried again next time. Raises InstallFailed: the directory is not there any more.
+        """
         needed = {*keep, self.current()}
-        for entry in self.path.iterdir():
+        try:
+            entries = list(self.path.iterdir())
+        except OSError as error:
+            raise InstallFailed(error, self.path) from error
+        for entry in entries:
             if _SET.fullmatch(entry.name) and entry.name not in needed:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def remember(self, memory: Memory) -> None:
-        """Keep the memory, durably; raises InstallFailed."""
+        """Keep the memory; raises InstallFailed."""
         try:
             durable.replace(self.path / MEMORY_FILE, memory.to_json())
         except OSError as error:
@@ -153,11 +171,9 @@ class Output:
             raise MemoryUnreadable(f"{path}: expected the agent's memory, found {error}") from None
 
     def _fresh_name(self, sequence: int) -> str:
-        taken = [0]
-        if self.path.is_dir():
-            matches = (_SET.fullmatch(entry.name) for entry in self.path.iterdir())
-            taken += [int(match[2]) for match in matches if match and int(match[1]) == sequence]
-        return f"..{sequence}-{max(taken) + 1}"
+        matches = (_SET.fullmatch(entry.name) for entry in self.path.iterdir())
+        taken = [int(match[2]) for match in matches if match and int(match[1]) == sequence]
+        return f"..{sequence}-{max(taken, default=0) + 1}"
 
     def _fill(self, folder: Path, trust_set: TrustSet) -> None:
         group = self.path.stat().st_gid
@@ -173,7 +189,6 @@ class Output:
         link.symlink_to(directory)
         self._link_names(directory)
         link.rename(self.path / DATA)
-        durable.sync_directory(self.path)
 
     def _link_names(self, directory: str) -> None:
         """A link for each file of the set, and none for a file that it does not have."""
