@@ -75,7 +75,7 @@ class FleetProven:
 class Held:
     """The gate is closed past its time: ``waiting`` names who is waited for; the last resort opens it at ``until``.
 
-    Reported when it begins and whenever ``closed`` (why) or ``waiting`` changes.
+    Reported when it begins, whenever ``closed`` (why) changes, and every heartbeat where ``waiting`` has changed.
     """
 
     at: int

@@ -91,6 +91,7 @@ class Rotation:
         self._intents: frozenset[str] = frozenset()
         self._active: str | None = None
         self._hold: Hold | None = None
+        self._held: Held | None = None
         self._failures: dict[Step, Failed] = {}
         self._committed: tuple[str, float] | None = None
 
@@ -346,11 +347,8 @@ class Rotation:
     def _report(self, world: World, action: Work | Wait, now: int) -> None:
         """Tell of a hold that began or changed, and of a fleet that has proven the newest statement."""
         if isinstance(action, Wait):
-            held, last = action.hold, self._hold
-            self._hold = held
-            if held and (last is None or (held.ca, held.closed, held.waiting) != (last.ca, last.closed, last.waiting)):
-                event = Held(now, held.ca.epoch, held.ca.sha256, held.since, held.until, held.closed, held.waiting)
-                self._here.observe(event)
+            self._hold = action.hold
+            self._report_hold(action.hold, now)
         newest = world.history.newest
         if self._committed is None or newest is None or newest.digest != self._committed[0]:
             return
@@ -359,3 +357,15 @@ class Rotation:
             seconds = asyncio.get_running_loop().time() - self._committed[1]
             self._committed = None
             self._here.observe(FleetProven(now, newest.statement.sequence, seconds))
+
+    def _report_hold(self, held: Hold | None, now: int) -> None:
+        """Once when it begins or has another reason; a change of who is waited for once a heartbeat at most."""
+        last, self._held = self._held, None
+        if held is None:
+            return
+        event = Held(now, held.ca.epoch, held.ca.sha256, held.since, held.until, held.closed, held.waiting)
+        is_another = last is None or (event.ca, event.closed) != (last.ca, last.closed)
+        is_due = last is not None and event.waiting != last.waiting and now >= last.at + self._here.heartbeat
+        self._held = event if is_another or is_due else last
+        if self._held is event:
+            self._here.observe(event)
