@@ -3,13 +3,22 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint lock clean
+.PHONY: run test lint lock clean soak bench
 
 run: $(VENV)/.run
 	@$(BIN)/python -m playground $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each).
+soak: $(VENV)/.dev
+	SOAK_ROTATIONS=$(or $(ROTATIONS),600) SOAK_SECONDS=$(or $(SECONDS),1.5) SOAK_REPORT=$(SOAK_REPORT) \
+	  $(BIN)/python -m pytest tests/nats/test_soak.py -s $(PYTEST_ARGS)
+
+# Measures and writes docs/benchmarks.md, section by section.
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench $(SUBJECTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 Its state file: ``{"run", "core": {...}, "jetstream": {...}, "reloads", "finished"}``, each kind with ``received``
 (different numbers), ``duplicated``, ``out_of_order``, ``highest``, ``missing`` (below ``highest`` or, once
 ``finished``, of what was published), ``longest_gap_ms`` and ``recent_gap_ms`` (between two arrivals; the latter in the
-last two seconds); ``jetstream`` also ``redelivered``.
+last two seconds) and ``gaps_ms`` (the longest from each reload to the next); ``jetstream`` also ``redelivered``.
 """
 
 import argparse
@@ -56,6 +56,8 @@ class Consumer:
     published: dict[str, int | None] = field(default_factory=lambda: {"core": None, "jetstream": None})
     """What the publisher says that it published, once it is known."""
     _recent: dict[str, int] = field(default_factory=dict)
+    _since_reload: dict[str, int] = field(default_factory=dict)
+    _at_reloads: dict[str, list[int]] = field(default_factory=lambda: {"core": [], "jetstream": []})
 
     async def take_core(self, message: Msg) -> None:
         """A message of core NATS."""
@@ -87,6 +89,14 @@ class Consumer:
     def note_recent_gaps(self) -> None:
         """Begin a new stretch of recent gaps."""
         self._recent = {"core": self.core.take_recent_gap(), "jetstream": self.jetstream.take_recent_gap()}
+        self._since_reload = {kind: max(gap, self._since_reload.get(kind, 0)) for kind, gap in self._recent.items()}
+
+    def note_reload(self) -> None:
+        """A reload begins: the gaps from here on are its own."""
+        self.note_recent_gaps()
+        for kind, gap in self._since_reload.items():
+            self._at_reloads[kind].append(gap)
+        self._since_reload = {}
 
     def state(self, reloads: CountedReloads) -> dict[str, Any]:
         """What the state file shows."""
@@ -105,6 +115,7 @@ class Consumer:
             "highest": ledger.highest,
             "missing": ledger.missing(self.published[kind]),
             "longest_gap_ms": round(ledger.longest_gap / 1e6, 1),
+            "gaps_ms": [round(gap / 1e6, 1) for gap in self._at_reloads[kind]],
             "recent_gap_ms": round(max(ledger.recent_gap, self._recent.get(kind, 0)) / 1e6, 1),
         }
 
@@ -159,7 +170,8 @@ async def receiving(connection: Connection, consumer: Consumer) -> JetStreamCont
 async def run(options: argparse.Namespace) -> None:
     """Receive until SIGTERM, and then the rest."""
     connection = await connected(options.directory, options.servers, "consumer")
-    consumer, reloads = Consumer(), CountedReloads(connection)
+    consumer = Consumer()
+    reloads = CountedReloads(connection, consumer.note_reload)
     state = StateFile(options.state, lambda: consumer.state(reloads))
     endpoint = await serve_reload(reloads, port=options.reload_port)
     try:

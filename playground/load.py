@@ -91,8 +91,9 @@ async def make_stream(jetstream: JetStream) -> None:
 class CountedReloads:
     """A connection as the reload endpoint sees it, counting the times it moved to another set."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, begins: Callable[[], None] = lambda: None) -> None:
         self._connection = connection
+        self._begins = begins
         self.count = 0
 
     @property
@@ -107,6 +108,7 @@ class CountedReloads:
 
     async def reload(self) -> None:
         """See ``Connection``."""
+        self._begins()
         before = self.ca_sha256, self.leaf_sha256
         await self._connection.reload()
         self.count += before != (self.ca_sha256, self.leaf_sha256)
@@ -122,7 +124,8 @@ class StateFile:
     def write(self, *, finished: bool) -> None:
         """Replace the file now."""
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({**self._state(), "finished": finished}))
+        tasks = len(asyncio.all_tasks())
+        temporary.write_text(json.dumps({**self._state(), "tasks": tasks, "finished": finished}))
         temporary.replace(self._path)
 
     async def keep(self) -> None:

@@ -16,6 +16,7 @@ from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
 from playground.ledger import Ledger
+from tests.nats.cluster import all_there, restart
 from tests.nats.rig import SECONDS, Ca, Node, Output, Servers, digests, eventually, until
 from tidemark.nats import Connection, JetStream, ReloadFailed
 
@@ -382,26 +383,3 @@ async def test_servers_restarting_during_swaps(
     await sending.delete_key_value("B")
     for kind in ("ordered", "watched"):
         assert (ledgers[kind].duplicated, ledgers[kind].out_of_order) == (0, 0), kind
-
-
-async def restart(node: Node) -> None:
-    """Kill it and start it again; it is up again, though not yet whole, when this returns."""
-    ups = node.log.count("Server is ready")
-    node.kill()
-    node.start()
-    await until(lambda: node.log.count("Server is ready") > ups, f"{node.home.name} is up again")
-
-
-async def all_there(cluster: Servers, connection: Connection) -> None:
-    """Until the cluster can place what needs all its servers."""
-    jetstream = connection.jetstream(timeout=1)
-    deadline = asyncio.get_running_loop().time() + SECONDS
-    while True:
-        try:
-            await jetstream.add_stream(name="ALL", subjects=["all"], num_replicas=len(cluster.nodes))
-            await jetstream.delete_stream("ALL")
-        except (nats.js.errors.APIError, nats.errors.Error):
-            assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(0.05)
-        else:
-            return
