@@ -260,11 +260,11 @@ class Cycle:
 
     async def _bring(self, placed: Placed, *, look_first: bool) -> HandedOver:
         """Hand over while the disk makes the switch durable: the workload need not wait for that, the report must."""
-        durable = asyncio.create_task(asyncio.to_thread(self.holdings.make_durable), name="durable")
+        tidied = asyncio.create_task(asyncio.to_thread(self.holdings.tidy), name="tidy")
         try:
             return await self.handover.bring(self._expectation(placed), look_first=look_first)
         finally:
-            await durable
+            await tidied
 
     async def _go_back(self, refused: Placed, failure: NotProven, travel: _Travel) -> None:
         """Put the last proven set in place again, unless that would be no better."""

@@ -83,15 +83,16 @@ class Holdings:
         self.highest = max((seen for seen in (self.highest, mark) if seen), key=_sequence)
 
     def place(self, trust_set: TrustSet) -> Placed:
-        """Put a set in place, after what was noted is written; ``make_durable`` follows."""
+        """Put a set in place, after what was noted is written; ``tidy`` follows."""
         self._write(self._kept.proven)
         directory = self._output.install(trust_set)
         self.installed = Placed(trust_set, directory, self._clocks.boot())
         return self.installed
 
-    def make_durable(self) -> None:
-        """Make what is in place outlast a power cut. Touches nothing else, so it may run in a thread."""
+    def tidy(self) -> None:
+        """Make what was placed outlast a power cut, and remove what it replaced; may run in a thread meanwhile."""
         self._output.make_durable()
+        self.sweep()
 
     def put_back(self, proven: Placed) -> Placed:
         """Put the last proven set in place again, durably."""

@@ -123,20 +123,19 @@ async def _compare(expected: Expectation, context: SSL.Context, address: Address
     except HandshakeFailed as error:
         reason = "unreachable" if error.absent else "handshake"
         raise _NotYet(reason, f"{address}: {error}", absent=error.absent) from error
-    if shown.ca_names:
-        subjects = {name.public_bytes(): name.rfc4514_string() for name in expected.subjects}
-        names = {name.public_bytes(): name.rfc4514_string() for name in shown.ca_names}
-        if names.keys() != subjects.keys():
-            missing = [subjects[der] for der in subjects.keys() - names.keys()]
-            surplus = [names[der] for der in names.keys() - subjects.keys()]
-            raise _NotYet(
-                "ca_list",
-                f"{address}: expected the CA list to be the bundle's {len(subjects)} subjects, found {len(names)}: "
-                f"missing {_listed(missing)}, surplus {_listed(surplus)}",
-            )
+    subjects = {name.public_bytes(): name for name in expected.subjects}
+    names = {name.public_bytes(): name for name in shown.ca_names}
+    if names and names.keys() != subjects.keys():
+        missing = [subjects[der].rfc4514_string() for der in subjects.keys() - names.keys()]
+        surplus = [names[der].rfc4514_string() for der in names.keys() - subjects.keys()]
+        raise _NotYet(
+            "ca_list",
+            f"{address}: expected the CA list to be the bundle's {len(subjects)} subjects, found {len(names)}: "
+            f"missing {_listed(missing)}, surplus {_listed(surplus)}",
+        )
     if expected.leaf is not None and shown.leaf_sha256 != expected.leaf.sha256:
         raise _NotYet("leaf", f"{address}: expected the leaf {expected.leaf.sha256}, found {shown.leaf_sha256}")
-    return None if shown.ca_names else address
+    return None if names else address
 
 
 def _listed(names: Iterable[str]) -> str:

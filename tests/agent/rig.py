@@ -44,6 +44,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def launch(*command: object) -> "subprocess.Popen[bytes]":
+    """Start a process, and return once it has the name of its program."""
+    process = subprocess.Popen([str(part) for part in command])
+    name = Path(str(command[0])).name[:15]
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{process.pid}/comm").read_text().strip() != name:
+        assert time.monotonic() < deadline, f"expected a process named {name}"
+    return process
+
+
 def started(pid: int) -> float:
     """When a process started, in seconds of the boot clock."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

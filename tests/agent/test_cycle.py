@@ -10,7 +10,7 @@ import pytest
 
 from agent.handover import Patience
 from tests.agent.forge import Forge
-from tests.agent.rig import NatsServer, eventually, without_privileges
+from tests.agent.rig import NatsServer, eventually, launch, without_privileges
 from tests.agent.site import BRIEF, Observed, Site
 from tests.agent.test_bad_input import serves, snapshot
 from tidemark.bundle import Cause
@@ -29,7 +29,7 @@ def server(site: Site, nats_server: MakeServer) -> NatsServer:
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
     """A process that has nothing to do with it."""
-    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+    with launch("/bin/sleep", "60") as process:
         yield process
         process.kill()
 
@@ -178,9 +178,12 @@ async def test_sets_that_nobody_took_do_not_pile_up(forge: Forge, site: Site, se
         server.stop()
         for sequence in range(2, 7):
             site.show(forge.bundle(sequence))
-            await observed.shows(lambda s, n=sequence: s.installed.mark.sequence == n, "the newer set")  # type: ignore[misc]  # a lambda with a default
-        kept = sorted(entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink())
-        assert kept == ["..1-1", "..6-1"], "the proven set, and the one in place"
+            await eventually(lambda n=sequence: site.installed().sequence == n, "the newer set")  # type: ignore[misc]  # a lambda with a default
+
+        def kept() -> list[str]:
+            return sorted(entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink())
+
+        await eventually(lambda: kept() == ["..1-1", "..6-1"], "the proven set and the one in place alone")
 
 
 async def test_a_stale_pid_file_harms_nobody(

@@ -16,7 +16,7 @@ from aiohttp import web
 from agent.reload import FIRST_SECOND, HttpReloader, SignalReloader
 from agent.target import HttpTarget, SignalTarget, parse_target
 from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
-from tests.agent.rig import NOBODY, eventually, free_port, started, without_privileges
+from tests.agent.rig import NOBODY, eventually, free_port, launch, started, without_privileges
 
 PYTHON = Path(sys.executable).resolve()
 EXPECTED = Expectation(7, "c" * 64, (), None, Path("/out"), 0.0)
@@ -34,7 +34,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def run(*command: object) -> subprocess.Popen[bytes]:
-        processes.append(subprocess.Popen([str(part) for part in command]))
+        processes.append(launch(*command))
         return processes[-1]
 
     yield run
