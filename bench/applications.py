@@ -53,9 +53,8 @@ class Counts:
         self.stored.arrived(int(message.data.split()[1]), time.monotonic_ns(), redelivered=redelivered)
         await message.ack()
 
-    @property
-    def received(self) -> int:
-        return min(self.core.received, self.stored.received)
+    def have(self, core: int, stored: int) -> bool:
+        return self.core.received >= core and self.stored.received >= stored
 
 
 class Way(Protocol):
@@ -73,15 +72,27 @@ class Way(Protocol):
         """Disconnect."""
 
 
-async def fetch_all(puller: JetStreamContext.PullSubscription, counts: Counts) -> None:
-    """As any consumer does, with nats-py's own default time-out."""
-    while True:
-        try:
-            messages = await puller.fetch(200)
-        except (TimeoutError, nats.js.errors.APIError):
-            continue
-        for message in messages:
-            await counts.take_stored(message)
+class Fetching:
+    """Fetches as any consumer does, with nats-py's own default time-out."""
+
+    def __init__(self, puller: JetStreamContext.PullSubscription, counts: Counts) -> None:
+        self._puller, self._counts = puller, counts
+        self._ending = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._ending:
+            try:
+                messages = await self._puller.fetch(200)
+            except (TimeoutError, nats.js.errors.APIError):
+                continue
+            for message in messages:
+                await self._counts.take_stored(message)
+
+    async def end(self) -> None:
+        """Let the fetch at hand end, as a careful application does before it drains."""
+        self._ending = True
+        await self._task
 
 
 async def answer_ready(message: Msg) -> None:
@@ -101,13 +112,13 @@ class Tidemark:
         puller = await jetstream.pull_subscribe(JETSTREAM_SUBJECT, durable=_GROUP, stream=STREAM.name, config=_CONSUMER)
         await self._connection.subscribe(READY_SUBJECT, cb=answer_ready)
         await self._connection.flush()
-        self._fetching = asyncio.create_task(fetch_all(puller, counts))
+        self._fetching = Fetching(puller, counts)
 
     async def change(self) -> None:
         await self._connection.reload()
 
     async def close(self) -> None:
-        self._fetching.cancel()
+        await self._fetching.end()
         await self._connection.close()
 
 
@@ -126,7 +137,7 @@ class ForceReconnect:
         await self._connection.force_reconnect()
 
     async def close(self) -> None:
-        self._fetching.cancel()
+        await self._fetching.end()
         await self._connection.close()
 
 
@@ -141,32 +152,32 @@ class DrainThenConnect:
         self._fetching = await _subscribed(self._connection, counts)
 
     async def change(self) -> None:
-        self._fetching.cancel()
+        await self._fetching.end()
         await self._connection.drain()
         self._connection = await _plain(self._servers, self._output)
         self._fetching = await _subscribed(self._connection, self._counts)
 
     async def close(self) -> None:
-        self._fetching.cancel()
+        await self._fetching.end()
         await self._connection.close()
 
 
 async def _plain(servers: list[str], output: Output) -> Client:
     context = read_installed(output.path).context
-    return await nats.connect(servers, tls=context, max_reconnect_attempts=-1, error_cb=_ignore, drain_timeout=5)
+    return await nats.connect(servers, tls=context, max_reconnect_attempts=-1, error_cb=_ignore)
 
 
 async def _ignore(error: Exception) -> None:
     pass  # what a way loses is counted by number
 
 
-async def _subscribed(connection: Client, counts: Counts) -> "asyncio.Task[None]":
+async def _subscribed(connection: Client, counts: Counts) -> Fetching:
     jetstream = connection.jetstream()
     await connection.subscribe(CORE_SUBJECT, queue=_GROUP, cb=counts.take_core)
     puller = await jetstream.pull_subscribe(JETSTREAM_SUBJECT, durable=_GROUP, stream=STREAM.name, config=_CONSUMER)
     await connection.subscribe(READY_SUBJECT, cb=answer_ready)
     await connection.flush()
-    return asyncio.create_task(fetch_all(puller, counts))
+    return Fetching(puller, counts)
 
 
 WAYS: tuple[type[Way], ...] = (Tidemark, ForceReconnect, DrainThenConnect)
@@ -216,7 +227,8 @@ async def _measure(way: Way, home: Path, servers: Servers, ca: Ca) -> dict[str, 
         await _flows_on(counts)
         for _ in range(CHANGES):
             output.install(ca.pem, *ca.leaf("consumer"))
-            counts.core.take_recent_gap(), counts.stored.take_recent_gap()
+            counts.core.take_recent_gap()
+            counts.stored.take_recent_gap()
             begun = time.monotonic()
             await way.change()
             seconds.append(time.monotonic() - begun)
@@ -246,8 +258,8 @@ async def _measure(way: Way, home: Path, servers: Servers, ca: Ca) -> dict[str, 
 
 
 async def _flows_on(counts: Counts) -> None:
-    wanted = counts.received + 300
-    await until(lambda: counts.received >= wanted, "messages flow")
+    core, stored = counts.core.received + 300, counts.stored.received + 300
+    await until(lambda: counts.have(core, stored), "messages flow")
 
 
 async def _settled(counts: Counts) -> None:

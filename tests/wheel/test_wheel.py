@@ -1,0 +1,105 @@
+"""The wheel holds the package tidemark alone, and works with what it says that it needs."""
+
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (made,) = folder.iterdir()
+    return made
+
+
+def test_it_holds_tidemark_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tidemark").rglob("*.py")}
+    rest = {name for name in names if not re.match(r"tidemark-[^/]+\.dist-info/", name)}
+    typed = {"tidemark/py.typed"}
+    assert rest == modules | typed
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_what_it_needs(wheel: Path) -> None:
+    assert {requirement.name for requirement in required(wheel, extra="")} == {"cryptography"}
+    assert {requirement.name for requirement in required(wheel, extra="nats")} == {"cryptography", "nats-py"}
+    assert {requirement.name for requirement in required(wheel, extra="http")} == {"cryptography", "aiohttp"}
+    assert {requirement.name for requirement in required(wheel, extra="metrics")} == {
+        "cryptography",
+        "prometheus-client",
+    }
+
+
+@pytest.mark.parametrize(
+    ("extra", "statement"),
+    [
+        ("", "import tidemark, tidemark.verify, tidemark.trust, tidemark.receipt"),
+        ("nats", "import tidemark, tidemark.nats"),
+        ("nats,http", "import tidemark.nats.endpoint"),
+        ("nats,metrics", "import tidemark.nats.metrics"),
+    ],
+)
+def test_it_imports_with_its_dependencies_alone(wheel: Path, tmp_path: Path, extra: str, statement: str) -> None:
+    python = environment(tmp_path / "venv", wheel, extra)
+    subprocess.run([python, "-I", "-W", "error", "-c", statement], check=True)
+
+
+def test_the_extras_are_what_makes_it_import(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", wheel, "")
+    failed = subprocess.run([python, "-I", "-c", "import tidemark.nats"], capture_output=True, text=True, check=False)
+    assert "No module named 'nats'" in failed.stderr
+
+
+def environment(folder: Path, wheel: Path, extra: str) -> Path:
+    """A virtual environment with the wheel and its dependencies, taken from this environment: no network is needed."""
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for name in closure(required(wheel, extra)):
+        for file in metadata.files(name) or ():
+            source, target = Path(str(file.locate())), site / file
+            if ".." not in file.parts and source.exists() and "__pycache__" not in file.parts:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(source, target)
+    return folder / "bin" / "python"
+
+
+def required(wheel: Path, extra: str) -> list[Requirement]:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    requirements = [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")]
+    return [one for one in requirements if applies(one, {*extra.split(","), ""})]
+
+
+def applies(requirement: Requirement, extras: set[str]) -> bool:
+    return requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
+
+
+def closure(requirements: list[Requirement]) -> set[str]:
+    found: set[str] = set()
+    while requirements:
+        one = requirements.pop()
+        name = canonicalize_name(one.name)
+        if name not in found:
+            found.add(name)
+            needed = [Requirement(line) for line in metadata.requires(name) or ()]
+            requirements += [more for more in needed if applies(more, one.extras | {""})]
+    return found
