@@ -73,3 +73,10 @@ def agent_process(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], Agen
     yield start
     for process in started:
         process.stop()
+
+
+@pytest.fixture
+def server(site: Site, nats_server: Callable[..., NatsServer]) -> NatsServer:
+    made = nats_server(site.out)
+    site.targets = made.target
+    return made

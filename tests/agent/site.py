@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from agent.handover import Patience
 from agent.holdings import Clocks
 from agent.status import AgentStatus
 from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import KubeletMount, bundle_files, eventually, free_port, leaf_files
+from tests.agent.rig import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.receipt import AgentState
 from tidemark.trust import Trust
@@ -179,3 +181,25 @@ class AgentProcess:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+def serves(site: Site, server: NatsServer) -> bool:
+    """A peer with the pod's own files gets through a mutual handshake."""
+    context = ssl.create_default_context(cafile=site.out / "ca.crt")
+    context.load_cert_chain(site.out / "tls.crt", site.out / "tls.key")
+    with (
+        socket.create_connection(("127.0.0.1", server.cluster), timeout=5) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as connection,
+    ):
+        return connection.recv(4) == b"INFO"
+
+
+def snapshot(site: Site) -> dict[str, bytes]:
+    return {name: site.file(name) for name in ("ca.crt", "bundle.note", "tls.crt", "tls.key")}
+
+
+async def begin(site: Site, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
+    """Install the first set, start the server on it, and see it proven."""
+    await observed.shows(lambda s: s.installed, "a set to be installed")
+    await server.start()
+    await observed.is_proven(sequence)

@@ -1,8 +1,6 @@
 """Every kind of bad input, on the real components: named, and kept from the server, which serves by the last good."""
 
 import re
-import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 
 from tests.agent.forge import DOMAIN, Forge
 from tests.agent.rig import KubeletMount, NatsServer, bundle_files, eventually
-from tests.agent.site import Observed, Site
+from tests.agent.site import Observed, Site, serves, snapshot
 from tidemark.bundle import Bundle
 from tidemark.certificates import fingerprint, not_after, not_before, to_pem
 from tidemark.note import Signer
@@ -118,21 +116,6 @@ async def assert_undisturbed(site: Site, server: NatsServer, observed: Observed,
     assert {name: site.file(name) for name in before} == before
     assert site.installed().sequence == GOOD
     assert serves(site, server)
-
-
-def serves(site: Site, server: NatsServer) -> bool:
-    """A peer with the pod's own files gets through a mutual handshake."""
-    context = ssl.create_default_context(cafile=site.out / "ca.crt")
-    context.load_cert_chain(site.out / "tls.crt", site.out / "tls.key")
-    with (
-        socket.create_connection(("127.0.0.1", server.cluster), timeout=5) as raw,
-        context.wrap_socket(raw, server_hostname="localhost") as connection,
-    ):
-        return connection.recv(4) == b"INFO"
-
-
-def snapshot(site: Site) -> dict[str, bytes]:
-    return {name: site.file(name) for name in ("ca.crt", "bundle.note", "tls.crt", "tls.key")}
 
 
 @pytest.mark.parametrize("kind", BAD)

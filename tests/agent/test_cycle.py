@@ -3,27 +3,16 @@
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from agent.handover import Patience
 from tests.agent.forge import Forge
-from tests.agent.rig import NatsServer, eventually, launch, without_privileges
-from tests.agent.site import BRIEF, Observed, Site
-from tests.agent.test_bad_input import serves, snapshot
+from tests.agent.rig import NatsServer, eventually, launch
+from tests.agent.site import Site, begin
 from tidemark.bundle import Cause
-from tidemark.receipt import AgentState, Level
+from tidemark.receipt import AgentState
 
 MakeServer = Callable[..., NatsServer]
-
-
-@pytest.fixture
-def server(site: Site, nats_server: MakeServer) -> NatsServer:
-    made = nats_server(site.out)
-    site.targets = made.target
-    return made
 
 
 @pytest.fixture
@@ -32,13 +21,6 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
     with launch("/bin/sleep", "60") as process:
         yield process
         process.kill()
-
-
-async def begin(site: Site, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
-    """Install the first set, start the server on it, and see it proven."""
-    await observed.shows(lambda s: s.installed, "a set to be installed")
-    await server.start()
-    await observed.is_proven(sequence)
 
 
 async def load_time(server: NatsServer) -> object:
@@ -85,71 +67,6 @@ async def test_a_journey_is_measured_from_the_switch(forge: Forge, site: Site, s
         assert (journey.sequence, journey.outcome) == (2, "proven")
         assert journey.leaf_issuer_sha256 == forge.ca(forge.epoch).sha256
         assert [j.number for j in status.journeys] == sorted({j.number for j in status.journeys})
-
-
-async def test_a_broken_configuration_is_reverted_and_tried_again(forge: Forge, site: Site, server: NatsServer) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        before = snapshot(site)
-        server.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        assert snapshot(site) == before
-        assert serves(site, server)
-        assert (status.reverted and status.reverted.sequence, status.highest and status.highest.sequence) == (2, 2)
-        assert (status.installed and status.installed.mark.sequence, status.proven and status.proven.sequence) == (1, 1)
-        assert status.failure
-        assert (status.failure.reason, status.failure.sequence) == ("reload_refused", 2)
-        assert "expected config_load_time to move" in status.failure.detail
-        assert status.targets[0].level is Level.PROVEN, "CA list and leaf alone prove the set that is back"
-        assert observed.agent.registry.get_sample_value("ca_rotation_reverts_total", {"reason": "reload_refused"}) == 1
-        server.write_config()
-        status = await observed.is_proven(2)
-        assert (status.reverted, status.failure) == (None, None)
-
-
-async def test_a_leaf_change_is_reverted_as_well(forge: Forge, site: Site, server: NatsServer) -> None:
-    first = forge.leaf()
-    site.show(forge.bundle(1), first)
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        server.write_config("broken {")
-        site.show(leaf=forge.leaf())
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        assert site.file("tls.crt") == first.crt
-        assert serves(site, server)
-
-
-async def test_a_set_with_a_withdrawn_ca_is_never_put_back(forge: Forge, site: Site, server: NatsServer) -> None:
-    site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        server.write_config("broken {")
-        withdrawn = (forge.ca(forge.epoch - 1).sha256,)
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch], withdrawn=withdrawn))
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
-        assert status.failure
-        assert "the last proven set holds a withdrawn CA" in status.failure.detail
-        assert site.installed().sequence == 2
-        assert status.reverted is None
-        server.write_config()
-        await observed.is_proven(2)
-
-
-async def test_without_a_proven_set_there_is_no_way_back(forge: Forge, site: Site, server: NatsServer) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
-    await server.start()
-    server.write_config("broken {")
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-    async with site.agent() as observed:
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
-        assert status.failure
-        assert "no other set has been proven" in status.failure.detail
-        server.write_config()
-        await observed.is_proven(2)
 
 
 async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
@@ -223,7 +140,6 @@ async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsSer
         leaf = forge.leaf()
         site.show(leaf=leaf)
         await observed.is_proven(11, leaf)
-        await server.is_older_than(0)
         assert server.complaints() == []
         kept = [entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink()]
         assert len(kept) == 1, "sets that nothing needs are swept"
@@ -345,74 +261,3 @@ async def test_an_unmanaged_leaf_is_nobodys_business(forge: Forge, site: Site) -
         assert status.leaf is None
         assert not (site.out / "tls.crt").exists()
         assert status.journeys[-1].leaf_sha256 is None
-
-
-async def test_a_read_only_output_keeps_the_old_set(forge: Forge, open_folder: Path) -> None:
-    site = Site(open_folder, forge)
-    with without_privileges():
-        site.out.mkdir()
-        site.show(forge.bundle(1), forge.leaf())
-        async with site.agent() as observed:
-            await observed.is_proven(1)
-            before = snapshot(site)
-            site.out.chmod(0o555)
-            site.show(forge.bundle(2))
-            status = await observed.fails("install_failed")
-            assert status.failure
-            assert f"{site.out}/" in status.failure.detail
-            assert "Permission denied (EACCES)" in status.failure.detail
-            assert snapshot(site) == before
-            assert status.state is AgentState.PROVEN
-            site.out.chmod(0o755)
-            await observed.is_proven(2)
-
-
-async def test_an_output_that_cannot_be_made_is_named(forge: Forge, site: Site) -> None:
-    site.out.write_text("a file is in the way")
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        status = await observed.fails("install_failed")
-        assert status.failure
-        assert f"{site.out}: expected to write there, found File exists (EEXIST)" in status.failure.detail
-        site.out.unlink()
-        await observed.is_proven(1)
-
-
-async def test_two_targets_stand_and_fall_together(
-    forge: Forge, site: Site, server: NatsServer, nats_server: MakeServer
-) -> None:
-    other = nats_server(site.out)
-    site.targets = f"{server.target} {other.target}"
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
-        await server.start()
-        await observed.shows(lambda s: s.targets and s.targets[0].level is Level.PROVEN, "the first to prove")
-        assert observed.status.state is AgentState.INSTALLED
-        await other.start()
-        await observed.is_proven(1)
-        other.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        assert [target.level for target in observed.status.targets] == [Level.PROVEN, Level.PROVEN]
-        assert serves(site, server)
-        assert serves(site, other)
-
-
-async def test_the_pause_before_a_refused_set_grows(forge: Forge, site: Site, server: NatsServer) -> None:
-    patience: Patience = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(patience=patience) as observed:
-        await begin(site, server, observed)
-        server.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-
-        def refusals() -> list[float]:
-            journeys = [j for j in observed.status.journeys if j.outcome == "reverted"]
-            return [float(j.number) for j in journeys]
-
-        await eventually(lambda: len(refusals()) >= 3, "three tries")
-        assert patience.before_return(1) < patience.before_return(4) < patience.before_return(40)
-        assert patience.before_return(40) <= 1.1 * patience.longest_refused
-        server.write_config()
-        await observed.is_proven(2)

@@ -15,8 +15,7 @@ from aiohttp import web
 
 from tests.agent.forge import Forge
 from tests.agent.rig import NatsServer, eventually, free_port
-from tests.agent.site import CHECKOUT, AgentProcess, Site
-from tests.agent.test_bad_input import serves
+from tests.agent.site import CHECKOUT, AgentProcess, Site, serves
 from tidemark.receipt import AgentState, Level
 
 StartAgent = Callable[[Mapping[str, str]], AgentProcess]
