@@ -5,6 +5,7 @@ where the port is taken or the program has an error.
 """
 
 import asyncio
+import gc
 import hashlib
 import os
 import secrets
@@ -135,6 +136,8 @@ def main() -> int:
             print(fault, file=sys.stderr)  # noqa: T201 - there is no log before there is a configuration
         return 2
     log.configure(config.log, sys.stdout)
+    gc.collect()
+    gc.freeze()  # modules stay for good: without them a collection is too short to be noticed in a reload
     try:
         asyncio.run(run(config, _clocks()))
     except OSError as error:

@@ -17,7 +17,7 @@ from playground.processes import ChildFailed
 from playground.record import Record, is_good, summary
 from playground.screen import Screen
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 _SETTLE_SECONDS = 60
 _ROOT = Path(".playground")
 

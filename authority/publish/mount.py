@@ -8,8 +8,9 @@
     ..2026_01_02_15_04_05.3f1a90/{ca.crt,bundle.note}
 
 A change makes a new ``..<time>`` directory, renames ``..data_tmp`` over ``..data``, adds the links of new keys and
-removes the old directory: a reader that resolves ``..data`` once never sees files of two sets. Each step is on the disk
-before the next, so a crash leaves the old set or the new one.
+removes the old directory: a reader that resolves ``..data`` once never sees files of two sets, and a killed writer
+leaves the old set or the new one. Nothing is synced to the disk, as the kubelet syncs nothing: what a power cut tears
+is seen when the publisher next compares the target with what it should show, and agents verify before they use it.
 
 Writers change their own files and carry the others over: the bundle and a leaf may share a directory, where they then
 switch as one. A lock on the directory keeps writers apart, also those of different processes. Everything here blocks.
@@ -83,7 +84,6 @@ def switch(directory: Path, files: dict[str, Content], now: int) -> None:
     for name in files:
         if not is_linked(directory, name):
             _link(directory, name, Path(DATA, name), through=_LINK_TEMPORARY)
-    durable.sync_directory(directory)
     for old in directory.iterdir():  # also what a crash left behind
         if _GENERATION.fullmatch(old.name) and old.name != generation.name:
             shutil.rmtree(old)
@@ -102,7 +102,7 @@ def _carried_over(directory: Path) -> dict[str, Content]:
 
 
 def _new_generation(directory: Path, files: Mapping[str, Content], now: int) -> Path:
-    """A synced directory with these files, in the group of ``directory``."""
+    """A directory with these files, in the group of ``directory``."""
     generation = directory / f"..{datetime.fromtimestamp(now, UTC):%Y_%m_%d_%H_%M_%S}.{secrets.token_hex(3)}"
     generation.mkdir()
     try:
@@ -110,10 +110,11 @@ def _new_generation(directory: Path, files: Mapping[str, Content], now: int) -> 
         _regroup(generation, group)
         generation.chmod(0o755)
         for name, content in files.items():
-            durable.write_new(generation / name, content.data)
-            _regroup(generation / name, group)
-            (generation / name).chmod(content.mode)  # only now may the group read it: it is the right one
-        durable.sync_directory(generation)
+            file = generation / name
+            file.touch(mode=0o600)
+            file.write_bytes(content.data)
+            _regroup(file, group)
+            file.chmod(content.mode)  # only now may the group read it: it is the right one
     except OSError:
         shutil.rmtree(generation)
         raise
