@@ -328,8 +328,8 @@ async def test_servers_restarting_during_swaps(
                 arrived("pulled", message.data)
                 await message.ack()
 
-    async def watch(bucket: KeyValue) -> None:
-        async for entry in await bucket.watchall():
+    async def watch(watcher: KeyValue.KeyWatcher) -> None:
+        async for entry in watcher:
             if entry is not None:
                 arrived("watched", entry.value)
 
@@ -359,7 +359,8 @@ async def test_servers_restarting_during_swaps(
         puller = await receiving.pull_subscribe("s.x", durable="d", stream="STREAM", config=replace(waiting))
         await receiving.subscribe("s.x", durable="p", stream="STREAM", cb=pushed, config=replace(waiting))
         await receiving.subscribe("s.x", stream="STREAM", cb=ordered, ordered_consumer=True, idle_heartbeat=0.5)
-        tasks = [pull(puller), watch(await receiving.key_value("B"))]
+        watcher = await (await receiving.key_value("B")).watchall()
+        tasks = [pull(puller), watch(watcher)]
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(task) for task in tasks]
             foreground = [group.create_task(task) for task in (publish(sending), put_keys(bucket))]

@@ -214,6 +214,15 @@ class Wire(Client):
             writer = getattr(self._transport, "_io_writer", None)
             if writer is not None:
                 writer.transport.abort()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the circles through this wire: its buffers are far larger than the garbage collector knows."""
+        self._transport = None
+        self._ps = None  # type: ignore[assignment] # a closed client parses nothing any more
+        self._reading_task = self._flusher_task = self._ping_interval_task = self._reconnection_task = None
+        self._connection = None
+        self.options = {}
 
     # -- overridden
 
