@@ -146,18 +146,35 @@ async def test_a_fetch_from_nobody_says_so_at_once(member: Connection, turns: Tu
         await turns.take()
 
 
-async def test_a_fetch_outlives_its_server(away: Node, output: Output, peer: Connection, cluster: Servers) -> None:
-    """The pull request died with the server; nats-py waits for it in vain until its time-out."""
-    async with await eventually([away.url], output) as connection, stream(peer.jetstream()):
-        puller = await connection.jetstream().pull_subscribe("s.x", durable="d", stream="STREAM")
-        fetch = asyncio.create_task(puller.fetch(1, timeout=600))
-        while (await puller.consumer_info()).num_waiting == 0:
-            pass  # until the server has the request
-        await restart(away)
-        await until(lambda: connection.is_connected, "it is connected again")
-        await peer.jetstream(timeout=SECONDS).publish("s.x", b"after")
-        assert (await asyncio.wait_for(first_of(fetch), SECONDS)).data == b"after"
+async def test_a_fetch_outlives_its_server(output: Output, peer: Connection, cluster: Servers) -> None:
+    """The pull request died with the consumer's leader; nats-py waits for it in vain until its time-out."""
+    async with stream(peer.jetstream()):
+        consumer = await peer.jetstream().add_consumer("STREAM", durable_name="d", ack_policy="explicit")
+        assert consumer.cluster is not None
+        leader = next(node for node in cluster.nodes if node.home.name == consumer.cluster.leader)
+        async with await eventually([leader.url], output, reconnect_time_wait=0.05) as connection:
+            puller = await connection.jetstream().pull_subscribe_bind("d", "STREAM")
+            fetch = asyncio.create_task(fetched(puller, 1, timeout=600))
+            while (await puller.consumer_info()).num_waiting == 0:
+                pass  # until the server has the request
+            await restart(leader)
+            await until(lambda: connection.is_connected, "it is connected again")
+            await eventually_stored(peer, b"after")
+            assert (await asyncio.wait_for(first_of(fetch), SECONDS)).data == b"after"
         await all_there(cluster, peer)
+
+
+async def eventually_stored(connection: Connection, payload: bytes) -> None:
+    """Through the election of another leader, and maybe of another server to talk to."""
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    headers = {"Nats-Msg-Id": "one"}
+    while True:
+        try:
+            await connection.jetstream(timeout=2).publish("s.x", payload, headers=headers)
+        except (nats.errors.Error, nats.js.errors.Error):
+            assert asyncio.get_running_loop().time() < deadline
+        else:
+            return
 
 
 async def test_requests_in_flight(member: Connection, peer: Connection, turns: Turns) -> None:
@@ -294,12 +311,16 @@ async def test_a_swap_during_a_reconnect(
         assert [message.data for message in await fetched(puller)] == [b"stored"]
 
 
-async def fetched(puller: JetStreamContext.PullSubscription) -> list[Msg]:
-    """As an application fetches while its consumer's leader is elected."""
+async def fetched(
+    puller: JetStreamContext.PullSubscription,
+    batch: int = 10,
+    timeout: float = 1,  # noqa: ASYNC109 # of each fetch
+) -> list[Msg]:
+    """As an application fetches: again where a consumer has no leader at the moment (503)."""
     deadline = asyncio.get_running_loop().time() + SECONDS
     while True:
         try:
-            return await puller.fetch(10, timeout=1)
+            return await puller.fetch(batch, timeout=timeout)
         except (nats.errors.TimeoutError, nats.js.errors.APIError):
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.05)
