@@ -17,8 +17,9 @@ from playground.ledger import Ledger
 from tests.nats.rig import SECONDS, until
 from tidemark.nats import Connection
 
-KINDS = ("group", "plain", "iterated", "stored", "pushed", "ordered", "watched")
+KINDS = ("group", "plain", "iterated", "stored", "pushed", "shared", "ordered", "watched")
 CORE = KINDS[:3]
+UNORDERED = (*CORE, "shared")
 _BUCKET = "TRAFFIC"
 _EVERY = 4  # a key is put for every so many messages: putting waits for its acknowledgement
 
@@ -54,6 +55,9 @@ class Traffic:
         async def pushed(message: Msg) -> None:
             self.count("pushed", message, redelivered=message.metadata.num_delivered > 1)
 
+        async def shared(message: Msg) -> None:
+            self.count("shared", message, redelivered=message.metadata.num_delivered > 1)
+
         async def ordered(message: Msg) -> None:
             self.count("ordered", message)
 
@@ -63,6 +67,8 @@ class Traffic:
         config = api.ConsumerConfig(ack_wait=20, max_ack_pending=5000)
         jetstream = self.receiver.jetstream()
         await jetstream.subscribe("stored", durable="p", stream="LOAD", cb=pushed, config=replace(config))
+        for _ in range(2):
+            await jetstream.subscribe("stored", queue="s", stream="LOAD", cb=shared, config=replace(config))
         await jetstream.subscribe("stored", stream="LOAD", cb=ordered, ordered_consumer=True, idle_heartbeat=0.5)
         puller = await jetstream.pull_subscribe("stored", durable="d", stream="LOAD", config=config)
         await self.receiver.flush()
@@ -157,7 +163,7 @@ class Traffic:
             found[f"{kind} lost"] = ledger.missing(self.published(kind))
             found[f"{kind} duplicated"] = ledger.duplicated
             found[f"{kind} redelivered"] = ledger.redelivered
-            if kind not in CORE:
+            if kind not in UNORDERED:
                 found[f"{kind} out of order"] = ledger.out_of_order
         return {name: count for name, count in found.items() if count}
 
