@@ -11,10 +11,13 @@ run: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each).
+# Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each);
+# the figures go to docs/benchmarks.md.
 soak: $(VENV)/.dev
-	SOAK_ROTATIONS=$(or $(ROTATIONS),600) SOAK_SECONDS=$(or $(SECONDS),1.5) SOAK_REPORT=$(SOAK_REPORT) \
+	@mkdir -p .playground && rm -f .playground/soak.jsonl
+	SOAK_ROTATIONS=$(or $(ROTATIONS),600) SOAK_SECONDS=$(or $(SECONDS),1.5) SOAK_REPORT=.playground/soak.jsonl \
 	  $(BIN)/python -m pytest tests/nats/test_soak.py -s $(PYTEST_ARGS)
+	$(BIN)/python -m bench.soak .playground/soak.jsonl
 
 # Measures and writes docs/benchmarks.md, section by section.
 bench: $(VENV)/.dev
