@@ -13,7 +13,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 import tidemark.nats
-from tests.nats.rig import Ca, Output, Servers, digests, eventually, until
+from tests.nats.rig import SECONDS, Ca, Output, Servers, digests, eventually, until
 from tidemark.nats import Connection, Reloaded, ReloadFailed, reload_on_change, reload_on_sighup
 
 
@@ -156,6 +156,30 @@ async def test_an_event_that_raises_fails_no_reload(lone: Servers, output: Outpu
         await connection.reload()
         assert digests(connection) == output.digests()
     assert [type(error) for error in heard.errors] == [LookupError]
+
+
+async def test_an_event_may_reload(lone: Servers, output: Output, first: Ca) -> None:
+    again: list[object] = []
+
+    async def once_more(reloaded: Reloaded) -> None:
+        again.append(reloaded)
+        await connection.reload()  # nothing has changed since
+
+    async with await eventually(lone.urls, output, on_reload=once_more) as connection:
+        output.install(first.pem, *first.leaf())
+        await asyncio.wait_for(connection.reload(), SECONDS)
+    assert len(again) == 1
+
+
+async def test_an_event_may_close(lone: Servers, output: Output, heard: Heard, first: Ca) -> None:
+    async def enough(reloaded: Reloaded) -> None:
+        await connection.close()
+
+    connection = await eventually(lone.urls, output, **(heard.options | {"on_reload": enough}))
+    output.install(first.pem, *first.leaf())
+    await asyncio.wait_for(connection.reload(), SECONDS)
+    assert connection.is_closed
+    assert heard.errors == []
 
 
 async def test_a_failure_nobody_hears_is_logged(

@@ -84,21 +84,22 @@ class Reloads:
     async def end(self) -> None:
         """Cancel what runs and refuse what is asked for from now on."""
         self._ended = True
-        for task in self._tasks:
+        ending = self._tasks - {asyncio.current_task()}  # it may be an event's callback that closes the connection
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
 
     async def _in_turn(self) -> None:
-        async with self._running:
-            # Who asks from here on may know of a set that is newer than the one read below.
-            self._next = None
-            try:
+        try:
+            async with self._running:
+                # Who asks from here on may know of a set that is newer than the one read below.
+                self._next = None
                 reloaded = await self._once()
-            except ReloadFailed as failed:
-                await self.tell(failed)
-                raise
-            if reloaded is not None:
-                await self.tell(reloaded)
+        except ReloadFailed as failed:
+            await self.tell(failed)
+            raise
+        if reloaded is not None:
+            await self.tell(reloaded)
 
     async def _once(self) -> Reloaded | None:
         loop = asyncio.get_running_loop()
