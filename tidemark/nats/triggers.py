@@ -40,8 +40,8 @@ def reload_on_change(
 ) -> None:
     """Reload whenever the connection's directory changes, until it is closed; for where nobody can tell the process.
 
-    Looks every so many seconds, which costs three system calls and needs nothing installed. ``changes`` looks better,
-    if it can: whatever it yields, such as ``watchfiles.awatch(directory)``, means that there may be a change.
+    Looks every so many seconds, which costs three system calls and needs nothing installed. Where that is too late,
+    ``changes`` says when to look: whatever it yields, such as an ``asyncinotify.Inotify``'s events of the directory.
 
     A reload that fails is tried again after a pause that grows to half a minute, or at the next change.
     """
@@ -69,7 +69,8 @@ async def _watch(connection: Connection, ticks: AsyncIterable[object]) -> None:
 
 
 async def _look_out(directory: Path, ticks: AsyncIterable[object], changed: asyncio.Event) -> None:
-    before: Look | None = None  # the first look counts as a change: what came since connect must not be missed
+    before = _look(directory)
+    changed.set()  # what came since connect must not be missed
     async for _ in ticks:
         if (now := _look(directory)) != before:
             before = now
