@@ -146,6 +146,17 @@ async def test_a_fetch_from_nobody_says_so_at_once(member: Connection, turns: Tu
         await turns.take()
 
 
+@pytest.mark.parametrize("batch", [1, 10])
+async def test_heartbeats_of_a_fetch(member: Connection, turns: Turns, batch: int) -> None:
+    """They say that the server is there and has nothing; through a swap they go on to say so."""
+    async with stream(member.jetstream()):
+        puller = await member.jetstream().pull_subscribe("s.x", durable="d", stream="STREAM")
+        fetch = asyncio.create_task(puller.fetch(batch, timeout=1, heartbeat=0.2))
+        await turns.take()
+        with pytest.raises(nats.js.errors.FetchTimeoutError):
+            await fetch
+
+
 async def test_a_fetch_outlives_its_server(output: Output, peer: Connection, cluster: Servers) -> None:
     """The pull request died with the consumer's leader; nats-py waits for it in vain until its time-out."""
     async with stream(peer.jetstream()):
