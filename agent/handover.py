@@ -120,12 +120,19 @@ class Handover:
         await self._all(lambda place: self._bring_back(place, expected))
 
     async def _all(self, one: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]:
+        # No TaskGroup: where a child fails, Python before 3.11.5 leaves the parent marked as being cancelled, and every
+        # later asyncio.timeout in it then ends the task instead of the wait.
+        tasks = [asyncio.create_task(one(place)) for place in range(len(self._workloads))]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(place)) for place in range(len(self._workloads))]
-        except BaseExceptionGroup as failures:
-            first = failures.exceptions[0]
-            raise next((error for error in failures.exceptions if isinstance(error, NotProven)), first) from None
+            if tasks:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failures:
+            raise next((failure for failure in failures if isinstance(failure, NotProven)), failures[0])
         return [task.result() for task in tasks]
 
     async def _bring(self, place: int, expected: Expectation, *, look_first: bool) -> float:
