@@ -140,10 +140,23 @@ async def test_a_fetch_from_nobody_says_so_at_once(member: Connection, turns: Tu
     """As nats-py's does, and not only after its time-out; it must be the server's own 503 that ends it."""
     async with stream(member.jetstream()):
         puller = await member.jetstream().pull_subscribe("s.x", durable="d", stream="STREAM")
+    await until_nobody_serves(puller)
     for _ in range(2):
         with pytest.raises(nats.js.errors.ServiceUnavailableError):
             await puller.fetch(batch, timeout=SECONDS)
         await turns.take()
+
+
+async def until_nobody_serves(puller: JetStreamContext.PullSubscription) -> None:
+    """Until the consumer's own server has heard that its stream was deleted: before that it may take a last request."""
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while True:
+        try:
+            await puller.fetch(1, timeout=0.5)
+        except nats.js.errors.ServiceUnavailableError:
+            return
+        except (nats.errors.TimeoutError, nats.js.errors.APIError):
+            assert asyncio.get_running_loop().time() < deadline, "expected a deleted consumer to be gone, it answers"
 
 
 @pytest.mark.parametrize("batch", [1, 10])
@@ -384,7 +397,7 @@ async def test_servers_restarting_during_swaps(
         return all(not one.missing(put if kind == "watched" else published) for kind, one in ledgers.items())
 
     sending = peer.jetstream(timeout=SECONDS)
-    receiving = member.jetstream(timeout=SECONDS)
+    receiving = member.jetstream()  # an ordered consumer that begins anew asks again after so long, if a server died
     bucket = await sending.create_key_value(bucket="B", replicas=3, storage=api.StorageType.MEMORY)
     async with stream(sending):
         waiting = api.ConsumerConfig(ack_wait=2)
