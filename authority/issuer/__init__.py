@@ -1,10 +1,15 @@
 """Where certificate authorities live: the interface that the embedded issuer and OpenBao stand behind."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tidemark.certificates import Certificate
+from cryptography.x509 import NameOID
+
+from tidemark.certificates import Certificate, not_after
+
+_INTENT = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 
 
 class IssuerError(Exception):
@@ -20,6 +25,17 @@ class CaRequest:
     epoch: int
     not_before: int
     not_after: int
+
+    @property
+    def common_name(self) -> str:
+        """The CN of its subject."""
+        return f"intermediate epoch {self.epoch}"
+
+    def is_met_by(self, certificate: Certificate) -> bool:
+        """Whether domain, epoch and NotAfter agree; NotBefore is when it was first made."""
+        values = {attribute.oid: attribute.value for attribute in certificate.subject}
+        found = (values.get(NameOID.ORGANIZATION_NAME), values.get(NameOID.COMMON_NAME), not_after(certificate))
+        return found == (self.trust_domain, self.common_name, self.not_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,18 @@ class IssuedLeaf:
 
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
+
+
+def is_intent(name: str) -> bool:
+    """Whether a CA can have this name: it becomes part of paths."""
+    return _INTENT.fullmatch(name) is not None
+
+
+def check_intent(name: str) -> str:
+    """Return the name. Raises IssuerError for one that no CA can have."""
+    if not is_intent(name):
+        raise IssuerError(f"intent {name[:100]!r}: expected lower-case letters, digits and '-'")
+    return name
 
 
 class Issuer(Protocol):

@@ -5,16 +5,14 @@ each as ``ca.crt`` and ``ca.key`` in a directory that appears and goes as a whol
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority import certify, durable, keystore
 from authority.certify import CaName, LeafNames, Validity
-from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest
+from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
 from authority.keystore import CaPair, KeystoreError, KeyType
 from tidemark.certificates import Certificate, not_after, to_pem
 from tidemark.fields import format_instant
@@ -27,8 +25,6 @@ ROOT_SECONDS = 20 * 365 * 86400
 
 BACKDATED_SECONDS = 86400
 """How long before its making a root becomes valid, for clocks that are behind."""
-
-_INTENT = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 
 
 def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, passphrase: bytes | None) -> Path | None:
@@ -87,7 +83,7 @@ class EmbeddedIssuer:
     def _issue_ca(self, request: CaRequest) -> Certificate:
         directory = self._directory(request.intent)
         made = self._read(directory) if directory.exists() else None
-        if made and _is_what_is_asked(made.certificate, request):
+        if made and request.is_met_by(made.certificate):
             return made.certificate
         above = self._read_roots()[0]
         if request.not_after > not_after(above.certificate):
@@ -96,7 +92,7 @@ class EmbeddedIssuer:
                 f"CA {request.intent}: expected it to end by {end}, as its root does, "
                 f"found {format_instant(request.not_after)}; a new root is due"
             )
-        name = CaName(request.trust_domain, _common_name(request))
+        name = CaName(request.trust_domain, request.common_name)
         validity = Validity(request.not_before, request.not_after)
         pair = certify.intermediate(name, self._key_type.generate(), validity, above)
         self._delete(request.intent)
@@ -124,7 +120,7 @@ class EmbeddedIssuer:
     def _intents(self) -> frozenset[str]:
         try:
             durable.sweep(self._cas)
-            return frozenset(path.name for path in self._cas.iterdir() if _INTENT.fullmatch(path.name))
+            return frozenset(path.name for path in self._cas.iterdir() if is_intent(path.name))
         except OSError as error:
             raise IssuerError(f"{self._cas}: expected a readable directory, found {error.strerror}") from None
 
@@ -148,21 +144,8 @@ class EmbeddedIssuer:
             raise IssuerError(str(error)) from None
 
     def _directory(self, intent: str) -> Path:
-        if not _INTENT.fullmatch(intent):
-            raise IssuerError(f"intent {intent[:100]!r}: expected lower-case letters, digits and '-'")
-        return self._cas / intent
+        return self._cas / check_intent(intent)
 
 
 def _numbered(roots: Path) -> list[int]:
     return [int(path.name) for path in roots.iterdir() if path.name.isdecimal()] if roots.exists() else []
-
-
-def _common_name(request: CaRequest) -> str:
-    return f"intermediate epoch {request.epoch}"
-
-
-def _is_what_is_asked(certificate: Certificate, request: CaRequest) -> bool:
-    """Whether domain, epoch and NotAfter agree; NotBefore is when it was first made."""
-    values = {attribute.oid: attribute.value for attribute in certificate.subject}
-    found = (values.get(x509.NameOID.ORGANIZATION_NAME), values.get(x509.NameOID.COMMON_NAME), not_after(certificate))
-    return found == (request.trust_domain, _common_name(request), request.not_after)
