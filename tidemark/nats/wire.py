@@ -13,6 +13,7 @@ Everything that depends on nats-py's insides is here and in ``subscription``; wr
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,13 +208,16 @@ class Wire(Client):
         A peer that does not say goodbye within ``patience`` seconds is left without one.
         """
         self.report_to({})
+        writers = [getattr(self._transport, name, None) for name in ("_io_writer", "_bare_io_writer")]
         try:
-            async with asyncio.timeout(patience):
-                await self.close()
-        except TimeoutError:
-            writer = getattr(self._transport, "_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self.close()
+        finally:
+            # nats-py closes nothing where it was told to close before, or where TLS had not come about yet.
+            for writer in writers:
+                if writer is not None:
+                    writer.transport.abort()
         self._let_go()
 
     def _let_go(self) -> None:
