@@ -17,14 +17,13 @@ import tidemark.nats
 from authority import cli, durable, serve
 from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
-from authority.control import CONTROL, ServerCertificate, read_control_ca
+from authority.control import CONTROL, ServerCertificate
 from authority.desk import Desk
 from authority.events import Event, Prepared
 from authority.fleet import Expected
-from authority.init import trust_of
-from authority.issuer.embedded import EmbeddedIssuer
+from authority.init import trust_by
 from authority.issuer.serialized import SerializedIssuer
-from authority.journal.directory import DirectoryJournal
+from authority.keepers import Keepers, open_keepers
 from authority.keystore import KeystoreError
 from authority.leaves import Leaves, Workload
 from authority.metrics import Metrics
@@ -34,13 +33,10 @@ from authority.publish.jetstream import Connection, JetStreamPublisher
 from authority.publish.timed import TimedPublisher
 from authority.roster import Roster
 from authority.rotation import Outside, Rotation
-from authority.signer.embedded import open_signer
 from authority.surroundings import Surroundings
 from authority.timeline import Timeline
 from authority.tokens import read_tokens
 from tidemark.trust import Trust
-
-JOURNAL = "journal"
 
 Clock = Callable[[], float]
 
@@ -55,38 +51,36 @@ async def run(config: AuthorityConfig, stop: asyncio.Event, clock: Clock = time.
         ListenError: the API cannot listen where it should.
     """
     with _alone(config.state):
-        ca, tokens = read_control_ca(config.state, config.passphrase), read_tokens(config.state)
-        certificate = ServerCertificate(ca, config.api.names, config.state / CONTROL)
-        certificate.renew(int(clock()))
-        issuer = SerializedIssuer(EmbeddedIssuer(config.state, config.key_type, config.passphrase))
-        await issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
-        signer = open_signer(config.state, config.trust_domain, config.passphrase)
-        trust = await trust_of(config)
-        roster = _roster(config, int(clock()))
-        async with _publishers(config, trust) as publishers:
-            timed = [
-                TimedPublisher(each, lambda digest: roster.ledger.publishing(digest, clock())) for each in publishers
-            ]
-            outside = Outside(issuer, signer, timed, config.include_root, roster.fleet)
-            desk = _joined(config, trust, outside, roster, clock)
-            api = serve.Api(desk, tokens, open_reads=config.api.open_reads).application()
-            runner = await serve.start(api, config.api, certificate.context, config.state)
-            try:
-                await _until(
-                    stop,
-                    {
-                        "rotation": desk.rotation.run(),
-                        "leaves": desk.leaves.run(),
-                        "api certificate": certificate.keep_renewed(clock, _certificate_not_renewed),
-                    },
-                )
-            finally:
-                await runner.cleanup()
+        async with open_keepers(config, clock) as kept:
+            tokens = read_tokens(config.state)
+            certificate = ServerCertificate(kept.control, config.api.names, config.state / CONTROL)
+            await certificate.renew(int(clock()))
+            await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
+            trust = await trust_by(config, kept.signer, kept.control.certificate)
+            async with _publishers(config, trust) as publishers:
+                desk = _joined(config, trust, kept, publishers, clock)
+                api = serve.Api(desk, tokens, open_reads=config.api.open_reads).application()
+                runner = await serve.start(api, config.api, certificate.context, config.state)
+                try:
+                    await _until(
+                        stop,
+                        {
+                            "rotation": desk.rotation.run(),
+                            "leaves": desk.leaves.run(),
+                            "api certificate": certificate.keep_renewed(clock, _certificate_not_renewed),
+                        },
+                    )
+                finally:
+                    await runner.cleanup()
 
 
-def _joined(config: AuthorityConfig, trust: Trust, outside: Outside, roster: Roster, clock: Clock) -> Desk:
-    durable.make_directory(config.state / JOURNAL)
-    timeline = Timeline(DirectoryJournal(config.state / JOURNAL))
+def _joined(
+    config: AuthorityConfig, trust: Trust, kept: Keepers, publishers: Sequence[Publisher], clock: Clock
+) -> Desk:
+    roster, timeline = _roster(config, int(clock())), Timeline(kept.journal)
+    issuer = SerializedIssuer(kept.issuer)
+    timed = [TimedPublisher(each, lambda digest: roster.ledger.publishing(digest, clock())) for each in publishers]
+    outside = Outside(issuer, kept.signer, timed, config.include_root, roster.fleet)
     chronicle, meters = Chronicle(), Metrics()
 
     def observe(event: Event) -> None:
@@ -97,7 +91,7 @@ def _joined(config: AuthorityConfig, trust: Trust, outside: Outside, roster: Ros
         meters.observe(event)
 
     here = Surroundings(timeline, trust, config.timing, lambda: int(clock()), observe)
-    leaves = Leaves(here, outside.issuer, _leaf_stores(config))
+    leaves = Leaves(here, issuer, _leaf_stores(config))
     return Desk(here, Rotation(here, outside), leaves, roster, chronicle, meters, clock)
 
 

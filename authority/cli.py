@@ -14,7 +14,7 @@ from authority import tell
 from authority.client import Access, ApiError, Client, Refused
 from authority.config import AuthorityConfig, ConfigError, load
 from authority.control import read_control_certificate
-from authority.init import initialise, trust_of
+from authority.init import initialise, initialise_openbao, trust_of
 from authority.issuer import IssuerError
 from authority.journal import JournalError
 from authority.keystore import KeystoreError
@@ -45,6 +45,8 @@ exit status:
 environment:
   TIDEMARK_AUTHORITY_CONFIG  the configuration file, where --config is not given
   TIDEMARK_KEY_PASSPHRASE    encrypts the keys at rest (set it for init and for everything after)
+  TIDEMARK_OPENBAO_SECRET_ID  secret id of the AppRole login
+  TIDEMARK_OPENBAO_TOKEN      a token of OpenBao: the operator's for 'init --openbao'
   TIDEMARK_LOG               'json' for log lines in JSON
 """
 
@@ -67,7 +69,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config", type=Path, metavar="FILE", help=f"the configuration (TOML; or ${CONFIG_VARIABLE})")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="run until SIGTERM or SIGINT")
-    commands.add_parser("init", help="make root, signing key, control CA and tokens; may be repeated")
+    init = commands.add_parser("init", help="make root, signing key, control CA and tokens; may be repeated")
+    init.add_argument(
+        "--openbao", action="store_true", help="set OpenBao up, and print the authority's policy (operator's token)"
+    )
     commands.add_parser("check-config", help="name every fault of the configuration")
     commands.add_parser("trust", help="print the trust file for the agents")
     status = commands.add_parser("status", help="show where the rotation stands")
@@ -123,8 +128,17 @@ def configuration(arguments: Arguments, environment: Mapping[str, str]) -> Autho
 
 
 async def _init(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    for part in initialise(configuration(arguments, environment), int(time.time())):
-        sys.stdout.write(f"{'made' if part.made else 'kept'}  {part.name:<15} {part.path}\n")
+    config, now = configuration(arguments, environment), int(time.time())
+    if arguments.openbao and config.openbao is None:
+        raise WrongInput("--openbao: expected 'issuer = \"openbao\"' in the configuration, found another issuer")
+    parts = initialise(config, now)
+    if arguments.openbao:
+        parts += await initialise_openbao(config, now)
+    comment = "# " if arguments.openbao else ""  # so that all of it can be piped into 'bao policy write tidemark -'
+    for part in parts:
+        sys.stdout.write(f"{comment}{'made' if part.made else 'kept'}  {part.name:<15} {part.path}\n")
+    if arguments.openbao and config.openbao is not None:
+        sys.stdout.write(f"\n{config.openbao.layout.policy()}")
     return DONE
 
 

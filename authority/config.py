@@ -10,11 +10,14 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from authority.certify import is_ip_address
 from authority.keystore import KeyType
+from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
+from authority.openbao_layout import Layout
 from authority.tables import Table
 from tidemark.bundle import check_trust_domain
 from tidemark.epoch import PRESETS, ClockError, EpochClock, Timing, default_leaf_seconds
@@ -23,6 +26,14 @@ from tidemark.receipt import PodClass
 ENCRYPTION_VARIABLE = "TIDEMARK_KEY_PASSPHRASE"
 """Environment variable with the passphrase that encrypts the keys at rest (none: they are not)."""
 
+SECRET_ID_VARIABLE = "TIDEMARK_OPENBAO_SECRET_ID"  # noqa: S105 - the name of the variable, not its value
+"""Environment variable with the secret id of the AppRole login."""
+
+TOKEN_VARIABLE = "TIDEMARK_OPENBAO_TOKEN"  # noqa: S105 - the name of the variable, not its value
+"""Environment variable with a token of OpenBao: the operator's for ``init --openbao``, or ours where auth = "token"."""
+
+SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+
 MAX_REPLICAS = 5
 """The most replicas that a JetStream stream can have."""
 
@@ -30,7 +41,23 @@ OWN_LEAF = "tidemark-authority"
 """The name that the authority's own leaf goes by."""
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+
+class IssuerKind(StrEnum):
+    """Who keeps roots, CAs, signing keys and the journal."""
+
+    EMBEDDED = "embedded"
+    OPENBAO = "openbao"
+
+
+class Auth(StrEnum):
+    """How the authority gets into OpenBao."""
+
+    APPROLE = "approle"
+    KUBERNETES = "kubernetes"
+    TOKEN = "token"  # noqa: S105 - a word of the configuration
 
 
 class ConfigError(ValueError):
@@ -86,6 +113,15 @@ class LeafConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenBaoConfig:
+    """Where OpenBao is, how to get in, and where everything is there; ``operator`` is the login for ``init``."""
+
+    access: OpenBaoAccess
+    layout: Layout
+    operator: TokenLogin
+
+
+@dataclass(frozen=True, slots=True)
 class AuthorityConfig:
     """Everything that the authority is told; paths are absolute or relative to the working directory."""
 
@@ -100,6 +136,8 @@ class AuthorityConfig:
     jetstream: JetStreamConfig | None
     leaves: tuple[LeafConfig, ...]
     passphrase: bytes | None = field(repr=False)
+    openbao: OpenBaoConfig | None = None
+    """Set where ``issuer = "openbao"``; None: the embedded issuer, signer and journal in ``state``."""
 
 
 def load(path: Path, environment: Mapping[str, str]) -> AuthorityConfig:
@@ -135,6 +173,7 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
         jetstream=_jetstream(publish.table("jetstream"), base) if "jetstream" in publish else None,
         leaves=tuple(_leaf(table, base) for table in top.tables("leaves")),
         passphrase=environment.get(ENCRYPTION_VARIABLE, "").encode() or None,
+        openbao=_issuer(top, base, environment),
     )
     faults = [*top.close(), *_across(config)]
     if faults:
@@ -229,6 +268,68 @@ def _leaf(table: Table, base: Path) -> LeafConfig:
         if not is_ip_address(address):
             table.fault("ip", f"expected IP addresses, found {address!r}")
     return leaf
+
+
+def _issuer(top: Table, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig | None:
+    """The ``[openbao]`` table, where that is the issuer; it may stand there and wait for its day."""
+    kind, table = top.member("issuer", IssuerKind, IssuerKind.EMBEDDED), top.table("openbao")
+    if kind is IssuerKind.EMBEDDED and "openbao" not in top:
+        return None
+    operator = TokenLogin(environment.get(TOKEN_VARIABLE, ""))
+    access = OpenBaoAccess(
+        url=_openbao_url(table),
+        login=_login(table, base, environment),
+        namespace=table.text("namespace") if "namespace" in table else "",
+        ca_file=base / table.text("ca_file") if "ca_file" in table else None,
+    )
+    defaults = Layout()
+    layout = Layout(**{name: table.text(key, getattr(defaults, name), 128) for name, key in _LAYOUT_KEYS.items()})
+    for name, key in _LAYOUT_KEYS.items():
+        if not _PATH.fullmatch(getattr(layout, name)):
+            table.fault(
+                key, f"expected letters, digits, '-', '_' and '/' between them, found {getattr(layout, name)!r}"
+            )
+    mounts = [layout.root, layout.intermediate, layout.control]
+    if len(set(mounts)) < len(mounts):
+        table.fault("root_mount", f"expected three different mounts of CAs, found {', '.join(mounts)}")
+    return OpenBaoConfig(access, layout, operator) if kind is IssuerKind.OPENBAO else None
+
+
+_LAYOUT_KEYS = {
+    "root": "root_mount",
+    "intermediate": "intermediate_mount",
+    "control": "control_mount",
+    "transit": "transit_mount",
+    "kv": "kv_mount",
+    "prefix": "kv_prefix",
+    "role": "pki_role",
+    "key": "transit_key",
+}
+
+
+def _openbao_url(table: Table) -> str:
+    url = table.text("url")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if url and "@" in url:  # never shown: it may hold a password
+        table.fault("url", "expected a URL without user and password, found one with '@'")
+    elif url and (parts.scheme not in ("https", "http") or not parts.hostname):
+        table.fault("url", f"expected a URL such as 'https://openbao.example.com:8200', found {url!r}")
+    elif parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        table.fault("url", f"expected https for another machine, since tokens travel on it, found {url!r}")
+    return url
+
+
+def _login(table: Table, base: Path, environment: Mapping[str, str]) -> Login:
+    auth = table.member("auth", Auth, Auth.APPROLE)
+    if auth is Auth.TOKEN:
+        return TokenLogin(environment.get(TOKEN_VARIABLE, ""))
+    mount = table.text("auth_mount", auth.value, 128)
+    if auth is Auth.KUBERNETES:
+        return KubernetesLogin(table.text("role"), base / table.text("jwt_file", SERVICE_ACCOUNT_TOKEN), mount)
+    return AppRoleLogin(table.text("role_id"), environment.get(SECRET_ID_VARIABLE, ""), mount)
 
 
 def _across(config: AuthorityConfig) -> list[str]:

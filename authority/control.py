@@ -8,7 +8,9 @@ import asyncio
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -53,11 +55,52 @@ def read_control_certificate(state: Path) -> Certificate:
     return keystore.read_certificate(_existing(state))
 
 
+def keep_control_certificate(state: Path, certificate: Certificate) -> None:
+    """Keep the certificate of a control CA whose key is elsewhere, where ``read_control_certificate`` finds it.
+
+    Raises:
+        KeystoreError: it cannot be written.
+    """
+    path = state / CONTROL / "ca" / keystore.CERTIFICATE_FILE
+    try:
+        durable.make_directory(path.parent)
+        durable.replace_file(path, to_pem([certificate]), durable.SECRET)
+    except OSError as error:
+        raise KeystoreError(f"{path}: expected to write the control CA's certificate, found {error}") from None
+
+
 def _existing(state: Path) -> Path:
     directory = state / CONTROL / "ca"
     if not directory.exists():
         raise KeystoreError(f"{directory}: expected the control CA, found none; run 'init' first")
     return directory
+
+
+class ControlCa(Protocol):
+    """The control CA, wherever its key is kept."""
+
+    @property
+    def certificate(self) -> Certificate:
+        """What clients of the API trust."""
+
+    async def sign(self, names: LeafNames, key: ec.EllipticCurvePrivateKey, validity: Validity) -> Certificate:
+        """Sign a certificate of the API. Raises KeystoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedControlCa:
+    """The control CA of the state directory."""
+
+    pair: CaPair
+
+    @property
+    def certificate(self) -> Certificate:
+        """What clients of the API trust."""
+        return self.pair.certificate
+
+    async def sign(self, names: LeafNames, key: ec.EllipticCurvePrivateKey, validity: Validity) -> Certificate:
+        """Sign a certificate of the API."""
+        return certify.leaf(names, key, validity, self.pair)
 
 
 class ServerCertificate:
@@ -66,7 +109,7 @@ class ServerCertificate:
     Connections that exist keep the certificate that they were made with; new ones get the newest.
     """
 
-    def __init__(self, ca: CaPair, names: Sequence[str], directory: Path, lifetime: int = SERVER_SECONDS) -> None:
+    def __init__(self, ca: ControlCa, names: Sequence[str], directory: Path, lifetime: int = SERVER_SECONDS) -> None:
         self._ca = ca
         self._names = LeafNames("tidemark authority", *_by_kind(names))
         self._directory = directory
@@ -74,23 +117,26 @@ class ServerCertificate:
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         """Asks for no client certificate: none would open anything."""
 
-    def renew(self, now: int) -> Certificate:
-        """Issue a certificate and serve it from now on. Blocks for a few milliseconds. Raises KeystoreError."""
+    async def renew(self, now: int) -> Certificate:
+        """Issue a certificate and serve it from now on. Raises KeystoreError."""
         key = ec.generate_private_key(ec.SECP256R1())
         end = min(now + self._lifetime, not_after(self._ca.certificate))
         if end <= now:
             raise KeystoreError("control CA: expected it to be valid, found it expired; make a new one and trust file")
-        certificate = certify.leaf(self._names, key, Validity(now - BACKDATED_SECONDS, end), self._ca)
+        certificate = await self._ca.sign(self._names, key, Validity(now - BACKDATED_SECONDS, end))
+        await asyncio.to_thread(self._serve, keystore.key_pem(key, None) + to_pem([certificate, self._ca.certificate]))
+        return certificate
+
+    def _serve(self, pem: bytes) -> None:
         try:
             durable.sweep(self._directory)  # what a crash in the middle of the next lines left behind
             # OpenSSL takes files only. This one is 0600 and lives for this block.
             with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".server.", suffix=".tmp") as file:
-                file.write(keystore.key_pem(key, None) + to_pem([certificate, self._ca.certificate]))
+                file.write(pem)
                 file.flush()
                 self.context.load_cert_chain(file.name)
         except OSError as error:
             raise KeystoreError(f"{self._directory}: expected to write the API's certificate, found {error}") from None
-        return certificate
 
     async def keep_renewed(self, clock: Callable[[], float], failed: Callable[[KeystoreError], None]) -> None:
         """Renew at half-life, for ever; the first certificate is ``renew``'s. One that fails is tried again."""
@@ -100,7 +146,7 @@ class ServerCertificate:
             if clock() < due:
                 continue
             try:
-                await asyncio.to_thread(self.renew, int(clock()))
+                await self.renew(int(clock()))
             except KeystoreError as error:
                 failed(error)
                 due = clock() + self._lifetime / 100

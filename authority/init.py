@@ -3,7 +3,8 @@
 May be repeated: what stands is kept as it is, what is missing is made.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.x509 import NameOID
@@ -12,10 +13,14 @@ from authority import durable, keystore
 from authority.config import AuthorityConfig
 from authority.control import create_control_ca, read_control_certificate
 from authority.issuer.embedded import ROOTS, create_root
+from authority.keepers import open_keepers
 from authority.keystore import KeystoreError
+from authority.openbao_client import OpenBaoClient, OpenBaoError
+from authority.openbao_setup import Wanted, set_up
+from authority.signer import StatementSigner
 from authority.signer.embedded import KEYS, create_key, open_signer
 from authority.tokens import TOKENS, Role, create_token
-from tidemark.certificates import to_pem
+from tidemark.certificates import Certificate, to_pem
 from tidemark.trust import Trust
 
 
@@ -24,7 +29,7 @@ class Part:
     """One thing that ``init`` takes care of; ``made`` is False where it stood already."""
 
     name: str
-    path: Path
+    path: Path | str
     made: bool
 
 
@@ -37,6 +42,9 @@ def initialise(config: AuthorityConfig, now: int) -> list[Part]:
     state, domain, passphrase = config.state, config.trust_domain, config.passphrase
     try:
         durable.make_directory(state)
+        tokens = [(f"{role} token", state / TOKENS / role, create_token(state, role)) for role in Role]
+        if config.openbao is not None:  # there, everything else is kept in OpenBao
+            return [Part(name, path, made=fresh is not None) for name, path, fresh in tokens]
         root = state / ROOTS / "1"
         if root.exists():
             _check_domain(root, config)
@@ -44,11 +52,25 @@ def initialise(config: AuthorityConfig, now: int) -> list[Part]:
             ("root CA", root, create_root(state, domain, config.key_type, now, passphrase)),
             ("control CA", state / "control" / "ca", create_control_ca(state, domain, now, passphrase)),
             ("signing key", state / KEYS, create_key(state, passphrase)),
-            *((f"{role} token", state / TOKENS / role, create_token(state, role)) for role in Role),
+            *tokens,
         ]
     except OSError as error:
         raise KeystoreError(f"{state}: expected to write the authority's state there, found {error}") from None
     return [Part(name, fresh or path, made=fresh is not None) for name, path, fresh in made]
+
+
+async def initialise_openbao(config: AuthorityConfig, now: int) -> list[Part]:
+    """Make what is missing in OpenBao, with the operator's token. Raises KeystoreError."""
+    if config.openbao is None:
+        raise KeystoreError("issuer: expected 'openbao' in the configuration, found 'embedded'")
+    access = replace(config.openbao.access, login=config.openbao.operator)
+    wanted = Wanted(config.trust_domain, config.key_type, config.timing.tolerance_seconds)
+    try:
+        async with OpenBaoClient(access) as client:
+            made = await set_up(client, config.openbao.layout, wanted, now)
+    except OpenBaoError as error:
+        raise KeystoreError(str(error)) from None
+    return [Part(one.name, one.path, one.made) for one in made]
 
 
 def _check_domain(root: Path, config: AuthorityConfig) -> None:
@@ -64,7 +86,14 @@ def _check_domain(root: Path, config: AuthorityConfig) -> None:
 
 async def trust_of(config: AuthorityConfig) -> Trust:
     """Whom agents of this authority are to believe. Raises KeystoreError, SignerError."""
-    control_ca = to_pem([read_control_certificate(config.state)]).decode()
+    if config.openbao is not None:
+        async with open_keepers(config, time.time) as kept:
+            return await trust_by(config, kept.signer, kept.control.certificate)
     signer = open_signer(config.state, config.trust_domain, config.passphrase)
-    tolerance = config.timing.tolerance_seconds
-    return Trust(config.trust_domain, await signer.verifiers(), tolerance_seconds=tolerance, control_ca=control_ca)
+    return await trust_by(config, signer, read_control_certificate(config.state))
+
+
+async def trust_by(config: AuthorityConfig, signer: StatementSigner, control_ca: Certificate) -> Trust:
+    """The trust file for statements of this signer and an API under this control CA. Raises SignerError."""
+    pem, tolerance = to_pem([control_ca]).decode(), config.timing.tolerance_seconds
+    return Trust(config.trust_domain, await signer.verifiers(), tolerance_seconds=tolerance, control_ca=pem)

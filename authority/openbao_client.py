@@ -83,7 +83,9 @@ class TokenLogin:
     token: str = field(repr=False)
 
     async def request(self) -> str:
-        """The token."""
+        """The token. Raises LoginRefused where there is none."""
+        if not self.token:
+            raise LoginRefused("OpenBao: expected a token in TIDEMARK_OPENBAO_TOKEN, found none")
         return self.token
 
 
@@ -96,7 +98,9 @@ class AppRoleLogin:
     mount: str = "approle"
 
     async def request(self) -> tuple[str, Json]:
-        """Path and body of the login."""
+        """Path and body of the login. Raises LoginRefused where there is no secret id."""
+        if not self.secret_id:
+            raise LoginRefused("OpenBao: expected the AppRole's secret id in TIDEMARK_OPENBAO_SECRET_ID, found none")
         return f"auth/{self.mount}/login", {"role_id": self.role_id, "secret_id": self.secret_id}
 
 

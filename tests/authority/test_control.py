@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from authority.control import ServerCertificate, create_control_ca, read_control_ca
+from authority.control import EmbeddedControlCa, ServerCertificate, create_control_ca, read_control_ca
 from authority.keystore import KeystoreError
 from tidemark.certificates import fingerprint, not_after, to_pem
 
@@ -46,12 +46,12 @@ async def served(port: int, trusted: bytes, name: str = "localhost") -> x509.Cer
 async def test_clients_verify_the_api_against_the_control_ca_also_once_renewed(state: Path) -> None:
     ca = read_control_ca(state, None)
     trusted = to_pem([ca.certificate])
-    certificate = ServerCertificate(ca, NAMES, state / "control")
-    first = certificate.renew(NOW)
+    certificate = ServerCertificate(EmbeddedControlCa(ca), NAMES, state / "control")
+    first = await certificate.renew(NOW)
     async with listening(certificate.context) as port:
         assert await served(port, trusted) == first
         assert await served(port, trusted, "127.0.0.1") == first
-        second = certificate.renew(NOW + 1)
+        second = await certificate.renew(NOW + 1)
         assert fingerprint(second) != fingerprint(first)
         assert await served(port, trusted) == second
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -60,8 +60,10 @@ async def test_clients_verify_the_api_against_the_control_ca_also_once_renewed(s
 
 
 async def test_it_is_renewed_at_half_life_and_after_a_failure_soon_again(state: Path) -> None:
-    certificate = ServerCertificate(read_control_ca(state, None), NAMES, state / "control", lifetime=2)
-    first = certificate.renew(int(time.time()))
+    certificate = ServerCertificate(
+        EmbeddedControlCa(read_control_ca(state, None)), NAMES, state / "control", lifetime=2
+    )
+    first = await certificate.renew(int(time.time()))
     trusted = to_pem([read_control_ca(state, None).certificate])
     complaints: list[str] = []
 
@@ -81,19 +83,19 @@ async def test_it_is_renewed_at_half_life_and_after_a_failure_soon_again(state: 
     assert "expected to write the API's certificate" in complaint
 
 
-def test_what_a_crash_left_behind_is_cleared(state: Path) -> None:
+async def test_what_a_crash_left_behind_is_cleared(state: Path) -> None:
     (state / "control" / ".server.0badcafe.tmp").write_text("a key")
-    ServerCertificate(read_control_ca(state, None), NAMES, state / "control").renew(NOW)
+    await ServerCertificate(EmbeddedControlCa(read_control_ca(state, None)), NAMES, state / "control").renew(NOW)
     assert [path.name for path in (state / "control").iterdir()] == ["ca"]
 
 
-def test_a_certificate_of_the_api_never_outlives_its_ca(state: Path) -> None:
+async def test_a_certificate_of_the_api_never_outlives_its_ca(state: Path) -> None:
     ca = read_control_ca(state, None)
-    certificate = ServerCertificate(ca, NAMES, state / "control")
+    certificate = ServerCertificate(EmbeddedControlCa(ca), NAMES, state / "control")
     end = not_after(ca.certificate)
-    assert not_after(certificate.renew(end - 60)) == end
+    assert not_after(await certificate.renew(end - 60)) == end
     with pytest.raises(KeystoreError, match="control CA: expected it to be valid, found it expired"):
-        certificate.renew(end)
+        await certificate.renew(end)
 
 
 def test_the_control_ca_is_made_once_and_signs_no_ca(state: Path) -> None:

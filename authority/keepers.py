@@ -1,0 +1,77 @@
+"""Who keeps roots, CAs, statement keys, control CA and journal, as the configuration says: files, or OpenBao."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from authority import durable
+from authority.config import AuthorityConfig, OpenBaoConfig
+from authority.control import ControlCa, EmbeddedControlCa, keep_control_certificate, read_control_ca
+from authority.issuer import Issuer
+from authority.issuer.embedded import EmbeddedIssuer
+from authority.issuer.openbao import OpenBaoIssuer
+from authority.journal import Journal
+from authority.journal.directory import DirectoryJournal
+from authority.journal.openbao import OpenBaoJournal
+from authority.keystore import KeystoreError
+from authority.openbao_client import OpenBaoClient, OpenBaoError
+from authority.openbao_control import open_control_ca
+from authority.signer import StatementSigner
+from authority.signer.embedded import open_signer
+from authority.signer.openbao import open_transit_signer
+
+JOURNAL = "journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """What an authority stands on."""
+
+    control: ControlCa
+    issuer: Issuer
+    signer: StatementSigner
+    journal: Journal
+
+
+@asynccontextmanager
+async def open_keepers(config: AuthorityConfig, clock: Callable[[], float]) -> AsyncIterator[Keepers]:
+    """Open what the configuration names.
+
+    Raises:
+        KeystoreError, SignerError: it is not what ``init`` makes, or OpenBao does not let us in.
+    """
+    if config.openbao is None:
+        yield _embedded(config)
+        return
+    try:
+        client = OpenBaoClient(config.openbao.access)
+    except OpenBaoError as error:
+        raise KeystoreError(str(error)) from None
+    async with client:
+        yield await _in_openbao(config, config.openbao, client, clock)
+
+
+def _embedded(config: AuthorityConfig) -> Keepers:
+    control = EmbeddedControlCa(read_control_ca(config.state, config.passphrase))
+    durable.make_directory(config.state / JOURNAL)
+    return Keepers(
+        control,
+        EmbeddedIssuer(config.state, config.key_type, config.passphrase),
+        open_signer(config.state, config.trust_domain, config.passphrase),
+        DirectoryJournal(config.state / JOURNAL),
+    )
+
+
+async def _in_openbao(
+    config: AuthorityConfig, openbao: OpenBaoConfig, client: OpenBaoClient, clock: Callable[[], float]
+) -> Keepers:
+    layout = openbao.layout
+    control = await open_control_ca(client, layout)
+    keep_control_certificate(config.state, control.certificate)  # for the command line, which need not log in
+    tolerance = config.timing.tolerance_seconds
+    return Keepers(
+        control,
+        OpenBaoIssuer(client, layout, config.key_type, tolerance_seconds=tolerance, clock=clock),
+        await open_transit_signer(client, layout.transit, layout.key, config.trust_domain),
+        OpenBaoJournal(client, layout.kv, layout.prefix),
+    )
