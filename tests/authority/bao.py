@@ -1,0 +1,179 @@
+"""A real OpenBao for tests: one dev server with TLS for the whole session, a namespace for each test."""
+
+import ctypes
+import os
+import re
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from authority.issuer.openbao import OpenBaoIssuer
+from authority.keystore import KeyType
+from authority.openbao_client import AppRoleLogin, Json, Login, OpenBaoAccess, OpenBaoClient, TokenLogin
+from authority.openbao_layout import Layout
+from authority.openbao_setup import Wanted, set_up
+
+ROOT_TOKEN = "root"
+DOMAIN = "bus.example.com"
+TOLERANCE = 30
+PATIENCE = 30.0
+QUICK = (0.01, 0.02)
+"""Pauses for tests of what does not pass by itself."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the child: be killed when the test run itself is killed and cannot clean up (prctl(2), Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The running server; ``unseal_key`` opens it again after a test has sealed it."""
+
+    port: int
+    ca_file: Path
+    unseal_key: str
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def access(self, login: Login, namespace: str = "") -> OpenBaoAccess:
+        return OpenBaoAccess(self.url, login, namespace, self.ca_file)
+
+    def operator(self, namespace: str = "") -> OpenBaoClient:
+        return OpenBaoClient(self.access(TokenLogin(ROOT_TOKEN), namespace))
+
+    def command(self, *arguments: str, namespace: str) -> subprocess.CompletedProcess[str]:
+        """The program ``bao``, as a person at a terminal uses it."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.ca_file.parent),
+            "BAO_ADDR": self.url,
+            "BAO_CACERT": str(self.ca_file),
+            "BAO_TOKEN": ROOT_TOKEN,
+            "BAO_NAMESPACE": namespace,
+        }
+        return subprocess.run(
+            [_program(), *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Server]:
+    """Start a server, and see to its end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = directory / "bao.log"
+    options = ["-dev", "-dev-tls", f"-dev-tls-cert-dir={directory}", f"-dev-listen-address=127.0.0.1:{port}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [_program(), "server", *options, f"-dev-root-token-id={ROOT_TOKEN}", "-dev-no-store-token"],
+            env={"PATH": os.environ["PATH"], "HOME": str(directory)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads run yet
+        )
+    try:
+        ca_file = directory / "vault-ca.pem"
+        _await(lambda: _is_healthy(port, ca_file), process, log)
+        _await(lambda: _unseal_key(log) is not None, process, log)
+        yield Server(port, ca_file, _unseal_key(log) or "")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _program() -> str:
+    return str(Path(sys.executable).with_name("bao"))
+
+
+def _await(is_so: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def _is_healthy(port: int, ca_file: Path) -> bool:
+    if not ca_file.exists():
+        return False
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        with opener.open(f"https://127.0.0.1:{port}/v1/sys/health", timeout=PATIENCE) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _unseal_key(log: Path) -> str | None:
+    match = re.search(r"^Unseal Key: (\S+)$", log.read_text(), re.MULTILINE)
+    return match[1] if match else None
+
+
+@dataclass
+class Space:
+    """A namespace of its own; ``client`` has the operator's token there. ``login`` is the authority's AppRole."""
+
+    server: Server
+    namespace: str
+    client: OpenBaoClient
+    layout: Layout = field(default_factory=Layout)
+    login: AppRoleLogin | None = None
+
+    @classmethod
+    async def create(cls, server: Server) -> "Space":
+        name = f"test-{secrets.token_hex(4)}"
+        async with server.operator() as root:
+            await root.write(f"sys/namespaces/{name}", {})
+        return cls(server, name, server.operator(name))
+
+    def access(self, login: Login) -> OpenBaoAccess:
+        return self.server.access(login, self.namespace)
+
+    async def set_up(self, now: int, key_type: KeyType = KeyType.EC_P256) -> None:
+        """Everything that ``init --openbao`` makes, and a login with nothing but the policy that it prints."""
+        await set_up(self.client, self.layout, Wanted(DOMAIN, key_type, TOLERANCE), now)
+        await self.client.write("sys/policies/acl/tidemark", {"policy": self.layout.policy()})
+        self.login = await self.approle({"token_policies": ["tidemark"], "token_ttl": "10m"})
+
+    async def approle(self, role: Json, name: str = "tidemark") -> AppRoleLogin:
+        """Credentials of a role made for the test."""
+        if "approle/" not in (await self.client.read("sys/auth") or {}):
+            await self.client.write("sys/auth/approle", {"type": "approle"})
+        await self.client.write(f"auth/approle/role/{name}", role)
+        role_id = await self.client.read(f"auth/approle/role/{name}/role-id") or {}
+        secret_id = await self.client.write(f"auth/approle/role/{name}/secret-id", {})
+        return AppRoleLogin(str(role_id["role_id"]), str(secret_id["secret_id"]))
+
+    def authority(self, pauses: Sequence[float] = QUICK) -> OpenBaoClient:
+        """The client of an authority, with the least policy."""
+        assert self.login is not None
+        return OpenBaoClient(self.access(self.login), pauses)
+
+    def issuer(self, client: OpenBaoClient, clock: Callable[[], float] = time.time) -> OpenBaoIssuer:
+        return OpenBaoIssuer(client, self.layout, KeyType.EC_P256, tolerance_seconds=TOLERANCE, clock=clock)
+
+    async def names(self, kind: str) -> set[str]:
+        """The names of all ``keys`` or ``issuers`` of the intermediates' mount ("" for one without)."""
+        listed = await self.client.list(f"{self.layout.intermediate}/{kind}")
+        field_name = {"keys": "key_name", "issuers": "issuer_name"}[kind]
+        return {str(info[field_name]) for info in listed.get("key_info", {}).values()}
