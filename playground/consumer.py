@@ -37,13 +37,15 @@ from tidemark.nats import Connection
 from tidemark.nats.endpoint import serve_reload
 
 _GROUP = "playground"
-_CONSUMER = api.ConsumerConfig(ack_policy=api.AckPolicy.EXPLICIT, ack_wait=10, max_ack_pending=10_000)
+_ACK_SECONDS = 10
+_CONSUMER = api.ConsumerConfig(ack_policy=api.AckPolicy.EXPLICIT, ack_wait=_ACK_SECONDS, max_ack_pending=10_000)
 _BATCH = 200
 _FETCH_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
 _RECENT_SECONDS = 2.0
-_TAIL_SECONDS = 10.0
+_TAIL_SECONDS = 18.0
 _QUIET_SECONDS = 2.0
+_REDELIVERED_SECONDS = _ACK_SECONDS + _QUIET_SECONDS
 
 
 @dataclass(slots=True)
@@ -81,10 +83,20 @@ class Consumer:
     @property
     def complete(self) -> bool:
         """Whether all that was published came."""
-        kinds = (("core", self.core), ("jetstream", self.jetstream))
-        return all(
-            self.published[kind] is not None and not ledger.missing(self.published[kind]) for kind, ledger in kinds
-        )
+        return self._has_all("core", self.core) and self._has_all("jetstream", self.jetstream)
+
+    @property
+    def patience(self) -> float:
+        """After how many seconds without a message nothing is to be hoped for any more.
+
+        What a server had sent when it was killed is lost to core NATS, but a stream delivers it again once it has
+        waited for the acknowledgement.
+        """
+        return _QUIET_SECONDS if self._has_all("jetstream", self.jetstream) else _REDELIVERED_SECONDS
+
+    def _has_all(self, kind: str, ledger: Ledger) -> bool:
+        published = self.published[kind]
+        return published is not None and not ledger.missing(published)
 
     def note_recent_gaps(self) -> None:
         """Begin a new stretch of recent gaps."""
@@ -151,7 +163,7 @@ async def take_the_rest(consumer: Consumer, expect: Path | None) -> None:
             consumer.published = {kind: published[kind]["published"] for kind in consumer.published}
             if came != (came := consumer.core.received + consumer.jetstream.received):
                 quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > _QUIET_SECONDS:
+            elif time.monotonic() - quiet_since > consumer.patience:
                 return
         await asyncio.sleep(0.02)
 
