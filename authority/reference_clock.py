@@ -1,0 +1,66 @@
+"""Somebody else's clock, to hold our own against: nothing is signed or deleted while the two differ by too much.
+
+The API server's and OpenBao's ``Date`` headers say what time it is there. A clock that is off by more than the
+tolerance would prepare, activate or retire at the wrong time, and sign what agents do not believe yet or any more.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Protocol
+
+_RESOLUTION = 1.0  # of a Date header, in seconds
+_QUICK = 1.0  # an answer that took longer says too little about now
+
+
+class ReferenceClock(Protocol):
+    """A clock that somebody else keeps."""
+
+    @property
+    def server_time(self) -> float | None:
+        """What it shows now (Unix seconds); None where nobody has asked yet."""
+
+
+class ClockDiffers(Exception):
+    """Our clock and another differ by more than the tolerance; the message names it and the offset."""
+
+
+@dataclass(slots=True)
+class Dated:
+    """The clock of a server, by the ``Date`` headers of its answers. Counts by the event loop's clock in between."""
+
+    _said: tuple[float, float] | None = None
+
+    def note(self, date: str | None, began: float) -> None:
+        """An answer came, to a request that was sent at ``began`` (the event loop's clock)."""
+        now = asyncio.get_running_loop().time()
+        if date is None or now - began > _QUICK:
+            return
+        try:
+            self._said = parsedate_to_datetime(date).timestamp(), now
+        except ValueError:
+            return  # a proxy's fancy: the next answer may have a better one
+
+    @property
+    def server_time(self) -> float | None:
+        """What the server's clock shows now; None before its first answer."""
+        if self._said is None:
+            return None
+        said, at = self._said
+        return said + asyncio.get_running_loop().time() - at
+
+
+def check_clock(references: Mapping[str, ReferenceClock], now: float, tolerance: float) -> None:
+    """Hold ``now`` against every clock that is known.
+
+    Raises:
+        ClockDiffers: one of them differs by more than ``tolerance`` seconds.
+    """
+    for name, reference in references.items():
+        there = reference.server_time
+        if there is not None and abs(now - there) > tolerance + _RESOLUTION:
+            raise ClockDiffers(
+                f"clock: expected it within {tolerance:g} s of {name}'s, found it {now - there:+.0f} s off; nothing is "
+                f"signed or deleted until they agree: set the clocks (NTP)"
+            )

@@ -1,0 +1,23 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from authority.kubernetes_access import Kubeconfig
+from authority.kubernetes_client import KubernetesClient
+from tests.kubernetes.apiserver import ApiServer
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
+    async with ApiServer(tmp_path / "apiserver").running() as server:
+        server.namespace("tidemark")
+        yield server
+
+
+@pytest.fixture
+async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesClient]:
+    """An administrator's."""
+    file = server.kubeconfig(tmp_path / "kubeconfig", server.accounts.administrator())
+    async with KubernetesClient(Kubeconfig(file), pauses=(0.01, 0.02)) as client:
+        yield client
