@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint lock clean soak bench
+.PHONY: run test platform lint lock clean soak bench
 
 run: $(VENV)/.run
 	@$(BIN)/python -m playground $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev platform
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Prometheus for the tests that need it, where apt is; no root needed. A group that stays without is named at the end.
+platform: $(VENV)/bin/python
+	@.ci/platform $(VENV)
 
 # Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each);
 # the figures go to docs/benchmarks.md.

@@ -1,0 +1,72 @@
+"""A group whose program is missing is not run, and the last line says so; one whose program is there runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SAMPLE = """
+import pytest
+
+@pytest.mark.needs("kubectl")
+def test_of_the_group():
+    raise AssertionError("ran")
+
+@pytest.mark.needs("kubectl")
+def test_of_the_group_too():
+    raise AssertionError("ran")
+
+def test_of_none():
+    pass
+"""
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    (tmp_path / "test_sample.py").write_text(SAMPLE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers -p no:cacheprovider\n")
+    return tmp_path
+
+
+def finished(sample: Path, path: str) -> "subprocess.CompletedProcess[str]":
+    """A run of pytest with this suite's conftest.py, and nothing but ``path`` to find programs on."""
+    interpreter = sample / "alone" / "python"  # with no other program beside it
+    interpreter.parent.mkdir()
+    interpreter.symlink_to(sys.executable)
+    command = [str(interpreter), "-m", "pytest", "-q", "-p", "tests.conftest", str(sample)]
+    packages = os.pathsep.join([str(CHECKOUT), *(entry for entry in sys.path if entry.endswith("site-packages"))])
+    environment = {"PATH": path, "PYTHONPATH": packages}
+    return subprocess.run(
+        command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def kubectl_that_says(directory: Path, answer: str) -> str:
+    program = directory / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nread -r line <<'END'\n{answer}\nEND\necho \"$line\"\n")
+    program.chmod(0o755)
+    return str(program.parent)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, '{"clientVersion": {"major": "1", "minor": "29+"}}', "flag provided but not defined"]
+)
+def test_a_group_whose_program_is_missing_or_too_old_is_named_in_the_last_line(
+    sample: Path, answer: str | None
+) -> None:
+    run = finished(sample, kubectl_that_says(sample, answer) if answer else str(sample))
+    assert run.returncode == 0, run.stdout
+    assert "1 passed, 2 deselected" in run.stdout
+    assert run.stdout.splitlines()[-1] == (
+        "NOT RUN here, for want of a program: kubectl (2 tests; kubectl 1.30 or later on the PATH)"
+    )
+
+
+def test_a_group_whose_program_is_there_runs(sample: Path) -> None:
+    run = finished(sample, kubectl_that_says(sample, '{"clientVersion": {"major": "1", "minor": "30"}}'))
+    assert "2 failed, 1 passed" in run.stdout
+    assert "NOT RUN" not in run.stdout
