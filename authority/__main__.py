@@ -19,7 +19,7 @@ from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
 from authority.control import CONTROL, ServerCertificate
 from authority.desk import Desk
-from authority.events import Event, Prepared
+from authority.events import Event, LeftOut, Prepared
 from authority.fleet import Expected
 from authority.init import trust_by
 from authority.issuer.serialized import SerializedIssuer
@@ -84,7 +84,7 @@ def _joined(
     chronicle, meters = Chronicle(), Metrics()
 
     def observe(event: Event) -> None:
-        if isinstance(event, Prepared):
+        if isinstance(event, Prepared | LeftOut):
             roster.ledger.follow(timeline.history.statements)
             roster.ledger.committed(event.digest)
         chronicle.observe(event)

@@ -5,12 +5,11 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from authority.events import Conflict, Event, Failed, Held
+from authority.events import Conflict, Event, Failed, Held, WithdrawalAsked, Withdrawing
 
 KEPT = 50
 """How many events the API shows."""
@@ -20,7 +19,7 @@ _PLACES = 1000
 
 log = logging.getLogger("authority")
 
-_LEVELS: Mapping[type[Event], int] = {Held: logging.WARNING, Failed: logging.WARNING, Conflict: logging.WARNING}
+_WARNINGS: frozenset[type[Event]] = frozenset({Held, WithdrawalAsked, Withdrawing, Failed, Conflict})
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -75,7 +74,7 @@ class Chronicle:
         self._last.append({"number": self._count} | told)
         name = told.pop("event")
         del told["at"]  # the line has its own time
-        log.log(_LEVELS.get(type(event), logging.INFO), name, extra={"fields": told})
+        log.log(logging.WARNING if type(event) in _WARNINGS else logging.INFO, name, extra={"fields": told})
 
     def last(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""

@@ -3,6 +3,7 @@
 Pure. What is signed here is published only after ``check`` has refused nothing (invariant 9).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from authority.history import History, SignedStatement
@@ -27,12 +28,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a statement is to be about: ``cas`` newest by issue first, ``clock`` the one the first was made under."""
+    """What a statement is to be about: ``cas`` newest by issue first, ``clock`` the one the first was made under.
+
+    ``withdrawn`` are the fingerprints to be listed as such; ``due`` is when the next statement is (None: when the CA
+    after the first is prepared).
+    """
 
     cause: Cause
     clock: EpochClock
     cas: tuple[Member, ...]
     roots: tuple[Certificate, ...]
+    withdrawn: tuple[str, ...] = ()
+    due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,19 @@ class Draft:
     ca: bytes
 
 
-def surviving(history: History, now: int) -> tuple[Member, ...]:
-    """The CAs that the next bundle carries on: unexpired and not withdrawn, newest by issue first."""
-    kept = [ca for ca in history.cas if not ca.is_expired(now) and not ca.withdrawn]
+def surviving(history: History, now: int, without: Collection[str] = ()) -> tuple[Member, ...]:
+    """The CAs that the next bundle carries on: unexpired and not withdrawn, newest by issue first.
+
+    ``without`` are fingerprints of those that this very statement leaves out.
+    """
+    kept = [ca for ca in history.cas if not ca.is_expired(now) and not ca.withdrawn and ca.sha256 not in without]
     return tuple(Member(ca.epoch, ca.certificate) for ca in reversed(kept))
+
+
+def still_withdrawn(history: History, now: int, without: Collection[str] = ()) -> tuple[str, ...]:
+    """The fingerprints that the next statement lists as withdrawn: left out, by it or before it, and not expired."""
+    earlier = [sha256 for sha256, until in history.withdrawn.items() if until > now]
+    return tuple(dict.fromkeys([*earlier, *without]))
 
 
 def check_room(cas: int, roots: int) -> None:
@@ -79,10 +95,10 @@ def compose(trust_domain: str, contents: Contents, previous: SignedStatement | N
         epoch=epoch,
         cause=contents.cause,
         issued_at=now,
-        next_update=max(now, contents.clock.prepare_at(epoch + 1)),
+        next_update=max(now, contents.clock.prepare_at(epoch + 1) if contents.due is None else contents.due),
         expires_at=anchors[0].not_after if anchors else 0,
         anchors=tuple(anchors),
-        withdrawn=(),
+        withdrawn=contents.withdrawn,
         ca_sha256=Bundle(ca, b"").ca_sha256,
         previous=previous.digest if previous else NO_PREVIOUS,
     )

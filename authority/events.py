@@ -11,6 +11,7 @@ from enum import StrEnum
 from authority.gate import Closed
 from authority.journal import Opening
 from authority.publish import Outcome
+from authority.withdrawal import Stage
 from tidemark.bundle import Cause
 
 
@@ -20,6 +21,8 @@ class Step(StrEnum):
     JOURNAL = "journal"  # reading what was decided
     RESUME = "resume"  # at start: what the targets show, and clearing what a crash left behind
     PREPARE = "prepare"  # issue, compose, sign, verify, commit
+    WITHDRAW = "withdraw"  # record that a CA is to be taken out of use
+    LEAVE_OUT = "leave_out"  # a statement without it
     PUBLISH = "publish"
     ACTIVATE = "activate"  # record that another CA signs
     SWITCH = "switch"  # tell the issuer so
@@ -111,6 +114,46 @@ class Overridden:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawalAsked:
+    """A CA is to be taken out of use: ``who`` asked for it ("" for a rollback that nobody had to ask for)."""
+
+    at: int
+    epoch: int
+    ca: str
+    cause: Cause
+    urgent: bool
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawing:
+    """How far a withdrawal has come; reported when ``stage`` changes, and every heartbeat where ``waiting`` has.
+
+    ``replacement`` is a fingerprint, "" before there is one; the stage ends at ``until`` whoever is waited for.
+    """
+
+    at: int
+    epoch: int
+    ca: str
+    stage: Stage
+    replacement: str
+    waiting: tuple[str, ...]
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A statement without these withdrawn CAs was committed."""
+
+    at: int
+    sequence: int
+    digest: str
+    cause: Cause
+    cas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """CAs and their keys were deleted: long expired, or made and never published (``orphans``)."""
 
@@ -151,7 +194,21 @@ class Conflict:
     error: str
 
 
-Event = Prepared | Published | FleetProven | Held | Activated | Overridden | Retired | LeafWritten | Failed | Conflict
+Event = (
+    Prepared
+    | Published
+    | FleetProven
+    | Held
+    | Activated
+    | Overridden
+    | WithdrawalAsked
+    | Withdrawing
+    | LeftOut
+    | Retired
+    | LeafWritten
+    | Failed
+    | Conflict
+)
 
 Observer = Callable[[Event], None]
 """Takes each event as it happens; must not raise and must not wait."""

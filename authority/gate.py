@@ -58,7 +58,7 @@ def gate_of(ca: EpochCa, history: History, fleet: FleetView, clock: EpochClock, 
     opening = None
     if closed is None:
         opening = Opening.DEADLINE if unproven else Opening.GATE
-    elif any(override.ca == ca.sha256 for override in history.overrides):
+    elif _is_overridden(ca, history):
         opening, closed = Opening.OVERRIDE, None
     return Gate(
         ca=ca,
@@ -68,6 +68,12 @@ def gate_of(ca: EpochCa, history: History, fleet: FleetView, clock: EpochClock, 
         unproven=tuple(agent.name for agent in unproven),
         deadline=deadline,
     )
+
+
+def _is_overridden(ca: EpochCa, history: History) -> bool:
+    """Whether an operator opened this gate; one that was opened for an earlier activation has served."""
+    served = -1 if ca.activated_at is None else ca.activated_at
+    return any(override.ca == ca.sha256 and override.at > served for override in history.overrides)
 
 
 def last_resort_at(signing: EpochCa, clock: EpochClock) -> int:

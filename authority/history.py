@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from authority.journal import ActivationRecord, Entry, JournalError, OverrideRecord, StatementRecord
+from authority.journal import ActivationRecord, Entry, JournalError, OverrideRecord, StatementRecord, WithdrawalRecord
 from tidemark import note as signed_note
 from tidemark.bundle import Bundle, Cause, Statement, StatementError, digest_of
 from tidemark.certificates import Certificate, PemError, parse_certificates
@@ -31,13 +31,42 @@ class SignedStatement:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """What the records say about one CA that is taken out of use; several for one CA add up to the strongest.
+
+    ``at`` is when it was first asked for; ``position`` that of the record that made it what it is by ``cause``: a
+    revocation's replacement is a CA that was issued after it. ``who`` and ``reason`` are the last record's.
+    """
+
+    ca: str
+    cause: Cause
+    at: int
+    position: int
+    urgent: bool
+    automatic: bool
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The first statement without a withdrawn CA: its number, its place in the journal, and when it was committed."""
+
+    sequence: int
+    position: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class EpochCa:
     """A CA of an epoch, as the journal knows it; ``number`` counts CAs by issue, from 1.
 
     ``intent`` is its name in the issuer, "" where this authority cannot sign with it (found in a target, or written by
     an authority whose journal was lost: trusted until it expires, and no more). ``published_at`` is when its first
-    statement was committed; ``clock`` the one it was made under; ``forced`` that its first statement's cause was not
-    the rotation; ``activated_at`` is None until it signed; ``skipped`` that a newer one was activated in its place.
+    statement was committed, ``position`` that record's; ``clock`` the one it was made under; ``forced`` that its first
+    statement's cause was not the rotation; ``activated_at`` is when it began to sign (again), None where it never did;
+    ``skipped`` that a newer one was activated in its place. ``withdrawal`` is set from the moment that it is to be
+    taken out of use, ``left_out`` once a statement lists it as withdrawn.
     """
 
     number: int
@@ -48,11 +77,23 @@ class EpochCa:
     certificate: Certificate
     not_after: int
     published_at: int
+    position: int
     first_sequence: int
     forced: bool
     activated_at: int | None = None
     skipped: bool = False
-    withdrawn: bool = False
+    withdrawal: Withdrawal | None = None
+    left_out: LeftOut | None = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether statements leave it out, for ever."""
+        return self.left_out is not None
+
+    @property
+    def may_sign(self) -> bool:
+        """Whether it is ours, and nobody has asked for its withdrawal."""
+        return bool(self.intent) and self.withdrawal is None and self.left_out is None
 
     @property
     def start(self) -> int:
@@ -93,7 +134,8 @@ class StatementSummary:
 class History:
     """The folded journal. ``head`` is the last position; CAs stand in order of issue, oldest first.
 
-    ``digests`` says of each CA which statements contain it.
+    ``digests`` says of each CA which statements contain it; ``withdrawn`` until when a statement must list each CA that
+    was ever left out; ``activated_position`` is where the last activation stands (0: none).
     """
 
     head: int
@@ -103,6 +145,8 @@ class History:
     activations: tuple[ActivationRecord, ...]
     overrides: tuple[OverrideRecord, ...]
     digests: Mapping[str, frozenset[str]] = field(repr=False)
+    withdrawn: Mapping[str, int] = field(default_factory=dict)
+    activated_position: int = 0
 
     @property
     def newest(self) -> SignedStatement | None:
@@ -122,13 +166,22 @@ class History:
 
     @property
     def candidates(self) -> tuple[EpochCa, ...]:
-        """CAs that may be activated one day: issued after the one activated last, by us, not withdrawn; oldest first.
+        """CAs that may be activated one day: issued after the one activated last, and may sign; oldest first.
 
         They may have expired meanwhile.
         """
         last = self.find(self.activations[-1].ca) if self.activations else None
         after = last.number if last else 0
-        return tuple(ca for ca in self.cas if ca.number > after and ca.intent and not ca.withdrawn)
+        return tuple(ca for ca in self.cas if ca.number > after and ca.may_sign)
+
+    def highest_prepared(self, clock: EpochClock) -> int:
+        """The highest epoch that has a CA of ours, withdrawn or not, counting by this clock's D; -1 where none has."""
+        epochs = [ca.epoch for ca in self.cas if ca.intent and ca.clock.epoch_seconds == clock.epoch_seconds]
+        return max(epochs, default=-1)
+
+    def intent_for(self, epoch: int) -> str:
+        """The name of a CA of this epoch that the next statement is to add."""
+        return f"epoch-{epoch}-{self.next_sequence}"
 
     def find(self, sha256: str) -> EpochCa | None:
         """The CA with this fingerprint, if the journal (still) knows it."""
@@ -173,6 +226,8 @@ def fold(entries: Sequence[Entry]) -> History:
     activations: list[ActivationRecord] = []
     overrides: list[OverrideRecord] = []
     containing: defaultdict[str, list[str]] = defaultdict(list)
+    withdrawn: dict[str, int] = {}
+    activated_position = 0
     for entry in entries:
         record = entry.record
         match record:
@@ -187,13 +242,18 @@ def fold(entries: Sequence[Entry]) -> History:
                 cas |= {ca.sha256: ca for ca in _added(signed, cas)}
                 for anchor in signed.statement.anchors:
                     containing[anchor.sha256].append(signed.digest)
+                _leave_out(signed, cas, withdrawn)
             case ActivationRecord():
                 activations.append(record)
+                activated_position = entry.position
                 if (ca := cas.get(record.ca)) is not None:
                     cas[ca.sha256] = replace(ca, activated_at=record.at, skipped=False)
                 cas |= {sha256: replace(cas[sha256], skipped=True) for sha256 in record.skipped if sha256 in cas}
             case OverrideRecord():
                 overrides.append(record)
+            case WithdrawalRecord():
+                if (ca := cas.get(record.ca)) is not None:
+                    cas[ca.sha256] = replace(ca, withdrawal=_added_up(ca.withdrawal, record, entry.position))
     return History(
         head=entries[-1].position if entries else 0,
         entries=tuple(entries),
@@ -202,6 +262,49 @@ def fold(entries: Sequence[Entry]) -> History:
         activations=tuple(activations),
         overrides=tuple(overrides),
         digests={sha256: frozenset(digests) for sha256, digests in containing.items()},
+        withdrawn=withdrawn,
+        activated_position=activated_position,
+    )
+
+
+def _leave_out(signed: SignedStatement, cas: dict[str, EpochCa], withdrawn: dict[str, int]) -> None:
+    """Take up what the statement says about withdrawn CAs.
+
+    Of a CA that the journal does not know (lost, and a statement adopted from a target) the expiry is not known
+    either: it cannot have been made for a later epoch than the one due when the statement was issued.
+    """
+    statement = signed.statement
+    latest = max(anchor.not_after for anchor in statement.intermediates)
+    latest = max(latest, statement.clock.expiry(statement.clock.newest_due(statement.issued_at)))
+    for sha256 in statement.withdrawn:
+        ca = cas.get(sha256)
+        if ca is not None and ca.left_out is None:
+            cas[sha256] = replace(ca, left_out=LeftOut(statement.sequence, signed.position, signed.at))
+        if ca is not None or sha256 not in withdrawn:
+            withdrawn[sha256] = ca.not_after if ca else latest
+
+
+def _added_up(earlier: Withdrawal | None, record: WithdrawalRecord, position: int) -> Withdrawal:
+    """One withdrawal out of all that was asked for one CA."""
+    asked = Withdrawal(
+        ca=record.ca,
+        cause=record.cause,
+        at=record.at,
+        position=position,
+        urgent=record.urgent,
+        automatic=record.automatic,
+        who=record.who,
+        reason=record.reason,
+    )
+    if earlier is None:
+        return asked
+    is_stronger = earlier.cause is Cause.ROLLBACK and record.cause is Cause.REVOCATION
+    return replace(
+        asked,
+        cause=record.cause if is_stronger else earlier.cause,
+        at=earlier.at,
+        position=position if is_stronger else earlier.position,
+        urgent=earlier.urgent or record.urgent,
     )
 
 
@@ -244,6 +347,7 @@ def _added(signed: SignedStatement, known: dict[str, EpochCa]) -> list[EpochCa]:
             certificate=certificate,
             not_after=anchor.not_after,
             published_at=signed.at,
+            position=signed.position,
             first_sequence=statement.sequence,
             forced=statement.cause is not Cause.ROTATION,
         )

@@ -82,7 +82,8 @@ def cause_of_renewal(
 ) -> LeafCause | None:
     """Why a new leaf is due where the target shows ``shown``; None where it is not; pure.
 
-    At half-life it is due only where it would live longer: a leaf that ends with its CA cannot be prolonged by it.
+    At half-life it is due only where it would live longer: a leaf that ends with its CA cannot be prolonged by it. A
+    withdrawal counts on leaves that were issued since its replacement was activated (``withdrawal.reissue``).
     """
     signing = signing_ca(history, now)
     if signing is None:
@@ -92,8 +93,8 @@ def cause_of_renewal(
     signer = signer_of(shown, history)
     if signer is None:
         return LeafCause.FOREIGN
-    if signer.sha256 != signing.sha256:
-        return LeafCause.ACTIVATION
+    if signer.sha256 != signing.sha256 or not_before(shown) + timing.tolerance_seconds < (signing.activated_at or 0):
+        return LeafCause.ACTIVATION  # also where it signs again, and the leaf is from its first time
     if _names(shown) != _names_of(workload):
         return LeafCause.NAMES
     would_end = leaf_request(workload, signing, timing, now).not_after

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from authority.events import Activated, Conflict, Event, Failed, FleetProven, Prepared, Published, Step
+from authority.events import Activated, Conflict, Event, Failed, FleetProven, LeftOut, Prepared, Published, Step
 from authority.fleet import FleetView
 from authority.history import History
 
@@ -19,7 +19,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._attempts = Counter(
             "ca_rotation_attempts",
-            "Steps towards a new CA: prepared, activated, failed, or dropped after a conflict in the journal.",
+            "Steps: a CA prepared, activated, withdrawn; failed, or dropped after a conflict in the journal.",
             ["outcome"],
             registry=self.registry,
         )
@@ -50,9 +50,11 @@ class Metrics:
             case Prepared(seconds=seconds):
                 self._attempts.labels("prepared").inc()
                 self._generation.observe(seconds)
+            case LeftOut():
+                self._attempts.labels("withdrawn").inc()
             case Activated():
                 self._attempts.labels("activated").inc()
-            case Failed(step=Step.PREPARE | Step.ACTIVATE):
+            case Failed(step=Step.PREPARE | Step.ACTIVATE | Step.LEAVE_OUT):
                 self._attempts.labels("failed").inc()
             case Conflict():
                 self._attempts.labels("conflict").inc()

@@ -6,15 +6,28 @@ and asking again after a crash leads to the same end (invariant 10).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from authority.events import Step
 from authority.fleet import FleetView
 from authority.gate import Closed, Gate, gate_of, last_resort_at, ripe_at
 from authority.history import EpochCa, History, SignedStatement
-from authority.journal import ActivationRecord, Entry, Opening, OverrideRecord, StatementRecord
+from authority.journal import ActivationRecord, Entry, Opening, OverrideRecord, StatementRecord, WithdrawalRecord
+from authority.withdrawal import (
+    A_THIRD,
+    Scene,
+    automatic_rollback,
+    cause_of,
+    is_one_missing,
+    leave_out_at,
+    pending,
+    replacement_of,
+    replacements,
+    to_leave_out,
+    unreplaced,
+)
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
-from tidemark.verify import MAX_CERTIFICATES
 
 FOLD_AT = 16
 """Records that nobody needs any more are folded away once there are so many of them."""
@@ -25,13 +38,17 @@ class World:
     """What a decision rests on.
 
     ``intents`` are the CAs that the issuer holds: those found at the start and those asked for since. ``active`` is
-    the intent that the issuer was last told to sign with, None where that is not known.
+    the intent that the issuer was last told to sign with, None where that is not known. ``tolerance_seconds`` is how
+    far clocks may differ; a CA is rolled back unasked where more than ``rollback_above`` of the required agents put it
+    back.
     """
 
     history: History
     fleet: FleetView
     intents: frozenset[str]
     active: str | None
+    tolerance_seconds: int = 0
+    rollback_above: Fraction = A_THIRD
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,29 @@ class Prepare:
     cause: Cause
     intent: str
     step: Step = Step.PREPARE
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Record that ``ca`` is rolled back, unasked; ``reason`` says why."""
+
+    ca: EpochCa
+    reason: str
+    step: Step = Step.WITHDRAW
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOut:
+    """Publish a statement without ``cas``; ``added`` is the new CA that it brings where an urgent one needs it.
+
+    ``due`` is when the statement after it is.
+    """
+
+    cas: tuple[EpochCa, ...]
+    cause: Cause
+    added: Prepare | None
+    due: int
+    step: Step = Step.LEAVE_OUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +140,12 @@ class Wait:
     hold: Hold | None
 
 
-Work = Prepare | Activate | Switch | Retire | Fold
+Work = Prepare | Withdraw | LeaveOut | Activate | Switch | Retire | Fold
 Action = Work | Wait
 
 
 class RotationRefused(Exception):
-    """A forced rotation cannot be had now; the message says why and what to do."""
+    """What an operator asked for cannot be had now; the message says why and what to do."""
 
 
 def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[Step] = frozenset()) -> Action:
@@ -115,8 +155,10 @@ def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[St
     another from being done.
     """
     history = world.history
-    gates = [gate_of(ca, history, world.fleet, clock, now) for ca in history.candidates if not ca.is_expired(now)]
+    gates = [gate_of(ca, history, world.fleet, clock, now) for ca in awaited(history, clock, now)]
     due = (
+        _withdrawal(world, clock, now),
+        _leaving_out(world, clock, now),
         _activation(history, gates, clock, now),
         _switch(world, now),
         _preparation(history, clock, now),
@@ -129,27 +171,15 @@ def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[St
     return Wait(_next_change(world, gates, clock, now), _hold(history, gates, clock, now))
 
 
-def force(history: History, clock: EpochClock, roots: int, now: int) -> Prepare:
-    """The preparation of a CA that an operator wants now: for the highest epoch prepared so far, or the present one.
+def awaited(history: History, clock: EpochClock, now: int) -> tuple[EpochCa, ...]:
+    """The CAs whose gates count: candidates, and an older one that is to replace a withdrawn CA; by order of issue."""
+    wanted = {ca.sha256 for ca in history.candidates} | replacements(history, clock, now).keys()
+    return tuple(ca for ca in history.cas if ca.sha256 in wanted and not ca.is_expired(now))
 
-    Room is left for the CAs of the epochs to come, so that a forced rotation never keeps a scheduled one from
-    happening.
 
-    Raises:
-        RotationRefused: the bundles to come would hold more certificates than agents accept.
-    """
-    epoch = max(clock.epoch_at(now), _highest_prepared(history, clock))
-    not_afters = [ca.not_after for ca in history.cas if not ca.is_expired(now) and not ca.withdrawn]
-    not_afters.append(clock.expiry(epoch))
-    most = len(not_afters)
-    for count, later in enumerate(range(epoch + 1, epoch + clock.validity_seconds // clock.epoch_seconds + 1), start=1):
-        most = max(most, count + sum(not_after > clock.prepare_at(later) for not_after in not_afters))
-    if most + roots > MAX_CERTIFICATES:
-        raise RotationRefused(
-            f"forced rotation: expected the bundles of the coming epochs to hold at most {MAX_CERTIFICATES} "
-            f"certificates, found that with another CA now one would hold {most + roots}; wait until older CAs expire"
-        )
-    return Prepare(epoch, Cause.FORCED, _intent(epoch, history))
+def next_preparation_at(history: History, clock: EpochClock, now: int) -> int:
+    """When the CA of the next epoch that has none is due by the schedule, after ``now``."""
+    return clock.prepare_at(max(clock.newest_due(now), history.highest_prepared(clock)) + 1)
 
 
 def _hold(history: History, gates: Sequence[Gate], clock: EpochClock, now: int) -> Hold | None:
@@ -158,6 +188,8 @@ def _hold(history: History, gates: Sequence[Gate], clock: EpochClock, now: int) 
     if signing is None:
         return None
     for gate in gates:
+        if gate.ca.number < signing.number:
+            continue  # it takes over from a withdrawn CA: what that waits for is told with the withdrawal
         late_from = gate.ca.published_at + clock.prepare_seconds
         since = late_from if gate.ca.forced else max(gate.ca.start, late_from)
         if now >= since and gate.closed is not None:
@@ -171,23 +203,52 @@ def _signing(history: History, now: int) -> EpochCa | None:
     return None if signing is None or signing.is_expired(now) else signing
 
 
-def _intent(epoch: int, history: History) -> str:
-    return f"epoch-{epoch}-{history.next_sequence}"
-
-
-def _highest_prepared(history: History, clock: EpochClock) -> int:
-    """The highest epoch that has a CA of ours, counting by the present D; -1 where none has."""
-    epochs = [ca.epoch for ca in history.cas if ca.intent and ca.clock.epoch_seconds == clock.epoch_seconds]
-    return max(epochs, default=-1)
-
-
 def _preparation(history: History, clock: EpochClock, now: int) -> Prepare | None:
-    """The present epoch's CA where it is missing (a start, an outage), then the next one's in its window."""
-    prepared, present = _highest_prepared(history, clock), clock.epoch_at(now)
+    """The present epoch's CA where it is missing (a start, an outage), then the next one's in its window.
+
+    A withdrawn epoch is skipped, unless its CA's replacement is a new one, or nobody would be left to sign.
+    """
+    prepared, present = history.highest_prepared(clock), clock.epoch_at(now)
     missing = [epoch for epoch in (present, clock.newest_due(now)) if epoch > prepared]
     if _is_adopted(history.newest):
         missing.insert(0, max(present, prepared))
-    return Prepare(missing[0], Cause.ROTATION, _intent(missing[0], history)) if missing else None
+    if missing:
+        return Prepare(missing[0], Cause.ROTATION, history.intent_for(missing[0]))
+    if is_one_missing(history, clock, now) or _is_running_out(history, clock, now):
+        return _unscheduled(history, clock, now)
+    return None
+
+
+def _unscheduled(history: History, clock: EpochClock, now: int) -> Prepare:
+    epoch = max(clock.epoch_at(now), history.highest_prepared(clock))
+    return Prepare(epoch, Cause.FORCED, history.intent_for(epoch))
+
+
+def _is_running_out(history: History, clock: EpochClock, now: int) -> bool:
+    """Whether the signing CA ends before another could take over: after withdrawals the schedule may be too slow."""
+    if any(not ca.is_expired(now) for ca in history.candidates):
+        return False
+    signing = _signing(history, now)
+    return signing is None or now >= last_resort_at(signing, clock) - clock.prepare_seconds
+
+
+def _scene(world: World, clock: EpochClock, now: int) -> Scene:
+    return Scene(world.history, world.fleet, clock, world.tolerance_seconds, now)
+
+
+def _withdrawal(world: World, clock: EpochClock, now: int) -> Withdraw | None:
+    found = automatic_rollback(_scene(world, clock, now), world.rollback_above)
+    return Withdraw(*found) if found else None
+
+
+def _leaving_out(world: World, clock: EpochClock, now: int) -> LeaveOut | None:
+    history = world.history
+    cas = to_leave_out(_scene(world, clock, now))
+    if not cas:
+        return None
+    lacking = [ca for ca in cas if replacement_of(ca, history, clock, now) is None]
+    added = _unscheduled(history, clock, now) if lacking else None
+    return LeaveOut(cas, cause_of(cas), added, next_preparation_at(history, clock, now))
 
 
 def _is_adopted(newest: SignedStatement | None) -> bool:
@@ -198,15 +259,20 @@ def _is_adopted(newest: SignedStatement | None) -> bool:
 def _activation(history: History, gates: Sequence[Gate], clock: EpochClock, now: int) -> Activate | None:
     newest_first = gates[::-1]
     signing = _signing(history, now)
+    wanted = replacements(history, clock, now)
+    for gate in newest_first:
+        if wanted.get(gate.ca.sha256, False):
+            return _activate(gate, gate.opening or Opening.OVERRIDE, history)
     if signing is None:
         chosen = _bootstrap(newest_first, clock, now)
         return _activate(chosen, Opening.BOOTSTRAP, history) if chosen else None
     ending = now >= last_resort_at(signing, clock)
     for gate in newest_first:
-        if gate.opening is not None and (ending or gate.ca.forced or now >= gate.ca.start):
+        is_due = ending or gate.ca.forced or gate.ca.sha256 in wanted or now >= gate.ca.start
+        if gate.opening is not None and is_due:
             return _activate(gate, gate.opening, history)
     for gate in newest_first:
-        if ending and now >= ripe_at(gate.ca, signing, clock):
+        if ending and gate.ca.number > signing.number and now >= ripe_at(gate.ca, signing, clock):
             return _activate(gate, Opening.LAST_RESORT, history)
     return None
 
@@ -238,8 +304,10 @@ def _retirement(world: World, clock: EpochClock, now: int) -> Retire | None:
     if expired:
         return Retire(expired, orphans=False)
     needed = {ca.intent for ca in cas}
-    if (coming := _preparation(world.history, clock, now)) is not None:
-        needed.add(coming.intent)  # made before a crash or a failure, and about to be asked for again
+    leaving = _leaving_out(world, clock, now)
+    for coming in (_preparation(world.history, clock, now), leaving.added if leaving else None):
+        if coming is not None:
+            needed.add(coming.intent)  # made before a crash or a failure, and about to be asked for again
     orphans = tuple(sorted(world.intents - needed))
     return Retire(orphans, orphans=True) if orphans else None
 
@@ -263,7 +331,7 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
                 return entry.position in needed_statements
             case ActivationRecord():
                 return record is history.activations[-1] or record.ca in live
-            case OverrideRecord():
+            case OverrideRecord() | WithdrawalRecord():
                 return record.ca in live
 
     dropped = [entry.position for entry in history.entries if not is_needed(entry)]
@@ -277,10 +345,15 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
 def _next_change(world: World, gates: Sequence[Gate], clock: EpochClock, now: int) -> int:
     """The next instant at which time alone may ask for something."""
     history = world.history
-    instants = [clock.prepare_at(max(clock.newest_due(now), _highest_prepared(history, clock)) + 1)]
+    instants = [next_preparation_at(history, clock, now)]
     signing = _signing(history, now)
     if signing is not None:
-        instants += [last_resort_at(signing, clock), signing.not_after]
+        ending = last_resort_at(signing, clock)
+        instants += [ending - clock.prepare_seconds, ending, signing.not_after]
+    for bad in {*pending(history, now), *unreplaced(history, now)}:
+        instants += [leave_out_at(bad, history, clock), bad.not_after]
+        if (replacement := replacement_of(bad, history, clock, now)) is not None:
+            instants.append(last_resort_at(replacement, clock))  # from here on it is none
     for gate in gates:
         instants += [gate.ca.start, gate.deadline, gate.ca.published_at + clock.prepare_seconds]
         if signing is not None:

@@ -1,4 +1,4 @@
-"""Sequencer: prepare, activate, retire; asks the plan, does what it says, and asks again.
+"""Sequencer: prepare, activate, withdraw, retire; asks the plan, does what it says, and asks again.
 
 Everything that decides is in the journal before anything outside shows it, and nothing else is remembered: a crash
 anywhere, then a restart, ends in the same state (invariant 10). Publishing runs beside it, task by task.
@@ -9,45 +9,66 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, TypeVar
 
-from authority.compose import BundleFull, Contents, Member, check, check_room, compose, surviving
-from authority.events import Activated, Conflict, Failed, FleetProven, Held, Overridden, Prepared, Retired, Step
+from authority.compose import BundleFull
+from authority.events import (
+    Activated,
+    Conflict,
+    Failed,
+    FleetProven,
+    Held,
+    Overridden,
+    Retired,
+    Step,
+    WithdrawalAsked,
+    Withdrawing,
+)
 from authority.fleet import FleetState, FleetView
 from authority.history import EpochCa, History
-from authority.issuer import CaRequest, IssuerError
+from authority.issuer import IssuerError
 from authority.issuer.serialized import SerializedIssuer
-from authority.journal import ActivationRecord, JournalConflict, JournalError, OverrideRecord, StatementRecord
+from authority.journal import (
+    ActivationRecord,
+    JournalConflict,
+    JournalError,
+    OverrideRecord,
+    StatementRecord,
+    WithdrawalRecord,
+)
 from authority.pauses import Pauses
 from authority.plan import (
     Activate,
     Fold,
     Hold,
+    LeaveOut,
     Prepare,
     Retire,
     RotationRefused,
     Switch,
     Wait,
+    Withdraw,
     Work,
     World,
-    force,
+    awaited,
     next_action,
 )
 from authority.publish import Publisher, PublishError
 from authority.publishing import Publishing, TargetState
+from authority.requests import Wanted, chosen, force
+from authority.resume import highest_shown
 from authority.signer import SignerError, StatementSigner
+from authority.statements import Committed, Statements
 from authority.surroundings import Surroundings
-from tidemark.bundle import Bundle, Statement, StatementError
-from tidemark.certificates import Certificate
+from authority.withdrawal import A_THIRD, Progress, Scene, progress
+from tidemark.bundle import Cause, Statement, StatementError
 from tidemark.receipt import PodClass
-from tidemark.verify import BundleRejected, VerifiedBundle, reopen
+from tidemark.verify import BundleRejected
 
 T = TypeVar("T")
 
 _CarryOut = Callable[[History], Awaitable[None]]
-
-LOOK_SECONDS = 5.0
-"""How long a publisher may take to say what its targets show before the start goes on without it."""
 
 _BREATH = 9.0  # a turn's cost is followed by so many times that cost of rest, whoever wakes us
 _LONGEST_BREATH = 1.0
@@ -67,13 +88,17 @@ StepError = (
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a rotation acts upon. ``fleet`` shows the agents at an instant, with what they proved of the history."""
+    """What a rotation acts upon. ``fleet`` shows the agents at an instant, with what they proved of the history.
+
+    A CA is rolled back unasked where more than ``rollback_above`` of the required agents put it back.
+    """
 
     issuer: SerializedIssuer
     signer: StatementSigner
     publishers: Sequence[Publisher]
     include_root: bool
     fleet: Callable[[History, int], FleetView]
+    rollback_above: Fraction = A_THIRD
 
 
 class Rotation:
@@ -83,6 +108,9 @@ class Rotation:
         self._here = surroundings
         self._outside = outside
         self._issuer = outside.issuer
+        self._statements = Statements(
+            surroundings, outside.issuer, outside.signer, self._claim, include_root=outside.include_root
+        )
         self._publishing = Publishing(outside.publishers, surroundings, self._look_again)
         self._pauses = Pauses[Step](surroundings.heartbeat)
         self._wake = asyncio.Event()
@@ -92,8 +120,9 @@ class Rotation:
         self._active: str | None = None
         self._hold: Hold | None = None
         self._held: Held | None = None
+        self._withdrawing: dict[str, Withdrawing] = {}
         self._failures: dict[Step, Failed] = {}
-        self._committed: tuple[str, float] | None = None
+        self._committed: Committed | None = None
 
     @property
     def history(self) -> History:
@@ -127,9 +156,10 @@ class Rotation:
         """
 
         async def carry_out(history: History) -> Statement:
-            roots = await self._roots()
+            roots = await self._statements.roots()
             wanted = force(history, self._here.clock, len(roots), self._here.now())
-            return await self._prepare(history, wanted, who, reason)
+            self._committed = await self._statements.prepare(history, wanted, who, reason)
+            return self._committed.statement
 
         return await self._ask(carry_out)
 
@@ -142,7 +172,7 @@ class Rotation:
 
         async def carry_out(history: History) -> EpochCa:
             now = self._here.now()
-            waiting = [ca for ca in history.candidates if not ca.is_expired(now)]
+            waiting = awaited(history, self._here.clock, now)
             if not waiting:
                 raise RotationRefused("override: expected a CA that waits for its gate, found none")
             ca = waiting[-1]
@@ -151,6 +181,38 @@ class Rotation:
             return ca
 
         return await self._ask(carry_out)
+
+    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> EpochCa:
+        """Record that a CA is to be taken out of use; the plan does the rest. Returns that CA.
+
+        Raises:
+            RotationRefused: there is no such CA, or it could not be recorded.
+        """
+
+        async def carry_out(history: History) -> EpochCa:
+            now = self._here.now()
+            ca = chosen(history, wanted, now)
+            record = WithdrawalRecord(
+                now, ca.sha256, wanted.cause, wanted.urgent, automatic=False, who=who, reason=reason
+            )
+            await self._append_withdrawal(history, record, ca)
+            return ca
+
+        return await self._ask(carry_out)
+
+    async def _append_withdrawal(self, history: History, record: WithdrawalRecord, ca: EpochCa) -> None:
+        await self._here.timeline.append(history, record)
+        self._here.observe(
+            WithdrawalAsked(
+                at=record.at,
+                epoch=ca.epoch,
+                ca=ca.sha256,
+                cause=record.cause,
+                urgent=record.urgent,
+                who=record.who,
+                reason=record.reason,
+            )
+        )
 
     async def run(self) -> None:
         """Rotate and publish until cancelled."""
@@ -211,10 +273,17 @@ class Rotation:
                 self._succeeded(Step.RESUME)
                 return None
             now = self._here.now()
-            world = World(history, self._outside.fleet(history, now), self._intents, self._active)
+            world = World(
+                history,
+                self._outside.fleet(history, now),
+                self._intents,
+                self._active,
+                self._here.timing.tolerance_seconds,
+                self._outside.rollback_above,
+            )
             action = next_action(world, self._here.clock, now, self._pauses.resting())
             self._report(world, action, now)
-            if self._requests and not isinstance(action, Activate | Prepare):
+            if self._requests and not isinstance(action, Activate | Prepare | LeaveOut):
                 serve, answer = self._requests.popleft()
                 if not answer.done():  # or whoever asked has gone away
                     await serve(history)
@@ -244,7 +313,14 @@ class Rotation:
         now, timeline, observe = self._here.now(), self._here.timeline, self._here.observe
         match work:
             case Prepare():
-                await self._prepare(history, work)
+                self._committed = await self._statements.prepare(history, work)
+            case Withdraw(ca=ca, reason=reason):
+                asked = WithdrawalRecord(
+                    now, ca.sha256, Cause.ROLLBACK, urgent=False, automatic=True, who="", reason=reason
+                )
+                await self._append_withdrawal(history, asked, ca)
+            case LeaveOut():
+                self._committed = await self._statements.leave_out(history, work)
             case Activate(ca=ca):
                 record = ActivationRecord(now, ca.sha256, work.opening, work.unproven, work.skipped)
                 await timeline.append(history, record)
@@ -261,47 +337,6 @@ class Rotation:
             case Fold():
                 await timeline.fold(history, work.keep, work.through)
 
-    async def _prepare(self, history: History, wanted: Prepare, who: str = "", reason: str = "") -> Statement:
-        """Issue, compose, sign, verify, commit. What fails on the way was never published and is asked for again."""
-        began = asyncio.get_running_loop().time()
-        clock, trust = self._here.clock, self._here.trust
-        carried, roots = surviving(history, self._here.now()), await self._roots()
-        check_room(len(carried) + 1, len(roots))
-        await self._here.timeline.confirm(history)
-        self._intents |= {wanted.intent}  # before it exists: what is asked for and never used is retired
-        request = CaRequest(
-            intent=wanted.intent,
-            trust_domain=trust.trust_domain,
-            epoch=wanted.epoch,
-            not_before=self._here.now() - self._here.timing.tolerance_seconds,
-            not_after=clock.expiry(wanted.epoch),
-        )
-        added = Member(wanted.epoch, await self._issuer.issue_ca(request))
-        now = self._here.now()  # making a key may have taken seconds
-        contents = Contents(wanted.cause, clock, (added, *surviving(history, now)), roots)
-        draft = compose(trust.trust_domain, contents, history.newest, now)
-        bundle = Bundle(draft.ca, bytes(await self._outside.signer.sign(draft.statement.text())))
-        verified = check(bundle, trust, history.newest, now)
-        await self._here.timeline.append(history, StatementRecord(now, wanted.intent, bundle, who, reason))
-        committed = asyncio.get_running_loop().time()
-        self._committed = (verified.digest, committed)
-        first = draft.statement.anchors[0]
-        self._here.observe(
-            Prepared(
-                at=now,
-                sequence=verified.sequence,
-                digest=verified.digest,
-                cause=wanted.cause,
-                epoch=wanted.epoch,
-                ca=first.sha256,
-                seconds=committed - began,
-            )
-        )
-        return draft.statement
-
-    async def _roots(self) -> tuple[Certificate, ...]:
-        return await self._issuer.roots() if self._outside.include_root else ()
-
     def _look_again(self) -> None:
         """A target shows a higher statement than the journal's: the journal lost some, or somebody else leads."""
         self._has_looked = False
@@ -309,12 +344,7 @@ class Rotation:
 
     async def _look(self) -> None:
         """At the start: go on above the highest statement that a target shows, and learn what the issuer holds."""
-        found = [
-            bundle
-            for bundles in await asyncio.gather(*map(self._shown, self._outside.publishers))
-            for bundle in bundles
-        ]
-        highest = max(found, key=lambda verified: verified.sequence, default=None)
+        highest = await highest_shown(self._outside.publishers, self._here.trust, self._could_not_look)
         history = await self._here.timeline.read()
         if highest is not None and highest.sequence >= history.next_sequence:
             # The CAs that it adds are trusted until they expire. Their keys may be another's: we never sign with them.
@@ -322,39 +352,24 @@ class Rotation:
         self._intents = await self._issuer.intents()
         self._has_looked = True
 
-    async def _shown(self, publisher: Publisher) -> list[VerifiedBundle]:
-        """The validly signed bundles among what a publisher's targets show, expired or not."""
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                shown = await publisher.shown()
-        except TimeoutError:
-            self._could_not_look(publisher, f"expected an answer within {LOOK_SECONDS} s, found none")
-            return []
-        except PublishError as error:
-            self._could_not_look(publisher, str(error))
-            return []
-        verified = []
-        for one in shown:
-            try:
-                verified += [reopen(one.bundle, self._here.trust)] if one.bundle else []
-            except BundleRejected as error:
-                self._could_not_look(publisher, f"{one.target}: {error}")
-        return verified
+    def _could_not_look(self, publisher: str, error: str) -> None:
+        self._here.observe(Failed(self._here.now(), Step.RESUME, publisher, error, 0.0))
 
-    def _could_not_look(self, publisher: Publisher, error: str) -> None:
-        self._here.observe(Failed(self._here.now(), Step.RESUME, publisher.name, error, 0.0))
+    def _claim(self, intent: str) -> None:
+        self._intents |= {intent}
 
     def _report(self, world: World, action: Work | Wait, now: int) -> None:
-        """Tell of a hold that began or changed, and of a fleet that has proven the newest statement."""
+        """Tell of a hold or a withdrawal that changed, and of a fleet that has proven the newest statement."""
         if isinstance(action, Wait):
             self._hold = action.hold
             self._report_hold(action.hold, now)
+            self._report_withdrawals(world, now)
         newest = world.history.newest
-        if self._committed is None or newest is None or newest.digest != self._committed[0]:
+        if self._committed is None or newest is None or newest.digest != self._committed.digest:
             return
         required = [a for a in world.fleet.agents if a.pod_class is PodClass.REQUIRED and a.expected]
         if required and all(agent.state is FleetState.PROVEN for agent in required):
-            seconds = asyncio.get_running_loop().time() - self._committed[1]
+            seconds = asyncio.get_running_loop().time() - self._committed.seconds
             self._committed = None
             self._here.observe(FleetProven(now, newest.statement.sequence, seconds))
 
@@ -369,3 +384,21 @@ class Rotation:
         self._held = event if is_another or is_due else last
         if self._held is event:
             self._here.observe(event)
+
+    def _report_withdrawals(self, world: World, now: int) -> None:
+        """As for a hold: once for each stage, and once a heartbeat at most for a change of who is waited for."""
+        last, self._withdrawing = self._withdrawing, {}
+        scene = Scene(world.history, world.fleet, self._here.clock, world.tolerance_seconds, now)
+        for each in progress(scene):
+            told = last.get(each.ca.sha256)
+            event = _withdrawing(each, now)
+            is_another = told is None or (event.stage, event.replacement) != (told.stage, told.replacement)
+            is_due = told is not None and event.waiting != told.waiting and now >= told.at + self._here.heartbeat
+            self._withdrawing[each.ca.sha256] = event if told is None or is_another or is_due else told
+            if is_another or is_due:
+                self._here.observe(event)
+
+
+def _withdrawing(each: Progress, now: int) -> Withdrawing:
+    replacement = each.replacement.sha256 if each.replacement else ""
+    return Withdrawing(now, each.ca.epoch, each.ca.sha256, each.stage, replacement, each.waiting, each.until)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tidemark.bundle import Bundle
+from tidemark.bundle import Bundle, Cause
 
 
 class JournalError(Exception):
@@ -67,7 +67,24 @@ class OverrideRecord:
     reason: str
 
 
-Record = StatementRecord | ActivationRecord | OverrideRecord
+@dataclass(frozen=True, slots=True)
+class WithdrawalRecord:
+    """A CA is to be taken out of use: from here on it is never activated nor chosen as a replacement.
+
+    ``cause`` is ROLLBACK or REVOCATION. ``urgent``: it is left out at once, whatever that breaks. ``automatic``: no
+    operator asked for it. A later record for the same CA makes it more (urgent, a revocation), never less.
+    """
+
+    at: int
+    ca: str
+    cause: Cause
+    urgent: bool
+    automatic: bool
+    who: str
+    reason: str
+
+
+Record = StatementRecord | ActivationRecord | OverrideRecord | WithdrawalRecord
 
 
 @dataclass(frozen=True, slots=True)

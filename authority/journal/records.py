@@ -4,8 +4,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from authority.journal import ActivationRecord, Entry, JournalError, Opening, OverrideRecord, Record, StatementRecord
-from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
+from authority.journal import (
+    ActivationRecord,
+    Entry,
+    JournalError,
+    Opening,
+    OverrideRecord,
+    Record,
+    StatementRecord,
+    WithdrawalRecord,
+)
+from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle, Cause
 from tidemark.fields import FieldError, Fields, check_digest, dump_object, format_instant, parse_object
 from tidemark.verify import MAX_BYTES
 
@@ -62,6 +71,10 @@ def _to_fields(record: Record) -> dict[str, Any]:
             fields |= {"unproven": list(record.unproven), "skipped": list(record.skipped)}
         case OverrideRecord():
             kind, fields = "override", {"ca": record.ca, "who": record.who, "reason": record.reason}
+        case WithdrawalRecord():
+            kind, fields = "withdrawal", {"ca": record.ca, "cause": record.cause.value}
+            fields |= {"urgent": record.urgent, "automatic": record.automatic}
+            fields |= {"who": record.who, "reason": record.reason}
     return {"format": FORMAT, "record": kind, "at": format_instant(record.at), **fields}
 
 
@@ -110,8 +123,24 @@ def _override(fields: Fields) -> OverrideRecord:
     )
 
 
+def _withdrawal(fields: Fields) -> WithdrawalRecord:
+    cause = fields.member("cause", Cause)
+    if cause not in (Cause.ROLLBACK, Cause.REVOCATION):
+        raise FieldError(f"field 'cause': expected {Cause.ROLLBACK} or {Cause.REVOCATION}, found {cause}")
+    return WithdrawalRecord(
+        at=fields.instant("at"),
+        ca=fields.digest("ca"),
+        cause=cause,
+        urgent=fields.flag("urgent"),
+        automatic=fields.flag("automatic"),
+        who=fields.string("who", _LONGEST_TEXT),
+        reason=fields.string("reason", _LONGEST_TEXT),
+    )
+
+
 _READERS: dict[str, Callable[[Fields], Record]] = {
     "statement": _statement,
     "activation": _activation,
     "override": _override,
+    "withdrawal": _withdrawal,
 }

@@ -8,6 +8,7 @@ from typing import TypeVar
 from authority.events import Event
 from authority.fleet import FleetView
 from authority.history import History
+from authority.issuer import IssuedLeaf
 from authority.issuer.serialized import SerializedIssuer
 from authority.leaves import Leaves, Workload
 from authority.publish import LeafStore, Publisher
@@ -23,9 +24,43 @@ from tests.authority.fakes import (
     MemorySigner,
 )
 from tests.authority.stories import DOMAIN, PLAYGROUND, START, Pods
+from tidemark.bundle import Bundle
+from tidemark.certificates import (
+    LeafRejected,
+    fingerprint,
+    issued_by,
+    not_after,
+    not_before,
+    parse_certificates,
+    parse_leaf,
+)
 from tidemark.epoch import Timing
+from tidemark.receipt import LeafReport
 from tidemark.trust import Trust
 from tidemark.verify import Mark
+
+
+def report_of(issued: IssuedLeaf | None, bundle: Bundle) -> LeafReport | None:
+    """What an agent says about a leaf that it serves: who signed it is found in its chain, or it does not fit."""
+    if issued is None:
+        return None
+    try:
+        leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
+    except LeafRejected:
+        return None
+    cas = (*parse_certificates(bundle.ca), *leaf.chain)
+    issuer = next((ca for ca in cas if issued_by(leaf.certificate, ca)), None)
+    if issuer is None:
+        return None
+    return LeafReport(
+        sha256=leaf.sha256,
+        issuer=leaf.certificate.issuer.rfc4514_string(),
+        issuer_sha256=fingerprint(issuer),
+        serial=f"{leaf.certificate.serial_number:x}",
+        not_before=not_before(leaf.certificate),
+        not_after=not_after(leaf.certificate),
+    )
+
 
 E = TypeVar("E", bound=Event)
 
@@ -92,8 +127,9 @@ class Machine:
     def report(self, now: int) -> None:
         """Every agent proves at once what the target shows, where they do at all."""
         if self.proving and self.target.bundle is not None:
+            leaf = report_of(self.leaf.leaf, self.target.bundle)
             for pod in self.pods.expected:
-                self.pods.prove(pod.name, self.pods_mark(), now)
+                self.pods.prove(pod.name, self.pods_mark(), now, leaf)
 
     def pods_mark(self) -> Mark:
         """The statement that the target shows."""

@@ -6,17 +6,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority import certify
 from authority.certify import CaName, Validity
-from authority.compose import Contents, Member, compose, surviving
+from authority.compose import Contents, Member, compose, still_withdrawn, surviving
 from authority.fleet import Expected, FleetView, ReceiptBook, Received, view
 from authority.history import EMPTY, EpochCa, History, fold
-from authority.journal import ActivationRecord, Entry, Opening, OverrideRecord, Record, StatementRecord
+from authority.journal import (
+    ActivationRecord,
+    Entry,
+    Opening,
+    OverrideRecord,
+    Record,
+    StatementRecord,
+    WithdrawalRecord,
+)
 from authority.keystore import CaPair
 from tidemark import note
 from tidemark.bundle import Bundle, Cause
-from tidemark.certificates import Certificate
+from tidemark.certificates import Certificate, fingerprint
 from tidemark.epoch import PRESETS, EpochClock, Timing
 from tidemark.note import Signer
-from tidemark.receipt import AgentState, Level, PodClass, Receipt, TargetReport
+from tidemark.receipt import AgentState, Failure, LeafReport, Level, PodClass, Receipt, TargetReport
 from tidemark.trust import Trust
 from tidemark.verify import Mark
 
@@ -63,10 +71,32 @@ class Story:
         """A CA of ``epoch`` under the present clock, in a statement committed at ``at``."""
         pair = make_ca(epoch, at - self.timing.tolerance_seconds, self.clock.expiry(epoch))
         members = (Member(epoch, pair.certificate), *surviving(self.history, at))
-        draft = compose(DOMAIN, Contents(cause, self.clock, members, self.roots), self.history.newest, at)
-        bundle = Bundle(draft.ca, bytes(note.sign(draft.statement.text(), [self.signer])))
-        self.append(StatementRecord(at, f"epoch-{epoch}-{draft.statement.sequence}", bundle))
+        withdrawn = still_withdrawn(self.history, at)
+        self._state(Contents(cause, self.clock, members, self.roots, withdrawn), at, self.history.intent_for(epoch))
         return self.history.cas[-1]
+
+    def withdraw(
+        self, ca: EpochCa, at: int, cause: Cause = Cause.ROLLBACK, *, urgent: bool = False, automatic: bool = False
+    ) -> EpochCa:
+        """Asked for; the CA as it is from then on."""
+        self.append(WithdrawalRecord(at, ca.sha256, cause, urgent, automatic, "ada", "it may have leaked"))
+        found = self.history.find(ca.sha256)
+        assert found is not None
+        return found
+
+    def leave_out(self, ca: EpochCa, at: int, cause: Cause = Cause.ROLLBACK) -> EpochCa:
+        """A statement without the CA; the CA as it is from then on."""
+        members = surviving(self.history, at, {ca.sha256})
+        withdrawn = still_withdrawn(self.history, at, [ca.sha256])
+        self._state(Contents(cause, self.clock, members, self.roots, withdrawn), at, "")
+        found = self.history.find(ca.sha256)
+        assert found is not None
+        return found
+
+    def _state(self, contents: Contents, at: int, intent: str) -> None:
+        draft = compose(DOMAIN, contents, self.history.newest, at)
+        bundle = Bundle(draft.ca, bytes(note.sign(draft.statement.text(), [self.signer])))
+        self.append(StatementRecord(at, intent, bundle))
 
     def activate(self, ca: EpochCa, at: int, skipped: tuple[EpochCa, ...] = ()) -> None:
         self.append(ActivationRecord(at, ca.sha256, Opening.GATE, (), tuple(ca.sha256 for ca in skipped)))
@@ -100,6 +130,9 @@ def receipt(
     nonce: str = "start",
     number: int = 1,
     state: AgentState = AgentState.PROVEN,
+    leaf: LeafReport | None = None,
+    reverted: Mark | None = None,
+    failure: Failure | None = None,
 ) -> Receipt:
     """What an agent reports; the newest it has installed is what it has proven, unless told otherwise."""
     installed = installed or proven
@@ -115,9 +148,9 @@ def receipt(
         highest=installed,
         installed=installed,
         proven=proven,
-        reverted=None,
-        leaf=None,
-        failure=None,
+        reverted=reverted,
+        leaf=leaf,
+        failure=failure,
         stages={},
         keys=(),
         clock=0,
@@ -136,9 +169,18 @@ class Pods:
     def add(self, name: str, pod_class: PodClass = PodClass.REQUIRED, *, ready: bool = True, since: int = 0) -> None:
         self.expected.append(Expected(name, pod_class, "", ready, since))
 
-    def prove(self, name: str, proven: Mark | None, at: int) -> None:
+    def prove(self, name: str, proven: Mark | None, at: int, leaf: LeafReport | None = None) -> None:
         self.numbers += 1
-        self.book.accept(Received(receipt(name, proven, number=self.numbers), at, float(at)))
+        self.book.accept(Received(receipt(name, proven, number=self.numbers, leaf=leaf), at, float(at)))
+
+    def revert(self, name: str, refused: Mark, proven: Mark, at: int, reason: str = "not_proven") -> None:
+        """The agent has put ``refused`` back and proven ``proven``."""
+        self.numbers += 1
+        failure = Failure(reason, "the server did not show it", at, refused.sequence, refused.digest)
+        report = receipt(
+            name, proven, number=self.numbers, state=AgentState.REVERTED, reverted=refused, failure=failure
+        )
+        self.book.accept(Received(report, at, float(at)))
 
     def view(self, story: Story, now: int) -> FleetView:
         newest = story.history.newest
@@ -146,6 +188,12 @@ class Pods:
 
     def view_of(self, newest_digest: str, now: int) -> FleetView:
         return view(self.expected, self.book, newest_digest, self.clock, now)
+
+
+def leaf_of(ca: EpochCa | CaPair, not_before: int, not_after: int = START + 7300 * DAY) -> LeafReport:
+    """What a receipt says about a leaf that ``ca`` signed."""
+    sha256 = ca.sha256 if isinstance(ca, EpochCa) else fingerprint(ca.certificate)
+    return LeafReport("f" * 64, "CN=intermediate", sha256, "1", not_before, not_after)
 
 
 def servers(*names: str) -> Pods:

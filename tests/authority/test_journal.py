@@ -19,12 +19,17 @@ from authority.journal import (
     OverrideRecord,
     Record,
     StatementRecord,
+    WithdrawalRecord,
 )
 from authority.journal.directory import DirectoryJournal
 from authority.journal.records import dump_record, load_record
 from tests.authority.stories import EPOCH, START, running
+from tidemark.bundle import Cause
 
 CA = "c" * 64
+WITHDRAWAL = WithdrawalRecord(
+    START, CA, Cause.ROLLBACK, urgent=True, automatic=False, who="ada", reason="nats-0 does not start with it"
+)
 OVERRIDE = OverrideRecord(START, CA, "ada", "the last agent is being repaired")
 
 
@@ -54,7 +59,7 @@ async def filled(directory: Path, count: int) -> DirectoryJournal:
     return journal
 
 
-@pytest.mark.parametrize("make", [statement, lambda: activation(START), lambda: OVERRIDE])
+@pytest.mark.parametrize("make", [statement, lambda: activation(START), lambda: OVERRIDE, lambda: WITHDRAWAL])
 def test_records_read_back_as_they_were_written(make: Callable[[], Record]) -> None:
     record = make()
     assert load_record(dump_record(record)) == record
@@ -179,7 +184,7 @@ async def test_unreadable_records_are_named(tmp_path: Path) -> None:
     good = json.loads(path.read_text())
     for broken, message in [
         ("{", "found text that is none"),
-        (json.dumps(good | {"record": "withdrawal"}), "found 'withdrawal'; was the journal written by a later version"),
+        (json.dumps(good | {"record": "election"}), "found 'election'; was the journal written by a later version"),
         (json.dumps(good | {"format": "tidemark/journal/v2"}), "expected tidemark/journal/v1"),
         (json.dumps(good | {"ca": "x"}), "field 'ca': expected 64 lower-case hex digits"),
         (json.dumps(good | {"at": "yesterday"}), "field 'at'"),

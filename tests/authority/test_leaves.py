@@ -257,3 +257,11 @@ def test_a_leaf_that_agents_would_refuse_is_not_written() -> None:
         await machine.stop()
 
     virtual_time.run(main())
+
+
+def test_where_a_ca_signs_again_its_leaves_of_the_first_time_are_replaced(pair: CaPair) -> None:
+    history = history_of(pair)
+    (ca,) = history.cas
+    again = replace(history, cas=(replace(ca, activated_at=START + 30),))
+    assert cause(signed(pair, Validity(START + 24, START + 65)), again, START + 30) is LeafCause.ACTIVATION
+    assert cause(signed(pair, Validity(START + 25, START + 65)), again, START + 30) is None

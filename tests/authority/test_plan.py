@@ -20,9 +20,9 @@ from authority.plan import (
     Switch,
     Wait,
     World,
-    force,
     next_action,
 )
+from authority.requests import force
 from tests.authority.stories import EPOCH, PLAYGROUND, START, Pods, Story, running, servers
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock

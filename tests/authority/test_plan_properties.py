@@ -9,7 +9,8 @@ from authority.fleet import FleetView
 from authority.gate import last_resort_at, ripe_at
 from authority.history import fold
 from authority.journal import ActivationRecord, Opening
-from authority.plan import Activate, Fold, Prepare, Retire, RotationRefused, Switch, Wait, World, force, next_action
+from authority.plan import Activate, Fold, Prepare, Retire, RotationRefused, Switch, Wait, World, next_action
+from authority.requests import force
 from tests.authority.stories import PLAYGROUND, START, Pods, Story
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass

@@ -23,7 +23,7 @@ from authority.history import fold
 from authority.journal import ActivationRecord, Opening, StatementRecord
 from authority.plan import RotationRefused
 from authority.publish import Outcome
-from authority.rotation import LOOK_SECONDS
+from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
 from tests.authority.fakes import MemoryPublisher, statement_of
 from tests.authority.machine import Machine
