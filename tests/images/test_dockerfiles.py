@@ -1,0 +1,91 @@
+"""What must be true of a Dockerfile by its text: no engine is needed to see it."""
+
+import fnmatch
+import re
+import subprocess
+
+import pytest
+
+from tests.images.dockerfile import Dockerfile, pairs, read
+from tests.images.kitchen import CHECKOUT, IMAGES
+
+
+@pytest.fixture(params=IMAGES)
+def program(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def dockerfile(program: str) -> Dockerfile:
+    return read(CHECKOUT / f"Dockerfile.{program}")
+
+
+def test_the_base_is_an_argument_and_pinned_to_a_patch_version(dockerfile: Dockerfile) -> None:
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", dockerfile.arguments["BASE"])
+    assert [stage.base for stage in dockerfile.stages] == ["${BASE}", "${BASE}", "scratch"]
+    assert "latest" not in "".join(stage.base for stage in dockerfile.stages)
+
+
+def test_packages_are_installed_from_hashes_in_the_build_alone(dockerfile: Dockerfile, program: str) -> None:
+    installs = [run for run in dockerfile.stage("build").all("RUN") if "pip install" in run]
+    assert len(installs) == 1
+    assert "--require-hashes --only-binary :all:" in installs[0]
+    assert installs[0].endswith(f"-r {program}.lock")
+    assert "PIP_INDEX_URL" in dockerfile.stage("build").all("ARG")
+
+
+def test_the_result_runs_nothing_and_takes_two_stages(dockerfile: Dockerfile) -> None:
+    assert dockerfile.final.all("RUN") == []
+    assert dockerfile.final.all("COPY") == ["--from=root / /", "--from=build /opt/tidemark /opt/tidemark"]
+    assert "PIP_INDEX_URL" not in " ".join(dockerfile.final.all("ARG"))
+
+
+def test_nothing_that_installs_is_left_in_the_root(dockerfile: Dockerfile) -> None:
+    """Neither pip's packages nor its commands; no package is installed there, so no compiler comes in."""
+    (run,) = dockerfile.stage("root").all("RUN")
+    assert run.startswith("rm -rf ")
+    assert "site.getsitepackages()" in run
+    assert "/ensurepip" in run
+    assert "-path '*/bin/pip*' -delete" in run
+    assert not re.search(r"apt|apk|dnf|install", run.replace("ensurepip", ""))
+
+
+def test_it_runs_as_a_numeric_user_that_is_not_root(dockerfile: Dockerfile) -> None:
+    (user,) = dockerfile.final.all("USER")
+    uid, gid = map(int, user.split(":"))
+    assert uid >= 10_000
+    assert gid >= 10_000
+
+
+def test_it_starts_and_stops_as_it_should(dockerfile: Dockerfile, program: str) -> None:
+    assert dockerfile.final.all("ENTRYPOINT") == [f'["tidemark-{program}"]']
+    assert dockerfile.final.all("STOPSIGNAL") == ["SIGTERM"]
+    (environment,) = dockerfile.final.all("ENV")
+    assert pairs(environment)["PATH"].startswith("/opt/tidemark/bin:")
+
+
+def test_labels(dockerfile: Dockerfile, program: str) -> None:
+    (text,) = dockerfile.final.all("LABEL")
+    prefix = "org.opencontainers.image."
+    labels = {name.removeprefix(prefix): value for name, value in pairs(text).items()}
+    assert labels.keys() == {"title", "description", "licenses", "version", "revision"}
+    assert labels["title"] == f"tidemark-{program}"
+    assert labels["licenses"] == "Apache-2.0"
+
+
+def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
+    lines = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    admitted = {line[1:] for line in lines if line.startswith("!")}
+    copied = set()
+    for name in IMAGES:
+        copied |= {text.split()[0] for text in read(CHECKOUT / f"Dockerfile.{name}").stage("build").all("COPY")}
+    assert {source if source not in scripts() else "images" for source in copied} == admitted
+    command = ["git", "ls-files"]
+    tracked = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split()
+    for source in copied:
+        assert any(fnmatch.fnmatch(path, f"{source}*") for path in tracked), f"{source} is in the repository"
+
+
+def scripts() -> set[str]:
+    return {f"images/tidemark-{name}" for name in IMAGES}
