@@ -50,6 +50,7 @@ class Layout:
 
 
 _NO_CA_BELOW = """\
+  required_parameters = ["max_path_length"]
   allowed_parameters = {
     "max_path_length" = ["0"]
     "*" = []

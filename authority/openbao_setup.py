@@ -97,14 +97,13 @@ async def _mount(client: OpenBaoClient, mount: str, kind: str) -> Made:
         config = {"config": {"max_lease_ttl": _LONGEST}} if kind == "pki" else {}
         options = {"options": {"version": "2"}} if kind == "kv" else {}
         await client.write(f"sys/mounts/{mount}", {"type": kind, **config, **options})
-        if kind == "pki":
-            await client.write(f"{mount}/config/auto-tidy", _TIDY)
-        return Made(f"{kind} mount", mount, made=True)
-    if standing.get("type") != kind:
+    elif standing.get("type") != kind:
         raise OpenBaoError(f"mount {mount}: expected type {kind}, found {standing.get('type')}; configure another name")
-    if kind == "kv" and (standing.get("options") or {}).get("version") != "2":
+    elif kind == "kv" and (standing.get("options") or {}).get("version") != "2":
         raise OpenBaoError(f"mount {mount}: expected kv version 2, found another; configure another name")
-    return Made(f"{kind} mount", mount, made=False)
+    if kind == "pki" and not (await client.read(f"{mount}/config/auto-tidy") or {}).get("enabled"):
+        await client.write(f"{mount}/config/auto-tidy", _TIDY)
+    return Made(f"{kind} mount", mount, made=standing is None)
 
 
 @dataclass(frozen=True, slots=True)

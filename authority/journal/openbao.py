@@ -149,7 +149,7 @@ class OpenBaoJournal:
         entries = await self._entries(listing)
         if entries is not None:
             stale = await self._copies() - set(_copies_of(entries))
-            await self._all(self._client.delete(f"{self._metadata}/{name}") for name in stale)
+            await self._all(self._client.delete(f"{self._metadata}/{name}") for name in sorted(stale))
 
     async def _complete_copies(self, entries: Iterable[Entry]) -> None:
         standing = await self._copies()

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from authority.issuer.openbao import OpenBaoIssuer
 from authority.keystore import KeyType
-from authority.openbao_client import AppRoleLogin, Json, Login, OpenBaoAccess, OpenBaoClient, TokenLogin
+from authority.openbao_client import AppRoleLogin, Json, Login, OpenBaoAccess, OpenBaoClient, TokenLogin, Unreachable
 from authority.openbao_layout import Layout
 from authority.openbao_setup import Wanted, set_up
+from tests.authority.fakes import Effects
 
 ROOT_TOKEN = "root"
 DOMAIN = "bus.example.com"
@@ -149,10 +150,14 @@ class Space:
     def access(self, login: Login) -> OpenBaoAccess:
         return self.server.access(login, self.namespace)
 
-    async def set_up(self, now: int, key_type: KeyType = KeyType.EC_P256) -> None:
+    async def set_up(self, now: int, tolerance: int = TOLERANCE) -> None:
         """Everything that ``init --openbao`` makes, and a login with nothing but the policy that it prints."""
-        await set_up(self.client, self.layout, Wanted(DOMAIN, key_type, TOLERANCE), now)
-        await self.client.write("sys/policies/acl/tidemark", {"policy": self.layout.policy()})
+        await set_up(self.client, self.layout, Wanted(DOMAIN, KeyType.EC_P256, tolerance), now)
+        await self.admit(self.layout.policy())
+
+    async def admit(self, policy: str) -> None:
+        """A login for the authority, with this policy alone."""
+        await self.client.write("sys/policies/acl/tidemark", {"policy": policy})
         self.login = await self.approle({"token_policies": ["tidemark"], "token_ttl": "10m"})
 
     async def approle(self, role: Json, name: str = "tidemark") -> AppRoleLogin:
@@ -169,11 +174,43 @@ class Space:
         assert self.login is not None
         return OpenBaoClient(self.access(self.login), pauses)
 
+    def struck(self, effects: Effects) -> "StruckClient":
+        """The same, with changes of OpenBao that may be struck."""
+        assert self.login is not None
+        return StruckClient(self.access(self.login), effects)
+
     def issuer(self, client: OpenBaoClient, clock: Callable[[], float] = time.time) -> OpenBaoIssuer:
         return OpenBaoIssuer(client, self.layout, KeyType.EC_P256, tolerance_seconds=TOLERANCE, clock=clock)
+
+    async def default_name(self) -> str:
+        """The name of the default issuer of the intermediates' mount."""
+        listed = await self.client.list(f"{self.layout.intermediate}/issuers")
+        (name,) = [info["issuer_name"] for info in listed["key_info"].values() if info["is_default"]]
+        return str(name)
 
     async def names(self, kind: str) -> set[str]:
         """The names of all ``keys`` or ``issuers`` of the intermediates' mount ("" for one without)."""
         listed = await self.client.list(f"{self.layout.intermediate}/{kind}")
         field_name = {"keys": "key_name", "issuers": "issuer_name"}[kind]
         return {str(info[field_name]) for info in listed.get("key_info", {}).values()}
+
+
+class StruckClient(OpenBaoClient):
+    """A client whose every change of OpenBao is an effect; those of journal records say which kind of record."""
+
+    def __init__(self, access: OpenBaoAccess, effects: Effects) -> None:
+        super().__init__(access, QUICK)
+        self._effects = effects
+
+    async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
+        record = (body.get("data") or {}).get("record", "")
+        with self._effects.around(f"write {path} {record}".rstrip(), Unreachable):
+            return await super().write(path, body, repeatable=repeatable)
+
+    async def patch(self, path: str, body: Json) -> Json:
+        with self._effects.around(f"patch {path}", Unreachable):
+            return await super().patch(path, body)
+
+    async def delete(self, path: str) -> None:
+        with self._effects.around(f"delete {path}", Unreachable):
+            await super().delete(path)

@@ -5,7 +5,8 @@ ends the process there (nothing in the authority catches it), ``FAIL`` is an err
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeVar
@@ -60,18 +61,28 @@ class Effects:
     names: list[str] = field(default_factory=list)
 
     def perform(self, name: str, effect: Callable[[], T], error: type[Exception]) -> T:
+        with self.around(name, error):
+            return effect()
+
+    @contextmanager
+    def around(self, name: str, error: type[Exception]) -> Iterator[None]:
+        """For an effect that takes its time."""
         number = len(self.names)
         self.names.append(name)
-        self._maybe(Strike(number, When.BEFORE, How.KILL), Strike(number, When.BEFORE, How.FAIL), name, error)
-        result = effect()
-        self._maybe(Strike(number, When.AFTER, How.KILL), Strike(number, When.AFTER, How.FAIL), name, error)
-        return result
+        self._maybe(number, When.BEFORE, error)
+        yield
+        self._maybe(number, When.AFTER, error)
 
-    def _maybe(self, kill: Strike, fail: Strike, name: str, error: type[Exception]) -> None:
-        if self.strike == kill:
+    def chosen(self, number: int, when: When) -> How | None:
+        """How the effect of this number is struck there, if it is."""
+        return self.strike.how if self.strike and self.strike[:2] == (number, when) else None
+
+    def _maybe(self, number: int, when: When, error: type[Exception]) -> None:
+        how, name = self.chosen(number, when), self.names[number]
+        if how is How.KILL:
             raise Killed(name)
-        if self.strike == fail:
-            raise error(f"{name}: struck {fail.when.value} it took effect")
+        if how is How.FAIL:
+            raise error(f"{name}: struck {when.value} it took effect")
 
 
 @dataclass

@@ -8,11 +8,13 @@ from typing import TypeVar
 from authority.events import Event
 from authority.fleet import FleetView
 from authority.history import History
-from authority.issuer import IssuedLeaf
+from authority.issuer import IssuedLeaf, Issuer
 from authority.issuer.serialized import SerializedIssuer
+from authority.journal import Journal
 from authority.leaves import Leaves, Workload
 from authority.publish import LeafStore, Publisher
 from authority.rotation import Outside, Rotation
+from authority.signer import StatementSigner
 from authority.surroundings import Surroundings
 from authority.timeline import Timeline
 from tests.authority.fakes import (
@@ -35,6 +37,7 @@ from tidemark.certificates import (
     parse_leaf,
 )
 from tidemark.epoch import Timing
+from tidemark.note import Verifier
 from tidemark.receipt import LeafReport
 from tidemark.trust import Trust
 from tidemark.verify import Mark
@@ -102,14 +105,18 @@ class Machine:
 
     def boot(self) -> None:
         """Start an authority that knows nothing but what is outside."""
+        self.boot_on(self.journal, self.issuer, self.signer, tuple(s.verifier for s in self.signer.signers))
+
+    def boot_on(
+        self, journal: Journal, keeper: Issuer, signer: StatementSigner, verifiers: tuple[Verifier, ...]
+    ) -> None:
+        """The same, with these for what it stands on."""
         self.pods.clock = self.timing.clock
-        self.timeline = Timeline(self.journal)
-        issuer = SerializedIssuer(self.issuer)
-        trust = Trust(
-            DOMAIN, tuple(s.verifier for s in self.signer.signers), tolerance_seconds=self.timing.tolerance_seconds
-        )
+        self.timeline = Timeline(journal)
+        issuer = SerializedIssuer(keeper)
+        trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
         here = Surroundings(self.timeline, trust, self.timing, self.now, self.events.append, self.look_every)
-        outside = Outside(issuer, self.signer, self.publishers, self.include_root, self.view)
+        outside = Outside(issuer, signer, self.publishers, self.include_root, self.view)
         self.rotation = Rotation(here, outside)
         self.leaves = Leaves(here, issuer, self.workloads)
         self._task = asyncio.create_task(self._run(), name="authority")

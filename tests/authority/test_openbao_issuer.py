@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,6 +17,7 @@ from authority.issuer.openbao import OpenBaoIssuer
 from authority.keystore import KeyType
 from authority.openbao_client import Json, OpenBaoClient
 from tests.authority.bao import DOMAIN, TOLERANCE, Space
+from tests.authority.fakes import Effects, How, Killed, Strike, When
 from tidemark.certificates import is_ca, issued_by, key_identifier, leaf_issuer, not_after, not_before, parse_leaf
 
 NOW = int(time.time())  # OpenBao goes by the real clock
@@ -35,12 +35,6 @@ async def client(space: Space) -> AsyncIterator[OpenBaoClient]:
 @pytest.fixture
 def issuer(space: Space, client: OpenBaoClient) -> OpenBaoIssuer:
     return space.issuer(client)
-
-
-async def default_name(space: Space) -> str:
-    listed = await space.client.list("nats_int/issuers")
-    (name,) = [info["issuer_name"] for info in listed["key_info"].values() if info["is_default"]]
-    return str(name)
 
 
 async def test_a_ca_is_what_the_design_says(issuer: OpenBaoIssuer) -> None:
@@ -95,11 +89,11 @@ async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIss
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.intent)
     await issuer.issue_ca(LATER)
-    assert await default_name(space) == "epoch-7-3"
+    assert await space.default_name() == "epoch-7-3"
     await issuer.activate(LATER.intent)
-    assert await default_name(space) == "epoch-8-4"
+    assert await space.default_name() == "epoch-8-4"
     await issuer.issue_ca(replace(REQUEST, intent="epoch-9-5"))
-    assert await default_name(space) == "epoch-8-4"
+    assert await space.default_name() == "epoch-8-4"
 
 
 async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer) -> None:
@@ -157,7 +151,7 @@ async def test_deleting_takes_issuer_and_key_and_may_be_repeated(issuer: OpenBao
     await issuer.delete([REQUEST.intent])
     assert (await space.names("keys"), await space.names("issuers")) == ({"epoch-8-4"}, {"epoch-8-4"})
     await issuer.activate(LATER.intent)
-    assert await default_name(space) == "epoch-8-4"
+    assert await space.default_name() == "epoch-8-4"
 
 
 @pytest.mark.parametrize("intent", ["../roots", "", ".epoch", "epoch/1", "Epoch-1"])
@@ -211,59 +205,24 @@ async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(space: Spa
     assert await right.intents() == {"epoch-7-3"}
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Mortal(OpenBaoClient):
-    """A client whose process dies before or after its n-th change of OpenBao; ``die_at`` None: it lives."""
-
-    changes: list[str]
-    die_at: int | None = None
-    before = False
-
-    @asynccontextmanager
-    async def _change(self, path: str) -> AsyncIterator[None]:
-        number = len(self.changes)
-        self.changes.append(path)
-        if number == self.die_at and self.before:
-            raise Killed
-        yield
-        if number == self.die_at:
-            raise Killed
-
-    async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
-        async with self._change(path):
-            return await super().write(path, body, repeatable=repeatable)
-
-    async def patch(self, path: str, body: Json) -> Json:
-        async with self._change(path):
-            return await super().patch(path, body)
-
-    async def delete(self, path: str) -> None:
-        async with self._change(path):
-            await super().delete(path)
-
-
-def mortal(space: Space, die_at: int | None = None, *, before: bool = False) -> Mortal:
-    assert space.login is not None
-    client = Mortal(space.access(space.login))
-    client.changes, client.die_at, client.before = [], die_at, before
-    return client
+def struck(space: Space, step: int, when: When) -> OpenBaoClient:
+    """The client of a process that is killed at its n-th change of OpenBao."""
+    return space.struck(Effects(Strike(step, when, How.KILL)))
 
 
 async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space) -> None:
-    async with mortal(space) as undisturbed:
+    effects = Effects()
+    async with space.struck(effects) as undisturbed:
         await space.issuer(undisturbed).issue_ca(REQUEST)
         await space.issuer(undisturbed).activate(REQUEST.intent)
-    steps = [path.rsplit("/", 1)[-1] for path in undisturbed.changes]
+    steps = [name.rsplit("/", 1)[-1] for name in effects.names]
     assert steps[:4] == ["internal", "existing", "sign-intermediate", "set-signed"]
     number = 10
     for step in range(5):
-        for before in (True, False):
+        for when in When:
             number += 1
             asked = replace(REQUEST, intent=f"epoch-{number}-{number}", epoch=number)
-            async with mortal(space, step, before=before) as dying:
+            async with struck(space, step, when) as dying:
                 with pytest.raises(Killed):
                     await space.issuer(dying).issue_ca(asked)
             async with space.authority() as client:
@@ -274,24 +233,24 @@ async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space) ->
             assert await space.names("keys") == await space.names("issuers") == {REQUEST.intent, asked.intent}
             listed = await space.client.list("nats_int/issuers")
             assert len(listed["keys"]) == 2
-            assert await default_name(space) == REQUEST.intent
-            await delete_with_a_crash(space, asked.intent, before=before)
+            assert await space.default_name() == REQUEST.intent
+            await delete_with_a_crash(space, asked.intent, when)
 
 
-async def delete_with_a_crash(space: Space, intent: str, *, before: bool) -> None:
+async def delete_with_a_crash(space: Space, intent: str, when: When) -> None:
     """Whatever is left of a CA is known by its intent until the last of it is gone."""
-    async with mortal(space, 1, before=before) as dying:
+    async with struck(space, 1, when) as dying:
         with pytest.raises(Killed):
             await space.issuer(dying).delete([intent])
     async with space.authority() as client:
-        assert (intent in await space.issuer(client).intents()) is before
+        assert (intent in await space.issuer(client).intents()) is (when is When.BEFORE)
         await space.issuer(client).delete([intent])
     assert await space.names("keys") == await space.names("issuers") == {REQUEST.intent}
 
 
 @pytest.mark.parametrize("step", range(4))
 async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space: Space, step: int) -> None:
-    async with mortal(space, step) as dying:
+    async with struck(space, step, When.AFTER) as dying:
         with pytest.raises(Killed):
             await space.issuer(dying).issue_ca(REQUEST)
     async with space.authority() as client:

@@ -1,24 +1,35 @@
 """An event loop whose time jumps to the next thing that is due: hours of waiting in milliseconds, in the same order.
 
-For code whose every wait is a timer or an event of the same loop; threads and sockets have no part in it.
+For code whose every wait is a timer or an event of the same loop; threads and sockets have no part in it, except where
+``from_outside`` says that an answer is awaited: time then waits with us.
 """
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_ANSWER_SECONDS = 1.0
+"""How long an answer from outside may take before time goes on, at its usual pace, so that what waits for it can give
+up."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.awaited = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if not ready:
+        if not ready and self.awaited and timeout != 0:
+            seconds = _ANSWER_SECONDS if timeout is None else min(timeout, _ANSWER_SECONDS)
+            ready = super().select(seconds)
+            self.now += 0.0 if ready else seconds
+        elif not ready:
             if timeout is None:
                 raise RuntimeError("virtual time: everything waits for something that never comes")
             self.now += max(0.0, timeout)
@@ -29,11 +40,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """Starts at time 0."""
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
+        self.jumping = _JumpingSelector()
+        super().__init__(self.jumping)
 
     def time(self) -> float:
-        return self._jumping.now
+        return self.jumping.now
+
+
+@contextmanager
+def from_outside() -> Iterator[None]:
+    """For as long as the caller, on a virtual loop, waits for an answer from another process."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.jumping.awaited += 1
+    try:
+        yield
+    finally:
+        loop.jumping.awaited -= 1
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,225 @@
+"""Every step can be repeated (invariant 10), on a real OpenBao: whatever change of it is struck, the end is the same.
+
+One deployment lives through many epochs that are all alike. In each of them a few effects of kinds that were not yet
+struck are: before they happen or after, by a kill and a restart or by an error. However that epoch went, it must come
+to what an undisturbed one came to. What an operator does in every epoch (``Story``) brings effects of its own; whatever
+kinds there are, each is struck.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from authority.history import EMPTY, History, fold
+from authority.journal import ActivationRecord
+from authority.journal.openbao import OpenBaoJournal
+from authority.plan import RotationRefused
+from authority.rotation import Rotation
+from tests.authority import virtual_time
+from tests.authority.bao import Server, Space
+from tests.authority.bao_machine import BaoMachine, VirtualClient, some_epoch
+from tests.authority.fakes import Effects, How, When
+from tests.authority.stories import PLAYGROUND
+from tidemark.bundle import Cause
+from tidemark.certificates import issued_by
+
+CLOCK = PLAYGROUND.clock
+SETTLED = 5
+"""Seconds after an epoch's start by which everything that is due then has been done, also after a restart."""
+
+IN_AN_EPOCH = 3
+"""Strikes in one epoch: as many as a rotation can recover from in its time."""
+
+GROWN = CLOCK.validity_seconds // CLOCK.epoch_seconds + 2
+"""Epochs until one is as the next: CAs expire, are retired, and the oldest copy of a bundle goes."""
+
+
+@dataclass
+class EachKindOnce(Effects):
+    """Strikes each kind of effect once before and once after it happens: the next ``left`` that are new."""
+
+    how: How = How.KILL
+    left: int = 0
+    struck: list[tuple[str, When]] = field(default_factory=list)
+
+    def chosen(self, number: int, when: When) -> How | None:
+        kind = (kind_of(self.names[number]), when)
+        if not self.left or kind in self.struck:
+            return None
+        self.struck.append(kind)
+        self.left -= 1
+        return self.how
+
+
+def kind_of(effect: str) -> str:
+    """An effect's name without what is new each time."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+", "#", effect)
+
+
+@dataclass(frozen=True)
+class Story:
+    """What an operator does in every epoch; it is done once a statement of this cause stands."""
+
+    ask: Callable[[Rotation], Awaitable[object]] | None = None
+    cause: Cause = Cause.ROTATION
+
+
+ROTATION = Story()
+FORCED = Story(lambda rotation: rotation.rotate("ada", "a key may have leaked"), Cause.FORCED)
+
+
+@dataclass(frozen=True)
+class End:
+    """What an epoch came to; epochs and sequences count from its beginning."""
+
+    statements: list[tuple[int, int, Cause]]
+    activations: list[tuple[int, str]]
+    signing: tuple[int, int]
+    cas: set[tuple[int, int]]
+
+
+class Life:
+    """A deployment, epoch after epoch; ``begun`` is the epoch that runs, and the sequence at its beginning."""
+
+    def __init__(self, machine: BaoMachine, story: Story) -> None:
+        self._machine = machine
+        self._story = story
+        self._epoch = CLOCK.epoch_at(machine.began)
+        self._history = EMPTY
+        self._reader = VirtualClient(machine.access(), Effects())
+
+    async def run(self, strikes: EachKindOnce) -> None:
+        async with self._reader:
+            try:
+                await self._machine.start()
+                await self._go_through(strikes)
+            finally:
+                await self._machine.stop()
+                await self._machine.close()
+
+    async def _go_through(self, strikes: EachKindOnce) -> None:
+        for _ in range(GROWN):
+            expected = await self._live_an_epoch()
+        assert expected == await self._live_an_epoch(), "epochs are not alike"
+        while not strikes.left:
+            strikes.left = IN_AN_EPOCH
+            assert await self._live_an_epoch() == expected, f"{strikes.how.value} {strikes.struck[-IN_AN_EPOCH:]}"
+
+    async def _live_an_epoch(self) -> End:
+        machine, story, before = self._machine, self._story, self._history
+        end = CLOCK.start(self._epoch + 1) + SETTLED
+        request: asyncio.Future[object] | None = None
+        is_done = story.ask is None
+        while machine.now() < end:
+            await asyncio.sleep(0.25)
+            if await machine.died():
+                await asyncio.sleep(0.5)
+                await machine.start()
+            elif story.ask is not None and not is_done and request is None:
+                request = asyncio.ensure_future(story.ask(machine.rotation))
+            if request is not None and request.done():
+                await self._check_answer(request)
+                request, is_done = None, await self._is_done(before)
+        self._epoch += 1
+        self._history = await self._read()
+        return await self._end(before, self._history)
+
+    async def _check_answer(self, request: "asyncio.Future[object]") -> None:
+        """What an operator is told may be that it did not work; the journal says whether it did."""
+        (answer,) = await asyncio.gather(request, return_exceptions=True)
+        if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
+            raise answer
+
+    async def _is_done(self, before: History) -> bool:
+        return any(
+            signed.position > before.head and signed.statement.cause is self._story.cause
+            for signed in (await self._read()).statements
+        )
+
+    async def _read(self) -> History:
+        layout = self._machine.space.layout
+        return fold(await OpenBaoJournal(self._reader, layout.kv, layout.prefix).read())
+
+    async def _end(self, before: History, history: History) -> End:
+        """The end, after checking what must hold however it was reached."""
+        machine = self._machine
+        newest, signing = history.newest, history.signing
+        assert newest is not None
+        assert signing is not None
+        with virtual_time.from_outside():
+            keys, issuers = await machine.space.names("keys"), await machine.space.names("issuers")
+            default = await machine.space.default_name()
+        assert keys == issuers, "a key without its issuer, or the other way round"
+        assert issuers <= {ca.intent for ca in history.cas}, "a CA that no statement names"
+        unretired = {ca.intent for ca in history.cas if machine.now() < ca.retire_at}
+        assert issuers == unretired, "a CA is gone that may still be needed, or one stayed"
+        assert default == signing.intent
+        assert machine.target.digest == newest.digest
+        assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+        for signed in history.statements:
+            shown = machine.target.texts.get(signed.statement.sequence, {signed.digest})
+            assert shown == {signed.digest}, "a text was shown that the journal does not hold"
+        leaf = machine.leaf.certificate
+        assert leaf is not None
+        assert issued_by(leaf, signing.certificate)
+        sequence = before.newest.statement.sequence if before.newest else 0
+
+        def relative(intent: str) -> tuple[int, int]:
+            _, of_epoch, number = intent.split("-")
+            return int(of_epoch) - self._epoch, int(number) - sequence
+
+        epochs = {ca.sha256: ca.epoch - self._epoch for ca in history.cas}
+        return End(
+            statements=[
+                (signed.statement.sequence - sequence, signed.statement.epoch - self._epoch, signed.statement.cause)
+                for signed in history.statements
+                if signed.position > before.head
+            ],
+            activations=[
+                (epochs[entry.record.ca], entry.record.opening.value)
+                for entry in history.entries
+                if entry.position > before.head and isinstance(entry.record, ActivationRecord)
+            ],
+            signing=relative(signing.intent),
+            cas={relative(intent) for intent in issuers},
+        )
+
+
+@pytest.mark.parametrize(
+    ("story", "how"),
+    [(ROTATION, How.KILL), (ROTATION, How.FAIL), (FORCED, How.KILL)],
+    ids=["rotation-kill", "rotation-fail", "forced-kill"],
+)
+def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, story: Story, how: How) -> None:
+    strikes = EachKindOnce(how=how)
+
+    async def main() -> None:
+        began = CLOCK.start(some_epoch())
+        with virtual_time.from_outside():
+            space = await Space.create(openbao)
+            await space.set_up(began, tolerance=PLAYGROUND.tolerance_seconds)
+        async with space.client:
+            await Life(BaoMachine(began=began, effects=strikes, space=space), story).run(strikes)
+
+    virtual_time.run(main())
+    struck = {kind.removeprefix("write ") for kind, _ in strikes.struck}
+    assert struck >= {
+        "nats_int/keys/generate/internal",
+        "nats_int/intermediate/generate/existing",
+        "pki/issuer/#/sign-intermediate",
+        "nats_int/intermediate/set-signed",
+        "patch nats_int/issuer/#",
+        "transit/sign/tidemark",
+        "secret/data/ca-bundles/journal/# statement",
+        "secret/data/ca-bundles/epoch-#-#",
+        "publish to mounts",
+        "secret/data/ca-bundles/journal/# activation",
+        "nats_int/config/issuers",
+        "nats_int/issuer/#/sign/tidemark",
+        "leaf to secrets/nats-#",
+        "delete nats_int/issuer/#",
+        "delete nats_int/key/#",
+    }
