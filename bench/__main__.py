@@ -9,7 +9,7 @@ import importlib
 
 from bench import document
 
-SUBJECTS = ("applications",)
+SUBJECTS = ("applications", "agent")
 
 
 def main() -> None:

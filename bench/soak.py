@@ -1,4 +1,7 @@
-"""``python -m bench.soak REPORT``: writes what soak runs reported (one JSON object a line) to docs/benchmarks.md."""
+"""``python -m bench.soak REPORT``: writes what soak runs reported (one JSON object a line) to docs/benchmarks.md.
+
+A line is a table with its section, or a run of the applications, whose section is made here.
+"""
 
 import json
 import sys
@@ -35,11 +38,24 @@ def tables(runs: list[dict[str, Any]]) -> list[Table]:
 
 def main() -> None:
     """The command line."""
-    lines = Path(sys.argv[1]).read_text().splitlines()
-    found = tables([json.loads(line) for line in lines])
-    document.write("soak", "Applications: rotation after rotation at 2,000 messages per second", found)
-    for table in found:
+    lines = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    runs = [line for line in lines if "section" not in line]
+    if runs:
+        document.write("soak", "Applications: rotation after rotation at 2,000 messages per second", tables(runs))
+    sections: dict[tuple[str, str], list[Table]] = {}
+    for line in lines:
+        if "section" in line:
+            table = Table(line["caption"], line["columns"], line["rows"])
+            sections.setdefault((line["section"], line["title"]), []).append(table)
+    for (section, title), found in sections.items():
+        document.write(section, title, [joined(found)])
+    for table in tables(runs) if runs else []:
         print(f"{table.markdown()}\n")
+
+
+def joined(found: list[Table]) -> Table:
+    """One table of several with the same caption, as the runs of one test report them."""
+    return Table(found[0].caption, found[0].columns, [row for table in found for row in table.rows])
 
 
 if __name__ == "__main__":

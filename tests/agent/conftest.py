@@ -1,5 +1,6 @@
 """Fixtures of the agent's tests; what they are made of is in ``forge`` and ``rig``."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -34,18 +35,28 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
-    """Makes nats-servers that are gone after the test."""
+def serving() -> Iterator[Callable[[NatsServer], NatsServer]]:
+    """Takes nats-servers that are to be gone after the test."""
     servers: list[NatsServer] = []
 
-    def make(files: Path, **options: bool) -> NatsServer:
-        server = NatsServer(tmp_path / f"nats-{len(servers)}", files, **options)
+    def take(server: NatsServer) -> NatsServer:
         servers.append(server)
         return server
 
-    yield make
+    yield take
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path, serving: Callable[[NatsServer], NatsServer]) -> Callable[..., NatsServer]:
+    """Makes nats-servers that are gone after the test."""
+    number = itertools.count()
+
+    def make(files: Path, verify: bool = True) -> NatsServer:
+        return serving(NatsServer(tmp_path / f"nats-{next(number)}", files, verify=verify))
+
+    return make
 
 
 def write_set(files: Path, bundle: Bundle, leaf: LeafFiles) -> None:

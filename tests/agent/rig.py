@@ -118,10 +118,11 @@ class KubeletMount:
 class NatsServer:
     """A nats-server with mutual TLS on its client and its cluster port, that reads its files from ``files``."""
 
-    def __init__(self, folder: Path, files: Path, *, verify: bool = True) -> None:
+    def __init__(self, folder: Path, files: Path, *, verify: bool = True, program: Path = NATS_SERVER) -> None:
         self.folder = folder
         self.files = files
         self.verify = verify
+        self.program = program
         self.client, self.monitor, self.cluster = free_port(), free_port(), free_port()
         self.pidfile = folder / "nats.pid"
         self.log = folder / "nats.log"
@@ -138,15 +139,19 @@ class NatsServer:
     def target(self) -> str:
         return f"signal:?pidfile={self.pidfile}&{self.proof}"
 
-    def write_config(self, extra: str = "") -> None:
-        tls = (
+    @property
+    def tls(self) -> str:
+        """The block ``tls`` of each of its listeners."""
+        return (
             f'tls {{ cert_file: "{self.files}/tls.crt", key_file: "{self.files}/tls.key", '
             f'ca_file: "{self.files}/ca.crt", verify: {str(self.verify).lower()}, timeout: 5 }}'
         )
+
+    def write_config(self, extra: str = "") -> None:
         self.config.write_text(
             f"listen: 127.0.0.1:{self.client}\nhttp: 127.0.0.1:{self.monitor}\n"
-            f'pid_file: "{self.pidfile}"\n{tls}\n'
-            f"cluster {{ name: test, listen: 127.0.0.1:{self.cluster}, {tls} }}\n{extra}"
+            f'pid_file: "{self.pidfile}"\n{self.tls}\n'
+            f"cluster {{ name: test, listen: 127.0.0.1:{self.cluster}, {self.tls} }}\n{extra}"
         )
 
     def launch(self) -> None:
@@ -154,7 +159,7 @@ class NatsServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.config.exists():
             self.write_config()
-        self.process = subprocess.Popen([NATS_SERVER, "-c", self.config, "-l", self.log])
+        self.process = subprocess.Popen([self.program, "-c", self.config, "-l", self.log])
 
     async def start(self) -> None:
         """Start it and wait until it answers."""

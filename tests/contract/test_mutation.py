@@ -1,217 +1,91 @@
-"""Mutated bundles, half of them signed again with a trusted key: refused, or they mean what the original meant."""
+"""Mutated bundles, half of them signed again with a trusted key: refused, or they mean what the original meant.
+
+The suite tries 2,000; ``make soak`` sets ``SOAK_MUTATIONS``.
+"""
 
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.faults import DISJOINT, LATE
-from tests.contract.forge import (
-    CAS,
-    DOMAIN,
-    INSTALLED,
-    KNOWN,
-    NOW,
-    OTHER_ROOT,
-    SECOND,
-    SEQUENCE,
-    SIGNER,
-    TOLERANCE,
-    TRUST,
-    Made,
-    bundle,
-    fields,
-    intermediate,
-    iso,
-    leaf_recipe,
-    pem,
-    signed,
-    text_of,
-    verified,
-)
+from bench.document import Cell, Table
+from tests.contract.forge import DOMAIN, INSTALLED, TRUST, iso, verified
+from tests.contract.mutations import NAMES, ORIGINAL, SITUATIONS, Situation, resigned, tampered
+from tests.soak import report, size
 from tidemark.bundle import Bundle
-from tidemark.note import NoteError
-from tidemark.verify import MAX_BYTES, BundleRejected, Known, Mark, VerifiedBundle, reopen, verify
+from tidemark.verify import STEPS, BundleRejected, Reason, VerifiedBundle, reopen, verify
 
-ORIGINAL = bundle()
+MUTATIONS = size("SOAK_MUTATIONS", 2000)
+BATCH = 5000
+"""As many as are tried in one run of hypothesis, which remembers them all."""
 MEANING = verified(ORIGINAL)
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["0" * 64, "root"]),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["epoch", "sha256"]), inner, max_size=2)
-    ),
-    max_leaves=4,
-)
+
+Seen = Counter[Reason | None]
+"""How many were refused, by reason; None: passed."""
 
 
-@st.composite
-def mutations(draw: st.DrawFn, data: bytes) -> bytes:
-    """One to three small changes: a bit flipped, a piece cut, doubled, moved or put in."""
-    mutated = bytearray(data)
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, max(len(mutated) - 1, 0)))
-        end = min(len(mutated), at + draw(st.sampled_from([1, 2, 16, 64, 65, 700])))
-        match draw(st.sampled_from(["flip", "cut", "double", "insert", "truncate"])):
-            case "flip" if mutated:
-                mutated[at] ^= 1 << draw(st.integers(0, 7))
-            case "cut":
-                del mutated[at:end]
-            case "double":
-                mutated[at:at] = mutated[at:end]
-            case "insert":
-                mutated[at:at] = draw(
-                    st.binary(max_size=3) | st.sampled_from([b"\n", b"\r\n", b" ", b"# x\n", b"-----"])
-                )
-            case _:
-                del mutated[at:]
-    return bytes(mutated)
-
-
-OTHERS: list[Made] = [intermediate(CAS[0].epoch or 0, OTHER_ROOT, "other"), OTHER_ROOT, leaf_recipe(CAS[0]).make()]
-
-
-@st.composite
-def files(draw: st.DrawFn) -> bytes:
-    """A ``ca.crt``: mutated bytes, or whole certificates dropped, doubled, in another order, or of others."""
-    if draw(st.booleans()):
-        return draw(mutations(pem(CAS)))
-    made = draw(st.lists(st.sampled_from([*CAS, *OTHERS]), max_size=6) | st.permutations(CAS))
-    joined = draw(st.sampled_from([b"", b"\n", b"# comment\n", b"garbage\n", CAS[0].key_pem]))
-    return joined.join(ca.pem for ca in made)
-
-
-INSTANTS = st.sampled_from([iso(instant) for instant in (0, NOW, NOW + TOLERANCE, NOW + TOLERANCE + 1, NOW + 10**6)])
-FINGERPRINTS = st.sampled_from(["ab" * 32, *(ca.sha256 for ca in CAS)])
-VALUES: dict[Any, st.SearchStrategy[Any]] = {
-    "trust_domain": st.sampled_from([DOMAIN, DOMAIN, "other.test"]),
-    "sequence": st.integers(SEQUENCE - 3, SEQUENCE + 1),
-    "reason": st.sampled_from(["rotation", "forced", "rollback", "revocation"]),
-    "issued_at": INSTANTS,
-    "next_update": INSTANTS,
-    "prepare_seconds": st.integers(1, 1199),
-    "withdrawn": st.just([]) | st.lists(FINGERPRINTS, max_size=2),
-    "previous": FINGERPRINTS,
-}
-"""Fields of a statement, each with values that are right in form."""
-
-
-@st.composite
-def texts(draw: st.DrawFn, ca_crt: bytes) -> str:
-    """A statement about ``ca_crt``: fields dropped, swapped, given twice, of another value or kind; mutated."""
-    statement: dict[str, Any] = fields(CAS, ca_crt)
-    place = draw(st.sampled_from([statement, *statement["anchors"]]))
-    name, other = (draw(st.sampled_from(sorted(place))) for _ in range(2))
-    match draw(st.sampled_from(["none", "value", "value", "drop", "swap", "kind", "twice", "bytes"])):
-        case "drop":
-            del place[name]
-        case "swap":
-            place[name], place[other] = place[other], place[name]
-        case "value":
-            statement |= draw(st.fixed_dictionaries({}, optional=VALUES))
-        case "kind":
-            place[name] = draw(JSON)
-        case "twice":
-            return text_of(statement).replace("{", "{" + json.dumps(name) + ":1,", 1)
-        case "bytes":
-            return draw(mutations(text_of(statement).encode())).decode(errors="replace")
-        case _:
-            pass
-    return text_of(statement)
-
-
-@st.composite
-def tampered(draw: st.DrawFn) -> Bundle:
-    """What someone without the key can send: pieces of true bundles, mutated."""
-    ca_crt = draw(st.sampled_from([ORIGINAL.ca, ORIGINAL.ca, INSTALLED.ca, pem(OTHERS)]) | mutations(ORIGINAL.ca))
-    notes = [ORIGINAL.note, INSTALLED.note, signed(text_of(fields()), (SIGNER, SECOND))]
-    whole = draw(st.sampled_from(notes))
-    text, _, lines = whole.rpartition(b"\n\n")
-    spliced = text + b"\n\n" + draw(st.sampled_from(notes)).rpartition(b"\n\n")[2]
-    huge = st.sampled_from([ORIGINAL.note + lines * 2, ORIGINAL.note + b"x" * MAX_BYTES])
-    return Bundle(ca_crt, draw(st.just(whole) | mutations(whole) | st.just(spliced) | huge))
-
-
-@st.composite
-def resigned(draw: st.DrawFn) -> Bundle:
-    """What a faulty authority could send: whatever it says, signed with the trusted key, about these very bytes."""
-    ca_crt = draw(st.just(ORIGINAL.ca) | st.just(ORIGINAL.ca) | files())
-    text = draw(texts(ca_crt))
+def outcome(candidate: Bundle, situation: Situation, seen: Seen) -> VerifiedBundle | None:
+    """What verification makes of it; nothing but a refusal may come out otherwise."""
     try:
-        return Bundle(ca_crt, signed(text))
-    except NoteError:
-        return Bundle(ca_crt, signed(text_of(fields(CAS, ca_crt))))
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What an agent knows, and its clock, when the bundle arrives."""
-
-    known: Known = KNOWN
-    now: int = NOW
-
-
-SITUATIONS = {
-    "ordinary": Situation(),
-    "nothing known": Situation(Known()),
-    "a later one verified": Situation(Known(highest=Mark(SEQUENCE + 1, "0" * 64), installed=KNOWN.installed)),
-    "another set in place": Situation(Known(highest=KNOWN.highest, installed=DISJOINT)),
-    "a clock behind": Situation(now=NOW - 2000),
-    "a clock ahead": Situation(now=LATE),
-}
-NAMES = st.just("ordinary") | st.just("another set in place") | st.sampled_from(sorted(SITUATIONS))
-
-
-def outcome(candidate: Bundle, situation: str, seen: Counter[int]) -> VerifiedBundle | None:
-    """What verification makes of it; nothing but a refusal may come out otherwise. ``seen`` counts those by step."""
-    try:
-        return verify(candidate, TRUST, SITUATIONS[situation].known, SITUATIONS[situation].now)
+        passed = verify(candidate, situation.trust, situation.known, situation.now)
     except BundleRejected as refused:
-        seen[refused.step] += 1
+        seen[refused.reason] += 1
         return None
+    seen[None] += 1
+    return passed
 
 
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-
-
-def test_without_the_key_nothing_else_can_be_said() -> None:
+def means_the_original(candidate: Bundle, passed: VerifiedBundle) -> None:
+    """Nobody without the key can say anything else than what was signed."""
     true = {original.digest: original for original in (MEANING, reopen(INSTALLED, TRUST))}
-    seen = Counter[int]()
+    original = true[passed.digest]
+    assert passed.statement == original.statement
+    assert passed.certificates == original.certificates
+    assert passed.bundle.ca == original.bundle.ca == candidate.ca
 
-    @settings(max_examples=300, suppress_health_check=SLOW)
-    @given(tampered(), NAMES)
+
+def means_what_it_says(candidate: Bundle, passed: VerifiedBundle) -> None:
+    """Signed again, it says what was signed, about the very CAs of the original."""
+    assert passed.certificates == MEANING.certificates
+    assert passed.statement.anchors == MEANING.statement.anchors
+    assert passed.statement.trust_domain == DOMAIN
+    assert not {anchor.sha256 for anchor in passed.statement.anchors} & set(passed.statement.withdrawn)
+    assert said(candidate) == heard(passed)
+
+
+def tried(times: int, candidates: st.SearchStrategy[Bundle], judge: Callable[[Bundle, VerifiedBundle], None]) -> Seen:
+    """Try so many."""
+    seen = Seen()
+
+    @given(candidates, NAMES)
     def check(candidate: Bundle, situation: str) -> None:
-        result = outcome(candidate, situation, seen)
-        if result:
-            original = true[result.digest]
-            assert result.statement == original.statement
-            assert result.certificates == original.certificates
-            assert result.bundle.ca == original.bundle.ca
+        passed = outcome(candidate, SITUATIONS[situation], seen)
+        if passed:
+            judge(candidate, passed)
 
-    check()
-    assert {1, 2, 5} <= set(seen)
+    while (more := times - seen.total()) > 0:
+        unbounded = [HealthCheck.too_slow, HealthCheck.data_too_large]
+        settings(max_examples=min(more, BATCH), deadline=None, database=None, suppress_health_check=unbounded)(check)()
+    return seen
 
 
-def test_signed_again_it_is_refused_or_means_what_it_says_about_the_same_cas() -> None:
-    seen = Counter[int]()
-
-    @settings(max_examples=500, suppress_health_check=SLOW)
-    @given(resigned(), NAMES)
-    def check(candidate: Bundle, situation: str) -> None:
-        result = outcome(candidate, situation, seen)
-        if result:
-            assert result.certificates == MEANING.certificates
-            assert result.statement.anchors == MEANING.statement.anchors
-            assert result.statement.trust_domain == DOMAIN
-            assert not {anchor.sha256 for anchor in result.statement.anchors} & set(result.statement.withdrawn)
-            assert said(candidate) == heard(result)
-
-    check()
-    assert {3, 4, 6, 7, 8, 9, 10, 11} <= set(seen), f"steps that refused: {sorted(seen.items())}"
+def test_refused_or_what_the_original_meant() -> None:
+    foreign = tried(MUTATIONS // 2, tampered(), means_the_original)
+    signed = tried(MUTATIONS // 2, resigned(), means_what_it_says)
+    both = foreign + signed
+    rows: list[list[Cell]] = [[STEPS[reason], reason.value, foreign[reason], signed[reason]] for reason in STEPS]
+    rows.append(["", "passed, and means the same", foreign[None], signed[None]])
+    rows.append(["", "all", foreign.total(), signed.total()])
+    caption = "Mutated bundles, by the step that refused them."
+    columns = ["step", "refused as", "without the key", "signed again"]
+    report("soak-mutations", "Verification: mutated bundles", Table(caption, columns, rows))
+    assert [reason for reason in STEPS if not both[reason]] == [], "every step is reached, and refuses something"
+    assert min(foreign[None], signed[None]) > 0, "some mutations change nothing that counts"
 
 
 def said(candidate: Bundle) -> list[Any]:

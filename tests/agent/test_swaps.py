@@ -1,0 +1,101 @@
+"""Swap after swap on one agent process with a real nats-server: every last one is proven, and nothing grows.
+
+The suite makes 50; ``make soak`` sets ``SOAK_SWAPS``.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
+from functools import partial
+from typing import Any
+
+import psutil
+
+from bench.document import Cell, Table
+from bench.sample import Sample
+from tests.agent.forge import Forge
+from tests.agent.rig import NatsServer, eventually
+from tests.agent.site import AgentProcess, Site, serves
+from tests.soak import report, size
+
+SWAPS = size("SOAK_SWAPS", 50)
+WARM = min(SWAPS // 2, 200)
+"""Swaps until caches, buffers and the fifty journeys of the status have their size."""
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the agent holds between two swaps."""
+
+    descriptors: int
+    threads: int
+    directories: int
+    mib: float
+
+    @classmethod
+    def of(cls, agent: AgentProcess, site: Site) -> "Use":
+        assert agent.process is not None
+        process = psutil.Process(agent.process.pid)
+        directories = sum(entry.is_dir() and not entry.is_symlink() for entry in site.out.iterdir())
+        return cls(process.num_fds(), process.num_threads(), directories, process.memory_info().rss / MEBIBYTE)
+
+
+def is_remembered(site: Site, wanted: tuple[int, str]) -> bool:
+    """Whether the agent has written this set down as proven: sequence and leaf."""
+    proven = json.loads(site.file(".tidemark.json"))["proven"]
+    return proven is not None and (proven["mark"]["sequence"], proven["leaf_sha256"]) == wanted
+
+
+async def use_of(agent: AgentProcess, site: Site) -> Use:
+    """Taken once the last swap's thread and directory are put away, and nobody is asking."""
+    await eventually(lambda: Use.of(agent, site).directories == 1, "one set to be left")
+    return Use.of(agent, site)
+
+
+async def test_every_swap_is_proven_and_nothing_grows(
+    forge: Forge,
+    site: Site,
+    server: NatsServer,
+    agent_process: Callable[[Mapping[str, str]], AgentProcess],
+) -> None:
+    leaf = forge.leaf()
+    site.show(forge.bundle(1), leaf)
+    agent = agent_process(site.environment())
+    await agent.answers("/startupz")
+    await server.start()
+    await agent.answers("/readyz")
+    await server.is_older_than(1)
+    sequence, journeys, uses = 1, dict[int, dict[str, Any]](), list[Use]()
+    for turn in range(1, SWAPS + 1):
+        bundle = turn % 3 != 0
+        sequence += bundle
+        newest = forge.epoch + sequence % 2
+        if turn % 3 != 1:
+            leaf = forge.leaf()
+        site.show(forge.bundle(sequence, [newest, newest - 1]) if bundle else None, leaf if turn % 3 != 1 else None)
+        wanted = (sequence, leaf.sha256)
+        await eventually(partial(is_remembered, site, wanted), f"swap {turn} to be proven")
+        assert serves(site, server)
+        if turn % 20 == 0 or turn == SWAPS:
+            journeys |= {journey["number"]: journey for journey in agent.status()["journeys"]}
+        if turn in (WARM, SWAPS):
+            uses.append(await use_of(agent, site))
+    assert {journey["outcome"] for journey in journeys.values()} <= {"proven", "installed"}, "installed: overtaken"
+    del journeys[1]  # waited for the server to start
+    proven = [journey for journey in journeys.values() if journey["outcome"] == "proven"]
+    taken = Sample(tuple(1000 * (journey["proven_at"] - journey["swapped_at"]) for journey in proven))
+    warm, end = uses
+    spans = [
+        f"{before:.1f} → {after:.1f}" if isinstance(before, float) else f"{before} → {after}"
+        for before, after in zip(astuple(warm), astuple(end), strict=True)
+    ]
+    columns = ["swaps", "proven", "p50, ms", "p99, ms", "most, ms", "descriptors", "threads", "directories", "RSS, MiB"]
+    row: list[Cell] = [SWAPS, SWAPS, taken.median, taken.p99, taken.highest, *spans]
+    caption = f"Bundles, leaves, and both; what the agent held after {WARM} swaps, and at the end."
+    report("soak-swaps", "Agent: swap after swap", Table(caption, columns, [row]))
+    assert end.descriptors == warm.descriptors
+    assert end.threads == warm.threads
+    assert end.directories == warm.directories == 1
+    assert end.mib < warm.mib + 1
+    assert server.complaints() == []
