@@ -33,6 +33,10 @@ class Election(Protocol):
     def leader(self) -> Replica | None:
         """Who leads, as last seen; None where nobody is known to."""
 
+    @property
+    def leads(self) -> bool:
+        """Whether ``me`` leads at this instant: no longer once its lease has run out, whoever has noticed."""
+
     async def run(self) -> None:
         """Campaign until cancelled. Temporary failures are retried; raises ElectionError for what will not pass."""
 
