@@ -1,30 +1,35 @@
 """The authority's composition root: everything is made, joined and watched here, and nowhere else."""
 
 import asyncio
-import fcntl
 import logging
 import os
+import secrets
 import signal
+import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import tidemark.nats
-from authority import cli, durable, serve
+from authority import cli, serve
 from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
-from authority.control import CONTROL, ServerCertificate
+from authority.control import ServerCertificate
 from authority.desk import Desk
+from authority.election import Election, ElectionError, Replica
+from authority.election.file import FileElection
 from authority.events import Event, LeftOut, Prepared
 from authority.fleet import Expected
+from authority.forward import forwarding
 from authority.init import trust_by
 from authority.issuer.serialized import SerializedIssuer
 from authority.keepers import Keepers, open_keepers
 from authority.keystore import KeystoreError
+from authority.leadership import follow, lead, until
 from authority.leaves import Leaves, Workload
 from authority.metrics import Metrics
 from authority.publish import LeafStore, Publisher
@@ -39,45 +44,87 @@ from authority.tokens import read_tokens
 from tidemark.trust import Trust
 
 Clock = Callable[[], float]
+Elect = Callable[[Replica], Election]
 
 log = logging.getLogger("authority")
 
 
-async def run(config: AuthorityConfig, stop: asyncio.Event, clock: Clock = time.time) -> None:
-    """Run until ``stop`` is set.
+async def run(
+    config: AuthorityConfig, stop: asyncio.Event, clock: Clock = time.time, elect: Elect | None = None
+) -> None:
+    """Run until ``stop`` is set; ``elect`` makes this replica's election where files are not to decide.
 
     Raises:
-        KeystoreError, SignerError, IssuerError: the state directory is not what ``init`` makes, or is in use.
+        KeystoreError, SignerError, IssuerError: the state directory is not what ``init`` makes.
         ListenError: the API cannot listen where it should.
+        ElectionError: replicas cannot agree on who leads.
     """
-    with _alone(config.state):
-        async with open_keepers(config, clock) as kept:
-            tokens = read_tokens(config.state)
-            certificate = ServerCertificate(kept.control, config.api.names, config.state / CONTROL)
-            await certificate.renew(int(clock()))
-            await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
-            trust = await trust_by(config, kept.signer, kept.control.certificate)
-            async with _publishers(config, trust) as publishers:
-                desk = _joined(config, trust, kept, publishers, clock)
-                api = serve.Api(desk, tokens, open_reads=config.api.open_reads).application()
-                runner = await serve.start(api, config.api, certificate.context, config.state)
+    async with open_keepers(config, clock) as kept:
+        tokens = read_tokens(config.state)
+        certificate = ServerCertificate(kept.control, config.api.names)
+        await certificate.renew(int(clock()))
+        await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
+        trust = await trust_by(config, kept.signer, kept.control.certificate)
+        with closing(await serve.listen(config.api)) as listening:
+            port = listening.getsockname()[1]
+            name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
+            me = Replica(name, serve.address_for_replicas(config.api, port))
+            election = elect(me) if elect else _by_files(config, me)
+            log.info("listening", extra={"fields": {"replica": me.name, "url": me.url}})
+            async with (
+                _publishers(config, trust) as publishers,
+                forwarding(election, kept.control.certificate, config.api.names[0]) as forwards,
+            ):
+                desk = _joined(_Parts(config, trust, kept, election, clock), publishers)
+                api = serve.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
+                runner = await serve.start(api.application(), listening, certificate.context)
+                write_address = partial(serve.write_address, config.state, serve.address(config.api, port))
+                write_address(over=False)
                 try:
-                    await _until(
-                        stop,
+                    await until(
+                        stop.wait(),
                         {
-                            "rotation": desk.rotation.run(),
-                            "leaves": desk.leaves.run(),
-                            "api certificate": certificate.keep_renewed(clock, _certificate_not_renewed),
+                            "election": election.run,
+                            "leading": partial(
+                                lead, election, desk.here, _sequencers(desk), partial(write_address, over=True)
+                            ),
+                            "following": partial(follow, election, desk.here),
+                            "api certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed),
                         },
                     )
                 finally:
                     await runner.cleanup()
 
 
-def _joined(
-    config: AuthorityConfig, trust: Trust, kept: Keepers, publishers: Sequence[Publisher], clock: Clock
-) -> Desk:
-    roster, timeline = _roster(config, int(clock())), Timeline(kept.journal)
+def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """What runs while this replica leads, and at no other time."""
+    return {"rotation": desk.rotation.run, "leaves": desk.leaves.run}
+
+
+def _by_files(config: AuthorityConfig, me: Replica) -> FileElection:
+    repetitions = Repetitions()
+
+    def complain(error: ElectionError) -> None:
+        if not repetitions.is_one("", str(error), time.monotonic()):
+            log.warning("election", extra={"fields": {"error": str(error)}})
+
+    return FileElection(me, config.election.directory, complain, config.election.lease_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is joined to an authority."""
+
+    config: AuthorityConfig
+    trust: Trust
+    kept: Keepers
+    election: Election
+    clock: Clock
+
+
+def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
+    config, kept, election, clock = parts.config, parts.kept, parts.election, parts.clock
+    roster, timeline = _roster(config, int(clock())), Timeline(kept.journal, lambda: election.leads)
     issuer = SerializedIssuer(kept.issuer)
     timed = [TimedPublisher(each, lambda digest: roster.ledger.publishing(digest, clock())) for each in publishers]
     outside = Outside(issuer, kept.signer, timed, config.include_root, roster.fleet)
@@ -90,9 +137,9 @@ def _joined(
         chronicle.observe(event)
         meters.observe(event)
 
-    here = Surroundings(timeline, trust, config.timing, lambda: int(clock()), observe)
+    here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe)
     leaves = Leaves(here, issuer, _leaf_stores(config))
-    return Desk(here, Rotation(here, outside), leaves, roster, chronicle, meters, clock)
+    return Desk(here, Rotation(here, outside), leaves, roster, chronicle, meters, election, clock)
 
 
 def _roster(config: AuthorityConfig, now: int) -> Roster:
@@ -142,37 +189,6 @@ def _leaf_stores(config: AuthorityConfig) -> list[tuple[Workload, LeafStore]]:
         own = Workload(OWN_LEAF, OWN_LEAF, (OWN_LEAF,), ())
         stores.append((own, DirectoryLeafStore(config.jetstream.directory)))
     return stores
-
-
-async def _until(stop: asyncio.Event, tasks: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Run all of these until ``stop`` is set. One that fails, or ends by itself, ends all of them with its error."""
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(_for_ever(name, task), name=name) for name, task in tasks.items()]
-        await stop.wait()
-        for task in running:
-            task.cancel()
-
-
-async def _for_ever(name: str, task: Coroutine[Any, Any, None]) -> Never:
-    await task
-    raise RuntimeError(f"task {name!r}: expected it to run until it is stopped, found that it ended")
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Keep a second authority off the state directory, for as long as this process lives. Raises KeystoreError."""
-    try:
-        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, durable.SECRET)
-    except OSError as error:
-        raise KeystoreError(
-            f"{state}: expected a state directory that can be written, found {error.strerror}; run 'init' first"
-        ) from None
-    with os.fdopen(descriptor):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KeystoreError(f"{state}: expected to be the only authority that runs on it, found another") from None
-        yield
 
 
 async def _run_until_signalled(arguments: cli.Arguments, environment: Mapping[str, str]) -> int:

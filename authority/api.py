@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from authority.election import Election
 from authority.events import Failed, Step
 from authority.fleet import AgentView, FleetView
 from authority.gate import Gate, gate_of
@@ -115,6 +116,12 @@ def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Led
         "proven": dict(proofs.proven),
         "leaf_proven": dict(proofs.leaf_proven),
     }
+
+
+def replica(election: Election) -> Answer:
+    """Which replica answers, and who leads."""
+    leader = election.leader
+    return {"name": election.me.name, "leads": election.leads, "leader": asdict(leader) if leader else None}
 
 
 def leaves(states: Mapping[str, LeafState], history: History) -> list[Answer]:

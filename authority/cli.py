@@ -14,6 +14,7 @@ from authority import tell
 from authority.client import Access, ApiError, Client, Refused
 from authority.config import AuthorityConfig, ConfigError, load
 from authority.control import read_control_certificate
+from authority.election import ElectionError
 from authority.init import initialise, initialise_openbao, trust_of
 from authority.issuer import IssuerError
 from authority.journal import JournalError
@@ -39,7 +40,7 @@ exit status:
   0  done; what was looked at is good
   1  no: a bundle was refused (verify), the authority refused the request, or run ended by an error
   2  the arguments or the configuration are wrong
-  3  the state directory cannot be used: init has not been done, another authority runs on it, a key does not open
+  3  the state directory cannot be used: init has not been done, a key does not open
   4  the API gives no answer
 
 environment:
@@ -105,7 +106,7 @@ async def execute(arguments: Arguments, environment: Mapping[str, str], run: Com
         return complain(WRONG_INPUT, *error.faults)
     except (WrongInput, TrustError, ListenError) as error:
         return complain(WRONG_INPUT, str(error))
-    except (KeystoreError, SignerError, IssuerError, JournalError) as error:
+    except (KeystoreError, SignerError, IssuerError, JournalError, ElectionError) as error:
         return complain(UNUSABLE_STATE, str(error))
     except Refused as error:
         return complain(NO, str(error))

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from authority.certify import is_ip_address
+from authority.election.file import LEASE_SECONDS
 from authority.keystore import KeyType
 from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from authority.openbao_layout import Layout
@@ -29,6 +30,9 @@ ENCRYPTION_VARIABLE = "TIDEMARK_KEY_PASSPHRASE"
 SECRET_ID_VARIABLE = "TIDEMARK_OPENBAO_SECRET_ID"  # noqa: S105 - the name of the variable, not its value
 """Environment variable with the secret id of the AppRole login."""
 
+ADVERTISE_VARIABLE = "TIDEMARK_ADVERTISE"
+"""Environment variable with the host by which other replicas reach this one, such as the pod's address."""
+
 TOKEN_VARIABLE = "TIDEMARK_OPENBAO_TOKEN"  # noqa: S105 - the name of the variable, not its value
 """Environment variable with a token of OpenBao: the operator's for ``init --openbao``, or ours where auth = "token"."""
 
@@ -36,6 +40,9 @@ SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  #
 
 MAX_REPLICAS = 5
 """The most replicas that a JetStream stream can have."""
+
+LONGEST_LEASE = 60
+"""Seconds: nobody rotates for so long when the leader is cut off."""
 
 OWN_LEAF = "tidemark-authority"
 """The name that the authority's own leaf goes by."""
@@ -78,11 +85,23 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """The HTTPS API: ``names`` go into its certificate; ``open_reads`` lets anybody read."""
+    """The HTTPS API: ``names`` go into its certificate; ``open_reads`` lets anybody read.
+
+    ``advertise`` is the host by which other replicas reach this one ("": as clients do).
+    """
 
     listen: Listen
     names: tuple[str, ...]
     open_reads: bool
+    advertise: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionConfig:
+    """How replicas agree on who leads: by files in a directory that they share."""
+
+    directory: Path
+    lease_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +150,7 @@ class AuthorityConfig:
     include_root: bool
     key_type: KeyType
     api: ApiConfig
+    election: ElectionConfig
     agents: tuple[AgentConfig, ...]
     directories: tuple[Path, ...]
     jetstream: JetStreamConfig | None
@@ -160,14 +180,16 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
     except ValueError as error:
         raise ConfigError(source, [f"expected TOML in UTF-8, found {error}"]) from None
     top = Table(values)
+    state = base / top.text("state", "state")
     publish = top.table("publish")
     config = AuthorityConfig(
         trust_domain=_trust_domain(top),
-        state=base / top.text("state", "state"),
+        state=state,
         timing=_timing(top),
         include_root=top.flag("include_root", default=True),
         key_type=top.member("key_type", KeyType, KeyType.EC_P256),
-        api=_api(top.table("api")),
+        api=_api(top.table("api"), environment),
+        election=_election(top.table("election"), base, state),
         agents=tuple(_agent(table) for table in top.tables("agents")),
         directories=tuple(base / table.text("path") for table in publish.tables("directory")),
         jetstream=_jetstream(publish.table("jetstream"), base) if "jetstream" in publish else None,
@@ -219,7 +241,7 @@ def _timing(top: Table) -> Timing:
         return preset
 
 
-def _api(table: Table) -> ApiConfig:
+def _api(table: Table, environment: Mapping[str, str]) -> ApiConfig:
     text = table.text("listen", "127.0.0.1:0")
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -230,7 +252,18 @@ def _api(table: Table) -> ApiConfig:
     for name in names:
         if not is_ip_address(name) and not _is_dns_name(name):
             table.fault("names", f"expected DNS names and IP addresses, found {name!r}")
-    return ApiConfig(Listen(host, int(port)), names, table.flag("open_reads", default=True))
+    advertise = table.text("advertise") if "advertise" in table else ""
+    advertise = environment.get(ADVERTISE_VARIABLE) or advertise
+    if advertise and not is_ip_address(advertise) and not _is_dns_name(advertise):
+        table.fault("advertise", f"expected one DNS name or IP address without a port, found {advertise!r}")
+    return ApiConfig(Listen(host, int(port)), names, table.flag("open_reads", default=True), advertise)
+
+
+def _election(table: Table, base: Path, state: Path) -> ElectionConfig:
+    lease = table.integer("lease_seconds", LEASE_SECONDS)
+    if not 1 <= lease <= LONGEST_LEASE:
+        table.fault("lease_seconds", f"expected 1 to {LONGEST_LEASE}, found {lease}")
+    return ElectionConfig(base / table.text("directory") if "directory" in table else state / "election", lease)
 
 
 def _agent(table: Table) -> AgentConfig:

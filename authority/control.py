@@ -5,8 +5,8 @@ So a stolen intermediate opens no door of the control plane: agents and operator
 """
 
 import asyncio
+import os
 import ssl
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +109,9 @@ class ServerCertificate:
     Connections that exist keep the certificate that they were made with; new ones get the newest.
     """
 
-    def __init__(self, ca: ControlCa, names: Sequence[str], directory: Path, lifetime: int = SERVER_SECONDS) -> None:
+    def __init__(self, ca: ControlCa, names: Sequence[str], lifetime: int = SERVER_SECONDS) -> None:
         self._ca = ca
         self._names = LeafNames("tidemark authority", *_by_kind(names))
-        self._directory = directory
         self._lifetime = lifetime
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         """Asks for no client certificate: none would open anything."""
@@ -124,19 +123,19 @@ class ServerCertificate:
         if end <= now:
             raise KeystoreError("control CA: expected it to be valid, found it expired; make a new one and trust file")
         certificate = await self._ca.sign(self._names, key, Validity(now - BACKDATED_SECONDS, end))
-        await asyncio.to_thread(self._serve, keystore.key_pem(key, None) + to_pem([certificate, self._ca.certificate]))
+        self._serve(keystore.key_pem(key, None) + to_pem([certificate, self._ca.certificate]))
         return certificate
 
     def _serve(self, pem: bytes) -> None:
         try:
-            durable.sweep(self._directory)  # what a crash in the middle of the next lines left behind
-            # OpenSSL takes files only. This one is 0600 and lives for this block.
-            with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".server.", suffix=".tmp") as file:
+            # OpenSSL takes files only. This one is in memory alone, and lives for this block. Not in a thread: a
+            # connection that came in between certificate and key would have the one without the other.
+            with os.fdopen(os.memfd_create("api"), "wb") as file:
                 file.write(pem)
                 file.flush()
-                self.context.load_cert_chain(file.name)
+                self.context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         except OSError as error:
-            raise KeystoreError(f"{self._directory}: expected to write the API's certificate, found {error}") from None
+            raise KeystoreError(f"API: expected to use its certificate, found {error}") from None
 
     async def keep_renewed(self, clock: Callable[[], float], failed: Callable[[KeystoreError], None]) -> None:
         """Renew at half-life, for ever; the first certificate is ``renew``'s. One that fails is tried again."""

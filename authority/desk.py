@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from authority import api
 from authority.api import Answer, Situation
 from authority.chronicle import Chronicle
+from authority.election import Election
 from authority.leaves import Leaves
 from authority.metrics import Metrics
 from authority.roster import Roster
@@ -25,6 +26,7 @@ class Desk:
     roster: Roster
     chronicle: Chronicle
     meters: Metrics
+    election: Election
     exact: Callable[[], float]
 
     def unready(self) -> str:
@@ -39,13 +41,17 @@ class Desk:
     def metrics(self) -> bytes:
         """The text that Prometheus reads."""
         situation = self._situation()
-        self.meters.show(situation.history, situation.fleet, held=situation.hold is not None)
+        leads = self.election.leads
+        self.meters.show(situation.history, leads=leads)
+        if leads:
+            self.meters.show_fleet(situation.fleet, held=situation.hold is not None)
         return self.meters.render()
 
     def status(self) -> Answer:
         """The deployment in short."""
         situation = self._situation()
         return api.status(situation) | {
+            "replica": api.replica(self.election),
             "leaves": api.leaves(self.leaves.states, situation.history),
             "publishers": api.publishers(self.rotation.targets),
             "failures": api.failures(self.rotation.failures),

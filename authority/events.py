@@ -194,6 +194,23 @@ class Conflict:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """This replica leads from here on: it alone signs, publishes and deletes."""
+
+    at: int
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """This replica leads no longer; ``leader`` is who does, "" where nobody is known to."""
+
+    at: int
+    replica: str
+    leader: str
+
+
 Event = (
     Prepared
     | Published
@@ -208,6 +225,8 @@ Event = (
     | LeafWritten
     | Failed
     | Conflict
+    | Leading
+    | Following
 )
 
 Observer = Callable[[Event], None]

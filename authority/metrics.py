@@ -35,6 +35,7 @@ class Metrics:
         self._last_success = self._gauge("last_success_timestamp_seconds", "When a CA was last activated.")
         self._expiry = self._gauge("signing_ca_expiry_timestamp_seconds", "When the CA that signs expires.")
         self._agents = self._gauge("fleet_agents", "Agents by state.", "state")
+        self._leads = self._gauge("leader", "1 on the replica that leads: it alone tells of fleet and gate.")
         self._held = self._gauge("gate_held", "1 while a CA should sign and its gate is closed.")
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
@@ -66,8 +67,12 @@ class Metrics:
             case Failed(step=Step.PUBLISH, target=target):
                 self._publish_total.labels(target, "failed").inc()
 
-    def show(self, history: History, fleet: FleetView, *, held: bool) -> None:
-        """Set the gauges."""
+    def show(self, history: History, *, leads: bool) -> None:
+        """Set the gauges of what every replica knows. Of the fleet only the leader tells: it has the receipts."""
+        self._leads.set(leads)
+        if not leads:
+            self._agents.clear()
+            self._held.set(0)
         if history.newest is not None:
             self._current_epoch.set(history.newest.statement.epoch)
             self._current_sequence.set(history.newest.statement.sequence)
@@ -76,6 +81,9 @@ class Metrics:
             self._expiry.set(history.signing.not_after)
         if history.activations:
             self._last_success.set(history.activations[-1].at)
+
+    def show_fleet(self, fleet: FleetView, *, held: bool) -> None:
+        """Set the gauges of agents and gate."""
         for state, count in fleet.counts().items():
             self._agents.labels(state.value).set(count)
         self._held.set(held)

@@ -75,6 +75,7 @@ class Publishing:
         sequence = newest.statement.sequence
         try:
             bundle = await self._confirmed(newest)
+            self._here.timeline.check_lease()
             outcome = await publisher.publish(bundle)
         except JournalConflict:
             return  # a newer statement is on its way here

@@ -102,7 +102,7 @@ class Outside:
 
 
 class Rotation:
-    """Runs until it is cancelled; the only writer of the journal in this process."""
+    """Runs until it is cancelled, and may then run again; the only writer of the journal in this process."""
 
     def __init__(self, surroundings: Surroundings, outside: Outside) -> None:
         self._here = surroundings
@@ -215,14 +215,23 @@ class Rotation:
         )
 
     async def run(self) -> None:
-        """Rotate and publish until cancelled."""
+        """Rotate and publish until cancelled. Nothing is known of what others did since the last time."""
+        self._here.timeline.doubt()
+        self._has_looked, self._active = False, None
+        self._hold = self._held = self._committed = None
+        self._failures.clear()
+        self._withdrawing.clear()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._publishing.run(), name="publishing")
                 group.create_task(self._rotate_for_ever(), name="rotation")
         finally:
             while self._requests:
-                self._requests.popleft()[1].cancel()
+                answer = self._requests.popleft()[1]
+                if not answer.done():
+                    answer.set_exception(
+                        RotationRefused("expected this replica to lead, found that it stops; try again")
+                    )
 
     async def _ask(self, carry_out: Callable[[History], Awaitable[T]]) -> T:
         """Have the sequencer carry something out between two actions of the plan. Raises RotationRefused."""

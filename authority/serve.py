@@ -6,8 +6,10 @@ for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a s
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from aiohttp import web
 from authority import durable, metrics
 from authority.api import Answer
 from authority.config import ApiConfig
+from authority.forward import FORWARDED, Forwarding
 from authority.plan import RotationRefused
 from authority.roster import UnexpectedAgent
 from authority.tokens import Holder, Role, Tokens
@@ -24,12 +27,17 @@ from tidemark.fields import FieldError, parse_object
 from tidemark.receipt import MAX_BYTES, Receipt
 
 ADDRESS_FILE = "api.json"
-"""In the state directory: ``{"url": …}``, where the API listens."""
+"""In the state directory: ``{"url": …}``, where the API of the replica listens that leads, or led last."""
 
 ROTATE_SECONDS = 20.0
 """How long an operator's request waits for its turn; then it is withdrawn."""
 
 _LONGEST_REASON = 500
+_LONGEST_ADDRESS = 64
+_BACKLOG = 1024
+"""Connections that wait to be accepted: after a rotation every agent of a large fleet makes one."""
+
+_KEPT_HEADERS = frozenset({"Allow", "WWW-Authenticate", "Retry-After"})
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,15 +77,26 @@ class Desk(Protocol):
 class Api:
     """The API's routes; ``application`` serves them."""
 
-    def __init__(self, desk: Desk, tokens: Tokens, *, open_reads: bool, rotate_seconds: float = ROTATE_SECONDS) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        tokens: Tokens,
+        *,
+        open_reads: bool,
+        forwarding: Forwarding | None = None,
+        rotate_seconds: float = ROTATE_SECONDS,
+    ) -> None:
         self._desk = desk
+        self._forwarding = forwarding
         self._tokens = tokens
         self._open_reads = open_reads
         self._rotate_seconds = rotate_seconds
 
     def application(self) -> web.Application:
         """What aiohttp runs."""
-        application = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BYTES)
+        application = web.Application(
+            middlewares=[_errors_as_json, self._answered_by_leader], client_max_size=MAX_BYTES
+        )
         application.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -92,6 +111,12 @@ class Api:
             ]
         )
         return application
+
+    @web.middleware
+    async def _answered_by_leader(self, request: web.Request, handler: Answering) -> web.StreamResponse:
+        if self._forwarding is None:
+            return await handler(request)
+        return await self._forwarding.answer(request, handler)
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.json_response({"live": True})
@@ -144,7 +169,7 @@ class Api:
             raise web.HTTPBadRequest(text="rotate: field 'reason': expected why, found nothing")
         try:
             async with asyncio.timeout(self._rotate_seconds):
-                made = await self._desk.rotate(f"{holder.name} from {request.remote}", reason)
+                made = await self._desk.rotate(f"{holder.name} from {_whence(request)}", reason)
         except RotationRefused as error:
             raise web.HTTPConflict(text=str(error)) from None
         except TimeoutError:
@@ -176,6 +201,12 @@ class Api:
         return holder
 
 
+def _whence(request: web.Request) -> str:
+    """The address that a request came from; of one that another replica passed on, what that one says as well."""
+    told = request.headers.get(FORWARDED, "")[:_LONGEST_ADDRESS]
+    return f"{request.remote}, for {told}" if told.isprintable() and told else str(request.remote)
+
+
 @web.middleware
 async def _errors_as_json(request: web.Request, handler: Answering) -> web.StreamResponse:
     try:
@@ -183,28 +214,61 @@ async def _errors_as_json(request: web.Request, handler: Answering) -> web.Strea
     except web.HTTPException as error:
         is_aiohttps_own = error.text == f"{error.status}: {error.reason}"
         sentence = f"{request.method} {request.path}: {error.reason.lower()}" if is_aiohttps_own else error.text
-        headers = {name: value for name, value in error.headers.items() if name in {"Allow", "WWW-Authenticate"}}
+        headers = {name: value for name, value in error.headers.items() if name in _KEPT_HEADERS}
         return web.json_response({"error": sentence}, status=error.status, headers=headers)
 
 
-async def start(application: web.Application, config: ApiConfig, context: ssl.SSLContext, state: Path) -> web.AppRunner:
-    """Listen, and write down where. The caller cleans the runner up. Raises ListenError."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
+async def listen(config: ApiConfig) -> socket.socket:
+    """Take the address that the configuration says. The caller closes the socket. Raises ListenError."""
+    listening: socket.socket | None = None
     try:
-        site = web.TCPSite(runner, config.listen.host, config.listen.port, ssl_context=context)
-        await site.start()
-        _, port, *_ = runner.addresses[0]
-        url = address(config, port)
-        durable.replace_file(state / ADDRESS_FILE, json.dumps({"url": url}).encode() + b"\n", durable.PUBLIC)
+        found = await asyncio.get_running_loop().getaddrinfo(
+            config.listen.host, config.listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)  # so that a second one on this address is told
     except OSError as error:
-        await runner.cleanup()
+        if listening is not None:
+            listening.close()
         where = f"{config.listen.host}:{config.listen.port}"
         raise ListenError(f"api.listen: expected to listen on {where}, found {error.strerror or error}") from None
+    return listening
+
+
+async def start(application: web.Application, listening: socket.socket, context: ssl.SSLContext) -> web.AppRunner:
+    """Answer whoever connects. The caller cleans the runner up."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.SockSite(runner, listening, ssl_context=context, backlog=_BACKLOG).start()
     return runner
+
+
+def write_address(state: Path, url: str, *, over: bool) -> None:
+    """Write down for the command line where the API is; ``over`` another that may stand there. Raises ListenError."""
+    path, data = state / ADDRESS_FILE, json.dumps({"url": url}).encode() + b"\n"
+    try:
+        if over:
+            durable.replace_file(path, data, durable.PUBLIC)
+        else:
+            with suppress(FileExistsError):
+                durable.create_file(path, data, durable.PUBLIC)
+    except OSError as error:
+        raise ListenError(f"{path}: expected to write the API's address there, found {error.strerror}") from None
 
 
 def address(config: ApiConfig, port: int) -> str:
     """The API's URL, by a name that its certificate has: the address it listens on, or else the first."""
-    host = config.listen.host if config.listen.host in config.names else config.names[0]
+    return _url(config.listen.host if config.listen.host in config.names else config.names[0], port)
+
+
+def address_for_replicas(config: ApiConfig, port: int) -> str:
+    """The URL by which other replicas reach this one; they ask its certificate for the first name, whatever this is."""
+    listens_everywhere = config.listen.host in ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
+    return _url(config.advertise or (config.names[0] if listens_everywhere else config.listen.host), port)
+
+
+def _url(host: str, port: int) -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

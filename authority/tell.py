@@ -84,6 +84,7 @@ def _summary(answer: Answer) -> RenderableType:
     now, epoch, signing, newest = answer["now"], answer["epoch"], answer["signing"], answer["newest"]
     grid = Table.grid(padding=(0, 2))
     grid.add_row("trust domain", answer["trust_domain"])
+    grid.add_row("leader", _leader(answer["replica"]))
     grid.add_row("time", format_instant(now))
     grid.add_row(
         "epoch", f"{epoch['number']}, ends {_until(epoch['ends'], now)}; next CA {_until(epoch['prepare_at'], now)}"
@@ -99,6 +100,14 @@ def _summary(answer: Answer) -> RenderableType:
     grid.add_row("gate", _gate(answer["gate"], now))
     grid.add_row("fleet", _fleet(answer["fleet"]))
     return grid
+
+
+def _leader(replica: Answer) -> Text:
+    if replica["leads"]:
+        return Text(f"{replica['name']}, which answers")
+    if replica["leader"] is None:
+        return Text(f"nobody is known to lead; {replica['name']} answers, without what agents report", "red")
+    return Text(f"{replica['leader']['name']}; {replica['name']} answers, without what agents report", "red")
 
 
 def _gate(gate: Answer, now: int) -> Text:

@@ -5,20 +5,30 @@ watches the timeline, so that a decision has no effect anywhere before it is com
 """
 
 import asyncio
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from authority.history import EMPTY, History, fold
 from authority.journal import Entry, Journal, JournalConflict, Record
 
 
-class Timeline:
-    """Reads and appends for all sequencers of this process; other processes are fenced off by the journal's head."""
+class NotLeading(JournalConflict):
+    """Another replica may lead by now: nothing is written, deleted or published any more."""
 
-    def __init__(self, journal: Journal) -> None:
+
+class Timeline:
+    """Reads and appends for all sequencers of this process; other processes are fenced off by the journal's head.
+
+    ``leads`` says whether this process may still act: it is asked before each effect.
+    """
+
+    def __init__(self, journal: Journal, leads: Callable[[], bool] = lambda: True) -> None:
         self._journal = journal
+        self._leads = leads
         self._history = EMPTY
         self._is_stale = True
         self._turn = asyncio.Lock()
-        self._watchers: list[asyncio.Event] = []
+        self._watchers: WeakKeyDictionary[asyncio.Event, None] = WeakKeyDictionary()
 
     @property
     def history(self) -> History:
@@ -26,9 +36,9 @@ class Timeline:
         return self._history
 
     def watch(self) -> asyncio.Event:
-        """An event of the caller's own, set whenever the history has changed; the caller clears it."""
+        """An event of the caller's own, set whenever the history has changed; the caller clears it, and keeps it."""
         event = asyncio.Event()
-        self._watchers.append(event)
+        self._watchers[event] = None
         return event
 
     async def read(self) -> History:
@@ -39,24 +49,36 @@ class Timeline:
                 self._is_stale = False
             return self._history
 
+    def check_lease(self) -> None:
+        """Raise NotLeading where this replica leads no longer: it may have been paused since it decided."""
+        if not self._leads():
+            raise NotLeading("journal: expected to lead, found that the lease has run out; another replica goes on")
+
+    def doubt(self) -> None:
+        """Have the next ``read`` take nothing for granted: others may have written, and folded, meanwhile."""
+        self._is_stale = True
+
     async def confirm(self, decided_on: History) -> None:
         """Look at the head once more before something outside is changed (invariant 8).
 
         Raises:
-            JournalConflict: the decision rests on a history that has moved on.
+            JournalConflict: the decision rests on a history that has moved on, or another replica leads.
             JournalError: the journal could not be read.
         """
-        if (found := await self._journal.head()) != decided_on.head:
+        found = await self._journal.head()
+        self.check_lease()
+        if found != decided_on.head:
             raise JournalConflict(f"journal: expected its head at {decided_on.head}, found it at {found}")
 
     async def append(self, decided_on: History, record: Record) -> History:
         """Commit a record that was decided upon this history.
 
         Raises:
-            JournalConflict: the history has moved on; nothing was written.
+            JournalConflict: the history has moved on, or another replica leads; nothing was written.
             JournalError: it is not known whether the record stands.
         """
         async with self._turn:
+            self.check_lease()
             position = decided_on.head + 1
             await self._journal.append(position, record)
             self._change(fold((*decided_on.entries, Entry(position, record))))

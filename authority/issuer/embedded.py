@@ -1,4 +1,4 @@
-"""The embedded issuer: roots and CAs with their keys in 0600 files, for one replica.
+"""The embedded issuer: roots and CAs with their keys in 0600 files, for the replicas of one machine.
 
 ``<state>/roots/<number>/`` holds the roots, the highest number the newest, and ``<state>/issuer/<intent>/`` the CAs:
 each as ``ca.crt`` and ``ca.key`` in a directory that appears and goes as a whole.
@@ -41,7 +41,10 @@ def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, pas
 
 
 class EmbeddedIssuer:
-    """Keeps to ``authority.issuer.Issuer``; nobody else may use the same state directory at the same time."""
+    """Keeps to ``authority.issuer.Issuer``; of several processes on one state directory only the leader may call it.
+
+    Where two lead for a moment, what one has made for an intent is what the other gets.
+    """
 
     def __init__(self, state: Path, key_type: KeyType, passphrase: bytes | None) -> None:
         self._roots = state / ROOTS
@@ -95,10 +98,13 @@ class EmbeddedIssuer:
         name = CaName(request.trust_domain, request.common_name)
         validity = Validity(request.not_before, request.not_after)
         pair = certify.intermediate(name, self._key_type.generate(), validity, above)
-        self._delete(request.intent)
+        if made:
+            self._delete(request.intent)
         try:
             keystore.create_pair(directory, pair, self._passphrase)
         except KeystoreError as error:
+            if directory.exists() and request.is_met_by(other := self._read(directory).certificate):
+                return other  # two leaders for a moment: one made it, and both have it
             raise IssuerError(str(error)) from None
         return pair.certificate
 

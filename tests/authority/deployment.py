@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import aiohttp
 
@@ -220,13 +220,13 @@ async def command(*arguments: str | Path, environment: Mapping[str, str] | None 
 class Program:
     """``python -m authority run`` as a process of its own; its log is kept in a file."""
 
-    def __init__(self, deployment: Deployment, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, deployment: Deployment, environment: Mapping[str, str] | None = None, name: str = "log") -> None:
         self.deployment = deployment
-        self.log = deployment.root / "log"
+        self.log = deployment.root / name
         self._environment = environment or {}
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __aenter__(self) -> "Program":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -236,10 +236,19 @@ class Program:
     async def start(self) -> None:
         """Start it and wait until it has published."""
         (self.deployment.state / "api.json").unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            self._process = await _start(["--config", self.deployment.config_file, "run"], self._environment, log)
+        await self.launch()
         await eventually(self._is_listening, "the API to listen")
         await self.deployment.until_published()
+
+    async def launch(self) -> None:
+        """Start it and wait for nothing."""
+        with self.log.open("ab") as log:
+            self._process = await _start(["--config", self.deployment.config_file, "run"], self._environment, log)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and wait for nothing."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def signal(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; returns the exit status."""

@@ -455,7 +455,7 @@ def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() 
         await machine.settle()
         gone.cancel()
         await machine.stop()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(RotationRefused, match="expected this replica to lead, found that it stops; try again"):
             await waiting
         assert machine.timeline.history.next_sequence == 2
 
