@@ -22,7 +22,7 @@ from authority.control import ServerCertificate
 from authority.desk import Desk
 from authority.election import Election, ElectionError, Replica
 from authority.election.file import FileElection
-from authority.events import Event, LeftOut, Prepared
+from authority.events import Event, LeftOut, Prepared, WithdrawalAsked
 from authority.fleet import Expected
 from authority.forward import forwarding
 from authority.init import trust_by
@@ -131,9 +131,15 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
     chronicle, meters = Chronicle(), Metrics()
 
     def observe(event: Event) -> None:
-        if isinstance(event, Prepared | LeftOut):
-            roster.ledger.follow(timeline.history.statements)
-            roster.ledger.committed(event.digest)
+        match event:
+            case Prepared(digest=digest) | LeftOut(digest=digest):
+                roster.ledger.follow(timeline.history.statements)
+                roster.ledger.committed(digest)
+            case WithdrawalAsked(ca=ca):
+                roster.distrust.asked(ca, clock())
+        if isinstance(event, LeftOut):
+            for ca in event.cas:
+                roster.distrust.left_out(ca, clock())
         chronicle.observe(event)
         meters.observe(event)
 

@@ -1,10 +1,11 @@
 """What the API answers, as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from authority.distrust import Distrust, Distrusted
 from authority.election import Election
 from authority.events import Failed, Step
 from authority.fleet import AgentView, FleetView
@@ -15,6 +16,8 @@ from authority.leaves import LeafState
 from authority.ledger import Ledger
 from authority.plan import Hold
 from authority.publishing import TargetState
+from authority.requests import Prospect, Wanted
+from authority.withdrawal import Progress
 from tidemark.epoch import EpochClock
 
 Answer = dict[str, Any]
@@ -63,6 +66,65 @@ def bundles(history: History, ledger: Ledger) -> Answer:
     """``GET /api/v1/bundles``: every statement that the journal holds, newest first."""
     openings = {record.ca: record.opening for record in reversed(history.activations)}
     return {"bundles": [_bundle(summary, openings, ledger) for summary in history.summaries()]}
+
+
+def withdrawals(progress: Sequence[Progress], distrust: Distrust) -> list[Answer]:
+    """``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue."""
+    return [_withdrawal(each, distrust.of(each.ca.sha256)) for each in progress]
+
+
+def in_short(answer: Answer) -> Answer:
+    """One withdrawal as ``status`` has it: how many agents distrust the CA, and the slowest of them (seconds)."""
+    times = answer["distrusted"].values()
+    return answer | {
+        "distrusted": len(times),
+        "slowest": max((each["since_asked"] for each in times), default=None),
+    }
+
+
+def _withdrawal(each: Progress, known: Distrusted) -> Answer:
+    ca, asked, replacement = each.ca, each.ca.withdrawal, each.replacement
+    asked_at = known.asked_at or (asked.at if asked else None)
+    left_out_at = known.left_out_at or (ca.left_out.at if ca.left_out else None)
+    return {
+        "ca": ca.sha256,
+        "epoch": ca.epoch,
+        "not_after": ca.not_after,
+        "cause": asked and asked.cause.value,
+        "now": bool(asked and asked.urgent),
+        "automatic": bool(asked and asked.automatic),
+        "who": asked and asked.who,
+        "reason": asked and asked.reason,
+        "asked_at": asked_at,
+        "stage": each.stage.value,
+        "waiting": list(each.waiting),
+        "until": each.until,
+        "replacement": replacement and {"epoch": replacement.epoch, "sha256": replacement.sha256},
+        "statement": ca.left_out and ca.left_out.sequence,
+        "left_out_at": left_out_at,
+        "distrusted": {
+            name: {"since_asked": _since(asked_at, at), "since_statement": _since(left_out_at, at)}
+            for name, at in known.proven.items()
+        },
+    }
+
+
+def _since(begin: float | None, at: float) -> float | None:
+    return None if begin is None else round(max(0.0, at - begin), 3)
+
+
+def prospect(found: Prospect, wanted: Wanted) -> Answer:
+    """What a withdrawal does or would do; ``replacement`` is null where a new CA is made for it."""
+    replacement = found.replacement
+    return {
+        "ca": found.ca.sha256,
+        "epoch": found.ca.epoch,
+        "cause": wanted.cause.value,
+        "now": wanted.urgent,
+        "replacement": replacement and {"epoch": replacement.epoch, "sha256": replacement.sha256},
+        "breaks": list(found.breaks),
+        "warnings": list(found.warnings),
+    }
 
 
 def _ca(ca: EpochCa) -> Answer:

@@ -80,10 +80,21 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     rotate = commands.add_parser("rotate", help="make a new CA now, without waiting for the next epoch")
     rotate.add_argument("--reason", required=True, help="why; it is recorded with who asked")
-    for command in (status, rotate):
+    override = commands.add_parser("override", help="open the gate of the newest CA that waits for its proofs")
+    override.add_argument("--reason", required=True, help="why; it is recorded with who asked")
+    rollback = commands.add_parser("rollback", help="take a CA out of use and go back to the one before it")
+    revoke = commands.add_parser("revoke", help="take a CA out of use and make a new one in its place")
+    for command, default in ((rollback, " (else the newest)"), (revoke, "")):
+        command.add_argument("--reason", required=True, help="why; it is recorded with who asked")
+        command.add_argument(
+            "--ca", required=not default, help=f"the CA, by its epoch or the beginning of its fingerprint{default}"
+        )
+        command.add_argument("--now", action="store_true", help="leave it out at once; says first what will break")
+        command.add_argument("--yes", action="store_true", help="with --now: do not ask")
+    for command in (status, rotate, override, rollback, revoke):
         command.add_argument("--url", help="the API (else the one that runs on the configured state directory)")
         command.add_argument(
-            "--ca", type=Path, metavar="FILE", help="the control CA in PEM (else the state directory's)"
+            "--control-ca", type=Path, metavar="FILE", help="the control CA in PEM (else the state directory's)"
         )
         command.add_argument("--token-file", type=Path, metavar="FILE", help="an operator's token (else as above)")
     check = commands.add_parser("verify", help="judge bundles as an agent would, and say why")
@@ -165,6 +176,8 @@ async def _trust(arguments: Arguments, environment: Mapping[str, str]) -> int:
 async def _status(arguments: Arguments, environment: Mapping[str, str]) -> int:
     async with Client(_access(arguments, environment)) as client:
         answer = await client.get("/api/v1/status")
+        if answer["withdrawals"]:
+            answer |= await client.get("/api/v1/withdrawals")
     if arguments.json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     else:
@@ -177,6 +190,37 @@ async def _rotate(arguments: Arguments, environment: Mapping[str, str]) -> int:
         answer = await client.post("/api/v1/rotate", {"reason": arguments.reason})
     sys.stdout.write(json.dumps(answer) + "\n")
     return DONE
+
+
+async def _override(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    async with Client(_access(arguments, environment)) as client:
+        answer = await client.post("/api/v1/override", {"reason": arguments.reason})
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return DONE
+
+
+async def _withdraw(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    """``rollback`` and ``revoke``: where it is urgent, say what will break and ask before it is done."""
+    path = f"/api/v1/{arguments.command}"
+    wanted = {"reason": arguments.reason, "ca": arguments.ca, "now": arguments.now}
+    async with Client(_access(arguments, environment)) as client:
+        if arguments.now:
+            prospect = await client.post(path, wanted | {"preview": True})
+            sys.stderr.write(tell.prospect(prospect) + "\n")
+            if not arguments.yes and not _is_confirmed():
+                return complain(NO, f"{arguments.command}: expected 'yes', nothing was done")
+            wanted["ca"] = prospect["ca"]  # that very one, whatever was made meanwhile
+        answer = await client.post(path, wanted)
+    for warning in [] if arguments.now else answer["warnings"]:
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return DONE
+
+
+def _is_confirmed() -> bool:
+    sys.stderr.write("Type 'yes' to do it: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip() == "yes"
 
 
 async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
@@ -202,6 +246,9 @@ _COMMANDS: dict[str, Command] = {
     "trust": _trust,
     "status": _status,
     "rotate": _rotate,
+    "override": _override,
+    "rollback": _withdraw,
+    "revoke": _withdraw,
     "verify": _verify,
 }
 
@@ -224,7 +271,7 @@ def _bundles(paths: list[Path]) -> dict[str, Bundle]:
 def _access(arguments: Arguments, environment: Mapping[str, str]) -> Access:
     """How to reach the API: what the arguments leave open is taken from the configured state directory."""
     token = read_token(arguments.token_file) if arguments.token_file else None
-    ca = _read(arguments.ca).decode(errors="replace") if arguments.ca else None
+    ca = _read(arguments.control_ca).decode(errors="replace") if arguments.control_ca else None
     url = arguments.url
     if url is None or ca is None or token is None:
         if not (arguments.config or environment.get(CONFIG_VARIABLE)) and url and ca:

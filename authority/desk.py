@@ -1,7 +1,7 @@
 """Where questions are answered and receipts and requests are taken, whatever they came in by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from authority import api
 from authority.api import Answer, Situation
@@ -9,6 +9,7 @@ from authority.chronicle import Chronicle
 from authority.election import Election
 from authority.leaves import Leaves
 from authority.metrics import Metrics
+from authority.requests import Wanted
 from authority.roster import Roster
 from authority.rotation import Rotation
 from authority.surroundings import Surroundings
@@ -52,6 +53,7 @@ class Desk:
         situation = self._situation()
         return api.status(situation) | {
             "replica": api.replica(self.election),
+            "withdrawals": [api.in_short(each) for each in self.withdrawals()["withdrawals"]],
             "leaves": api.leaves(self.leaves.states, situation.history),
             "publishers": api.publishers(self.rotation.targets),
             "failures": api.failures(self.rotation.failures),
@@ -61,6 +63,10 @@ class Desk:
     def fleet(self) -> Answer:
         """Every agent with its last receipt."""
         return api.fleet(self._situation())
+
+    def withdrawals(self) -> Answer:
+        """Every withdrawal of a CA that has not expired yet, with each agent's time to distrust it."""
+        return {"withdrawals": api.withdrawals(self.rotation.progress(), self.roster.distrust)}
 
     def bundles(self) -> Answer:
         """Every statement that the journal holds."""
@@ -82,6 +88,21 @@ class Desk:
         """Force a rotation; returns what was made. Raises RotationRefused."""
         statement = await self.rotation.rotate(who, reason)
         return {"sequence": statement.sequence, "epoch": statement.epoch, "ca": statement.anchors[0].sha256}
+
+    def prospect(self, wanted: Wanted) -> Answer:
+        """What a withdrawal would do. Raises RotationRefused."""
+        return api.prospect(self.rotation.prospect(wanted), wanted)
+
+    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> Answer:
+        """Record a withdrawal; returns what it does. Raises RotationRefused."""
+        answer = self.prospect(wanted)
+        await self.rotation.withdraw(who, reason, replace(wanted, ca=answer["ca"]))
+        return answer
+
+    async def override(self, who: str, reason: str) -> Answer:
+        """Open the gate of the newest CA that waits; returns that CA. Raises RotationRefused."""
+        ca = await self.rotation.override(who, reason)
+        return {"ca": ca.sha256, "epoch": ca.epoch}
 
     def _situation(self) -> Situation:
         history, now = self.rotation.history, self.here.now()

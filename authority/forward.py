@@ -24,7 +24,7 @@ SECONDS = 25.0
 
 _CONNECT_SECONDS = 3.0
 _CHUNK = 64 * 1024
-_READS = frozenset({"/api/v1/status", "/api/v1/fleet"})
+_READS = frozenset({"/api/v1/status", "/api/v1/fleet", "/api/v1/withdrawals"})
 _PASSED_ON = ("Authorization", "Content-Type")
 _PASSED_BACK = ("Content-Type", "WWW-Authenticate", "Allow")
 

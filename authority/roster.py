@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from authority.distrust import Distrust
 from authority.fleet import Expected, FleetView, ReceiptBook, Received, view
 from authority.history import History
 from authority.ledger import Ledger
@@ -24,6 +25,7 @@ class Roster:
         self._clock = clock
         self._book = ReceiptBook()
         self.ledger = Ledger()
+        self.distrust = Distrust()
 
     def fleet(self, history: History, now: int) -> FleetView:
         """The agents at ``now``, by what they proved of the newest statement."""
@@ -40,4 +42,5 @@ class Roster:
             return False
         self.ledger.follow(history.statements)
         self.ledger.received(receipt, exact)
+        self.distrust.received(receipt, history, exact)
         return True

@@ -5,12 +5,11 @@ anywhere, then a restart, ends in the same state (invariant 10). Publishing runs
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from authority.compose import BundleFull
 from authority.events import (
@@ -56,19 +55,18 @@ from authority.plan import (
 )
 from authority.publish import Publisher, PublishError
 from authority.publishing import Publishing, TargetState
-from authority.requests import Wanted, chosen, force
+from authority.requests import Prospect, Wanted, chosen, force, prospect
 from authority.resume import highest_shown
 from authority.signer import SignerError, StatementSigner
 from authority.statements import Committed, Statements
 from authority.surroundings import Surroundings
+from authority.turns import Turns
 from authority.withdrawal import A_THIRD, Progress, Scene, progress
 from tidemark.bundle import Cause, Statement, StatementError
 from tidemark.receipt import PodClass
 from tidemark.verify import BundleRejected
 
 T = TypeVar("T")
-
-_CarryOut = Callable[[History], Awaitable[None]]
 
 _BREATH = 9.0  # a turn's cost is followed by so many times that cost of rest, whoever wakes us
 _LONGEST_BREATH = 1.0
@@ -114,7 +112,7 @@ class Rotation:
         self._publishing = Publishing(outside.publishers, surroundings, self._look_again)
         self._pauses = Pauses[Step](surroundings.heartbeat)
         self._wake = asyncio.Event()
-        self._requests: deque[tuple[_CarryOut, asyncio.Future[Any]]] = deque()
+        self._requests = Turns[History](StepError, _refusal)
         self._has_looked = False
         self._intents: frozenset[str] = frozenset()
         self._active: str | None = None
@@ -200,6 +198,18 @@ class Rotation:
 
         return await self._ask(carry_out)
 
+    def prospect(self, wanted: Wanted) -> Prospect:
+        """What such a withdrawal would do, by what is known now. Raises RotationRefused."""
+        return prospect(self._scene(self.history, self._here.now()), wanted, include_root=self._outside.include_root)
+
+    def progress(self) -> tuple[Progress, ...]:
+        """How far each withdrawal has come."""
+        return progress(self._scene(self.history, self._here.now()))
+
+    def _scene(self, history: History, now: int) -> Scene:
+        fleet = self._outside.fleet(history, now)
+        return Scene(history, fleet, self._here.clock, self._here.timing.tolerance_seconds, now)
+
     async def _append_withdrawal(self, history: History, record: WithdrawalRecord, ca: EpochCa) -> None:
         await self._here.timeline.append(history, record)
         self._here.observe(
@@ -226,31 +236,11 @@ class Rotation:
                 group.create_task(self._publishing.run(), name="publishing")
                 group.create_task(self._rotate_for_ever(), name="rotation")
         finally:
-            while self._requests:
-                answer = self._requests.popleft()[1]
-                if not answer.done():
-                    answer.set_exception(
-                        RotationRefused("expected this replica to lead, found that it stops; try again")
-                    )
+            self._requests.end("expected this replica to lead, found that it stops")
 
     async def _ask(self, carry_out: Callable[[History], Awaitable[T]]) -> T:
         """Have the sequencer carry something out between two actions of the plan. Raises RotationRefused."""
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        async def serve(history: History) -> None:
-            try:
-                result = await carry_out(history)
-            except StepError as error:
-                refusal = error if isinstance(error, RotationRefused) else RotationRefused(f"{error}; try again")
-                if not answer.done():
-                    answer.set_exception(refusal)
-            else:
-                if not answer.done():
-                    answer.set_result(result)
-            finally:
-                answer.cancel()  # where we are cancelled: nobody is left waiting
-
-        self._requests.append((serve, answer))
+        answer = self._requests.ask(carry_out)
         self._wake.set()
         return await answer
 
@@ -293,9 +283,7 @@ class Rotation:
             action = next_action(world, self._here.clock, now, self._pauses.resting())
             self._report(world, action, now)
             if self._requests and not isinstance(action, Activate | Prepare | LeaveOut):
-                serve, answer = self._requests.popleft()
-                if not answer.done():  # or whoever asked has gone away
-                    await serve(history)
+                await self._requests.serve_next(history)
                 return None
             if isinstance(action, Wait):
                 return min(action.until - now, self._here.heartbeat, self._pauses.left() or self._here.heartbeat)
@@ -406,6 +394,10 @@ class Rotation:
             self._withdrawing[each.ca.sha256] = event if told is None or is_another or is_due else told
             if is_another or is_due:
                 self._here.observe(event)
+
+
+def _refusal(error: Exception | str) -> RotationRefused:
+    return error if isinstance(error, RotationRefused) else RotationRefused(f"{error}; try again")
 
 
 def _withdrawing(each: Progress, now: int) -> Withdrawing:

@@ -10,6 +10,8 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,16 +22,17 @@ from authority.api import Answer
 from authority.config import ApiConfig
 from authority.forward import FORWARDED, Forwarding
 from authority.plan import RotationRefused
+from authority.requests import Wanted
 from authority.roster import UnexpectedAgent
 from authority.tokens import Holder, Role, Tokens
-from tidemark.bundle import Bundle
-from tidemark.fields import FieldError, parse_object
+from tidemark.bundle import Bundle, Cause
+from tidemark.fields import FieldError, Fields, parse_object
 from tidemark.receipt import MAX_BYTES, Receipt
 
 ADDRESS_FILE = "api.json"
 """In the state directory: ``{"url": …}``, where the API of the replica listens that leads, or led last."""
 
-ROTATE_SECONDS = 20.0
+WRITE_SECONDS = 20.0
 """How long an operator's request waits for its turn; then it is withdrawn."""
 
 _LONGEST_REASON = 500
@@ -70,8 +73,20 @@ class Desk(Protocol):
     def receive(self, receipt: Receipt) -> int:
         """Take a receipt; returns the newest sequence. Raises UnexpectedAgent."""
 
+    def withdrawals(self) -> Answer:
+        """Every withdrawal of a CA that has not expired yet, with each agent's time to distrust it."""
+
     async def rotate(self, who: str, reason: str) -> Answer:
         """Force a rotation; returns what was made. Raises RotationRefused."""
+
+    async def override(self, who: str, reason: str) -> Answer:
+        """Open the gate of the newest CA that waits; returns that CA. Raises RotationRefused."""
+
+    def prospect(self, wanted: Wanted) -> Answer:
+        """What a withdrawal would do. Raises RotationRefused."""
+
+    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> Answer:
+        """Record a withdrawal; returns what it does. Raises RotationRefused."""
 
 
 class Api:
@@ -84,13 +99,13 @@ class Api:
         *,
         open_reads: bool,
         forwarding: Forwarding | None = None,
-        rotate_seconds: float = ROTATE_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
     ) -> None:
         self._desk = desk
         self._forwarding = forwarding
         self._tokens = tokens
         self._open_reads = open_reads
-        self._rotate_seconds = rotate_seconds
+        self._write_seconds = write_seconds
 
     def application(self) -> web.Application:
         """What aiohttp runs."""
@@ -107,7 +122,11 @@ class Api:
                 web.get("/api/v1/bundles", self._bundles),
                 web.get(r"/api/v1/bundles/{sequence:\d{1,16}}", self._bundle),
                 web.post("/api/v1/receipts", self._receipts),
+                web.get("/api/v1/withdrawals", self._withdrawals),
                 web.post("/api/v1/rotate", self._rotate),
+                web.post("/api/v1/override", self._override),
+                web.post("/api/v1/rollback", partial(self._withdraw, Cause.ROLLBACK)),
+                web.post("/api/v1/revoke", partial(self._withdraw, Cause.REVOCATION)),
             ]
         )
         return application
@@ -159,24 +178,55 @@ class Api:
             raise web.HTTPBadRequest(text=f"receipt: {error}") from None
         return web.json_response({"newest_sequence": newest})
 
+    async def _withdrawals(self, request: web.Request) -> web.Response:
+        self._admit_reader(request)
+        return web.json_response(self._desk.withdrawals())
+
     async def _rotate(self, request: web.Request) -> web.Response:
-        holder = self._admit(request, Role.OPERATOR)
+        order = await self._order(request)
+        return await self._carry_out("rotate", self._desk.rotate(order.who, order.reason))
+
+    async def _override(self, request: web.Request) -> web.Response:
+        order = await self._order(request)
+        return await self._carry_out("override", self._desk.override(order.who, order.reason))
+
+    async def _withdraw(self, cause: Cause, request: web.Request) -> web.Response:
+        order = await self._order(request)
         try:
-            reason = parse_object(await request.read()).string("reason", _LONGEST_REASON).strip()
+            ca = order.fields.string("ca", 64) if "ca" in order.fields else ""
+            urgent, preview = (name in order.fields and order.fields.flag(name) for name in ("now", "preview"))
         except FieldError as error:
-            raise web.HTTPBadRequest(text=f"rotate: {error}") from None
-        if not reason:
-            raise web.HTTPBadRequest(text="rotate: field 'reason': expected why, found nothing")
+            raise web.HTTPBadRequest(text=f"{cause}: {error}") from None
+        wanted = Wanted(cause, ca, urgent=urgent)
+        if not preview:
+            return await self._carry_out(cause.value, self._desk.withdraw(order.who, order.reason, wanted))
         try:
-            async with asyncio.timeout(self._rotate_seconds):
-                made = await self._desk.rotate(f"{holder.name} from {_whence(request)}", reason)
+            return web.json_response(self._desk.prospect(wanted))
+        except RotationRefused as error:
+            raise web.HTTPConflict(text=str(error)) from None
+
+    async def _order(self, request: web.Request) -> "_Order":
+        """What an operator's request says: who, why, and the rest of its fields."""
+        holder, name = self._admit(request, Role.OPERATOR), request.path.rpartition("/")[2]
+        try:
+            fields = parse_object(await request.read())
+            reason = fields.string("reason", _LONGEST_REASON).strip()
+        except FieldError as error:
+            raise web.HTTPBadRequest(text=f"{name}: {error}") from None
+        if not reason:
+            raise web.HTTPBadRequest(text=f"{name}: field 'reason': expected why, found nothing")
+        return _Order(f"{holder.name} from {_whence(request)}", reason, fields)
+
+    async def _carry_out(self, name: str, write: Awaitable[Answer]) -> web.Response:
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                return web.json_response(await write)
         except RotationRefused as error:
             raise web.HTTPConflict(text=str(error)) from None
         except TimeoutError:
             raise web.HTTPServiceUnavailable(
-                text=f"rotate: expected its turn within {self._rotate_seconds:g} s, found none; status says what failed"
+                text=f"{name}: expected its turn within {self._write_seconds:g} s, found none; status says what failed"
             ) from None
-        return web.json_response(made)
 
     def _admit_reader(self, request: web.Request) -> None:
         if not self._open_reads:
@@ -205,6 +255,13 @@ def _whence(request: web.Request) -> str:
     """The address that a request came from; of one that another replica passed on, what that one says as well."""
     told = request.headers.get(FORWARDED, "")[:_LONGEST_ADDRESS]
     return f"{request.remote}, for {told}" if told.isprintable() and told else str(request.remote)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    who: str
+    reason: str
+    fields: Fields
 
 
 @web.middleware

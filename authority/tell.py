@@ -1,6 +1,6 @@
 """The command line's answers as a person reads them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,6 +14,11 @@ _COLOURS = {
     "proven": "green",
     "open": "green",
     "written": "green",
+    "done": "green",
+    "trusting": "yellow",
+    "reissuing": "yellow",
+    "leaving_out": "yellow",
+    "distrusting": "yellow",
     "unchanged": "green",
     "reloaded": "yellow",
     "waiting": "yellow",
@@ -32,6 +37,7 @@ def status(answer: Answer) -> RenderableType:
     now = answer["now"]
     return Group(
         _summary(answer),
+        *_withdrawals(answer["withdrawals"], now),
         _table(
             "Leaves",
             ("workload", "signed by", "ends", "target", "error"),
@@ -60,6 +66,19 @@ def status(answer: Answer) -> RenderableType:
             ((format_instant(event["at"]), event["event"], _details(event)) for event in answer["events"][-_EVENTS:]),
         ),
     )
+
+
+def prospect(answer: Answer) -> str:
+    """``rollback`` and ``revoke`` with ``--now``: what they will do and break, before they do it."""
+    replacement = answer["replacement"]
+    instead = f"that of epoch {replacement['epoch']}, {replacement['sha256'][:16]}…" if replacement else "a new one"
+    lines = [
+        f"{answer['cause']} of the CA of epoch {answer['epoch']}, {answer['ca'][:16]}…: the next statement leaves it "
+        f"out, and {instead} signs, proven or not",
+        *(f"breaks: {sentence}" for sentence in answer["breaks"] or ["nothing that the authority knows of"]),
+        *(f"warning: {sentence}" for sentence in answer["warnings"]),
+    ]
+    return "\n".join(lines)
 
 
 def verified(name: str, bundle: VerifiedBundle) -> str:
@@ -108,6 +127,46 @@ def _leader(replica: Answer) -> Text:
     if replica["leader"] is None:
         return Text(f"nobody is known to lead; {replica['name']} answers, without what agents report", "red")
     return Text(f"{replica['leader']['name']}; {replica['name']} answers, without what agents report", "red")
+
+
+def _withdrawals(withdrawals: Sequence[Answer], now: int) -> list[RenderableType]:
+    """A table of the withdrawals, and one of each agent's time to distrust what was left out."""
+    if not withdrawals:
+        return []
+    under_way = _table(
+        "Withdrawals",
+        ("CA", "what", "asked by", "stage", "waits for", "stage ends", "replacement", "left out by"),
+        (
+            (
+                f"epoch {each['epoch']}, {each['ca'][:12]}…",
+                " ".join(filter(None, (each["cause"] or "withdrawn", "at once" if each["now"] else ""))),
+                "itself" if each["automatic"] else f"{each['who'] or '-'}: {each['reason'] or '-'}",
+                each["stage"],
+                ", ".join(each["waiting"]) or "-",
+                _until(each["until"], now),
+                _epoch(each["replacement"] and each["replacement"]["epoch"]),
+                f"statement {each['statement']}" if each["statement"] else "-",
+            )
+            for each in withdrawals
+        ),
+    )
+    times = _table(
+        "Time to distrust",
+        ("CA", "agent", "after the request", "after the statement"),
+        (
+            (f"epoch {each['epoch']}, {each['ca'][:12]}…", name, *(_seconds(took[key]) for key in _SINCE))
+            for each in withdrawals
+            for name, took in each["distrusted"].items()
+        ),
+    )
+    return [under_way, times]
+
+
+_SINCE = ("since_asked", "since_statement")
+
+
+def _seconds(took: float | None) -> str:
+    return "-" if took is None else f"{took:.2f} s"
 
 
 def _gate(gate: Answer, now: int) -> Text:

@@ -203,12 +203,12 @@ class Finished:
     err: str
 
 
-async def command(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Finished:
-    """Run the real program to its end."""
+async def command(*arguments: str | Path, environment: Mapping[str, str] | None = None, typed: str = "") -> Finished:
+    """Run the real program to its end; ``typed`` is what a person types."""
     process = await _start(arguments, environment or {}, asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(PATIENCE):
-            out, err = await process.communicate()
+            out, err = await process.communicate(typed.encode())
     finally:
         if process.returncode is None:  # nothing that a failing test started lives on
             process.kill()
@@ -271,6 +271,7 @@ async def _start(
         *("-m", "authority", *map(str, arguments)),
         cwd=Path(__file__).parents[2],
         env={"PATH": os.environ["PATH"], **environment},
+        stdin=asyncio.subprocess.PIPE if output == asyncio.subprocess.PIPE else asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output,
     )

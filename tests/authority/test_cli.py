@@ -172,7 +172,7 @@ async def test_a_running_authority_is_looked_at_and_told(deployment: Deployment,
         # From anywhere else: the URL, the control CA and a token, and no configuration.
         ca = tmp_path / "control.pem"
         ca.write_text((await deployment.trust()).control_ca or "")
-        away = ["--url", deployment.url, "--ca", str(ca)]
+        away = ["--url", deployment.url, "--control-ca", str(ca)]
         assert (await command("status", "--json", *away)).status == 0
         token = ["--token-file", str(deployment.state / "tokens" / "agent")]
         refused = await command("rotate", "--reason", "mischief", *away, *token)

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from authority.journal import StatementRecord
 from authority.journal.directory import DirectoryJournal
+from authority.requests import Wanted
 from authority.serve import Api, ListenError
 from authority.tokens import Role, create_token, read_tokens
 from tests.authority.deployment import AGENTS, Deployment, answers, ask, eventually, receipt
@@ -291,7 +292,21 @@ class StuckDesk:
     def receive(self, receipt: Receipt) -> int:
         return 0
 
+    def withdrawals(self) -> dict[str, Any]:
+        return {}
+
+    def prospect(self, wanted: Wanted) -> dict[str, Any]:
+        return {}
+
     async def rotate(self, who: str, reason: str) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def override(self, who: str, reason: str) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> dict[str, Any]:
         await asyncio.Event().wait()
         return {}
 
@@ -299,13 +314,12 @@ class StuckDesk:
 async def test_a_request_that_does_not_get_its_turn_is_answered_all_the_same(tmp_path: Path) -> None:
     for role in Role:
         create_token(tmp_path, role)
-    api = Api(StuckDesk(), read_tokens(tmp_path), open_reads=True, rotate_seconds=0.01)
+    api = Api(StuckDesk(), read_tokens(tmp_path), open_reads=True, write_seconds=0.01)
     headers = {"Authorization": f"Bearer {(tmp_path / 'tokens/operator').read_text().strip()}"}
     async with TestServer(api.application()) as server, aiohttp.ClientSession(server.make_url("/")) as session:
-        assert await refusal(session, "POST", "/api/v1/rotate", json={"reason": "in vain"}, headers=headers) == (
-            503,
-            "rotate: expected its turn within 0.01 s, found none; status says what failed",
-        )
+        for path, name in (("rotate", "rotate"), ("override", "override"), ("revoke", "revocation")):
+            said = await refusal(session, "POST", f"/api/v1/{path}", json={"reason": "in vain"}, headers=headers)
+            assert said == (503, f"{name}: expected its turn within 0.01 s, found none; status says what failed")
         assert await refusal(session, "GET", "/readyz") == (503, "expected a CA that signs, found none yet")
 
 
