@@ -1,0 +1,130 @@
+"""Everything builds, and every object is what three Kubernetes minors take."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.manifests.build import BUILT, MANIFESTS, Object, build, containers, everything, pods
+
+MINORS = ("1.30", "1.33", "1.37")
+"""The first with everything that is used here, the one that was measured, and the newest that there are schemas of."""
+
+
+@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize("path", BUILT)
+def test_objects_fit_the_schemas(path: str, minor: str) -> None:
+    for item in build(path):
+        kubernetes_validate.validate(item, minor, strict=True)
+
+
+def test_the_schemas_find_a_wrong_field() -> None:
+    item = next(item for item in build("examples/nats") if item["kind"] == "StatefulSet")
+    item["spec"]["template"]["spec"]["initContainers"][0]["restartPolicies"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(item, MINORS[1], strict=True)
+
+
+def test_every_part_is_built_by_something() -> None:
+    """No kustomization that is applied by itself is left out, and no file that no kustomization names."""
+    applied = {
+        str(file.parent.relative_to(MANIFESTS))
+        for folder in ("overlays", "examples")
+        for file in (MANIFESTS / folder).glob("*/kustomization.yaml")
+    }
+    assert applied == set(BUILT)
+    for file in MANIFESTS.glob("*/*/kustomization.yaml"):
+        text = file.read_text()
+        for beside in file.parent.iterdir():
+            assert beside == file or beside.name in text, f"{beside}: expected it in {file}"
+
+
+def test_images_are_pinned_and_are_the_version_that_this_is() -> None:
+    version = re.search(r'^version = "(.*)"$', (MANIFESTS.parent / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    for path in BUILT:
+        for _, template in pods(build(path)):
+            for container in containers(template["spec"]):
+                name, _, tag = container["image"].partition(":")
+                assert re.match(r"\d+\.\d+\.\d+", tag), container["image"]
+                if name.startswith("tidemark-"):
+                    assert tag == version[1]
+
+
+def test_selectors_find_the_pods() -> None:
+    """Services, budgets and policies select pods of their own namespace that are there."""
+    for path in BUILT:
+        objects = build(path)
+        there = [
+            (item["metadata"]["namespace"], item["spec"]["template"]["metadata"]["labels"])
+            for item in objects
+            if "template" in item.get("spec", {})
+        ]
+        for item in objects:
+            if item["kind"] in SELECTORS:
+                selector, namespace = SELECTORS[item["kind"]](item["spec"]), item["metadata"]["namespace"]
+                assert any(where == namespace and selector.items() <= labels.items() for where, labels in there), item
+
+
+SELECTORS: dict[str, Callable[[Object], Object]] = {
+    "Service": lambda spec: spec["selector"],
+    "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
+    "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
+    "Deployment": lambda spec: spec["selector"]["matchLabels"],
+    "StatefulSet": lambda spec: spec["selector"]["matchLabels"],
+}
+
+
+def test_ports_that_are_named_are_there() -> None:
+    for path in BUILT:
+        objects = build(path)
+        named = {
+            port["name"]
+            for _, template in pods(objects)
+            for container in containers(template["spec"])
+            for port in container.get("ports", [])
+        }
+        for item in objects:
+            if item["kind"] == "Service":
+                assert {port["targetPort"] for port in item["spec"]["ports"]} <= named
+            if item["kind"] == "NetworkPolicy":
+                ports = [port["port"] for rule in item["spec"]["ingress"] for port in rule["ports"]]
+                assert set(ports) <= named
+
+
+def test_mounts_have_their_volumes() -> None:
+    for path in BUILT:
+        for name, template in pods(build(path)):
+            claims = {"data"} if name == "StatefulSet/nats" else set()
+            volumes = {volume["name"] for volume in template["spec"]["volumes"]} | claims
+            mounted = [mount for each in containers(template["spec"]) for mount in each.get("volumeMounts", [])]
+            assert {mount["name"] for mount in mounted} == volumes, name
+            assert not any("subPath" in mount for mount in mounted), "it would never update"
+
+
+def test_namespaced_objects_name_their_namespace() -> None:
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+    for path, item in everything():
+        is_cluster_wide = item["kind"] in cluster_wide or item["kind"].startswith("ValidatingAdmissionPolicy")
+        assert ("namespace" in item["metadata"]) is not is_cluster_wide, (path, item["kind"])
+
+
+def test_no_yaml_file_says_a_thing_twice() -> None:
+    """kustomize takes the last of two equal keys without a word."""
+
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def once(loader: Strict, node: yaml.MappingNode) -> dict[object, object]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{node.start_mark}: {keys}"
+        return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))
+
+    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, once)
+    files: list[Path] = list(MANIFESTS.rglob("*.yaml"))
+    assert files
+    for file in files:
+        list(yaml.load_all(file.read_text(), Strict))

@@ -1,0 +1,114 @@
+"""What the ConfigMaps hold is what the programs take: nats-server, the authority, and the names between them."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from authority.config import AuthorityConfig, parse
+from tests.agent.forge import Forge
+from tests.agent.rig import NATS_SERVER, bundle_files, leaf_files
+from tests.manifests.build import MANIFESTS, Object, build, one, pods
+
+OVERLAYS = ("overlays/openbao", "overlays/embedded")
+SECONDS = 1_800_000_000
+
+
+def authority_toml(overlay: str) -> str:
+    (text,) = one(build(overlay), "ConfigMap", "tidemark-authority-config")["data"].values()
+    return str(text)
+
+
+def authority_config(overlay: str) -> AuthorityConfig:
+    return parse(authority_toml(overlay).encode(), overlay, Path("/etc/tidemark"), {})
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "base/authority"])
+def test_check_config_is_content(overlay: str, tmp_path: Path) -> None:
+    file = tmp_path / "authority.toml"
+    file.write_text(authority_toml(overlay))
+    command = [sys.executable, "-m", "authority", "--config", str(file), "check-config"]
+    done = subprocess.run(command, cwd=MANIFESTS.parent, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("good: trust domain bus.example.com; epochs of 21600 s")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_path_of_the_configuration_is_mounted(overlay: str) -> None:
+    ((_, template),) = pods(build(overlay))
+    (container,) = template["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    config = authority_config(overlay)
+    assert mounts[str(config.state)] is False, "state is written"
+    read = [PurePosixPath(entry["value"]) for entry in container["env"] if entry["name"].endswith("_CONFIG")]
+    assert read
+    values = tomllib.loads(authority_toml(overlay)).get("openbao", {})
+    for path in [*read, *(PurePosixPath(values[key]) for key in ("ca_file", "jwt_file") if key in values)]:
+        assert str(path.parent) in mounts, path
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_listens_where_service_and_probes_look(overlay: str) -> None:
+    objects, config = build(overlay), authority_config(overlay)
+    service = one(objects, "Service", "tidemark-authority")
+    ((_, template),) = pods(objects)
+    (container,) = template["spec"]["containers"]
+    (port,) = (port for port in container["ports"] if port["name"] == service["spec"]["ports"][0]["targetPort"])
+    assert (config.api.listen.host, config.api.listen.port) == ("0.0.0.0", port["containerPort"])  # noqa: S104
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    assert config.api.names[0] == host
+    assert "localhost" in config.api.names, "for kubectl port-forward"
+
+
+def test_replicas_fit_the_issuer() -> None:
+    """Two where nothing is kept in the pod; one, which lets go of its volume first, where everything is."""
+    openbao = one(build("overlays/openbao"), "Deployment", "tidemark-authority")["spec"]
+    assert openbao["replicas"] == 2
+    assert authority_config("overlays/openbao").openbao is not None
+    embedded = one(build("overlays/embedded"), "Deployment", "tidemark-authority")["spec"]
+    assert embedded["replicas"] == 1
+    assert embedded["strategy"] == {"type": "Recreate"}
+    assert authority_config("overlays/embedded").openbao is None
+    (state,) = (volume for volume in embedded["template"]["spec"]["volumes"] if volume["name"] == "state")
+    assert state == {"name": "state", "persistentVolumeClaim": {"claimName": "tidemark-authority-state"}}
+
+
+def nats_conf(tmp_path: Path) -> Path:
+    """The example's nats.conf, with the mounts of its pod under a folder."""
+    (text,) = one(build("examples/nats"), "ConfigMap", "nats-config")["data"].values()
+    for mount in ("/run/tidemark", "/run/nats", "/data"):
+        (tmp_path / mount[1:]).mkdir(parents=True)
+        assert f"{mount}" in text
+        text = text.replace(mount, str(tmp_path / mount[1:]))
+    file = tmp_path / "nats.conf"
+    file.write_text(text)
+    return file
+
+
+def check(config: Path) -> "subprocess.CompletedProcess[str]":
+    command = [str(NATS_SERVER), "-t", "-c", str(config)]
+    environment = {"PATH": os.environ["PATH"], "POD_NAME": "nats-0"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_nats_server_takes_its_configuration_once_the_agent_has_written(tmp_path: Path) -> None:
+    config, forge = nats_conf(tmp_path), Forge(SECONDS)
+    assert check(config).returncode != 0, "without the files it does not start, and so waits for the agent"
+    for name, content in (bundle_files(forge.bundle(1)) | leaf_files(forge.leaf())).items():
+        (tmp_path / "run/tidemark" / name).write_bytes(content)
+    done = check(config)
+    assert done.returncode == 0, done.stderr
+    assert "configuration file" in done.stderr + done.stdout
+
+
+def test_routes_are_the_pods_of_the_stateful_set() -> None:
+    objects = build("examples/nats")
+    statefulset: Object = one(objects, "StatefulSet", "nats")
+    (text,) = one(objects, "ConfigMap", "nats-config")["data"].values()
+    names = statefulset["metadata"]["name"], statefulset["spec"]["serviceName"], statefulset["metadata"]["namespace"]
+    for number in range(statefulset["spec"]["replicas"]):
+        assert f"nats://{names[0]}-{number}.{names[1]}.{names[2]}.svc.cluster.local:6222" in text
+    assert text.count("nats://") == statefulset["spec"]["replicas"]
