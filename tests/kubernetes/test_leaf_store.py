@@ -1,0 +1,99 @@
+"""A workload's leaf in a Secret of type kubernetes.io/tls."""
+
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authority.kubernetes_client import KubernetesClient
+from authority.nudge import NUDGE_ANNOTATION, Nudge
+from authority.publish import PublishError
+from authority.publish.kubernetes_leaf import KubernetesLeafStore
+from tests.authority.foundry import Foundry
+from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.kinds import POD, SECRET
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", int(time.time()))
+
+
+@pytest.fixture
+def store(client: KubernetesClient) -> KubernetesLeafStore:
+    return KubernetesLeafStore(client, "tidemark", "nats-0-tls")
+
+
+def found(server: ApiServer) -> dict[str, Any]:
+    secret = server.store.find(SECRET, "tidemark", "nats-0-tls")
+    assert secret is not None
+    return secret
+
+
+async def test_a_leaf_is_written_read_and_replaced(
+    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
+    assert await store.read() is None
+    await store.write(first)
+    assert found(server)["type"] == "kubernetes.io/tls"
+    assert set(found(server)["data"]) == {"tls.crt", "tls.key"}
+    assert base64.b64decode(found(server)["data"]["tls.key"]) == first.key_pem
+    assert await store.read() == first.certificate_pem
+    await store.write(second)
+    assert await store.read() == second.certificate_pem
+
+
+async def test_what_no_workload_could_use_counts_as_nothing(
+    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
+    await store.write(first)
+    other = {"data": {"tls.key": base64.b64encode(second.key_pem).decode()}}
+    server.store.merge(SECRET, "tidemark", "nats-0-tls", other, "kubectl-edit")
+    assert await store.read() is None
+    await store.write(second)
+    assert await store.read() == second.certificate_pem
+
+
+async def test_nothing_is_written_over_what_was_not_read(
+    server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    other = KubernetesLeafStore(client, "tidemark", "nats-0-tls")
+    await other.read()
+    await store.write(await foundry.leaf(bundle))
+    with pytest.raises(PublishError, match="found that it exists"):
+        await other.write(await foundry.leaf(bundle))
+    await other.read()
+    newer = await foundry.leaf(bundle)
+    await store.write(newer)
+    with pytest.raises(PublishError, match="409"):
+        await other.write(await foundry.leaf(bundle))
+    assert await store.read() == newer.certificate_pem
+
+
+async def test_another_type_of_secret_is_named(server: ApiServer, store: KubernetesLeafStore, foundry: Foundry) -> None:
+    server.store.put(SECRET, {"metadata": {"name": "nats-0-tls", "namespace": "tidemark"}, "type": "Opaque"})
+    assert await store.read() is None
+    with pytest.raises(PublishError, match=r"tidemark/nats-0-tls: expected a Secret of type kubernetes.io/tls"):
+        await store.write(await foundry.leaf(await foundry.bundle(1)))
+
+
+async def test_the_pods_that_mount_it_are_nudged(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> None:
+    projected = {"name": "leaf", "projected": {"sources": [{"secret": {"name": "nats-0-tls"}}]}}
+    labels = {"tidemark.io/agent": "true"}
+    for name, volumes in (("nats-0", [projected]), ("nats-1", [])):
+        metadata = {"name": name, "namespace": "tidemark", "labels": labels}
+        server.store.put(POD, {"metadata": metadata, "spec": {"containers": [], "volumes": volumes}})
+    store = KubernetesLeafStore(client, "tidemark", "nats-0-tls", Nudge(client, lambda _: None))
+    await store.write(await foundry.leaf(await foundry.bundle(1)))
+    one, other = (server.store.find(POD, "tidemark", name) for name in ("nats-0", "nats-1"))
+    assert one is not None
+    assert other is not None
+    assert one["metadata"]["annotations"] == {NUDGE_ANNOTATION: found(server)["metadata"]["resourceVersion"]}
+    assert "annotations" not in other["metadata"]

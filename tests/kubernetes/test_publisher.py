@@ -1,0 +1,326 @@
+"""The Kubernetes publisher against the API server: every labelled namespace, nothing over a higher sequence."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from authority.kubernetes_client import KubernetesClient
+from authority.nudge import NUDGE_ANNOTATION, Nudge
+from authority.publish import Outcome, PublishError
+from authority.publish.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, KubernetesPublisher
+from tests.authority.foundry import CLOCK, Foundry
+from tests.kubernetes.apiserver import Answering, ApiServer, internal_error
+from tests.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
+from tests.kubernetes.waiting import until
+from tidemark.bundle import Bundle, Cause
+from tidemark.trust import Trust
+from tidemark.verify import VerifiedBundle
+
+NOW = int(time.time())
+ENABLED = {"tidemark.io/bundle": "enabled"}
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", NOW)
+
+
+@pytest.fixture
+def publisher(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> KubernetesPublisher:
+    server.namespace("nats", **ENABLED)
+    server.namespace("apps", **ENABLED)
+    server.namespace("other")
+    return KubernetesPublisher(client, foundry.trust, "tidemark")
+
+
+def live(server: ApiServer, namespace: str) -> Bundle | None:
+    found = server.store.find(SECRET, namespace, LIVE_SECRET)
+    if found is None:
+        return None
+    data = {name: base64.b64decode(value) for name, value in found["data"].items()}
+    return Bundle(data["ca.crt"], data["bundle.note"]) if len(data) == 2 else None
+
+
+def secret_of(bundle: VerifiedBundle, name: str = LIVE_SECRET, namespace: str = "nats") -> dict[str, Any]:
+    data = {"ca.crt": bundle.bundle.ca, "bundle.note": bundle.bundle.note}
+    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+    return {"metadata": {"name": name, "namespace": namespace}, "data": encoded, "type": "Opaque"}
+
+
+def pod(name: str, namespace: str, secret: str = LIVE_SECRET, agent: str = "true") -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": namespace, "labels": {"tidemark.io/agent": agent}},
+        "spec": {"containers": [{"name": "x"}], "volumes": [{"name": "bundle", "secret": {"secretName": secret}}]},
+    }
+
+
+def history(server: ApiServer) -> set[str]:
+    found = server.store.select(
+        SECRET, "tidemark", lambda one: "tidemark.io/history" in one["metadata"].get("labels", {})
+    )
+    return {one["metadata"]["name"] for one in found}
+
+
+async def test_every_labelled_namespace_shows_the_bundle(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    first = await foundry.bundle(1)
+    assert await publisher.publish(first) is Outcome.WRITTEN
+    assert live(server, "nats") == live(server, "apps") == first.bundle
+    assert live(server, "other") is None
+    assert await publisher.publish(first) is Outcome.UNCHANGED
+
+    second = await foundry.bundle(2)
+    assert await publisher.publish(second) is Outcome.WRITTEN
+    found = server.store.find(SECRET, "nats", LIVE_SECRET)
+    assert found is not None
+    assert live(server, "nats") == second.bundle
+    assert found["metadata"]["annotations"] == {"tidemark.io/sequence": "2"}
+    assert found["type"] == "Opaque"
+    managers = {(one["manager"], one["operation"]): one["fieldsV1"] for one in found["metadata"]["managedFields"]}
+    assert managers["tidemark-authority", "Apply"]["f:data"] == {"f:bundle.note": {}, "f:ca.crt": {}}
+    assert {one.target: one.bundle for one in await publisher.shown()} == {
+        "secret nats/nats-ca-tls": second.bundle,
+        "secret apps/nats-ca-tls": second.bundle,
+    }
+
+
+async def test_the_trust_file_is_created_and_never_changed(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    theirs = {"metadata": {"name": TRUST_CONFIG_MAP, "namespace": "apps"}, "data": {"trust.toml": "theirs"}}
+    server.store.put(CONFIG_MAP, theirs)
+    for sequence in (1, 2):
+        await publisher.publish(await foundry.bundle(sequence))
+    kept, made = (server.store.find(CONFIG_MAP, namespace, TRUST_CONFIG_MAP) for namespace in ("apps", "nats"))
+    assert kept is not None
+    assert kept["data"] == {"trust.toml": "theirs"}
+    assert made is not None
+    assert Trust.parse(made["data"]["trust.toml"].encode()) == foundry.trust
+    assert server.store.find(CONFIG_MAP, "other", TRUST_CONFIG_MAP) is None
+
+
+@pytest.mark.parametrize("edit", [{"data": {"ca.crt": "AAAA"}}, {"data": {"bundle.note": None}}, {"data": None}])
+async def test_a_secret_that_was_edited_or_deleted_comes_back(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, edit: dict[str, Any]
+) -> None:
+    bundle = await foundry.bundle(1)
+    await publisher.publish(bundle)
+    server.store.merge(SECRET, "nats", LIVE_SECRET, edit, "kubectl-edit")
+    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert live(server, "nats") == bundle.bundle
+    server.store.delete(SECRET, "nats", LIVE_SECRET)
+    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert live(server, "nats") == bundle.bundle
+
+
+async def test_what_others_add_to_the_secret_stays(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    await publisher.publish(await foundry.bundle(1))
+    server.store.merge(SECRET, "nats", LIVE_SECRET, {"metadata": {"labels": {"team": "bus"}}}, "somebody")
+    await publisher.publish(await foundry.bundle(2))
+    found = server.store.find(SECRET, "nats", LIVE_SECRET)
+    assert found is not None
+    assert found["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "tidemark", "team": "bus"}
+
+
+async def test_nothing_is_written_over_a_higher_sequence(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    newer = await foundry.bundle(7)
+    server.store.put(SECRET, secret_of(newer))
+    assert await publisher.publish(await foundry.bundle(6)) is Outcome.WRITTEN  # to the other namespace
+    assert await publisher.publish(await foundry.bundle(6)) is Outcome.NEWER
+    assert live(server, "nats") == newer.bundle
+
+
+async def test_another_text_of_the_same_sequence_is_told(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    server.store.put(SECRET, secret_of(await foundry.bundle(3, Cause.FORCED)))
+    with pytest.raises(PublishError, match="two authorities"):
+        await publisher.publish(await foundry.bundle(3))
+
+
+@pytest.mark.parametrize("standing", [True, False])
+async def test_a_newer_one_that_is_written_in_between_stays(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, standing: bool
+) -> None:
+    newer = await foundry.bundle(9)
+    if standing:
+        await publisher.publish(await foundry.bundle(1))
+    before = _once(lambda request: request.method in ("PATCH", "POST") and "/nats/secrets" in request.path)
+
+    async def overtake(request: web.Request, handle: Answering) -> web.StreamResponse:
+        if before(request):
+            server.store.put(SECRET, secret_of(newer))
+        return await handle(request)
+
+    server.interfere = overtake
+    await publisher.publish(await foundry.bundle(8))
+    assert live(server, "nats") == newer.bundle
+
+
+def _once(condition: Callable[[web.Request], bool]) -> Callable[[web.Request], bool]:
+    seen = False
+
+    def first(request: web.Request) -> bool:
+        nonlocal seen
+        is_first, seen = condition(request) and not seen, seen or condition(request)
+        return is_first
+
+    return first
+
+
+async def test_an_answer_that_is_lost_changes_nothing(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    for sequence in (1, 2):
+        lose = _once(lambda request: request.method in ("POST", "PATCH") and "/nats/secrets" in request.path)
+
+        async def lost(
+            request: web.Request, handle: Answering, lose: Callable[[web.Request], bool] = lose
+        ) -> web.StreamResponse:
+            response = await handle(request)
+            return internal_error() if lose(request) else response
+
+        server.interfere = lost
+        bundle = await foundry.bundle(sequence)
+        assert await publisher.publish(bundle) is Outcome.WRITTEN
+        assert live(server, "nats") == live(server, "apps") == bundle.bundle
+
+
+async def test_one_bad_namespace_keeps_no_other_waiting(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    tls = secret_of(bundle) | {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
+    server.store.put(SECRET, tls)
+    with pytest.raises(PublishError, match=r"secret nats/nats-ca-tls: expected a Secret of type Opaque, found kubern"):
+        await publisher.publish(bundle)
+    assert live(server, "apps") == bundle.bundle
+
+    server.store.delete(SECRET, "nats", LIVE_SECRET)
+    immutable = secret_of(bundle) | {"immutable": True, "data": {}}
+    server.store.put(SECRET, immutable)
+    with pytest.raises(PublishError, match="found it immutable; delete it"):
+        await publisher.publish(bundle)
+    server.store.delete(SECRET, "nats", LIVE_SECRET)
+    foreign = secret_of(bundle) | {"data": {}}
+    foreign["metadata"]["annotations"] = {"cert-manager.io/certificate-name": "nats"}
+    server.store.put(SECRET, foreign)
+    with pytest.raises(PublishError, match="cert-manager's Certificate 'nats'"):
+        await publisher.publish(bundle)
+
+
+async def test_a_namespace_that_is_going_is_left_alone(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    server.store.terminate(NAMESPACE, "", "nats")
+    assert await publisher.publish(await foundry.bundle(1)) is Outcome.WRITTEN
+    assert live(server, "nats") is None
+
+
+async def test_the_api_server_is_away(server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry) -> None:
+    await server.stop()
+    with pytest.raises(PublishError, match="expected to list namespaces"):
+        await publisher.publish(await foundry.bundle(1))
+    with pytest.raises(PublishError, match="expected to list namespaces"):
+        await publisher.shown()
+    await server.start()
+
+
+async def test_history_is_kept_and_pruned_with_its_epochs(
+    server: ApiServer, client: KubernetesClient, tmp_path: Path
+) -> None:
+    kept = CLOCK.validity_seconds + CLOCK.epoch_seconds
+    start = CLOCK.start(CLOCK.epoch_at(NOW))
+    instants = (start - kept, start - kept + CLOCK.epoch_seconds, start)
+    foundries = [await Foundry.create(tmp_path / "state", instant) for instant in instants]
+    publisher = KubernetesPublisher(client, foundries[0].trust, "tidemark")
+    bundles = [await one.bundle(sequence) for sequence, one in enumerate(foundries, start=1)]
+    names = [f"nats-ca-bundle-epoch-{one.statement.epoch}-{one.sequence}" for one in bundles]
+    assert await publisher.publish(bundles[0]) is Outcome.UNCHANGED  # no namespace wants it
+    assert await publisher.publish(bundles[1]) is Outcome.UNCHANGED
+    assert history(server) == set(names[:2])
+    foreign = secret_of(bundles[0], "nats-ca-bundle-epoch-1-1", "tidemark")  # without our label: not ours
+    server.store.put(SECRET, foreign)
+    garbled = secret_of(bundles[0], "nats-ca-bundle-epoch-2-1", "tidemark") | {"data": {}}
+    garbled["metadata"]["labels"] = {"tidemark.io/history": "bundle"}
+    server.store.put(SECRET, garbled)
+    await publisher.publish(bundles[2])
+    assert history(server) == set(names[1:])
+    assert server.store.find(SECRET, "tidemark", "nats-ca-bundle-epoch-1-1") is not None
+    made = server.store.find(SECRET, "tidemark", names[2])
+    assert made is not None
+    assert made["immutable"] is True
+
+
+async def test_agents_that_mount_it_are_nudged_when_it_changes(
+    server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    for one in (pod("nats-0", "nats"), pod("nats-1", "nats", "another"), pod("nats-2", "nats", agent="no")):
+        server.store.put(POD, one)
+    complaints: list[str] = []
+    nudging = KubernetesPublisher(client, foundry.trust, "tidemark", Nudge(client, complaints.append))
+
+    def nudged() -> dict[str, str]:
+        pods = {one["metadata"]["name"]: one["metadata"] for one in server.store.select(POD, "nats", lambda _: True)}
+        return {
+            name: found["annotations"][NUDGE_ANNOTATION] for name, found in pods.items() if found.get("annotations")
+        }
+
+    await nudging.publish(await foundry.bundle(1))
+    assert nudged() == {"nats-0": "1"}
+
+    async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
+        return internal_error() if "/pods" in request.path else await handle(request)
+
+    server.interfere = refuse
+    second = await foundry.bundle(2)
+    assert await nudging.publish(second) is Outcome.WRITTEN  # its delivery waits for nothing
+    assert "by themselves" in complaints[0]
+    server.interfere = None
+    assert await nudging.publish(second) is Outcome.UNCHANGED
+    assert nudged() == {"nats-0": "2"}
+
+
+@asynccontextmanager
+async def kept(publisher: KubernetesPublisher, publish: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Publishes whenever the publisher says that something changed, as the sequencer does."""
+    changed = asyncio.Event()
+    publisher.watch(changed)
+
+    async def keep() -> None:
+        while True:
+            await publish()
+            await changed.wait()
+            changed.clear()
+
+    tasks = [asyncio.create_task(publisher.run(lambda *_: None)), asyncio.create_task(keep())]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_namespace_labelled_later_and_a_secret_that_was_deleted_get_it_within_seconds(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    async with kept(publisher, lambda: publisher.publish(bundle)):
+        await until(lambda: live(server, "nats") == bundle.bundle, "the first")
+        server.namespace("other", **ENABLED)
+        await until(lambda: live(server, "other") == bundle.bundle, "the namespace labelled later")
+        server.store.delete(SECRET, "nats", LIVE_SECRET)
+        await until(lambda: live(server, "nats") == bundle.bundle, "the deleted one to come back")
+        server.store.merge(SECRET, "nats", LIVE_SECRET, {"data": {"ca.crt": "AAAA"}}, "kubectl-edit")
+        await until(lambda: live(server, "nats") == bundle.bundle, "the edited one to come back")
