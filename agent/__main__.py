@@ -4,6 +4,8 @@ Exit status: 0 after SIGTERM or SIGINT, 2 where the configuration is not usable 
 where the port is taken or the program has an error.
 """
 
+from agent import lean  # isort: split
+
 import asyncio
 import gc
 import hashlib
@@ -15,16 +17,17 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Never
+from typing import TYPE_CHECKING, Any, Never
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
 from agent import log, serve
+from agent.alarm import Alarm
 from agent.board import Board
 from agent.chronicle import Chronicle
 from agent.config import AgentConfig, ConfigError, read_config
-from agent.cycle import Alarm, Cycle
+from agent.cycle import Cycle
 from agent.handover import Handover, Patience, Workload
 from agent.holdings import Clocks, Holdings
 from agent.install import Output
@@ -35,6 +38,9 @@ from agent.report import Reporter
 from agent.source import Sources
 from agent.status import AgentStatus, Identity
 from agent.target import SignalTarget, Target
+
+if TYPE_CHECKING:
+    from agent.announcement import Announcement
 
 VERSION = "0.1.0"
 
@@ -57,6 +63,24 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
     return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
 
 
+def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> "Announcement | None":
+    if not config.nats_servers:
+        return None
+    # Only now: nats-py takes megabytes, and an agent without a broker need not have it.
+    from agent import announcement, login  # noqa: PLC0415
+
+    return announcement.Announcement(
+        servers=config.nats_servers,
+        directory=config.out,
+        login=lambda: (
+            {"name": f"tidemark-agent {config.pod}"}
+            | (dict(login.with_creds(config.nats_creds)) if config.nats_creds else {})
+        ),
+        tell=chronicle.broker,
+        now=clocks.now,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """The agent's parts, put together."""
@@ -73,17 +97,26 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
     metrics = AgentMetrics(registry)
     board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
     workloads = [_workload(target, config, http) for target in config.targets]
+    chronicle = Chronicle(board, metrics, clocks.now)
+    announcement = _announcement(config, chronicle, clocks)
     cycle = Cycle(
         directory=config.out,
         holdings=Holdings(Output(config.out), str(config.bundle), clocks),
         handover=Handover(workloads, patience, metrics, alarm.pause),
-        chronicle=Chronicle(board, metrics, clocks.now),
+        chronicle=chronicle,
         clocks=clocks,
         alarm=alarm,
         patience=patience,
+        announcements=announcement,
     )
     sources = Sources(config.bundle, config.leaf, config.trust)
-    work: Work = {"cycle": cycle.run, "sources": partial(sources.run, cycle.take)}
+    work: Work = {
+        "cycle": cycle.run,
+        "sources": partial(sources.run, cycle.take),
+        "lean": lean.give_back,
+    }
+    if announcement is not None:
+        work["announcement"] = partial(announcement.run, cycle.hear)
     if config.authority_url and config.token_file:
         work["reporter"] = Reporter(
             config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now

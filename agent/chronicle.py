@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agent import log
 from agent.board import Board
+from agent.choose import Source
 from agent.metrics import AgentMetrics
-from agent.status import Installed, Journey, Warned, state_of_proof, with_journey
+from agent.status import Broker, Installed, Journey, Warned, state_of_proof, with_journey
 from agent.trust_set import TrustSet
 from tidemark.receipt import AgentState, Failure, TargetReport
 from tidemark.trust import Trust
-from tidemark.verify import Mark
+from tidemark.verify import Mark, Reason
 
 
 class Chronicle:
@@ -39,6 +40,14 @@ class Chronicle:
             log.warning(warning.name, detail=warning.detail)
         self._board.post(warnings=tuple(warnings))
 
+    def broker(self, broker: Broker) -> None:
+        """How the second source stands; its absence is one line a minute, whatever is found in turn."""
+        self._board.post(broker=broker)
+        if broker.connected:
+            log.event("broker_connected", server=broker.detail)
+        else:
+            log.warning("broker_away", "broker_away", detail=broker.detail)
+
     def fails(self, reason: str, detail: str, mark: Mark | None = None, **fields: object) -> None:
         """Something went wrong; a failure that stays keeps the time of its beginning."""
         before = self._board.status.failure
@@ -56,19 +65,21 @@ class Chronicle:
         """Nothing is wrong any more."""
         self._board.post(failure=None)
 
-    def verified(self, mark: Mark, issued_at: int, seen_at: float) -> None:
+    def verified(self, mark: Mark, issued_at: int, seen_at: float, source: Source) -> None:
         """A candidate passed; one that came before is not told twice."""
-        self._board.post(highest=mark)
+        highest = self._board.status.highest
+        if highest is None or mark.sequence >= highest.sequence:
+            self._board.post(highest=mark)
         if mark == self._travelled:
             return
         self._travelled = mark
         self._metrics.verified("adopted")
         self._metrics.propagation.observe(max(0.0, seen_at - issued_at))
-        log.event("verified", sequence=mark.sequence, digest=mark.digest)
+        log.event("verified", sequence=mark.sequence, digest=mark.digest, source=source.value)
 
     def rejected(self, reason: str) -> None:
-        """A candidate did not pass."""
-        self._metrics.verified("rejected", reason)
+        """A candidate did not pass; one that another source has overtaken is no fault of anybody's."""
+        self._metrics.verified("superseded" if reason == Reason.SUPERSEDED else "rejected", reason)
 
     def restored(self, highest: Mark | None, installed: TrustSet | None, proven: TrustSet | None) -> None:
         """The agent found these in its output directory."""

@@ -30,6 +30,8 @@ _VARIABLES = (
     "CLASS",
     "AUTHORITY_URL",
     "AUTHORITY_TOKEN_FILE",
+    "NATS_URL",
+    "NATS_CREDS_FILE",
     "LISTEN",
     "SPLAY",
     "LOG",
@@ -51,7 +53,8 @@ class ConfigError(ValueError):
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """What the agent is told; see the README for each variable. ``leaf`` is None where the leaf is not managed,
-    ``authority_url`` where no receipts are sent; ``splay`` in seconds."""
+    ``authority_url`` where no receipts are sent; ``nats_servers`` is empty where no announcement is listened for;
+    ``splay`` in seconds."""
 
     bundle: Path
     leaf: Path | None
@@ -63,6 +66,8 @@ class AgentConfig:
     pod_class: PodClass
     authority_url: str | None
     token_file: Path | None
+    nats_servers: tuple[str, ...]
+    nats_creds: Path | None
     listen: Address
     splay: float
     log: Style
@@ -101,6 +106,8 @@ class _Reader:
             pod_class=self._parsed("CLASS", PodClass, "required or application", PodClass.REQUIRED),
             authority_url=self._authority_url(),
             token_file=self._optional_path("AUTHORITY_TOKEN_FILE", "the path of the token"),
+            nats_servers=self._nats_servers(),
+            nats_creds=self._optional_path("NATS_CREDS_FILE", "the path of the creds file"),
             listen=self._parsed("LISTEN", _address, "host:port", _address(_DEFAULT_LISTEN)),
             splay=self._parsed("SPLAY", _seconds, f"0 to {_LONGEST_SPLAY:.0f} seconds", 0.0),
             log=self._parsed("LOG", Style, "text or json", Style.TEXT),
@@ -109,6 +116,10 @@ class _Reader:
             self._fault("AUTHORITY_TOKEN_FILE", f"a path, as {PREFIX}AUTHORITY_URL is set", "nothing")
         if config.token_file and not self._get("AUTHORITY_URL"):
             self._fault("AUTHORITY_URL", f"https://host:port, as {PREFIX}AUTHORITY_TOKEN_FILE is set", "nothing")
+        if config.nats_servers and not config.leaf:
+            self._fault("LEAF", f"a directory, as {PREFIX}NATS_URL is set (the leaf is the connection's)", "nothing")
+        if config.nats_creds and not self._get("NATS_URL"):
+            self._fault("NATS_URL", f"tls://host:port, as {PREFIX}NATS_CREDS_FILE is set", "nothing")
         for name in ("BUNDLE", "LEAF"):
             if self._get(name) and Path(self._get(name)) == config.out:
                 self._fault("OUT", f"another directory than {PREFIX}{name}", self._get("OUT"))
@@ -157,6 +168,22 @@ class _Reader:
             if self._get("TARGETS").split().count(url) > 1:
                 self._fault("TARGETS", "each target once", f"{url} more than once")
         return tuple(targets)
+
+    def _nats_servers(self) -> tuple[str, ...]:
+        """Separated by spaces, commas or both."""
+        servers = tuple(self._get("NATS_URL").replace(",", " ").split())
+        for url in servers:
+            try:
+                parts = urlsplit(url)
+                usable = parts.scheme in {"tls", "nats"} and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                usable = False
+                parts = urlsplit("")
+            if "@" in url:  # shown nowhere: it may be a password
+                self._fault("NATS_URL", f"no login in the URL, but in the file of {PREFIX}NATS_CREDS_FILE", "one")
+            elif not usable or parts.path or parts.query or parts.fragment:
+                self._fault("NATS_URL", "tls://host:port", repr(url[:80]))
+        return servers
 
     def _authority_url(self) -> str | None:
         value = self._get("AUTHORITY_URL").rstrip("/")

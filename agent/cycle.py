@@ -1,68 +1,56 @@
-"""The cycle: one set's journey from the mount to the proof, and back where the proof fails; the only sequencer.
+"""The cycle: one set's journey from a source to the proof, and back where the proof fails; the only sequencer.
 
-source → verify → install → reload → prove, one journey at a time. Sightings that arrive meanwhile are coalesced: only
-the newest is taken up, and a journey that merely waits gives way to it.
+source → verify → install → reload → prove, one journey at a time. What arrives meanwhile is coalesced: only the newest
+is taken up, and a journey that merely waits gives way to it.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
-from agent.choose import Choice, Refusal, Shown, choose
+from agent.alarm import Alarm, Overtaken
+from agent.choose import Choice, Refusal, Shown, Source, choose
 from agent.chronicle import Chronicle
 from agent.handover import HandedOver, Handover, Patience
 from agent.holdings import Clocks, Holdings, Placed
 from agent.install import InstallFailed
-from agent.source import Look, Sighting
+from agent.source import Fault, Look, Sighting
 from agent.status import Warned, state_of_proof
 from agent.trust_set import TrustSet
 from agent.workload import Expectation, NotProven, WorkloadAbsent
+from tidemark.bundle import Bundle
 from tidemark.receipt import AgentState
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import Mark, Reason
 
 _LONGEST_HOLD = 60.0
 _CLOCK_PAUSE = 10.0
+_FIRST_WORD = 2.0
+_MOST_ANNOUNCED = 8
 _SETTLED = (AgentState.PROVEN, AgentState.LEAF_ORPHANED)
 
 
-class Overtaken(Exception):
-    """A newer sighting arrived while a journey only waited."""
+class Heard(Protocol):
+    """What the broker said: a bundle or why it is none, and when, in seconds of the wall clock."""
+
+    @property
+    def bundle(self) -> Bundle | Refusal:
+        """Not trusted yet."""
+
+    @property
+    def heard_at(self) -> float:
+        """By this pod's clock."""
 
 
-class Alarm:
-    """Wakes the cycle: for something newer, or for the time to try again."""
+class Announcements(Protocol):
+    """The second source, where one is configured."""
 
-    def __init__(self) -> None:
-        self._newer = asyncio.Event()
-        self._seconds: float | None = None
+    async def first(self, identity: Path, within: float) -> Heard | None:
+        """What is announced now, to a pod that has nothing yet and connects with the set in ``identity``."""
 
-    def ring(self) -> None:
-        """There is something newer."""
-        self._newer.set()
-
-    def set(self, seconds: float) -> None:
-        """Ring in so many seconds, or earlier if that was asked for already."""
-        self._seconds = seconds if self._seconds is None else min(seconds, self._seconds)
-
-    async def wait(self) -> None:
-        """Wait for either."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._newer.wait()
-        except TimeoutError:
-            pass  # it is time to try again
-        self._newer.clear()
-        self._seconds = None
-
-    async def pause(self, seconds: float) -> None:
-        """Wait so long; raises Overtaken as soon as there is something newer."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._newer.wait()
-        except TimeoutError:
-            return
-        raise Overtaken
+    def follow(self) -> None:
+        """Another set has come in place, to connect with from now on."""
 
 
 @dataclass(slots=True)
@@ -79,7 +67,7 @@ class _Travel:
 class Cycle:
     """Takes sightings and brings what they show to the workloads; ``run`` is its one task.
 
-    ``directory`` is what workloads are told to read.
+    ``directory`` is what workloads are told to read; ``announcements`` is None without a broker.
     """
 
     directory: Path
@@ -89,10 +77,12 @@ class Cycle:
     clocks: Clocks
     alarm: Alarm
     patience: Patience = field(default_factory=Patience)
+    announcements: Announcements | None = None
     trust: Trust | None = None
     _trust_file: bytes | None = None
     _sighting: Sighting | None = None
-    _seen_at: float = 0.0
+    _heard: tuple[Heard, ...] = ()
+    _asked_first: bool = False
     _last_refusals: tuple[Refusal, ...] = ()
     _refused: tuple[str, str | None] | None = None
     _failures: int = 0
@@ -107,7 +97,12 @@ class Cycle:
 
     def take(self, sighting: Sighting) -> None:
         """The sources show something new; it replaces what was not taken up yet."""
-        self._sighting, self._seen_at = sighting, self.clocks.now()
+        self._sighting = replace(sighting, seen_at=self.clocks.now())
+        self.alarm.ring()
+
+    def hear(self, heard: Heard) -> None:
+        """The broker announces something new; a few are kept until they are judged, as the last may be worth less."""
+        self._heard = (*self._heard, heard)[-_MOST_ANNOUNCED:]
         self.alarm.ring()
 
     async def run(self) -> None:
@@ -126,6 +121,7 @@ class Cycle:
         travel = _Travel()
         try:
             self._restore(self.trust)
+            await self._ask_first(sighting, self.trust)
             choice = self._choose(sighting, self.trust, travel)
             if choice.trust_set is None or self._is_settled(choice, travel):
                 self.holdings.keep()
@@ -159,46 +155,74 @@ class Cycle:
         self.chronicle.restored(
             self.holdings.highest, installed.trust_set if installed else None, proven.trust_set if proven else None
         )
+        if installed is not None:
+            self._follow()
 
-    def _choose(self, sighting: Sighting, trust: Trust, travel: _Travel) -> Choice:
-        """Verify, and note what came of it."""
-        begin = asyncio.get_running_loop().time()
+    async def _ask_first(self, sighting: Sighting, trust: Trust) -> None:
+        """A pod without memory takes the highest of all its sources first, if the broker does not keep it waiting."""
+        if self.announcements is None or self._asked_first or self.holdings.highest is not None:
+            return
+        mounted = self._judge(sighting, trust).trust_set
+        if mounted is None:
+            return  # without a verified set there is nothing to connect with
+        self._asked_first = True
+        heard = await self.announcements.first(self.holdings.stage(mounted), _FIRST_WORD)
+        if heard is not None:
+            self._heard = (heard, *self._heard)
+
+    def _judge(self, sighting: Sighting, trust: Trust) -> Choice:
         installed = self.holdings.installed
-        choice = choose(
-            Shown(_shown(sighting.bundle), _shown(sighting.leaf) if sighting.leaf else None),
+        return choose(
+            Shown(
+                _shown(sighting.bundle),
+                _shown(sighting.leaf) if sighting.leaf else None,
+                tuple(heard.bundle for heard in self._heard),
+            ),
             trust,
             self.holdings.known(),
             installed.trust_set if installed else None,
             int(self.clocks.now()),
         )
+
+    def _choose(self, sighting: Sighting, trust: Trust, travel: _Travel) -> Choice:
+        """Verify, and note what came of it."""
+        begin = asyncio.get_running_loop().time()
+        choice = self._judge(sighting, trust)
         travel.stages["verify"] = asyncio.get_running_loop().time() - begin
-        moved = [sighting.bundle.moved_at] if choice.adopted else []
-        if sighting.leaf is not None and choice.leaf_refused is None:
-            moved.append(sighting.leaf.moved_at)
-        travel.swapped_at = max(moved, default=sighting.bundle.moved_at)
-        travel.stages["detect"] = max(0.0, self._seen_at - travel.swapped_at)
+        came = [heard for heard in self._heard if choice.adopted and heard.bundle == choice.adopted.bundle]
+        announced = came[0].heard_at if came and choice.source is Source.JETSTREAM else None
+        travel.swapped_at = _swapped_at(sighting, choice, announced)
+        seen_at = sighting.seen_at if announced is None else max(announced, travel.swapped_at)
+        travel.stages["detect"] = max(0.0, seen_at - travel.swapped_at)
         if choice.adopted is not None:
             travel.mark = Mark(choice.adopted.sequence, choice.adopted.digest)
-            self.chronicle.verified(travel.mark, choice.adopted.statement.issued_at, self._seen_at)
+            self.chronicle.verified(travel.mark, choice.adopted.statement.issued_at, seen_at, choice.source)
             self.holdings.note_verified(travel.mark)
-        self._note_refusals(choice, travel, candidate=sighting.bundle.files is not None)
+        self.holdings.note_shown(choice.mounted)
+        # What may still be needed: the bundle that goes in, and what the stream ends with, as a mount shows its last.
+        self._heard = tuple(dict.fromkeys((*came[:1], *self._heard[-1:])))
+        self._note_refusals(choice, travel)
         return choice
 
-    def _note_refusals(self, choice: Choice, travel: _Travel, *, candidate: bool) -> None:
-        """Tell what the mounts show and is not taken; what was told before is not counted again."""
-        refusals = tuple(refusal for refusal in (choice.refused, choice.leaf_refused) if refusal is not None)
+    def _note_refusals(self, choice: Choice, travel: _Travel) -> None:
+        """Tell what the sources show and is not taken; what was told before is not counted again."""
+        refusals = (*choice.refused, *([choice.leaf_refused] if choice.leaf_refused else []))
         fresh = [refusal for refusal in refusals if refusal not in self._last_refusals]
         self._last_refusals = refusals
-        if choice.refused is not None and choice.refused in fresh and candidate:
-            self.chronicle.rejected(choice.refused.reason)
-            self.chronicle.journey_ends(choice.refused.reason, travel.swapped_at, travel.stages, choice.refused.claimed)
-        if choice.leaf_refused is not None and choice.leaf_refused in fresh and choice.trust_set is None:
-            self.chronicle.journey_ends(choice.leaf_refused.reason, travel.swapped_at, travel.stages, travel.mark)
+        for refusal in fresh:
+            if refusal is choice.leaf_refused:
+                if choice.trust_set is None:
+                    self.chronicle.journey_ends(refusal.reason, travel.swapped_at, travel.stages, travel.mark)
+            elif refusal.judged:
+                self.chronicle.rejected(refusal.reason)
+                if refusal.reason != Reason.SUPERSEDED:
+                    self.chronicle.journey_ends(refusal.reason, travel.swapped_at, travel.stages, refusal.claimed)
         for refusal in refusals:
-            if refusal.reason == Reason.SUPERSEDED and refusal.claimed is not None:
-                self.holdings.note_shown(refusal.claimed.sequence)
-                continue  # a mount that lags behind another source is normal, and no concern
+            if refusal.reason == Reason.SUPERSEDED:
+                continue  # a source that lags behind another is normal, and no concern
             travel.concern = travel.concern or refusal
+            if refusal.reason == Reason.OVERLAP and choice.adopted is not None:
+                self.alarm.set(1.0)  # it may overlap with the bundle that goes in now
             if refusal.retry_at is not None:
                 self.alarm.set(min(max(1.0, refusal.retry_at - self.clocks.now()), _LONGEST_HOLD))
             elif refusal.reason == "leaf_not_yet_valid":
@@ -211,7 +235,13 @@ class Cycle:
         if concern is None:
             self.chronicle.recovers()
         else:
-            self.chronicle.fails(concern.reason, concern.detail, concern.claimed, security=concern.security or None)
+            self.chronicle.fails(
+                concern.reason,
+                concern.detail if concern.source is Source.MOUNT else f"{concern.source.value}: {concern.detail}",
+                concern.claimed,
+                source=concern.source.value,
+                security=concern.security or None,
+            )
 
     def _is_settled(self, choice: Choice, travel: _Travel) -> bool:
         """Whether the chosen set is in place already and nothing is left to be done for it."""
@@ -233,6 +263,7 @@ class Cycle:
         begin = asyncio.get_running_loop().time()
         if placed is None or placed.trust_set.key != trust_set.key:
             placed = self.holdings.place(trust_set)
+            self._follow()
             self.chronicle.installed(trust_set, placed.directory, self.handover.reports)
         else:
             self.chronicle.reports(self.handover.reports)
@@ -276,6 +307,7 @@ class Cycle:
             detail += "; it stays: the last proven set holds a withdrawn CA"
         else:
             back = self.holdings.put_back(proven)
+            self._follow()
             try:
                 await self.handover.bring_back(self._expectation(back))
             except NotProven as error:
@@ -291,6 +323,10 @@ class Cycle:
         self.chronicle.journey_ends(state, travel.swapped_at, travel.stages, trust_set)
         self._refused = trust_set.key
         self._come_back()
+
+    def _follow(self) -> None:
+        if self.announcements is not None:
+            self.announcements.follow()
 
     def _come_back(self) -> None:
         """Try again after a pause that grows with each failure."""
@@ -319,7 +355,16 @@ class Cycle:
 def _shown(look: Look) -> dict[str, bytes] | Refusal:
     if look.files is not None:
         return dict(look.files)
-    return Refusal(look.fault.reason, look.fault.detail) if look.fault else Refusal("source_unreadable", "")
+    fault = look.fault or Fault("source_unreadable", "expected files or a fault, found neither")
+    return Refusal(fault.reason, fault.detail, judged=False)
+
+
+def _swapped_at(sighting: Sighting, choice: Choice, announced: float | None) -> float:
+    """When the sources switched to what goes in, by the wall clock."""
+    moved = [sighting.bundle.moved_at if announced is None else announced] if choice.adopted else []
+    if sighting.leaf is not None and choice.leaf_refused is None:
+        moved.append(sighting.leaf.moved_at)
+    return max(moved, default=sighting.bundle.moved_at)
 
 
 def _mount_warnings(sighting: Sighting) -> list[Warned]:

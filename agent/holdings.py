@@ -6,6 +6,7 @@ place, so that no kill lets an older one in afterwards.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from agent import log
 from agent.install import MemoryUnreadable, Output
@@ -74,13 +75,16 @@ class Holdings:
         return Known(self.highest, self.installed.trust_set.verified if self.installed else None, self._shown)
 
     def note_shown(self, sequence: int) -> None:
-        """The mount has shown a statement that is authentic, though a later one was verified before."""
+        """The mount has shown a statement that is authentic, the highest or not."""
         self._shown = max(self._shown, sequence)
 
     def note_verified(self, mark: Mark) -> None:
-        """A statement of the mount passed verification: nothing below it counts from now on."""
-        self.note_shown(mark.sequence)
+        """A statement passed verification: nothing below it counts from now on."""
         self.highest = max((seen for seen in (self.highest, mark) if seen), key=_sequence)
+
+    def stage(self, trust_set: TrustSet) -> Path:
+        """Write a set where no workload looks, to be presented and trusted by the agent alone; ``sweep`` removes it."""
+        return self._output.path / self._output.stage(trust_set)
 
     def place(self, trust_set: TrustSet) -> Placed:
         """Put a set in place, after what was noted is written; ``tidy`` follows."""

@@ -106,16 +106,25 @@ class Output:
         Raises:
             InstallFailed: it could not be written; the present set stays in place.
         """
+        directory = self.stage(trust_set)
+        try:
+            self._switch(directory)
+        except OSError as error:
+            if self.current() != directory:
+                shutil.rmtree(self.path / directory, ignore_errors=True)
+            raise InstallFailed(error, self.path) from error
+        return directory
+
+    def stage(self, trust_set: TrustSet) -> str:
+        """Write a set beside the present one, for nobody yet; returns its directory's name. Raises InstallFailed."""
         try:
             directory = self._fresh_name(trust_set.verified.sequence)
             folder = self.path / directory
             folder.mkdir(mode=_DIRECTORY_MODE)
             try:
                 self._fill(folder, trust_set)
-                self._switch(directory)
             except OSError:
-                if self.current() != directory:
-                    shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
                 raise
         except OSError as error:
             raise InstallFailed(error, self.path) from error

@@ -1,7 +1,7 @@
 """Logging at the edge: an event's name with fields, as text, or as JSON lines with ``TIDEMARK_LOG=json``.
 
 A line that says exactly what one said less than a minute ago is left out, so that a fault that stays does not fill the
-log. Fields never hold keys or tokens.
+log; ``said_as`` makes lines that differ count as the same. Fields never hold keys or tokens.
 """
 
 import json
@@ -23,14 +23,14 @@ class Style(StrEnum):
     JSON = "json"
 
 
-def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
+def event(name: str, level: int = logging.INFO, said_as: str = "", /, **fields: object) -> None:
     """Log that something happened."""
-    _logger.log(level, name, extra={"fields": fields})
+    _logger.log(level, name, extra={"fields": fields, "said_as": said_as})
 
 
-def warning(name: str, /, **fields: object) -> None:
+def warning(name: str, said_as: str = "", /, **fields: object) -> None:
     """Log something that an operator should look at."""
-    event(name, logging.WARNING, **fields)
+    event(name, logging.WARNING, said_as, **fields)
 
 
 def error(name: str, /, **fields: object) -> None:
@@ -83,7 +83,9 @@ class _Unrepeated(logging.Filter):
         self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = f"{record.levelno} {record.getMessage()} {getattr(record, 'fields', '')}"
+        said = getattr(record, "said_as", "") or (
+            f"{record.levelno} {record.getMessage()} {getattr(record, 'fields', '')}"
+        )
         last = self._said.get(said)
         if last is not None and 0 <= record.created - last < _REPEAT_SECONDS:
             return False

@@ -48,12 +48,13 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One look at everything; ``leaf`` is None where no leaf is managed; ``watch_fault`` says why changes are noticed
-    only at the next look ("" where they are noticed at once)."""
+    only at the next look ("" where they are noticed at once); ``seen_at`` by the wall clock."""
 
     bundle: Look
     leaf: Look | None
     trust: Look
     watch_fault: str = ""
+    seen_at: float = 0.0
 
 
 class _Switched(Exception):

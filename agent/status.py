@@ -33,6 +33,14 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Broker:
+    """How the second source stands: whether announcements are heard; ``detail`` says from which server, or why not."""
+
+    connected: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Journey:
     """One completed cycle. ``swapped_at`` and ``proven_at`` are seconds of the wall clock, ``stages`` durations.
 
@@ -85,7 +93,8 @@ class Installed:
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
     """Everything the agent knows of itself. ``proven`` is what the workload last showed, with ``leaf``; ``reverted``
-    the statement that was taken back; ``newest`` the sequence that the authority last named.
+    the statement that was taken back; ``newest`` the sequence that the authority last named; ``broker`` the second
+    source (None: not configured, or not asked yet).
     """
 
     identity: Identity
@@ -101,6 +110,7 @@ class AgentStatus:
     journeys: tuple[Journey, ...] = ()
     keys: tuple[str, ...] = ()
     newest: int | None = None
+    broker: Broker | None = None
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -145,6 +155,8 @@ def _because(status: AgentStatus) -> str:
 def warnings_at(status: AgentStatus, now: int) -> list[Warned]:
     """The warnings of the steps, and those that time brings about."""
     warnings = list(status.warnings)
+    if status.broker is not None and not status.broker.connected:
+        warnings.append(Warned("broker_away", status.broker.detail))
     installed = status.installed
     if installed is None:
         return warnings
@@ -183,6 +195,7 @@ def to_json(status: AgentStatus, now: int) -> dict[str, Any]:
         "proven": _mark(status.proven),
         "reverted": _mark(status.reverted),
         "newest": status.newest,
+        "broker": status.broker and asdict(status.broker),
         "leaf": status.leaf
         and asdict(status.leaf)
         | {

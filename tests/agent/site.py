@@ -44,6 +44,7 @@ class Site:
         self.out = folder / "out"
         self.targets = ""
         self.leaf_managed = True
+        self.nats_url = ""
         self.show_trust(forge.trust())
 
     def show_trust(self, trust: Trust) -> None:
@@ -66,6 +67,7 @@ class Site:
             "TIDEMARK_TRUST": str(self.trust_file),
             "TIDEMARK_OUT": str(self.out),
             "TIDEMARK_TARGETS": self.targets,
+            "TIDEMARK_NATS_URL": self.nats_url,
             "TIDEMARK_POD": "nats-0",
             "TIDEMARK_POD_UID": "uid-0",
             "TIDEMARK_LISTEN": f"127.0.0.1:{free_port()}",

@@ -1,0 +1,252 @@
+"""The second source: bundles that come over JetStream, beside the mount, ahead of it, and without it."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent import announcement
+from tests.agent.broker import Broker
+from tests.agent.conftest import write_set
+from tests.agent.forge import Forge
+from tests.agent.rig import eventually, free_port
+from tests.agent.site import AgentProcess, Observed, Site
+from tidemark.bundle import Bundle
+from tidemark.note import Signer
+from tidemark.receipt import AgentState
+
+
+@pytest.fixture
+async def broker(tmp_path: Path, forge: Forge, site: Site) -> AsyncIterator[Broker]:
+    """A broker that is up; the site's agents listen to it."""
+    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
+    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
+    await made.start()
+    site.nats_url = made.url
+    yield made
+    made.stop()
+
+
+def count(observed: Observed, outcome: str, reason: str = "") -> float:
+    labels = {"outcome": outcome, "reason": reason}
+    return observed.agent.registry.get_sample_value("ca_rotation_verifications_total", labels) or 0.0
+
+
+async def hears(observed: Observed) -> None:
+    await observed.shows(lambda s: s.broker and s.broker.connected, "the broker to be heard")
+
+
+async def test_an_announcement_is_adopted_before_the_mount_has_it(forge: Forge, site: Site, broker: Broker) -> None:
+    await broker.announce(forge.bundle(1))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        second = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        await broker.announce(second)
+        status = await observed.is_proven(2)
+        journey = status.journeys[-1]
+        assert (journey.sequence, journey.outcome) == (2, "proven")
+        assert journey.proven_at is not None
+        assert 0 <= journey.stages["detect"] <= journey.proven_at - journey.swapped_at
+        # The mount still shows 1: that is no fault of anybody's, and undoes nothing.
+        leaf = forge.leaf(forge.ca(forge.epoch + 1))
+        site.show(leaf=leaf)
+        status = await observed.is_proven(2, leaf)
+        assert status.failure is None
+        assert [j.outcome for j in status.journeys] == ["proven"] * 3
+        assert count(observed, "superseded", "superseded") == 1
+        site.show(second)
+        await observed.is_proven(2)
+        assert count(observed, "rejected", "superseded") == 0
+
+
+async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
+    forge: Forge, site: Site, broker: Broker
+) -> None:
+    await broker.announce(forge.bundle(5))
+    site.show(forge.bundle(2), forge.leaf())
+    async with site.agent() as observed:
+
+        def overtaken(times: int) -> bool:
+            return count(observed, "superseded", "superseded") == times
+
+        await observed.is_proven(5)
+        for sequence in (3, 4):
+            site.show(forge.bundle(sequence))
+            await eventually(partial(overtaken, sequence - 2), "the mount's to be judged")
+            assert observed.status.failure is None
+        site.show(forge.bundle(3))
+        status = await observed.fails("replay")
+        assert status.failure
+        assert "expected the mount to go on from sequence 4, which it has shown" in status.failure.detail
+        assert site.installed().sequence == 5
+        assert count(observed, "rejected", "replay") == 1
+        # A broker whose stream was restored from a backup shows less than before: that is no alarm.
+        await broker.announce(forge.bundle(4))
+        await eventually(partial(overtaken, 3), "the broker's to be judged")
+        site.show(forge.bundle(4))
+        await observed.shows(lambda s: s.failure is None, "the alarm to end")
+
+
+async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
+    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = forge.bundle(9, signer=Signer.generate(f"{forge.domain}/a"))
+    await broker.announce(forge.bundle(1))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        # Good and bad, in one breath: the last message is not all that counts.
+        await broker.announce(forge.bundle(2), forged)
+        status = await observed.is_proven(2)
+        status = await observed.fails("signature")
+        assert status.failure
+        assert status.failure.detail.startswith("jetstream: bundle rejected at step 2 (signature)")
+        assert (status.failure.sequence, status.state) == (9, AgentState.PROVEN)
+        site.show(forge.bundle(3))
+        await observed.is_proven(3)
+        site.show(forged)
+        status = await observed.shows(
+            lambda s: s.failure and s.failure.detail.startswith("bundle"), "the mount's fault"
+        )
+        await broker.announce(forge.bundle(4))
+        status = await observed.is_proven(4)
+        assert status.failure
+        assert status.failure.reason == "signature", "the mount still shows it"
+        assert count(observed, "rejected", "signature") == 2, "once from each source"
+    said = [record.fields for record in caplog.records if getattr(record, "fields", {}).get("reason") == "signature"]  # type: ignore[attr-defined]  # as agent.log adds it
+    assert {fields["source"] for fields in said} == {"mount", "jetstream"}
+    assert all(fields["security"] for fields in said)
+
+
+async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_came(
+    forge: Forge, site: Site, broker: Broker
+) -> None:
+    await broker.announce(forge.bundle(1, issued_at=forge.now - 1))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        status = await observed.fails("equivocation")
+        assert status.failure
+        assert status.failure.detail.startswith("jetstream: ")
+        assert site.installed().statement.issued_at == forge.now, "the mount's"
+
+
+@pytest.mark.parametrize(
+    ("said", "headers", "says"),
+    [
+        (b"{}", {"Tidemark-Format": "bundle/v1"}, "expected a bundle, found"),
+        (b"\xff", {"Tidemark-Format": "bundle/v1"}, "expected a bundle, found"),
+        (b"x" * 1_100_000, {"Tidemark-Format": "bundle/v1"}, "expected at most 1048576 bytes, found 1100000"),
+        (
+            b"{}",
+            {"Tidemark-Format": "bundle/v2"},
+            "expected Tidemark-Format: bundle/v1, found Tidemark-Format: bundle/v2",
+        ),
+        (b"{}", {}, "expected Tidemark-Format: bundle/v1, found no Tidemark-Format"),
+    ],
+)
+def test_a_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, str], says: str) -> None:
+    refusal = announcement.read(said, headers)
+    assert not isinstance(refusal, Bundle)
+    assert says in refusal.detail
+
+
+async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
+    forge: Forge, site: Site, broker: Broker
+) -> None:
+    await broker.announce(forge.bundle(7))
+    site.show(forge.bundle(2), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set")
+        assert observed.status.installed
+        assert observed.status.installed.mark.sequence == 7
+        await observed.is_proven(7)
+        assert [journey.sequence for journey in observed.status.journeys] == [7], "2 never was in place"
+        await eventually(
+            lambda: sorted(p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()) == ["..7-1"],
+            "the rest to be swept",
+        )
+
+
+async def test_without_a_broker_the_mount_carries_on(
+    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.stop()
+    site.nats_url = f"{broker.url}, tls://127.0.0.1:{free_port()}"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        status = await observed.shows(lambda s: s.broker, "a word of the broker")
+        assert status.broker
+        assert not status.broker.connected
+        assert f"{broker.url}: " in status.broker.detail
+        await broker.start()
+        await broker.announce(forge.bundle(2))
+        await observed.is_proven(2)
+        await hears(observed)
+        # Lost later: nothing waits for it.
+        broker.stop()
+        await observed.shows(lambda s: s.broker and not s.broker.connected, "the loss to be noticed")
+        site.show(forge.bundle(3))
+        await observed.is_proven(3)
+        await broker.start()
+        await broker.announce(forge.bundle(4))
+        await observed.is_proven(4)
+        await hears(observed)
+
+
+async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcement, "_REREAD_SECONDS", 0.3)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.shows(
+            lambda s: s.broker and "no stream METADATA_CA_CLIENT" in s.broker.detail, "a word"
+        )
+        await observed.is_proven(1)
+        await broker.announce(forge.bundle(2))
+        await observed.is_proven(2)
+        await broker.forget()
+        status = await observed.shows(lambda s: s.broker and not s.broker.connected, "the stream to be missed")
+        assert status.state is AgentState.PROVEN
+        await broker.announce(forge.bundle(3))
+        await observed.is_proven(3)
+
+
+async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site, broker: Broker) -> None:
+    await broker.announce(forge.bundle(1))
+    first, second = forge.leaf(), forge.leaf()
+    site.show(forge.bundle(1), first)
+    async with site.agent() as observed:
+        await observed.is_proven(1, first)
+        await hears(observed)
+        site.show(leaf=second)
+        await observed.is_proven(1, second)
+
+        async def moved() -> bool:
+            return await broker.presented("tidemark-agent nats-0") == [second.sha256]
+
+        await eventually(moved, "the new leaf to be presented")
+        # And what is announced after that is still heard.
+        await broker.announce(forge.bundle(2))
+        await observed.is_proven(2)
+
+
+async def test_the_status_and_the_log_say_so_and_not_too_often(
+    forge: Forge, site: Site, tmp_path: Path, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+) -> None:
+    site.nats_url = f"tls://127.0.0.1:{free_port()} tls://127.0.0.1:{free_port()}"
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment(TIDEMARK_LOG="json"))
+    await process.answers("/readyz")
+    status = process.status()
+    assert status["broker"]["connected"] is False
+    assert [w["name"] for w in status["warnings"]] == ["broker_away"]
+    lines = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
+    assert sum(line["event"] == "broker_away" for line in lines) == 1
