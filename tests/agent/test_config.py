@@ -47,6 +47,8 @@ def test_everything_that_can_be_said() -> None:
             "TIDEMARK_CLASS": "application",
             "TIDEMARK_AUTHORITY_URL": "https://authority:8443/",
             "TIDEMARK_AUTHORITY_TOKEN_FILE": "/var/run/token",
+            "TIDEMARK_NATS_URL": "tls://nats-0:4222, nats://nats-1",
+            "TIDEMARK_NATS_CREDS_FILE": "/var/run/agent.creds",
             "TIDEMARK_LISTEN": "[::1]:9000",
             "TIDEMARK_SPLAY": "2.5",
             "TIDEMARK_LOG": "json",
@@ -54,6 +56,8 @@ def test_everything_that_can_be_said() -> None:
     )
     assert config.leaf == Path("/etc/tidemark/leaf")
     assert config.authority_url == "https://authority:8443"
+    assert config.nats_servers == ("tls://nats-0:4222", "nats://nats-1")
+    assert config.nats_creds == Path("/var/run/agent.creds")
     assert (config.uid, config.pod_class, config.splay, config.log) == (
         "1b4e28ba",
         PodClass.APPLICATION,
@@ -87,6 +91,10 @@ def test_everything_that_can_be_said() -> None:
         ("AUTHORITY_URL", "http://authority:8443", "expected https://host:port, found 'http://authority:8443'"),
         ("AUTHORITY_URL", "https://user:word@authority", "expected https://host:port"),
         ("AUTHORITY_URL", "https://authority:8443/api", "expected https://host:port"),
+        ("NATS_URL", "http://nats:4222", "expected tls://host:port, found 'http://nats:4222'"),
+        ("NATS_URL", "tls://nats:0", "expected tls://host:port"),
+        ("NATS_URL", "tls://a:4222,tls://user:word@b:4222", "expected no login in the URL"),
+        ("NATS_CREDS_FILE", "user.creds", "expected the path of the creds file, an absolute path, found user.creds"),
         ("LISTEN", "9465", "expected host:port, found '9465'"),
         ("LISTEN", "host:70000", "expected host:port, found 'host:70000'"),
         ("SPLAY", "soon", "expected 0 to 3600 seconds, found 'soon'"),
@@ -111,6 +119,16 @@ def test_the_authority_needs_a_token_and_a_token_an_authority() -> None:
     assert faults(AUTHORITY_TOKEN_FILE="/token") == [
         "TIDEMARK_AUTHORITY_URL: expected https://host:port, as TIDEMARK_AUTHORITY_TOKEN_FILE is set, found nothing"
     ]
+
+
+def test_the_broker_needs_a_leaf_and_a_login_a_broker() -> None:
+    assert faults(NATS_URL="tls://nats:4222") == [
+        "TIDEMARK_LEAF: expected a directory, as TIDEMARK_NATS_URL is set (the leaf is the connection's), found nothing"
+    ]
+    assert faults(NATS_CREDS_FILE="/run/user.creds") == [
+        "TIDEMARK_NATS_URL: expected tls://host:port, as TIDEMARK_NATS_CREDS_FILE is set, found nothing"
+    ]
+    assert "word" not in " ".join(faults(NATS_URL="tls://user:word@nats:4222"))
 
 
 def test_what_the_kubelet_says_of_services_is_no_typo() -> None:
