@@ -19,8 +19,8 @@ from tests.agent.site import AgentProcess, Site, serves
 from tests.soak import report, size
 
 SWAPS = size("SOAK_SWAPS", 50)
-WARM = min(SWAPS // 2, 200)
-"""Swaps until caches, buffers and the fifty journeys of the status have their size."""
+WARM = SWAPS // 2
+"""Swaps until what is remembered on purpose (lines said, the last journeys) has its size."""
 MEBIBYTE = 2**20
 
 
@@ -47,9 +47,18 @@ def is_remembered(site: Site, wanted: tuple[int, str]) -> bool:
     return proven is not None and (proven["mark"]["sequence"], proven["leaf_sha256"]) == wanted
 
 
-async def use_of(agent: AgentProcess, site: Site) -> Use:
-    """Taken once the last swap's thread and directory are put away, and nobody is asking."""
-    await eventually(lambda: Use.of(agent, site).directories == 1, "one set to be left")
+async def use_at_rest(agent: AgentProcess, site: Site) -> Use:
+    """Taken once the last swap's directory is put away, and every connection but those that are kept."""
+
+    def is_at_rest() -> bool:
+        assert agent.process is not None
+        connections = psutil.Process(agent.process.pid).net_connections()
+        kept = {psutil.CONN_LISTEN, psutil.CONN_ESTABLISHED}
+        port = int(agent.environment["TIDEMARK_LISTEN"].rpartition(":")[2])
+        asking = [one for one in connections if one.status not in kept or (one.laddr.port == port and one.raddr)]
+        return not asking and Use.of(agent, site).directories == 1
+
+    await eventually(is_at_rest, "the agent to rest, with one set in its directory")
     return Use.of(agent, site)
 
 
@@ -80,7 +89,7 @@ async def test_every_swap_is_proven_and_nothing_grows(
         if turn % 20 == 0 or turn == SWAPS:
             journeys |= {journey["number"]: journey for journey in agent.status()["journeys"]}
         if turn in (WARM, SWAPS):
-            uses.append(await use_of(agent, site))
+            uses.append(await use_at_rest(agent, site))
     assert {journey["outcome"] for journey in journeys.values()} <= {"proven", "installed"}, "installed: overtaken"
     del journeys[1]  # waited for the server to start
     proven = [journey for journey in journeys.values() if journey["outcome"] == "proven"]
