@@ -1,8 +1,4 @@
-"""The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables.
-
-Exit status: 0 after SIGTERM or SIGINT, 2 where the configuration is not usable (every fault is on standard error), 1
-where the port is taken or the program has an error.
-"""
+"""The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables; ``--help`` says the rest."""
 
 from agent import lean  # isort: split
 
@@ -14,7 +10,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Never
@@ -32,6 +28,7 @@ from agent.handover import Handover, Patience, Workload
 from agent.holdings import Clocks, Holdings
 from agent.install import Output
 from agent.metrics import AgentMetrics
+from agent.once import install_once
 from agent.prove import EchoProver, SignalProver
 from agent.reload import HttpReloader, SignalReloader
 from agent.report import Reporter
@@ -43,6 +40,23 @@ if TYPE_CHECKING:
     from agent.announcement import Announcement
 
 VERSION = "0.1.0"
+
+HELP = """\
+usage: python -m agent [--once]
+
+Brings verified CA bundles to the workload beside it and proves that it uses them, until SIGTERM or SIGINT.
+Configured by TIDEMARK_* variables; see the README.
+
+  --once      install the highest verified set that the sources show, tell no workload, and exit
+  -h, --help  show this and exit
+
+exit status:
+  0  stopped by SIGTERM or SIGINT; with --once: the highest verified set that is shown is in place
+  1  the port is taken, or the program has an error; with --once: the output directory could not be written
+  2  the configuration or the command line is not usable: every fault is on standard error
+  3  with --once: no verified set is in place, and nothing that is shown could be installed
+  4  with --once: the verified set that was in place stays, or its leaf does: something shown was refused, see the log
+"""
 
 Work = dict[str, Callable[[], Coroutine[Any, Any, None]]]
 """What has to run side by side, by name."""
@@ -160,8 +174,23 @@ async def _endless(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> 
     raise RuntimeError(f"task {name}: expected it to run until it is cancelled, it ended")
 
 
-def main() -> int:
+async def run_once(config: AgentConfig, clocks: Clocks) -> int:
+    """Install one set; returns the exit status."""
+    board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
+    chronicle = Chronicle(board, AgentMetrics(CollectorRegistry()), clocks.now)
+    sighting = Sources(config.bundle, config.leaf, config.trust).look()
+    holdings = Holdings(Output(config.out), str(config.bundle), clocks)
+    return await install_once(sighting, holdings, _announcement(config, chronicle, clocks), clocks)
+
+
+def main(arguments: Sequence[str]) -> int:
     """Read the environment and run."""
+    if arguments in (["-h"], ["--help"]):
+        print(HELP, end="")  # noqa: T201 - what was asked for
+        return 0
+    if arguments not in ([], ["--once"]):  # argparse would take half a megabyte for as long as the agent lives
+        print(f"expected nothing, --once or --help, found: {' '.join(arguments)}\n{HELP}", end="", file=sys.stderr)  # noqa: T201
+        return 2
     try:
         config = read_config(os.environ)
     except ConfigError as error:
@@ -169,6 +198,8 @@ def main() -> int:
             print(fault, file=sys.stderr)  # noqa: T201 - there is no log before there is a configuration
         return 2
     log.configure(config.log, sys.stdout)
+    if arguments:
+        return asyncio.run(run_once(config, _clocks()))
     gc.collect()
     gc.freeze()  # modules stay for good: without them a collection is too short to be noticed in a reload
     try:
@@ -180,4 +211,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

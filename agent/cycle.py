@@ -5,6 +5,7 @@ is taken up, and a journey that merely waits gives way to it.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,8 @@ from tidemark.verify import Mark, Reason
 
 _LONGEST_HOLD = 60.0
 _CLOCK_PAUSE = 10.0
-_FIRST_WORD = 2.0
+FIRST_WORD = 2.0
+"""Seconds that a pod without memory waits for the broker, once."""
 _MOST_ANNOUNCED = 8
 _SETTLED = (AgentState.PROVEN, AgentState.LEAF_ORPHANED)
 
@@ -162,32 +164,18 @@ class Cycle:
         """A pod without memory takes the highest of all its sources first, if the broker does not keep it waiting."""
         if self.announcements is None or self._asked_first or self.holdings.highest is not None:
             return
-        mounted = self._judge(sighting, trust).trust_set
+        mounted = judge(sighting, self._heard, trust, self.holdings, self.clocks.now()).trust_set
         if mounted is None:
             return  # without a verified set there is nothing to connect with
         self._asked_first = True
-        heard = await self.announcements.first(self.holdings.stage(mounted), _FIRST_WORD)
+        heard = await self.announcements.first(self.holdings.stage(mounted), FIRST_WORD)
         if heard is not None:
             self._heard = (heard, *self._heard)
-
-    def _judge(self, sighting: Sighting, trust: Trust) -> Choice:
-        installed = self.holdings.installed
-        return choose(
-            Shown(
-                _shown(sighting.bundle),
-                _shown(sighting.leaf) if sighting.leaf else None,
-                tuple(heard.bundle for heard in self._heard),
-            ),
-            trust,
-            self.holdings.known(),
-            installed.trust_set if installed else None,
-            int(self.clocks.now()),
-        )
 
     def _choose(self, sighting: Sighting, trust: Trust, travel: _Travel) -> Choice:
         """Verify, and note what came of it."""
         begin = asyncio.get_running_loop().time()
-        choice = self._judge(sighting, trust)
+        choice = judge(sighting, self._heard, trust, self.holdings, self.clocks.now())
         travel.stages["verify"] = asyncio.get_running_loop().time() - begin
         came = [heard for heard in self._heard if choice.adopted and heard.bundle == choice.adopted.bundle]
         announced = came[0].heard_at if came and choice.source is Source.JETSTREAM else None
@@ -350,6 +338,17 @@ class Cycle:
             waiting = isinstance(trouble, WorkloadAbsent) or None
             mark = self.holdings.installed.trust_set.mark
             self.chronicle.fails(trouble.reason, str(trouble), mark, waiting=waiting)
+
+
+def judge(sighting: Sighting, heard: Sequence[Heard], trust: Trust, holdings: Holdings, now: float) -> Choice:
+    """The choice among what mounts and broker show, by what the holdings know."""
+    installed = holdings.installed
+    shown = Shown(
+        _shown(sighting.bundle),
+        _shown(sighting.leaf) if sighting.leaf else None,
+        tuple(one.bundle for one in heard),
+    )
+    return choose(shown, trust, holdings.known(), installed.trust_set if installed else None, int(now))
 
 
 def _shown(look: Look) -> dict[str, bytes] | Refusal:

@@ -1,12 +1,13 @@
 """``python -m agent`` as a process: its start, its stop, its ports, and an application beside it."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from aiohttp import web
 
 from tests.agent.forge import Forge
-from tests.agent.rig import NatsServer, eventually, free_port
+from tests.agent.rig import PATIENCE, NatsServer, eventually, free_port
 from tests.agent.site import CHECKOUT, AgentProcess, Site, serves
+from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState, Level
 
 StartAgent = Callable[[Mapping[str, str]], AgentProcess]
@@ -96,6 +98,50 @@ async def test_it_stops_within_five_seconds(
     assert process.process.wait(5) == 0
 
 
+async def test_it_stops_within_five_seconds_while_it_waits_for_a_proof(
+    forge: Forge, site: Site, server: NatsServer, agent_process: StartAgent, tmp_path: Path
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment())
+    await process.answers("/startupz")
+    await server.start()
+    await process.answers("/readyz")
+    server.write_config("broken {")
+    leaf = forge.leaf(forge.ca(forge.epoch + 1))
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+    await eventually(lambda: process.status()["installed"]["sequence"] == 2, "the newer set")
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(5) == 0
+    # What it leaves is one whole set, which its next start finishes.
+    assert site.installed().sequence == 2
+    parse_leaf(site.file("tls.crt"), site.file("tls.key"))
+    server.write_config()
+    process.start(tmp_path / "agent.log")
+    await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
+
+
+async def test_it_stops_within_five_seconds_while_an_application_does_not_answer(
+    forge: Forge, site: Site, application: "Application", agent_process: StartAgent
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("expected to be cancelled")
+
+    application.handler = hang
+    await application.start()
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment())
+    async with asyncio.timeout(PATIENCE):
+        await asked.wait()
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.process.wait, 5) == 0
+
+
 async def test_a_port_that_is_taken_is_named(site: Site, forge: Forge, agent_process: StartAgent) -> None:
     site.show(forge.bundle(1), forge.leaf())
     environment = site.environment()
@@ -121,6 +167,9 @@ async def test_sub_path_like_mounts_are_named_at_start(
     assert f"{site.bundle_mount.path}: expected ..data" in json.loads(line[0])["detail"]
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class Application:
     """An application with a reload endpoint, which answers with what it reads, or with what the test says."""
 
@@ -130,6 +179,7 @@ class Application:
         self.answer: Callable[[dict[str, Any]], web.Response] = self.echo
         self.port = free_port()
         self.runner: web.AppRunner | None = None
+        self.handler: Handler | None = None
 
     @property
     def url(self) -> str:
@@ -144,8 +194,8 @@ class Application:
             return self.answer(self.asked[-1])
 
         app = web.Application()
-        app.router.add_post("/-/reload", reload)
-        self.runner = web.AppRunner(app)
+        app.router.add_post("/-/reload", self.handler or reload)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
 
