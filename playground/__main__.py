@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from authority.config import IssuerKind
 from playground.deployment import Deployment, deployed
 from playground.layout import Layout
 from playground.lock import Occupied, occupied
@@ -29,6 +30,13 @@ class DidNotSettle(Exception):
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m playground", description=__doc__)
     parser.add_argument("--rotations", type=int, metavar="N", help="stop after N rotations (default: run until Ctrl-C)")
+    parser.add_argument(
+        "--issuer",
+        type=IssuerKind,
+        choices=list(IssuerKind),
+        default=IssuerKind.EMBEDDED,
+        help="who keeps CAs, signing key and journal: files, or a real OpenBao (default: %(default)s)",
+    )
     parser.add_argument("--directory", type=Path, default=_ROOT, help="where everything lies (default: %(default)s)")
     parser.add_argument("--plain", action="store_true", help="one line an event, also on a terminal")
     return parser.parse_args()
@@ -86,7 +94,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     stop = asyncio.Event()
     layout = Layout.allot(arguments.directory.resolve())
     narrator: Narrator = Plain() if arguments.plain or not sys.stdout.isatty() else Screen()
-    running = asyncio.ensure_future(_deploy_and_observe(layout, narrator, arguments.rotations, stop))
+    running = asyncio.ensure_future(_deploy_and_observe(layout, narrator, arguments, stop))
 
     def interrupted() -> None:
         # The first Ctrl-C while rotating ends the run with its summary; before that there is nothing to sum up.
@@ -108,9 +116,11 @@ async def _run(arguments: argparse.Namespace) -> int:
     return 0 if is_good(figures) else 1
 
 
-async def _deploy_and_observe(layout: Layout, narrator: Narrator, rotations: int | None, stop: asyncio.Event) -> Record:
-    async with deployed(layout, "playground", narrator.tell) as deployment:
-        return await _observe(deployment, narrator, rotations, stop)
+async def _deploy_and_observe(
+    layout: Layout, narrator: Narrator, arguments: argparse.Namespace, stop: asyncio.Event
+) -> Record:
+    async with deployed(layout, "playground", narrator.tell, arguments.issuer) as deployment:
+        return await _observe(deployment, narrator, arguments.rotations, stop)
 
 
 def main() -> int:

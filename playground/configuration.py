@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from playground.layout import HOST, TRUST_DOMAIN, ApplicationPod, Layout, ServerPod
+from authority.config import IssuerKind
+from playground.layout import HOST, OPENBAO_ROLE, TRUST_DOMAIN, ApplicationPod, Layout, ServerPod
 
 
 def nats_conf(server: ServerPod, layout: Layout) -> str:
@@ -28,12 +29,14 @@ jetstream {{ store_dir: "{server.root}/jetstream", max_memory_store: 512MB, max_
 """
 
 
-def authority_toml(layout: Layout, preset: str) -> str:
+def authority_toml(layout: Layout, preset: str, issuer: IssuerKind) -> str:
     """The authority's configuration: one bundle directory and one leaf directory for each pod, and JetStream."""
     lines = [
         f'trust_domain = "{TRUST_DOMAIN}"',
         f'state = "{layout.authority_state}"',
         f'preset = "{preset}"',
+        f'issuer = "{issuer}"',
+        *(_openbao(layout) if issuer is IssuerKind.OPENBAO else ()),
         "[api]",
         f'listen = "{HOST}:{layout.authority_port}"',
         f'names = ["localhost", "{HOST}"]',
@@ -49,6 +52,15 @@ def authority_toml(layout: Layout, preset: str) -> str:
         lines += ["[[leaves]]", f'name = "{pod.name}"', f'directory = "{pod.leaf_mount}"']
         lines += ['dns = ["localhost"]', f'ip = ["{HOST}"]']
     return "\n".join(lines) + "\n"
+
+
+def _openbao(layout: Layout) -> list[str]:
+    return [
+        "[openbao]",
+        f'url = "{layout.openbao_url}"',
+        f'ca_file = "{layout.openbao_ca}"',
+        f'role_id = "{OPENBAO_ROLE}"',
+    ]
 
 
 def agent_environment(pod: ServerPod | ApplicationPod, layout: Layout, token_file: Path) -> dict[str, str]:

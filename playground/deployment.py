@@ -6,15 +6,17 @@ import json
 import shutil
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from authority.config import IssuerKind
 from playground.configuration import agent_environment, authority_toml, nats_conf
 from playground.layout import ApplicationPod, Layout, ServerPod
+from playground.openbao import OpenBao
 from playground.processes import Child, ChildFailed
 from tidemark.trust import Trust
 
@@ -35,16 +37,19 @@ class Deployment:
         self.servers: dict[str, Child] = {}
         self.applications: dict[str, Child] = {}
         self.authority: Child | None = None
+        self.openbao: OpenBao | None = None
 
     def children(self) -> list[Child]:
         """Every process that is meant to run now."""
+        openbao = [self.openbao.server] if self.openbao else []
         authority = [self.authority] if self.authority else []
-        return [*authority, *self.agents.values(), *self.servers.values(), *self.applications.values()]
+        return [*openbao, *authority, *self.agents.values(), *self.servers.values(), *self.applications.values()]
 
-    async def start(self, preset: str) -> None:
+    async def start(self, preset: str, issuer: IssuerKind) -> None:
         """Bring everything up: authority, agents, servers once their agents have a verified set, applications."""
         prepare_directory(self.layout)
-        await self._start_authority(preset)
+        self.layout.authority_config.write_text(authority_toml(self.layout, preset, issuer))
+        await self._start_authority(await self._init(issuer))
         self._tell("authority: running; its first CA signs, bundles and leaves are in the mounts")
         await self._start_agents()
         self._tell(f"agents: {len(self.agents)} running, each with a verified set installed")
@@ -53,17 +58,29 @@ class Deployment:
         await self._start_applications()
         self._tell(f"applications: publisher and consumer exchange {_RATE} messages a second")
 
-    async def _start_authority(self, preset: str) -> None:
+    async def _init(self, issuer: IssuerKind) -> Mapping[str, str]:
+        """Make what the authority is, here or in OpenBao; returns what it gets in its environment."""
+        log = self.layout.logs / "init.log"
+        if issuer is IssuerKind.EMBEDDED:
+            await self._authority(["init"], {}, log)
+            return {}
+        self.openbao = OpenBao(self.layout)
+        await self.openbao.start()
+        await self._authority(["init", "--openbao"], self.openbao.operator, log)
+        environment = await self.openbao.admit(policy=log.read_text())
+        self._tell("openbao: running; mounts, roots and signing key are made, the authority has the least policy")
+        return environment
+
+    async def _authority(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """Run a command of the authority to its end."""
+        child = Child(f"authority {command[0]}", [*_program(self.layout), *command], environment, log)
+        await child.start()
+        await child.finished(within=_UP_SECONDS)
+
+    async def _start_authority(self, environment: Mapping[str, str]) -> None:
         layout = self.layout
-        layout.authority_config.write_text(authority_toml(layout, preset))
-        program = [sys.executable, "-m", "authority", "--config", str(layout.authority_config)]
-        init = Child("authority init", [*program, "init"], {}, layout.logs / "init.log")
-        await init.start()
-        await init.finished(within=_UP_SECONDS)
-        trust = Child("authority trust", [*program, "trust"], {}, layout.trust_file)
-        await trust.start()
-        await trust.finished(within=_UP_SECONDS)
-        self.authority = Child("authority", [*program, "run"], {}, layout.logs / "authority.log")
+        await self._authority(["trust"], environment, layout.trust_file)
+        self.authority = Child("authority", [*_program(layout), "run"], environment, layout.logs / "authority.log")
         await self.authority.start()
         async with authority_session(layout) as session:
             await self._until(self.authority, partial(_answers, session, f"{layout.authority_url}/readyz"))
@@ -168,14 +185,18 @@ class Deployment:
         programs = [*self.agents.values(), *([self.authority] if self.authority else [])]
         await asyncio.gather(*(child.stop(5) for child in programs))
         await asyncio.gather(*(child.stop(5) for child in self.servers.values()))
+        if self.openbao:
+            await self.openbao.server.stop(5)
 
 
 @contextlib.asynccontextmanager
-async def deployed(layout: Layout, preset: str, tell: Tell) -> AsyncIterator[Deployment]:
+async def deployed(
+    layout: Layout, preset: str, tell: Tell, issuer: IssuerKind = IssuerKind.EMBEDDED
+) -> AsyncIterator[Deployment]:
     """A running deployment; on the way out everything is stopped and every secret deleted, whatever happened."""
     deployment = Deployment(layout, tell)
     try:
-        await deployment.start(preset)
+        await deployment.start(preset, issuer)
         yield deployment
     finally:
         try:
@@ -197,8 +218,12 @@ def prepare_directory(layout: Layout) -> None:
 
 def remove_secrets(layout: Layout) -> None:
     """Delete keys, mounts and message stores; logs and the summary stay for reading."""
-    for directory in (layout.authority_state, *(pod.root for pod in layout.pods)):
+    for directory in (layout.authority_state, layout.openbao, *(pod.root for pod in layout.pods)):
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _program(layout: Layout) -> list[str]:
+    return [sys.executable, "-m", "authority", "--config", str(layout.authority_config)]
 
 
 def nats_server_binary() -> Path:

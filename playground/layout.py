@@ -9,6 +9,8 @@ TRUST_DOMAIN = "playground.tidemark"
 HOST = "127.0.0.1"
 SERVERS = ("nats-0", "nats-1", "nats-2")
 APPLICATIONS = ("publisher", "consumer")
+OPENBAO_ROLE = "tidemark"
+"""The authority's role in OpenBao; also its role id, which need not be secret."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -108,17 +110,18 @@ class Layout:
     servers: tuple[ServerPod, ...]
     applications: tuple[ApplicationPod, ...]
     authority_port: int
+    openbao_port: int
 
     @classmethod
     def allot(cls, root: Path) -> "Layout":
         """Choose free ports for everything."""
-        ports = iter(free_ports(1 + 4 * len(SERVERS) + 2 * len(APPLICATIONS)))
-        authority_port = next(ports)
+        ports = iter(free_ports(2 + 4 * len(SERVERS) + 2 * len(APPLICATIONS)))
+        authority_port, openbao_port = next(ports), next(ports)
         servers = tuple(
             ServerPod(name, root / name, next(ports), next(ports), next(ports), next(ports)) for name in SERVERS
         )
         applications = tuple(ApplicationPod(name, root / name, next(ports), next(ports)) for name in APPLICATIONS)
-        return cls(root, servers, applications, authority_port)
+        return cls(root, servers, applications, authority_port, openbao_port)
 
     @property
     def pods(self) -> tuple[ServerPod | ApplicationPod, ...]:
@@ -139,6 +142,21 @@ class Layout:
     def authority_url(self) -> str:
         """The authority's API."""
         return f"https://{HOST}:{self.authority_port}"
+
+    @property
+    def openbao(self) -> Path:
+        """The secrets of OpenBao's development server, where it is the issuer."""
+        return self.root / "openbao"
+
+    @property
+    def openbao_url(self) -> str:
+        """OpenBao's API."""
+        return f"https://{HOST}:{self.openbao_port}"
+
+    @property
+    def openbao_ca(self) -> Path:
+        """The CA of OpenBao's own certificate, which it makes as it starts."""
+        return self.openbao / "vault-ca.pem"
 
     @property
     def trust_file(self) -> Path:

@@ -104,6 +104,24 @@ def test_rotations_under_load_lose_nothing_and_every_agent_proves_them(start: St
     assert_clean(run)
 
 
+def test_with_openbao_as_issuer_signer_and_journal_it_is_the_same(start: Start) -> None:
+    run = start("--issuer", "openbao", "--rotations", "1")
+    run.until("openbao: running")
+    (server,) = [process for process in run.children() if "bao" in Path(process.info["cmdline"][0]).name]
+    output = run.rest()
+    assert run.process.returncode == 0, output
+    figures = json.loads((run.directory / "summary.json").read_text())
+    assert (figures["rotations"], figures["agents"], figures["proven"], figures["reverted"]) == (1, 5, 5, 0)
+    for counts in figures["messages"].values():
+        assert counts["received"] == counts["published"] > 5_000
+        assert (counts["lost"], counts["duplicated"]) == (0, 0)
+    assert "Nothing was lost, everything was proven." in output
+    assert not server.is_running()
+    assert_clean(run)
+    left = [file for file in run.directory.rglob("*") if file.is_file()]
+    assert not [file for file in left if b"Unseal Key" in file.read_bytes()], "what opens OpenBao is not kept"
+
+
 def test_ctrl_c_ends_with_a_summary_and_leaves_nothing_behind(start: Start) -> None:
     run = start()
     run.until(UP)
