@@ -36,7 +36,7 @@ from authority.publish import LeafStore, Publisher
 from authority.publish.directory import DirectoryLeafStore, DirectoryPublisher
 from authority.publish.jetstream import Connection, JetStreamPublisher
 from authority.publish.timed import TimedPublisher
-from authority.roster import Roster
+from authority.roster import ConfiguredMembers, Roster
 from authority.rotation import Outside, Rotation
 from authority.surroundings import Surroundings
 from authority.timeline import Timeline
@@ -150,7 +150,7 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
 
 def _roster(config: AuthorityConfig, now: int) -> Roster:
     expected = [Expected(agent.name, agent.pod_class, uid="", ready=True, since=now) for agent in config.agents]
-    return Roster(expected, config.timing.clock)
+    return Roster(ConfiguredMembers(expected), config.timing.clock)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from authority.requests import Wanted
 from authority.roster import Roster
 from authority.rotation import Rotation
 from authority.surroundings import Surroundings
+from authority.tokens import Sender
 from tidemark.bundle import Bundle
 from tidemark.receipt import Receipt
 
@@ -77,10 +78,10 @@ class Desk:
         statements = self.rotation.history.statements
         return next((signed.bundle for signed in statements if signed.statement.sequence == sequence), None)
 
-    def receive(self, receipt: Receipt) -> int:
+    def receive(self, receipt: Receipt, sender: Sender | None = None) -> int:
         """Take a receipt; returns the newest sequence. Raises UnexpectedAgent."""
         history = self.rotation.history
-        if self.roster.receive(receipt, history, self.exact()):
+        if self.roster.receive(receipt, sender, history, self.exact()):
             self.rotation.wake()
         return history.newest.statement.sequence if history.newest else 0
 

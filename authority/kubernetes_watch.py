@@ -56,9 +56,16 @@ class Watch(Generic[R, T]):
     @property
     def known(self) -> tuple[T, ...] | None:
         """What is kept of the selected objects; None before they were listed, and while nobody can say."""
-        if self._confirmed is None or asyncio.get_running_loop().time() - self._confirmed > STALE_SECONDS:
-            return None
-        return tuple(self._objects.values())
+        return tuple(self._objects.values()) if self.is_known else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the objects were listed, and the server has confirmed since that this is so."""
+        return self._confirmed is not None and asyncio.get_running_loop().time() - self._confirmed <= STALE_SECONDS
+
+    def find(self, namespace: str, name: str) -> T | None:
+        """What is kept of one object; None where it is not selected."""
+        return self._objects.get((namespace, name))
 
     async def run(self) -> None:
         """Watch until cancelled."""

@@ -24,7 +24,7 @@ from authority.forward import FORWARDED, Forwarding
 from authority.plan import RotationRefused
 from authority.requests import Wanted
 from authority.roster import UnexpectedAgent
-from authority.tokens import Holder, Role, Tokens
+from authority.tokens import Holder, NotReviewed, Role, Sender, Tokens
 from tidemark.bundle import Bundle, Cause
 from tidemark.fields import FieldError, Fields, parse_object
 from tidemark.receipt import MAX_BYTES, Receipt
@@ -70,8 +70,12 @@ class Desk(Protocol):
     def bundle(self, sequence: int) -> Bundle | None:
         """The bundle of this number, None where the journal does not hold it."""
 
-    def receive(self, receipt: Receipt) -> int:
-        """Take a receipt; returns the newest sequence. Raises UnexpectedAgent."""
+    def receive(self, receipt: Receipt, sender: Sender | None) -> int:
+        """Take a receipt, of ``sender`` where its token shows one; returns the newest sequence.
+
+        Raises:
+            UnexpectedAgent: nobody expects this agent.
+        """
 
     def withdrawals(self) -> Answer:
         """Every withdrawal of a CA that has not expired yet, with each agent's time to distrust it."""
@@ -169,9 +173,9 @@ class Api:
         return web.Response(body=bundle.to_json(), content_type="application/json")
 
     async def _receipts(self, request: web.Request) -> web.Response:
-        self._admit(request, Role.AGENT)
+        sender = await self._sender(request)
         try:
-            newest = self._desk.receive(Receipt.from_json(await request.read()))
+            newest = self._desk.receive(Receipt.from_json(await request.read()), sender)
         except UnexpectedAgent as error:
             raise web.HTTPForbidden(text=str(error)) from None
         except ValueError as error:
@@ -228,6 +232,20 @@ class Api:
                 text=f"{name}: expected its turn within {self._write_seconds:g} s, found none; status says what failed"
             ) from None
 
+    async def _sender(self, request: web.Request) -> Sender | None:
+        """Who sent a receipt: the pod of its token where somebody reviews them, else anybody with the agents' token."""
+        if self._tokens.reviewer is None:
+            self._admit(request, Role.AGENT)
+            return None
+        token = _bearer_token(request)
+        try:
+            sender = await self._tokens.reviewer.sender(token) if token else None
+        except NotReviewed as error:
+            raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "1"}) from None
+        if sender is None:
+            raise _unauthorized(request, token, "a projected token of the authority's audience, bound to a pod")
+        return sender
+
     def _admit_reader(self, request: web.Request) -> None:
         if not self._open_reads:
             self._holder(request)
@@ -241,14 +259,23 @@ class Api:
         return holder
 
     def _holder(self, request: web.Request) -> Holder:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        holder = self._tokens.holder_of(token.strip()) if scheme.lower() == "bearer" else None
+        token = _bearer_token(request)
+        holder = self._tokens.holder_of(token) if token else None
         if holder is None:
-            found = "one that is not known" if token else "none"
-            raise web.HTTPUnauthorized(
-                text=f"{request.path}: expected a bearer token, found {found}", headers={"WWW-Authenticate": "Bearer"}
-            )
+            raise _unauthorized(request, token, "a bearer token")
         return holder
+
+
+def _bearer_token(request: web.Request) -> str:
+    """The token that came with a request, "" for none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _unauthorized(request: web.Request, token: str, expected: str) -> web.HTTPUnauthorized:
+    found = "one that is not known" if token else "none"
+    text = f"{request.path}: expected {expected}, found {found}"
+    return web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _whence(request: web.Request) -> str:

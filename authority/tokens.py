@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from authority import durable
 from authority.keystore import KeystoreError
@@ -38,10 +39,31 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Sender:
+    """The pod that a receipt came from, as the token shows that came with it."""
+
+    namespace: str
+    pod: str
+    uid: str
+
+
+class NotReviewed(Exception):
+    """Whoever knows the agents' tokens could not be asked; the message says why. Trying again is safe."""
+
+
+class Reviewer(Protocol):
+    """Knows the agents' tokens where they are not ours."""
+
+    async def sender(self, token: str) -> Sender | None:
+        """Whose token it is; None where it is nobody's. Raises NotReviewed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
-    """Holders by the SHA-256 of their token."""
+    """Holders by the SHA-256 of their token; agents are known by ``reviewer`` instead, where there is one."""
 
     _holders: Mapping[bytes, Holder] = field(repr=False)
+    reviewer: Reviewer | None = None
 
     def holder_of(self, token: str) -> Holder | None:
         """Who holds this token; takes the same time for every token."""

@@ -17,7 +17,7 @@ from authority.journal import StatementRecord
 from authority.journal.directory import DirectoryJournal
 from authority.requests import Wanted
 from authority.serve import Api, ListenError
-from authority.tokens import Role, create_token, read_tokens
+from authority.tokens import Role, Sender, create_token, read_tokens
 from tests.authority.deployment import AGENTS, Deployment, answers, ask, eventually, receipt
 from tidemark.certificates import not_after
 from tidemark.receipt import MAX_BYTES, Receipt
@@ -289,7 +289,7 @@ class StuckDesk:
     def bundle(self, sequence: int) -> None:
         return None
 
-    def receive(self, receipt: Receipt) -> int:
+    def receive(self, receipt: Receipt, sender: Sender | None) -> int:
         return 0
 
     def withdrawals(self) -> dict[str, Any]:
