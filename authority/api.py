@@ -1,7 +1,6 @@
 """What the API answers, as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +18,11 @@ from authority.publishing import TargetState
 from authority.requests import Prospect, Wanted
 from authority.withdrawal import Progress
 from tidemark.epoch import EpochClock
+from tidemark.fields import dump_object
 
 Answer = dict[str, Any]
+
+_PIECE = 32  # agents, about a millisecond's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,14 @@ def status(situation: Situation) -> Answer:
     }
 
 
-def fleet(situation: Situation) -> Answer:
-    """``GET /api/v1/fleet``."""
-    agents = [_agent(agent) for agent in situation.fleet.agents]
-    return {"now": situation.now, "readable": situation.fleet.readable, "agents": agents}
+def fleet(situation: Situation) -> Iterator[bytes]:
+    """``GET /api/v1/fleet`` as JSON, a few agents at a time: ten thousand at once would keep all else waiting."""
+    head = dump_object({"now": situation.now, "readable": situation.fleet.readable})
+    yield f'{head[:-1]},"agents":['.encode()
+    agents = situation.fleet.agents
+    for first in range(0, len(agents), _PIECE):
+        yield (b"," if first else b"") + b",".join(map(_agent, agents[first : first + _PIECE]))
+    yield b"]}"
 
 
 def bundles(history: History, ledger: Ledger) -> Answer:
@@ -156,16 +162,17 @@ def _state(gate: Gate) -> str:
     return "open" if gate.opening else "waiting"
 
 
-def _agent(agent: AgentView) -> Answer:
+def _agent(agent: AgentView) -> bytes:
     received = agent.received
-    return {
+    fields = {
         "name": agent.name,
         "class": agent.pod_class.value,
         "state": agent.state.value,
         "fresh": agent.fresh,
         "received_at": received.exact if received else None,
-        "receipt": json.loads(received.receipt.to_json()) if received else None,
     }
+    receipt = received.receipt.to_json() if received else b"null"  # is JSON already: not taken apart once more
+    return dump_object(fields)[:-1].encode() + b',"receipt":' + receipt + b"}"
 
 
 def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Ledger) -> Answer:

@@ -16,6 +16,7 @@ KEPT = 50
 
 _REPEAT_SECONDS = 60
 _PLACES = 1000
+_NAMED = 20
 
 log = logging.getLogger("authority")
 
@@ -32,7 +33,10 @@ def event_fields(event: Event) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
-    return list(value) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    more = len(value) - _NAMED
+    return [*value[:_NAMED], *([f"and {more} more"] if more > 0 else [])]  # the last 50 events may name ten thousand
 
 
 class Repetitions:

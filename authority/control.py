@@ -114,7 +114,8 @@ class ServerCertificate:
         self._names = LeafNames("tidemark authority", *_by_kind(names))
         self._lifetime = lifetime
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        """Asks for no client certificate: none would open anything."""
+        """Asks for no client certificate: none would open anything. Agents resume no session: no tickets are made."""
+        self.context.num_tickets = 0
 
     async def renew(self, now: int) -> Certificate:
         """Issue a certificate and serve it from now on. Raises KeystoreError."""

@@ -1,6 +1,6 @@
 """Where questions are answered and receipts and requests are taken, whatever they came in by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from authority import api
@@ -61,8 +61,8 @@ class Desk:
             "events": self.chronicle.last(),
         }
 
-    def fleet(self) -> Answer:
-        """Every agent with its last receipt."""
+    def fleet(self) -> Iterator[bytes]:
+        """Every agent with its last receipt, as JSON in pieces."""
         return api.fleet(self._situation())
 
     def withdrawals(self) -> Answer:

@@ -28,6 +28,7 @@ _COLOURS = {
     "missing": "red",
 }
 _EVENTS = 12
+_NAMED = 10
 
 Answer = Mapping[str, Any]
 
@@ -142,7 +143,7 @@ def _withdrawals(withdrawals: Sequence[Answer], now: int) -> list[RenderableType
                 " ".join(filter(None, (each["cause"] or "withdrawn", "at once" if each["now"] else ""))),
                 "itself" if each["automatic"] else f"{each['who'] or '-'}: {each['reason'] or '-'}",
                 each["stage"],
-                ", ".join(each["waiting"]) or "-",
+                _names(each["waiting"]) or "-",
                 _until(each["until"], now),
                 _epoch(each["replacement"] and each["replacement"]["epoch"]),
                 f"statement {each['statement']}" if each["statement"] else "-",
@@ -177,7 +178,7 @@ def _gate(gate: Answer, now: int) -> Text:
     if gate["opening"]:
         text.append(f" ({gate['opening']})", "default")
     if gate["closed"]:
-        text.append(f" ({gate['closed']}); waits for {', '.join(gate['waiting']) or 'a proof'}", "default")
+        text.append(f" ({gate['closed']}); waits for {_names(gate['waiting']) or 'a proof'}", "default")
     if gate["last_resort_at"]:
         text.append(f"; last resort {_until(gate['last_resort_at'], now)}", "default")
     return text
@@ -191,6 +192,12 @@ def _fleet(fleet: Answer) -> Text:
     for state, count in counts.items():
         text.append(f"{count} {state}  ", _COLOURS.get(state, ""))
     return text if counts else Text("no agent is expected", "red")
+
+
+def _names(names: Sequence[str]) -> str:
+    """The first of them, and how many there are besides."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

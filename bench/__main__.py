@@ -9,7 +9,7 @@ import importlib
 
 from bench import document
 
-SUBJECTS = ("applications", "agent")
+SUBJECTS = ("applications", "authority", "rotation", "agent")
 
 
 def main() -> None:

@@ -245,6 +245,11 @@ class Program:
         with self.log.open("ab") as log:
             self._process = await _start(["--config", self.deployment.config_file, "run"], self._environment, log)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal and wait for nothing."""
         assert self._process is not None

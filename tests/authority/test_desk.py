@@ -2,20 +2,26 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from authority import api
+from authority.api import Situation
 from authority.chronicle import KEPT, Chronicle, JsonLines, TextLines, event_fields
 from authority.events import Failed, Held, Retired, Step
+from authority.fleet import Expected, FleetView, ReceiptBook, Received, view
 from authority.gate import Closed
-from authority.history import SignedStatement
+from authority.history import EMPTY, SignedStatement
 from authority.keystore import KeystoreError
 from authority.ledger import STATEMENTS, Ledger
 from authority.tokens import Holder, Role, create_token, read_token, read_tokens
 from tests.authority.deployment import receipt
 from tests.authority.foundry import Foundry
 from tidemark.certificates import parse_leaf
+from tidemark.epoch import PRESETS
+from tidemark.receipt import PodClass
 from tidemark.verify import Mark, VerifiedBundle
 
 NOW = 1_800_000_000
@@ -176,3 +182,38 @@ def test_lines_for_people_and_for_programs(caplog: pytest.LogCaptureFixture) -> 
     line = json.loads(JsonLines().format(held))
     assert (line["level"], line["event"], line["waiting"]) == ("WARNING", "held", ["nats-0", "nats-1"])
     assert event_fields(HELD)["event"] == "held"
+
+
+def test_a_long_list_of_agents_is_cut_in_events() -> None:
+    names = tuple(f"agent-{number}" for number in range(10_000))
+    assert event_fields(replace(HELD, waiting=names))["waiting"] == [*names[:20], "and 9980 more"]
+    assert event_fields(replace(HELD, waiting=names[:20]))["waiting"] == list(names[:20])
+
+
+def test_a_large_fleet_is_told_in_pieces_that_are_one_object(tmp_path: Path) -> None:
+    """None of which takes long: whatever else is due comes in between."""
+    clock = PRESETS["testing"].clock
+    names = [f"agent-{number}" for number in range(1000)]
+    book = ReceiptBook()
+    sent = {name: receipt(name, Mark(1, "ab" * 32), None, 1) for name in names[1:]}
+    for one in sent.values():
+        book.accept(Received(one, NOW, NOW + 0.25))
+    expected = [Expected(name, PodClass.REQUIRED, uid="", ready=True, since=NOW) for name in names]
+    fleet = view(expected, book, "ab" * 32, clock, NOW)
+    pieces = list(api.fleet(Situation(NOW, "bus.example.com", clock, EMPTY, fleet, None)))
+    assert max(piece.count(b'"received_at"') for piece in pieces) <= 32
+    told = json.loads(b"".join(pieces))
+    assert (told["now"], told["readable"]) == (NOW, True)
+    assert [agent["name"] for agent in told["agents"]] == names
+    assert told["agents"][0] == {
+        "name": "agent-0",
+        "class": "required",
+        "state": "missing",
+        "fresh": False,
+        "received_at": None,
+        "receipt": None,
+    }
+    assert told["agents"][1]["received_at"] == NOW + 0.25
+    assert [agent["receipt"] for agent in told["agents"][1:]] == [json.loads(one.to_json()) for one in sent.values()]
+    nobody = api.fleet(Situation(NOW, "bus.example.com", clock, EMPTY, FleetView(readable=False, agents=()), None))
+    assert json.loads(b"".join(nobody)) == {"now": NOW, "readable": False, "agents": []}

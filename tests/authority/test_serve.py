@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -268,6 +268,13 @@ async def test_more_forced_rotations_than_a_bundle_holds_are_refused(tmp_path: P
     assert (await deployment.bundle("nats-0")).sequence > 30
 
 
+async def test_no_connection_is_kept_for_the_next_receipt(deployment: Deployment, agent: aiohttp.ClientSession) -> None:
+    """Ten thousand agents report once a minute each: every connection that waits for the next would cost memory."""
+    body = receipt("nats-0", mark(await deployment.bundle("nats-0")), None, 1).to_json()
+    async with agent.post("/api/v1/receipts", data=body) as response:
+        assert response.headers["Connection"] == "close"
+
+
 class StuckDesk:
     """A desk whose sequencer has no time for requests."""
 
@@ -280,8 +287,8 @@ class StuckDesk:
     def status(self) -> dict[str, Any]:
         return {}
 
-    def fleet(self) -> dict[str, Any]:
-        return {}
+    def fleet(self) -> Iterator[bytes]:
+        return iter(())
 
     def bundles(self) -> dict[str, Any]:
         return {}

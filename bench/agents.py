@@ -1,0 +1,67 @@
+"""``python -m bench.agents``: the agents of a large fleet: each sends one receipt on a TLS connection of its own.
+
+Reads one JSON object from stdin (``Wave``) and writes one to stdout: when each agent began to send (Unix seconds), and
+after how long it had its answer (seconds).
+"""
+
+import asyncio
+import json
+import random
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tests.authority.deployment import receipt
+from tidemark.verify import Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """What every agent proves, and over how many seconds they are spread."""
+
+    url: str
+    ca: str
+    token: str
+    agents: list[str]
+    seconds: float
+    sequence: int
+    digest: str
+    number: int
+
+
+async def send(wave: Wave) -> dict[str, list[float]]:
+    """Have every agent send its receipt; raises where one is not taken."""
+    context = ssl.create_default_context(cadata=wave.ca)
+    parts = urlsplit(wave.url)
+    began = time.monotonic() + 0.5
+    proven = Mark(wave.sequence, wave.digest)
+    told: dict[str, list[float]] = {}
+
+    async def one(agent: str, at: float) -> None:
+        await asyncio.sleep(max(0.0, began + at - time.monotonic()))
+        body = receipt(agent, proven, None, wave.number).to_json()
+        head = (
+            f"POST /api/v1/receipts HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {wave.token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        sent, clock = time.time(), time.monotonic()
+        reader, writer = await asyncio.open_connection(
+            parts.hostname, parts.port, ssl=context, server_hostname="localhost"
+        )
+        writer.write(head.encode() + body)
+        answer = await reader.read()
+        told[agent] = [sent, time.monotonic() - clock]
+        writer.close()
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"{agent}: expected status 200, found {answer[:300]!r}")
+
+    async with asyncio.TaskGroup() as group:
+        for agent in wave.agents:
+            group.create_task(one(agent, random.uniform(0, wave.seconds)))  # noqa: S311 - spreads load
+    return told
+
+
+if __name__ == "__main__":
+    json.dump(asyncio.run(send(Wave(**json.load(sys.stdin)))), sys.stdout)
