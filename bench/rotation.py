@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from authority.config import IssuerKind
 from bench.document import Cell, Table
 from bench.sample import Sample
 from playground.deployment import Deployment, authority_session, remove_secrets
@@ -50,14 +51,14 @@ class _Deployment(Deployment):
 
 
 def _layout(root: Path) -> Layout:
-    ports = iter(free_ports(1 + 4 * len(SERVERS) + 2 * APPLICATIONS))
-    authority_port = next(ports)
+    ports = iter(free_ports(2 + 4 * len(SERVERS) + 2 * APPLICATIONS))
+    authority_port, openbao_port = next(ports), next(ports)
     servers = tuple(
         ServerPod(name, root / name, next(ports), next(ports), next(ports), next(ports)) for name in SERVERS
     )
     names = [f"application-{number:02d}" for number in range(APPLICATIONS)]
     applications = tuple(ApplicationPod(name, root / name, next(ports), next(ports)) for name in names)
-    return Layout(root, servers, applications, authority_port)
+    return Layout(root, servers, applications, authority_port, openbao_port)
 
 
 async def measure() -> list[Table]:
@@ -66,7 +67,7 @@ async def measure() -> list[Table]:
         layout = _layout(Path(home))
         deployment = _Deployment(layout, lambda _: None)
         try:
-            await deployment.start("playground")
+            await deployment.start("playground", IssuerKind.EMBEDDED)
             async with authority_session(layout) as session:
                 found = [await _rotation(layout, session) for _ in range(ROTATIONS)]
         finally:
