@@ -1,0 +1,252 @@
+"""What a pod asks of the injector, read from its ``tidemark.io/`` labels and annotations; pure.
+
+The label ``tidemark.io/inject`` says how the workload takes a new set (``nats``, ``http`` or ``signal``); annotations
+say the rest. docs/install.md has them all. One that is not known is refused: a typo would otherwise change nothing and
+say nothing.
+"""
+
+import difflib
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlencode, urlsplit
+
+from tidemark.receipt import PodClass
+
+PREFIX = "tidemark.io/"
+INJECT = "tidemark.io/inject"
+CLASS = "tidemark.io/class"
+AGENT = "tidemark.io/agent"
+INJECTED = "tidemark.io/injected"
+"""Annotation of pods that were injected, so that they are left alone when they are shown again."""
+
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+NONE = "none"
+
+LARGEST_UID = 2**31 - 1
+_LONGEST_SPLAY = 3600
+_SIGNALS = ("HUP", "USR1", "USR2")
+_CONTAINER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_DIGITS = re.compile(r"[0-9]{1,10}")
+
+
+class Mode(StrEnum):
+    """How the workload takes a new set."""
+
+    NATS = "nats"  # SIGHUP, proven on the server's monitoring and client ports
+    HTTP = "http"  # POST /-/reload, proven by its answer
+    SIGNAL = "signal"  # a signal, proven on the ports that are named, if any
+
+
+_EVERYWHERE = ("container", "directory", "leaf-secret", "uid", "class", "splay", "targets")
+_PROOFS = ("monitor-port", "nats-ports", "tls-ports")
+_KEYS: Mapping[Mode, tuple[str, ...]] = {
+    Mode.NATS: ("process", *_PROOFS),
+    Mode.HTTP: ("reload-port", "reload-path"),
+    Mode.SIGNAL: ("process", "signal", *_PROOFS),
+}
+"""Annotations that make the target, by mode; ``targets`` stands in place of all of them."""
+
+_PORTS: Mapping[Mode, Mapping[str, str]] = {
+    Mode.NATS: {"monitor-port": "8222", "nats-ports": "4222", "tls-ports": NONE},
+    Mode.SIGNAL: dict.fromkeys(_PROOFS, NONE),
+}
+_CLASSES = {Mode.NATS: PodClass.REQUIRED, Mode.HTTP: PodClass.APPLICATION, Mode.SIGNAL: PodClass.APPLICATION}
+
+
+class Refused(ValueError):
+    """The pod cannot get a sidecar that works; ``faults`` are sentences, each naming what to change."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the pod asks for.
+
+    ``targets`` are the agent's (``signal:?…``, ``http://…``); ``containers`` get the output mounted, the first of them
+    is the workload that is told to reload (empty: the pod leaves it to us to find it); ``directory`` is where they see
+    it; ``uid`` is None where it follows from the pod; ``splay`` in seconds.
+    """
+
+    mode: Mode
+    targets: tuple[str, ...]
+    containers: tuple[str, ...]
+    directory: str
+    leaf_secret: str | None
+    uid: int | None
+    pod_class: PodClass
+    splay: int
+
+    @property
+    def signals(self) -> bool:
+        """Whether the agent has to see and signal the workload's process."""
+        return any(target.startswith("signal:") for target in self.targets)
+
+
+def read_wishes(labels: Mapping[str, str], annotations: Mapping[str, str], directory: str) -> Wishes:
+    """Read them; ``directory`` is where the output goes unless the pod says otherwise.
+
+    Raises:
+        Refused: with every fault that was found.
+    """
+    try:
+        mode = Mode(labels[INJECT])
+    except ValueError:
+        raise Refused([f"label {INJECT}: expected {_one_of(Mode)}, found {labels[INJECT]!r}"]) from None
+    return _Reader(mode, labels, annotations).read(directory)
+
+
+class _Reader:
+    """Reads annotation by annotation and collects what is wrong."""
+
+    def __init__(self, mode: Mode, labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
+        self._mode = mode
+        self._labels = labels
+        own = {name: value for name, value in annotations.items() if name.startswith(PREFIX) and name != INJECTED}
+        self._given = {name.removeprefix(PREFIX): value.strip() for name, value in own.items()}
+        self._default_container = annotations.get(DEFAULT_CONTAINER, "")
+        self._faults: list[str] = []
+
+    def read(self, directory: str) -> Wishes:
+        self._check_names()
+        wishes = Wishes(
+            mode=self._mode,
+            targets=self._targets(),
+            containers=self._containers(),
+            directory=self._directory(directory),
+            leaf_secret=self._leaf_secret(),
+            uid=self._number("uid", 1, LARGEST_UID) if "uid" in self._given else None,
+            pod_class=self._class(),
+            splay=self._number("splay", 0, _LONGEST_SPLAY) if "splay" in self._given else 0,
+        )
+        if self._faults:
+            raise Refused(self._faults)
+        return wishes
+
+    def _fault(self, key: str, expected: str) -> None:
+        found = repr(self._given[key][:80]) if self._given.get(key) else "nothing"
+        self._faults.append(f"{PREFIX}{key}: expected {expected}, found {found}")
+
+    def _check_names(self) -> None:
+        allowed = (*_EVERYWHERE, *_KEYS[self._mode])
+        for key in sorted(self._given.keys() - set(allowed)):
+            likely = difflib.get_close_matches(key, allowed, n=1)
+            hint = (
+                f"did you mean {PREFIX}{likely[0]}?" if likely else f"with {self._mode} there are {', '.join(allowed)}"
+            )
+            self._faults.append(f"annotation {PREFIX}{key}: expected one that is known, found this one; {hint}")
+        for name in sorted(self._labels):
+            if name.startswith(PREFIX) and name not in (INJECT, CLASS, AGENT):
+                self._faults.append(f"label {name}: expected {INJECT} or {CLASS}, found this one")
+
+    def _targets(self) -> tuple[str, ...]:
+        if "targets" in self._given:
+            return self._own_targets(self._given["targets"].split())
+        if self._mode is Mode.HTTP:
+            port = self._number("reload-port", 1, 65535)
+            path = self._given.get("reload-path", "/-/reload")
+            if not re.fullmatch(r"/[!-~]*", path) or "#" in path:
+                self._fault("reload-path", "a path such as /-/reload")
+            return (f"http://127.0.0.1:{port}{path}",)
+        return (self._signal_target(),)
+
+    def _signal_target(self) -> str:
+        process = self._given.get("process", "nats-server" if self._mode is Mode.NATS else "")
+        if not process or "/" in process or not process.isprintable():
+            self._fault("process", "the name of the process that is signalled, without '/'")
+        name = self._given.get("signal", "HUP").removeprefix("SIG")
+        if name not in _SIGNALS:
+            self._fault("signal", _one_of(_SIGNALS))
+        query = [("process", process), ("signal", name)]
+        query += [("monitor", f"http://127.0.0.1:{port}") for port in self._ports("monitor-port", most=1)]
+        query += [("nats", f"127.0.0.1:{port}") for port in self._ports("nats-ports")]
+        query += [("tls", f"127.0.0.1:{port}") for port in self._ports("tls-ports")]
+        return f"signal:?{urlencode(query, safe='/:')}"
+
+    def _own_targets(self, targets: list[str]) -> tuple[str, ...]:
+        """As the agent is to have them; it says itself what is wrong with one. Here, only what a pod decides."""
+        for key in sorted(self._given.keys() & set(_KEYS[self._mode])):
+            self._fault(key, f"nothing here where {PREFIX}targets says it all")
+        if not targets or len(set(targets)) < len(targets):
+            self._fault("targets", "one target or more, each once, with spaces between them")
+        for target in targets:
+            if target.startswith("signal:?"):
+                if self._mode is Mode.HTTP:
+                    self._fault("targets", f"no signal where {INJECT} is {self._mode}")
+                if "pidfile=" in target:
+                    self._fault("targets", "process=<name>, since the sidecar does not see the workload's pid file")
+            elif not target.startswith("http://") or not _hostname(target):
+                self._fault("targets", "targets such as http://127.0.0.1:9000/-/reload or signal:?process=nginx")
+        return tuple(targets)
+
+    def _ports(self, key: str, most: int = 16) -> list[int]:
+        text = self._given.get(key, _PORTS[self._mode][key])
+        if text == NONE:
+            return []
+        ports = [part.strip() for part in text.split(",")]
+        if len(ports) > most or len(set(ports)) < len(ports) or not all(_is_port(port) for port in ports):
+            self._fault(key, f"{'a port' if most == 1 else 'ports with commas between them'}, or '{NONE}'")
+            return []
+        return [int(port) for port in ports]
+
+    def _containers(self) -> tuple[str, ...]:
+        if "container" not in self._given:
+            return (self._default_container,) if self._default_container else ()
+        names = [name.strip() for name in self._given["container"].split(",")]
+        if len(set(names)) < len(names) or not all(_CONTAINER.fullmatch(name) for name in names):
+            self._fault("container", "names of containers with commas between them, each once")
+        return tuple(names)
+
+    def _directory(self, default: str) -> str:
+        path = self._given.get("directory", default)
+        if posixpath.normpath(path) != path or not re.fullmatch(r"/[^/:\s][^:\s]*", path):
+            self._fault("directory", "an absolute path such as /run/tidemark, without ':', '..' or '/' at its end")
+        return path
+
+    def _leaf_secret(self) -> str | None:
+        if "leaf-secret" not in self._given:
+            return None
+        name = self._given["leaf-secret"]
+        if len(name) > 253 or not _OBJECT.fullmatch(name):
+            self._fault("leaf-secret", "the name of a Secret in the pod's namespace")
+        return name
+
+    def _class(self) -> PodClass:
+        """The label and the annotation say the same; the label is what the authority reads."""
+        label, annotation = self._labels.get(CLASS), self._given.get("class")
+        if label is not None and annotation is not None and label != annotation:
+            self._fault("class", f"{label!r}, as label {CLASS} has it")
+        name = label if annotation is None else annotation
+        try:
+            return _CLASSES[self._mode] if name is None else PodClass(name)
+        except ValueError:
+            self._faults.append(f"{CLASS}: expected {_one_of(PodClass)}, found {name!r}")
+            return PodClass.REQUIRED
+
+    def _number(self, key: str, least: int, most: int) -> int:
+        text = self._given.get(key, "")
+        if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
+            self._fault(key, f"a number from {least} to {most}")
+            return least
+        return int(text)
+
+
+def _is_port(text: str) -> bool:
+    return _DIGITS.fullmatch(text) is not None and 1 <= int(text) <= 65535
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "one of " + ", ".join(names)
