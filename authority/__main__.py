@@ -9,13 +9,13 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import tidemark.nats
-from authority import cli, serve
+from authority import cli, serve, webhook
 from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
 from authority.control import ServerCertificate
@@ -26,10 +26,13 @@ from authority.events import Event, LeftOut, Prepared, WithdrawalAsked
 from authority.fleet import Expected
 from authority.forward import forwarding
 from authority.init import trust_by
+from authority.injector_config import InjectorConfig
 from authority.issuer.serialized import SerializedIssuer
 from authority.keepers import Keepers, open_keepers
 from authority.keystore import KeystoreError
-from authority.leadership import follow, lead, until
+from authority.kubernetes_access import KubernetesError
+from authority.kubernetes_client import KubernetesClient
+from authority.leadership import Task, follow, lead, until
 from authority.leaves import Leaves, Workload
 from authority.metrics import Metrics
 from authority.publish import LeafStore, Publisher
@@ -41,6 +44,7 @@ from authority.rotation import Outside, Rotation
 from authority.surroundings import Surroundings
 from authority.timeline import Timeline
 from authority.tokens import read_tokens
+from tidemark.certificates import to_pem
 from tidemark.trust import Trust
 
 Clock = Callable[[], float]
@@ -58,6 +62,7 @@ async def run(
         KeystoreError, SignerError, IssuerError: the state directory is not what ``init`` makes.
         ListenError: the API cannot listen where it should.
         ElectionError: replicas cannot agree on who leads.
+        KubernetesError: there are no credentials for Kubernetes where it is asked for.
     """
     async with open_keepers(config, clock) as kept:
         tokens = read_tokens(config.state)
@@ -65,7 +70,7 @@ async def run(
         await certificate.renew(int(clock()))
         await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
         trust = await trust_by(config, kept.signer, kept.control.certificate)
-        with closing(await serve.listen(config.api)) as listening:
+        with closing(await serve.listen(config.api.listen, "api.listen")) as listening:
             port = listening.getsockname()[1]
             name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
             me = Replica(name, serve.address_for_replicas(config.api, port))
@@ -74,6 +79,7 @@ async def run(
             async with (
                 _publishers(config, trust) as publishers,
                 forwarding(election, kept.control.certificate, config.api.names[0]) as forwards,
+                _injecting(config.injector, kept, clock) as injecting,
             ):
                 desk = _joined(_Parts(config, trust, kept, election, clock), publishers)
                 api = serve.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
@@ -90,6 +96,7 @@ async def run(
                             ),
                             "following": partial(follow, election, desk.here),
                             "api certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed),
+                            **injecting,
                         },
                     )
                 finally:
@@ -180,6 +187,38 @@ async def _connect(config: JetStreamConfig) -> Connection:
     return await tidemark.nats.connect(
         list(config.servers), directory=config.directory, name=OWN_LEAF, error_cb=complain
     )
+
+
+@asynccontextmanager
+async def _injecting(config: InjectorConfig | None, kept: Keepers, clock: Clock) -> AsyncIterator[dict[str, Task]]:
+    """The injector, where there is one, with what has to run beside it. Every replica serves it, whoever leads."""
+    if config is None:
+        yield {}
+        return
+    certificate = ServerCertificate(kept.control, config.names)
+    await certificate.renew(int(clock()))
+    tasks: dict[str, Task] = {
+        "injector certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed)
+    }
+    async with AsyncExitStack() as stack:
+        if config.webhook is not None and config.access is not None:
+            client = await stack.enter_async_context(KubernetesClient(config.access))
+            ca = to_pem([kept.control.certificate])
+            tasks["ca bundle"] = partial(webhook.keep_ca_bundle, client, config.webhook, ca, _ca_bundle_not_kept())
+        listening = stack.enter_context(closing(await serve.listen(config.listen, "injector.listen")))
+        runner = await serve.start(webhook.application(config.sidecar), listening, certificate.context)
+        stack.push_async_callback(runner.cleanup)
+        yield tasks
+
+
+def _ca_bundle_not_kept() -> Callable[[KubernetesError], None]:
+    repetitions = Repetitions()
+
+    def complain(error: KubernetesError) -> None:
+        if not repetitions.is_one("", str(error), time.monotonic()):
+            log.error("ca_bundle_not_kept", extra={"fields": {"error": str(error)}})
+
+    return complain
 
 
 def _certificate_not_renewed(error: KeystoreError) -> None:

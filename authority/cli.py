@@ -19,6 +19,7 @@ from authority.init import initialise, initialise_openbao, trust_of
 from authority.issuer import IssuerError
 from authority.journal import JournalError
 from authority.keystore import KeystoreError
+from authority.kubernetes_access import KubernetesError
 from authority.serve import ADDRESS_FILE, ListenError
 from authority.signer import SignerError
 from authority.tokens import TOKENS, Role, read_token
@@ -117,7 +118,7 @@ async def execute(arguments: Arguments, environment: Mapping[str, str], run: Com
         return complain(WRONG_INPUT, *error.faults)
     except (WrongInput, TrustError, ListenError) as error:
         return complain(WRONG_INPUT, str(error))
-    except (KeystoreError, SignerError, IssuerError, JournalError, ElectionError) as error:
+    except (KeystoreError, SignerError, IssuerError, JournalError, ElectionError, KubernetesError) as error:
         return complain(UNUSABLE_STATE, str(error))
     except Refused as error:
         return complain(NO, str(error))

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 from authority.certify import is_ip_address
 from authority.election.file import LEASE_SECONDS
+from authority.injector_config import InjectorConfig, read_injector
 from authority.keystore import KeyType
+from authority.listen import Listen, is_dns_name, read_listen, read_names
 from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from authority.openbao_layout import Layout
 from authority.tables import Table
@@ -47,9 +49,7 @@ LONGEST_LEASE = 60
 OWN_LEAF = "tidemark-authority"
 """The name that the authority's own leaf goes by."""
 
-_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
-_DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 class IssuerKind(StrEnum):
@@ -73,14 +73,6 @@ class ConfigError(ValueError):
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         super().__init__(f"{source}: " + "; ".join(faults))
         self.faults = tuple(faults)
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Where the API listens; port 0 takes a free one."""
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +148,7 @@ class AuthorityConfig:
     jetstream: JetStreamConfig | None
     leaves: tuple[LeafConfig, ...]
     passphrase: bytes | None = field(repr=False)
+    injector: InjectorConfig | None = None
     openbao: OpenBaoConfig | None = None
     """Set where ``issuer = "openbao"``; None: the embedded issuer, signer and journal in ``state``."""
 
@@ -195,6 +188,7 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
         jetstream=_jetstream(publish.table("jetstream"), base) if "jetstream" in publish else None,
         leaves=tuple(_leaf(table, base) for table in top.tables("leaves")),
         passphrase=environment.get(ENCRYPTION_VARIABLE, "").encode() or None,
+        injector=read_injector(top.table("injector"), base, environment) if "injector" in top else None,
         openbao=_issuer(top, base, environment),
     )
     faults = [*top.close(), *_across(config)]
@@ -242,21 +236,16 @@ def _timing(top: Table) -> Timing:
 
 
 def _api(table: Table, environment: Mapping[str, str]) -> ApiConfig:
-    text = table.text("listen", "127.0.0.1:0")
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        table.fault("listen", f"expected host:port, such as '127.0.0.1:8443', found {text!r}")
-        host, port = "127.0.0.1", "0"
-    names = table.texts("names", ["localhost", "127.0.0.1"], least=1)
-    for name in names:
-        if not is_ip_address(name) and not _is_dns_name(name):
-            table.fault("names", f"expected DNS names and IP addresses, found {name!r}")
     advertise = table.text("advertise") if "advertise" in table else ""
     advertise = environment.get(ADVERTISE_VARIABLE) or advertise
-    if advertise and not is_ip_address(advertise) and not _is_dns_name(advertise):
+    if advertise and not is_ip_address(advertise) and not is_dns_name(advertise):
         table.fault("advertise", f"expected one DNS name or IP address without a port, found {advertise!r}")
-    return ApiConfig(Listen(host, int(port)), names, table.flag("open_reads", default=True), advertise)
+    return ApiConfig(
+        read_listen(table, "127.0.0.1:0"),
+        read_names(table, ["localhost", "127.0.0.1"]),
+        table.flag("open_reads", default=True),
+        advertise,
+    )
 
 
 def _election(table: Table, base: Path, state: Path) -> ElectionConfig:
@@ -295,7 +284,7 @@ def _leaf(table: Table, base: Path) -> LeafConfig:
     if not leaf.dns and not leaf.ip:
         table.fault("dns", "expected a DNS name here or an address in 'ip', found neither")
     for name in leaf.dns:
-        if not _is_dns_name(name):
+        if not is_dns_name(name):
             table.fault("dns", f"expected DNS names, found {name!r}")
     for address in leaf.ip:
         if not is_ip_address(address):
@@ -392,7 +381,3 @@ def _is_server(url: str) -> bool:
 def _usual_form(address: str) -> str:
     """An IP address as programs write it, so that it compares equal to what a certificate says."""
     return str(ipaddress.ip_address(address)) if is_ip_address(address) else address
-
-
-def _is_dns_name(text: str) -> bool:
-    return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None and not is_ip_address(text)

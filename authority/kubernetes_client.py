@@ -226,11 +226,22 @@ class KubernetesClient:
 
     async def annotate(self, resource: type[R], name: str, namespace: str, annotations: dict[str, str]) -> None:
         """Set these annotations and leave everything else."""
+        await self._patch(resource, name, namespace, {"metadata": {"annotations": annotations}}, PatchType.MERGE)
+
+    async def merge(self, resource: type[R], name: str, namespace: str, patch: dict[str, Any]) -> None:
+        """A strategic merge patch: lists are merged by the key that the API names (``webhooks`` by ``name``).
+
+        https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/
+        """
+        await self._patch(resource, name, namespace, patch, PatchType.STRATEGIC)
+
+    async def _patch(
+        self, resource: type[R], name: str, namespace: str, patch: dict[str, Any], patch_type: PatchType
+    ) -> None:
         lightkube: Any = self._lightkube
-        patch = {"metadata": {"annotations": annotations}}
         await self._tried(
             f"patch {_kind(resource)} {namespace}/{name}",
-            lambda: lightkube.patch(resource, name, patch, namespace=namespace, patch_type=PatchType.MERGE),
+            lambda: lightkube.patch(resource, name, patch, namespace=namespace, patch_type=patch_type),
         )
 
     async def delete(self, resource: type[R], name: str, namespace: str) -> None:

@@ -21,6 +21,7 @@ from authority import durable, metrics
 from authority.api import Answer
 from authority.config import ApiConfig
 from authority.forward import FORWARDED, Forwarding
+from authority.listen import Listen
 from authority.plan import RotationRefused
 from authority.requests import Wanted
 from authority.roster import UnexpectedAgent
@@ -314,12 +315,12 @@ async def _errors_as_json(request: web.Request, handler: Answering) -> web.Strea
         return web.json_response({"error": sentence}, status=error.status, headers=headers)
 
 
-async def listen(config: ApiConfig) -> socket.socket:
-    """Take the address that the configuration says. The caller closes the socket. Raises ListenError."""
+async def listen(where: Listen, key: str) -> socket.socket:
+    """Take the address that the configuration says under ``key``. The caller closes the socket. Raises ListenError."""
     listening: socket.socket | None = None
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
-            config.listen.host, config.listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)
@@ -329,8 +330,8 @@ async def listen(config: ApiConfig) -> socket.socket:
     except OSError as error:
         if listening is not None:
             listening.close()
-        where = f"{config.listen.host}:{config.listen.port}"
-        raise ListenError(f"api.listen: expected to listen on {where}, found {error.strerror or error}") from None
+        expected = f"expected to listen on {where.host}:{where.port}"
+        raise ListenError(f"{key}: {expected}, found {error.strerror or error}") from None
     return listening
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from authority.config import AgentConfig, ConfigError, JetStreamConfig, LeafConfig, Listen, load, parse
+from authority.config import AgentConfig, ConfigError, JetStreamConfig, LeafConfig, load, parse
 from authority.keystore import KeyType
+from authority.listen import Listen
 from tidemark.epoch import PRESETS
 from tidemark.receipt import PodClass
 

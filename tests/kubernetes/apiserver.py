@@ -182,7 +182,8 @@ class ApiServer:
 
     def _patch(self, content_type: str, asked: Asked, body: Json) -> Json:
         if content_type in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
-            return self.store.merge(asked.kind, asked.namespace, asked.name, body, asked.manager)
+            strategic = content_type.startswith("application/strategic")
+            return self.store.merge(asked.kind, asked.namespace, asked.name, body, asked.manager, strategic=strategic)
         if content_type != "application/apply-patch+yaml":
             raise Failure(
                 415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {content_type}"

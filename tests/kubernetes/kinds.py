@@ -37,8 +37,12 @@ CONFIG_MAP = Kind("", "ConfigMap", "configmaps")
 POD = Kind("", "Pod", "pods")
 LEASE = Kind("coordination.k8s.io", "Lease", "leases")
 TOKEN_REVIEW = Kind("authentication.k8s.io", "TokenReview", "tokenreviews", namespaced=False)
+MUTATING_WEBHOOKS = Kind(
+    "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False
+)
 
-KINDS = {(kind.group, kind.plural): kind for kind in (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW)}
+_ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOOKS)
+KINDS = {(kind.group, kind.plural): kind for kind in _ALL}
 
 
 def check(kind: Kind, new: Json, old: Json | None) -> None:
@@ -60,6 +64,22 @@ def check(kind: Kind, new: Json, old: Json | None) -> None:
         raise invalid(kind.kind, name, "data", "Forbidden: field is immutable when `immutable` is set")
     if kind is LEASE:
         _check_lease(new)
+    if kind is MUTATING_WEBHOOKS:
+        _check_webhooks(new)
+
+
+def _check_webhooks(new: Json) -> None:
+    name, webhooks = new["metadata"]["name"], new.get("webhooks") or []
+    if len({webhook.get("name") for webhook in webhooks}) < len(webhooks):
+        raise invalid("MutatingWebhookConfiguration", name, "webhooks[*].name", "Duplicate value")
+    for index, webhook in enumerate(webhooks):
+        for field in ("name", "clientConfig", "sideEffects", "admissionReviewVersions"):
+            if not webhook.get(field):
+                raise invalid("MutatingWebhookConfiguration", name, f"webhooks[{index}].{field}", "Required value")
+        try:
+            base64.b64decode(webhook["clientConfig"].get("caBundle", ""), validate=True)
+        except binascii.Error:
+            raise bad_request("MutatingWebhookConfiguration: illegal base64 data in caBundle") from None
 
 
 def _check_secret(new: Json, old: Json | None) -> None:

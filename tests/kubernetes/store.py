@@ -21,6 +21,9 @@ from tests.kubernetes.selectors import Selects
 Json = dict[str, Any]
 Key = tuple[Kind, str, str]
 
+_MERGE_KEYS = {"webhooks": "name"}
+"""Lists that a strategic merge patch merges, with the key of their entries (``patchMergeKey``)."""
+
 _SERVERS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -118,10 +121,13 @@ class Store:
             raise status.bad_request("the name of the object does not match the name on the URL")
         return self._replace((kind, namespace, name), stored, body, Owner(manager, "Update"))
 
-    def merge(self, kind: Kind, namespace: str, name: str, patch: Json, manager: str) -> Json:
-        """A merge patch (RFC 7396); a strategic one is the same where no list is in it."""
+    def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Json, manager: str, *, strategic: bool = False
+    ) -> Json:
+        """A merge patch (RFC 7396), or a strategic one, which merges some lists by a key of their entries."""
         stored = self._stored(kind, namespace, name)
-        return self._replace((kind, namespace, name), stored, _merged(stored.body, patch), Owner(manager, "Update"))
+        body = _merged(stored.body, patch, strategic=strategic)
+        return self._replace((kind, namespace, name), stored, body, Owner(manager, "Update"))
 
     def apply(self, kind: Kind, namespace: str, name: str, wanted: Json, manager: str, *, force: bool) -> Json:
         """Server-side apply; creates what is missing."""
@@ -258,14 +264,22 @@ class Store:
         self.changed = asyncio.Event()
 
 
-def _merged(target: Json, patch: Json) -> Json:
+def _merged(target: Json, patch: Json, *, strategic: bool) -> Json:
     result = dict(target)
     for name, value in patch.items():
         if value is None:
             result.pop(name, None)
         elif isinstance(value, dict):
             inner = result.get(name)
-            result[name] = _merged(inner if isinstance(inner, dict) else {}, value)
+            result[name] = _merged(inner if isinstance(inner, dict) else {}, value, strategic=strategic)
+        elif strategic and name in _MERGE_KEYS:
+            result[name] = _merged_by_key(result.get(name) or [], value, _MERGE_KEYS[name])
         else:
             result[name] = copy.deepcopy(value)
     return result
+
+
+def _merged_by_key(target: list[Json], patch: list[Json], key: str) -> list[Json]:
+    changes = {change[key]: change for change in patch}
+    merged = [_merged(entry, changes.pop(entry[key], {}), strategic=True) for entry in target]
+    return merged + list(changes.values())

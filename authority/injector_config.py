@@ -1,0 +1,100 @@
+"""The table ``[injector]`` of the configuration: where the webhook is served, and what every sidecar is given."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from authority.kubernetes_access import InCluster, Kubeconfig, KubernetesAccess
+from authority.listen import Listen, read_listen, read_names
+from authority.sidecar import SidecarSettings
+from authority.tables import Table
+from authority.wishes import LARGEST_UID
+
+DEFAULT_NAMES = ["tidemark-injector.tidemark.svc"]
+
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|Ki|Mi|Gi)?")
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+
+
+@dataclass(frozen=True, slots=True)
+class InjectorConfig:
+    """``names`` go into the webhook's certificate.
+
+    ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current through ``access``; None: nobody
+    keeps it.
+    """
+
+    listen: Listen
+    names: tuple[str, ...]
+    sidecar: SidecarSettings
+    webhook: str | None
+    access: KubernetesAccess | None
+
+
+def read_injector(table: Table, base: Path, environment: Mapping[str, str]) -> InjectorConfig:
+    """Read the table; faults are recorded in it. Relative paths start at ``base``."""
+    webhook = table.text("webhook", longest=253) if "webhook" in table else None
+    access = _access(table, base, environment)
+    if webhook is not None and access is None:
+        table.fault("webhook", "expected to run in Kubernetes, or the key 'kubeconfig', found neither")
+    return InjectorConfig(
+        listen=read_listen(table, "0.0.0.0:9443"),
+        names=read_names(table, DEFAULT_NAMES),
+        sidecar=_sidecar(table),
+        webhook=webhook,
+        access=access,
+    )
+
+
+def _access(table: Table, base: Path, environment: Mapping[str, str]) -> KubernetesAccess | None:
+    """The kubeconfig that is named, else the API server that the kubelet tells every container of."""
+    if "kubeconfig" in table:
+        return Kubeconfig(base / table.text("kubeconfig"))
+    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return None
+    return InCluster(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
+
+
+def _sidecar(table: Table) -> SidecarSettings:
+    settings = SidecarSettings(
+        image=table.text("image"),
+        pull_policy=_optional(table, "pull_policy"),
+        authority_url=_optional(table, "authority_url").rstrip("/"),
+        audience=table.text("audience", "tidemark-authority"),
+        bundle_secret=table.text("bundle_secret", "nats-ca-tls", 253),
+        trust_config_map=table.text("trust_config_map", "tidemark-trust", 253),
+        directory=table.text("directory", "/run/tidemark"),
+        uid=table.integer("uid", 65532),
+        cpu=table.text("cpu", "5m"),
+        cpu_limit=_optional(table, "cpu_limit"),
+        memory=table.text("memory", "64Mi"),
+        memory_limit=table.text("memory_limit", "96Mi"),
+    )
+    if settings.pull_policy not in ("", *_PULL_POLICIES):
+        table.fault("pull_policy", f"expected one of {', '.join(_PULL_POLICIES)}, found {settings.pull_policy!r}")
+    if settings.authority_url and not _is_authority(settings.authority_url):
+        table.fault("authority_url", f"expected https://host:port, found {settings.authority_url!r}")
+    if not settings.directory.startswith("/"):
+        table.fault("directory", f"expected an absolute path, found {settings.directory!r}")
+    if not 1 <= settings.uid <= LARGEST_UID:
+        table.fault("uid", f"expected 1 to {LARGEST_UID}, found {settings.uid}")
+    for key in ("cpu", "cpu_limit", "memory", "memory_limit"):
+        value: str = getattr(settings, key)
+        if value and not _QUANTITY.fullmatch(value):
+            table.fault(key, f"expected a quantity such as 5m or 64Mi, found {value!r}")
+    return settings
+
+
+def _optional(table: Table, key: str) -> str:
+    return table.text(key) if key in table else ""
+
+
+def _is_authority(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and bool(parts.hostname) and "@" not in url and not parts.path + parts.query
+    except ValueError:
+        return False
