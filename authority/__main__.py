@@ -201,7 +201,11 @@ async def _injecting(config: InjectorConfig | None, kept: Keepers, clock: Clock)
         "injector certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed)
     }
     async with AsyncExitStack() as stack:
-        if config.webhook is not None and config.access is not None:
+        if config.webhook is not None:
+            if config.access is None:
+                raise KubernetesError(
+                    "injector.webhook: expected a cluster around, or the key 'kubeconfig', found neither"
+                )
             client = await stack.enter_async_context(KubernetesClient(config.access))
             ca = to_pem([kept.control.certificate])
             tasks["ca bundle"] = partial(webhook.keep_ca_bundle, client, config.webhook, ca, _ca_bundle_not_kept())

@@ -22,8 +22,8 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 class InjectorConfig:
     """``names`` go into the webhook's certificate.
 
-    ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current through ``access``; None: nobody
-    keeps it.
+    ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current (None: nobody keeps it), through
+    ``access`` (None where this is read outside of a cluster).
     """
 
     listen: Listen
@@ -35,16 +35,12 @@ class InjectorConfig:
 
 def read_injector(table: Table, base: Path, environment: Mapping[str, str]) -> InjectorConfig:
     """Read the table; faults are recorded in it. Relative paths start at ``base``."""
-    webhook = table.text("webhook", longest=253) if "webhook" in table else None
-    access = _access(table, base, environment)
-    if webhook is not None and access is None:
-        table.fault("webhook", "expected to run in Kubernetes, or the key 'kubeconfig', found neither")
     return InjectorConfig(
         listen=read_listen(table, "0.0.0.0:9443"),
         names=read_names(table, DEFAULT_NAMES),
         sidecar=_sidecar(table),
-        webhook=webhook,
-        access=access,
+        webhook=table.text("webhook", longest=253) if "webhook" in table else None,
+        access=_access(table, base, environment),
     )
 
 

@@ -22,6 +22,9 @@ AGENT = "tidemark.io/agent"
 INJECTED = "tidemark.io/injected"
 """Annotation of pods that were injected, so that they are left alone when they are shown again."""
 
+NUDGE = "tidemark.io/nudge"
+"""Annotation that the authority sets on running pods; it says nothing to us."""
+
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 NONE = "none"
 
@@ -108,7 +111,11 @@ class _Reader:
     def __init__(self, mode: Mode, labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
         self._mode = mode
         self._labels = labels
-        own = {name: value for name, value in annotations.items() if name.startswith(PREFIX) and name != INJECTED}
+        own = {
+            name: value
+            for name, value in annotations.items()
+            if name.startswith(PREFIX) and name not in (INJECTED, NUDGE)
+        }
         self._given = {name.removeprefix(PREFIX): value.strip() for name, value in own.items()}
         self._default_container = annotations.get(DEFAULT_CONTAINER, "")
         self._faults: list[str] = []

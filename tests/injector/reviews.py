@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 
 Json = dict[str, Any]
 

@@ -209,6 +209,16 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path, server: ApiServer) 
     assert f"injector.listen: expected to listen on 127.0.0.1:{injector.port}, found" in ended.err
 
 
+async def test_outside_of_a_cluster_there_has_to_be_a_kubeconfig(tmp_path: Path, server: ApiServer) -> None:
+    injector = Injector(tmp_path / "authority", server)
+    file = injector.deployment.config_file
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith("kubeconfig")))
+    ended = await command("--config", file, "run")
+    assert ended.status == 3
+    assert "injector.webhook: expected a cluster around, or the key 'kubeconfig', found neither" in ended.err
+
+
 def test_what_the_table_says(tmp_path: Path) -> None:
     def read(table: str, environment: dict[str, str]) -> Any:
         file = tmp_path / "authority.toml"
@@ -220,7 +230,7 @@ def test_what_the_table_says(tmp_path: Path) -> None:
     assert read('image = "a"', {}).names == ("tidemark-injector.tidemark.svc",)
     with pytest.raises(ConfigError) as raised:
         read(
-            'webhook = "w"\npull_policy = "Sometimes"\nauthority_url = "http://x"\ndirectory = "run"\nuid = 0\n'
+            'webhook = ""\npull_policy = "Sometimes"\nauthority_url = "http://x"\ndirectory = "run"\nuid = 0\n'
             'cpu = "much"\nnames = ["a b"]\nlisten = "x"\nimages = "a"',
             {},
         )
@@ -234,5 +244,5 @@ def test_what_the_table_says(tmp_path: Path) -> None:
         "injector.names: expected DNS names and IP addresses, found 'a b'",
         "injector.pull_policy: expected one of Always, IfNotPresent, Never, found 'Sometimes'",
         "injector.uid: expected 1 to 2147483647, found 0",
-        "injector.webhook: expected to run in Kubernetes, or the key 'kubeconfig', found neither",
+        "injector.webhook: expected 1 to 253 characters, found 0",
     ]

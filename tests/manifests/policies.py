@@ -48,24 +48,24 @@ def denials(policy: Object, request: Request) -> list[str]:
     if not any(_matches(rule, request) for rule in spec["matchConstraints"]["resourceRules"]):
         return []
     data = request.data()
-    if not all(_evaluate(condition["expression"], data) for condition in spec.get("matchConditions", [])):
+    if not all(evaluate(condition["expression"], data) for condition in spec.get("matchConditions", [])):
         return []
     found: list[str] = []
     try:
         data["variables"] = variables = dict[str, Any]()
         for variable in spec.get("variables", []):
-            variables[variable["name"]] = _evaluate(variable["expression"], data)
+            variables[variable["name"]] = evaluate(variable["expression"], data)
         for validation in spec["validations"]:
-            if _evaluate(validation["expression"], data) is not True:
-                message = validation.get("message") or _evaluate(validation["messageExpression"], data)
+            if evaluate(validation["expression"], data) is not True:
+                message = validation.get("message") or evaluate(validation["messageExpression"], data)
                 found.append(str(message))
-    except _EvaluationError as error:
+    except EvaluationError as error:
         found.append(f"error: {error}")
     return found
 
 
-class _EvaluationError(Exception):
-    pass
+class EvaluationError(Exception):
+    """The expression has no value."""
 
 
 def _matches(rule: Object, request: Request) -> bool:
@@ -74,12 +74,13 @@ def _matches(rule: Object, request: Request) -> bool:
     return request.operation in rule["operations"] and bool(wanted & set(rule["resources"]))
 
 
-def _evaluate(expression: str, data: Mapping[str, Any]) -> Any:
+def evaluate(expression: str, data: Mapping[str, Any]) -> Any:
+    """What a CEL expression comes to. Raises EvaluationError."""
     names = dict.fromkeys(data, cel.Type.DYN)
     try:
         value = cel.NewEnv(variables=names).compile(expression).eval(data=dict(data))
     except RuntimeError as error:
-        raise _EvaluationError(f"{expression}: {error}") from None
+        raise EvaluationError(f"{expression}: {error}") from None
     if value.type() == cel.Type.ERROR:
-        raise _EvaluationError(f"{expression}: {value.value()}")
+        raise EvaluationError(f"{expression}: {value.value()}")
     return value.plain_value()

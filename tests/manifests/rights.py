@@ -39,11 +39,14 @@ AUTHORITY = (
     | _of("tidemark", "coordination.k8s.io", "leases", "get update", "tidemark-authority")
     | _of("tidemark", "coordination.k8s.io", "leases", "create")
 )
+INJECTOR = _of(
+    EVERYWHERE, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "get patch", "tidemark-injector"
+)
 NUDGE = _of(EVERYWHERE, "", "pods", "patch")
 LEAVES = _of("nats", "", "secrets", "get patch", "nats-server-tls") | _of(
     "orders", "", "secrets", "get patch", "application-tls"
 )
-ALLOWED = AUTHORITY | NUDGE | LEAVES
+ALLOWED = AUTHORITY | INJECTOR | NUDGE | LEAVES
 
 NARROWED = {
     Right(_AUTHORITY, EVERYWHERE, "", "secrets", "create"): "tidemark-authority-secrets",

@@ -106,7 +106,7 @@ def test_mounts_have_their_volumes() -> None:
 
 
 def test_namespaced_objects_name_their_namespace() -> None:
-    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"}
     for path, item in everything():
         is_cluster_wide = item["kind"] in cluster_wide or item["kind"].startswith("ValidatingAdmissionPolicy")
         assert ("namespace" in item["metadata"]) is not is_cluster_wide, (path, item["kind"])
