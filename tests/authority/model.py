@@ -6,11 +6,13 @@ installed last. Each change of what any workload uses is checked against all the
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 
 from authority.issuer import IssuedLeaf
 from authority.leaves import Workload
+from tests.authority import virtual_time
 from tests.authority.fakes import MemoryLeafStore
 from tests.authority.machine import Machine
 from tests.authority.stories import DOMAIN, SIGNER
@@ -25,8 +27,8 @@ from tidemark.certificates import (
     not_before,
     parse_leaf,
 )
-from tidemark.epoch import RELOAD_SECONDS, Timing
-from tidemark.receipt import PodClass
+from tidemark.epoch import PRESETS, RELOAD_SECONDS, Timing
+from tidemark.receipt import LeafReport, PodClass
 from tidemark.trust import Trust
 from tidemark.verify import BundleRejected, Known, Mark, Reason, VerifiedBundle, verify
 
@@ -38,6 +40,18 @@ class InUse:
     bundle: VerifiedBundle
     leaf: Leaf
     issuer: str
+
+    @property
+    def report(self) -> LeafReport:
+        """What a receipt says about the leaf."""
+        return LeafReport(
+            sha256=self.leaf.sha256,
+            issuer=self.leaf.certificate.issuer.rfc4514_string(),
+            issuer_sha256=self.issuer,
+            serial=f"{self.leaf.certificate.serial_number:x}",
+            not_before=not_before(self.leaf.certificate),
+            not_after=not_after(self.leaf.certificate),
+        )
 
 
 @dataclass(repr=False, eq=False)
@@ -116,9 +130,9 @@ class Agent:
         )
         await asyncio.sleep(self.random.uniform(0.02, RELOAD_SECONDS))
         self.model.check()  # what was in use was good until now
-        self.in_use = InUse(verified, leaf, issuer)
-        if self.proven != mark:
-            self.proven = mark
+        changed = self.proven != mark or self.in_use is None or self.in_use.leaf != leaf
+        self.in_use, self.proven = InUse(verified, leaf, issuer), mark
+        if changed:
             self.model.machine.rotation.wake()
         self.model.check()
 
@@ -127,7 +141,7 @@ class Agent:
         if self.shown_leaf is not None:
             leaf = parse_leaf(self.shown_leaf.certificate_pem, self.shown_leaf.key_pem)
             try:
-                leaf_issuer(leaf, verified.certificates, (), self.now())
+                leaf_issuer(leaf, verified.certificates, verified.statement.withdrawn, self.now())
                 self.fitting = leaf
             except LeafRejected:
                 pass
@@ -146,6 +160,7 @@ class Model:
     checks: int = 0
 
     def __post_init__(self) -> None:
+        self.random = Random(f"{self.seed}")  # noqa: S311  # a story, no secrets
         machine = self.machine
         machine.workloads.clear()
         machine.pods.expected.clear()
@@ -183,7 +198,8 @@ class Model:
         """Receipts come at least every heartbeat, so at any look those of healthy agents are fresh."""
         for agent in self.agents:
             if agent.proves and agent.proven is not None:
-                self.machine.pods.prove(agent.name, agent.proven, now)
+                leaf = agent.in_use.report if agent.in_use else None
+                self.machine.pods.prove(agent.name, agent.proven, now, leaf)
 
     def check(self) -> None:
         """No leaf in use is outside its validity by anybody's clock, or signed by a CA that anybody does not trust."""
@@ -222,3 +238,40 @@ class Model:
             for agent in self.agents
             if agent.works
         )
+
+
+def simulate(model_of: Callable[[], Model], story: Callable[[Model], Awaitable[None]]) -> Model:
+    """Run a story in virtual time, from a first start; afterwards nothing may have gone wrong."""
+
+    async def main() -> Model:
+        model = model_of()
+        model.machine.boot()
+        agents = model.start_agents()
+        await story(model)
+        model.check()
+        for agent in agents:
+            assert not agent.done(), agent.exception()
+            agent.cancel()
+        await asyncio.gather(*agents, return_exceptions=True)
+        await model.machine.stop()
+        return model
+
+    model = virtual_time.run(main())
+    assert model.checks > 0
+    assert model.problems == []
+    refused = [f"{agent.name}: {error}" for agent in model.agents for error in agent.refusals]
+    assert refused == []
+    return model
+
+
+def deployment(preset: str, seed: int = 0) -> Callable[[], Model]:
+    return lambda: Model(Machine(timing=PRESETS[preset]), seed)
+
+
+def epochs_of(model: Model, count: float) -> float:
+    return count * model.machine.timing.clock.epoch_seconds
+
+
+def patience(timing: Timing) -> float:
+    """How long it takes, at most, until what was written is in use everywhere."""
+    return 2 * (timing.delivery_seconds + RELOAD_SECONDS) + 5

@@ -5,60 +5,20 @@ agent come to. See ``model`` for what is real in it: all of the authority and of
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from authority.events import Activated, Failed, Held, LeafCause, LeafWritten, Prepared
 from authority.journal import Opening
-from tests.authority import virtual_time
-from tests.authority.machine import Machine
-from tests.authority.model import Model
+from tests.authority.model import Model, deployment, epochs_of, patience, simulate
 from tests.authority.stories import DOMAIN, SIGNER, START, running
-from tidemark.epoch import PRESETS, RELOAD_SECONDS, Timing
+from tidemark.epoch import PRESETS, RELOAD_SECONDS
 from tidemark.receipt import PodClass
 from tidemark.trust import Trust
 from tidemark.verify import Known, Mark, reopen, verify
 
 EPOCHS = {"playground": 60, "testing": 36, "production": 12}
 """How long steady operation is watched: 20 minutes, 12 hours, three days."""
-
-
-def simulate(model_of: Callable[[], Model], story: Callable[[Model], Awaitable[None]]) -> Model:
-    """Run a story in virtual time, from a first start; afterwards nothing may have gone wrong."""
-
-    async def main() -> Model:
-        model = model_of()
-        model.machine.boot()
-        agents = model.start_agents()
-        await story(model)
-        model.check()
-        for agent in agents:
-            assert not agent.done(), agent.exception()
-            agent.cancel()
-        await asyncio.gather(*agents, return_exceptions=True)
-        await model.machine.stop()
-        return model
-
-    model = virtual_time.run(main())
-    assert model.checks > 0
-    assert model.problems == []
-    refused = [f"{agent.name}: {error}" for agent in model.agents for error in agent.refusals]
-    assert refused == []
-    return model
-
-
-def deployment(preset: str, seed: int = 0) -> Callable[[], Model]:
-    return lambda: Model(Machine(timing=PRESETS[preset]), seed)
-
-
-def epochs_of(model: Model, count: float) -> float:
-    return count * model.machine.timing.clock.epoch_seconds
-
-
-def patience(timing: Timing) -> float:
-    """How long it takes, at most, until what was written is in use everywhere."""
-    return 2 * (timing.delivery_seconds + RELOAD_SECONDS) + 5
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
