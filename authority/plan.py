@@ -226,7 +226,7 @@ def _unscheduled(history: History, clock: EpochClock, now: int) -> Prepare:
 
 def _is_running_out(history: History, clock: EpochClock, now: int) -> bool:
     """Whether the signing CA ends before another could take over: after withdrawals the schedule may be too slow."""
-    if any(not ca.is_expired(now) for ca in history.candidates):
+    if awaited(history, clock, now):
         return False
     signing = _signing(history, now)
     return signing is None or now >= last_resort_at(signing, clock) - clock.prepare_seconds

@@ -5,13 +5,16 @@ it and started again, and once with an error before it or after it and no restar
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
 
-from authority.history import fold
+from authority.history import History, fold
 from authority.issuer.serialized import SerializedIssuer
 from authority.plan import RotationRefused
+from authority.requests import Wanted
+from authority.rotation import Rotation
 from tests.authority import virtual_time
 from tests.authority.fakes import Effects, How, Strike, When
 from tests.authority.machine import Machine
@@ -26,10 +29,15 @@ SECONDS_BEFORE = 12 * 20 - 5
 
 @dataclass(frozen=True)
 class End:
-    """What a scenario comes to, in words that do not depend on keys."""
+    """What a scenario comes to, in words that do not depend on keys.
+
+    Of an urgent withdrawal it depends on when the receipts come whether proofs or the override open the gate.
+    """
 
     statements: list[tuple[int, int, Cause]]
-    activations: list[tuple[int, str]]
+    activations: list[tuple[str, str]]
+    withdrawals: list[tuple[str, Cause, bool, int | None]]
+    withdrawn: set[str]
     signing: str
     intents: set[str]
 
@@ -40,7 +48,7 @@ async def end_of(machine: Machine) -> End:
     newest, signing = history.newest, history.signing
     assert newest is not None
     assert signing is not None
-    epochs = {ca.sha256: ca.epoch for ca in history.cas}
+    intents = {ca.sha256: ca.intent for ca in history.cas}
     named = {ca.intent for ca in history.cas if ca.intent}
     assert set(machine.issuer.cas) <= named, "a CA that no statement names"
     unretired = {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
@@ -56,46 +64,80 @@ async def end_of(machine: Machine) -> End:
     assert machine.issuer.active == signing.intent
     return End(
         statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],
-        activations=[(epochs[a.ca], a.opening.value) for a in history.activations if a.ca in epochs],
+        activations=[
+            (intents[a.ca], a.opening.value.replace("override", "gate")) for a in history.activations if a.ca in intents
+        ],
+        withdrawals=[
+            (ca.intent, ca.withdrawal.cause, ca.withdrawal.urgent, ca.left_out.sequence if ca.left_out else None)
+            for ca in history.cas
+            if ca.withdrawal
+        ],
+        withdrawn={intents[sha256] for sha256 in newest.statement.withdrawn},
         signing=signing.intent,
         intents=set(machine.issuer.cas),
     )
 
 
-async def live(machine: Machine, seconds: int, forced_at: int | None) -> None:
-    """Let time pass; whoever dies is started again, and an operator forces one rotation and sees it through."""
+@dataclass(frozen=True)
+class Order:
+    """What an operator asks for, after so many seconds, until ``stands`` finds it in the journal."""
+
+    at: int
+    ask: Callable[[Rotation], Awaitable[object]]
+    stands: Callable[[History], bool]
+
+
+def rotate(at: int) -> Order:
+    return Order(
+        at,
+        lambda rotation: rotation.rotate("ada", "a key may have leaked"),
+        lambda history: any(signed.statement.cause is Cause.FORCED for signed in history.statements),
+    )
+
+
+def withdraw(at: int, cause: Cause, ca: str, *, urgent: bool) -> Order:
+    wanted = Wanted(cause, ca, urgent)
+    return Order(
+        at,
+        lambda rotation: rotation.withdraw("ada", "a key may have leaked", wanted),
+        lambda history: any(found.withdrawal for found in history.cas),
+    )
+
+
+async def live(machine: Machine, seconds: int, order: Order | None) -> None:
+    """Let time pass; whoever dies is started again, and an operator asks for one thing and sees it through."""
     machine.boot()
     request: asyncio.Task[object] | None = None
-    has_forced = forced_at is None
+    stands = order is None
     for quarter in range(seconds * 4):
         await asyncio.sleep(0.25)
-        if request is not None and request.done():
-            has_forced = await is_forced(machine, request)
+        machine.rotation.wake()  # a receipt has come
+        if request is not None and request.done() and order is not None:
+            stands = await is_standing(machine, request, order)
             request = None
         if await machine.died():
             await asyncio.sleep(0.5)
             machine.boot()
-        elif not has_forced and request is None and quarter >= 4 * (forced_at or 0):
-            request = asyncio.create_task(machine.rotation.rotate("ada", "a key may have leaked"))
+        elif not stands and request is None and order is not None and quarter >= 4 * order.at:
+            request = asyncio.ensure_future(order.ask(machine.rotation))
     await machine.stop()
 
 
-async def is_forced(machine: Machine, request: "asyncio.Task[object]") -> bool:
-    """Whether the rotation stands in the journal, whatever the operator was told."""
+async def is_standing(machine: Machine, request: "asyncio.Future[object]", order: Order) -> bool:
+    """Whether what was asked for stands in the journal, whatever the operator was told."""
     (answer,) = await asyncio.gather(request, return_exceptions=True)
     if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
         raise answer
-    history = fold(await machine.journal.read())
-    return any(signed.statement.cause is Cause.FORCED for signed in history.statements)
+    return order.stands(fold(await machine.journal.read()))
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A world to start from, how long to live, and when a rotation is forced."""
+    """A world to start from, how long to live, and what an operator asks for."""
 
     base: Machine | None
     seconds: int
-    forced_at: int | None
+    order: Order | None
 
     def run(self, strike: Strike | None) -> tuple[End, list[str]]:
         async def main() -> tuple[End, list[str]]:
@@ -103,7 +145,7 @@ class Scenario:
             if self.base is not None:
                 machine.began = self.base.began
                 copy_world(self.base, machine)
-            await live(machine, self.seconds, self.forced_at)
+            await live(machine, self.seconds, self.order)
             return await end_of(machine), machine.effects.names
 
         return virtual_time.run(main())
@@ -118,23 +160,34 @@ def copy_world(source: Machine, machine: Machine) -> None:
 @pytest.fixture(scope="module")
 def young() -> Scenario:
     """From nothing, over a forced rotation, to the second epoch."""
-    return Scenario(base=None, seconds=25, forced_at=4)
+    return Scenario(base=None, seconds=25, order=rotate(4))
 
 
 @pytest.fixture(scope="module")
 def grown() -> Scenario:
     """A deployment that has run for a while: CAs are retired and the journal is folded."""
+    return Scenario(base=lived(SECONDS_BEFORE), seconds=24, order=None)
+
+
+def lived(seconds: int) -> Machine:
+    """What is left of an authority that ran for so long."""
 
     async def main() -> Machine:
         machine = Machine()
         machine.boot()
-        await machine.sleep(SECONDS_BEFORE)
+        await machine.sleep(seconds)
         await machine.stop()
         return machine
 
     base = virtual_time.run(main())
-    base.began = START + SECONDS_BEFORE
-    return Scenario(base=base, seconds=24, forced_at=None)
+    base.began = START + seconds
+    return base
+
+
+@pytest.fixture(scope="module")
+def second_epoch() -> Machine:
+    """A deployment in which a second CA has just begun to sign."""
+    return lived(21)
 
 
 def disturb(scenario: Scenario, how: How) -> list[str]:
@@ -158,6 +211,31 @@ def test_a_grown_deployment_ends_the_same_whatever_is_struck(grown: Scenario, ho
     names = disturb(grown, how)
     kinds = {name.split()[0] for name in names}
     assert kinds == {"issue", "sign", "append", "publish", "activate", "write", "delete", "fold"}
+
+
+FIRST, SECOND = CLOCK.epoch_at(START), CLOCK.epoch_at(START) + 1
+WITHDRAWALS = {
+    "rollback": withdraw(1, Cause.ROLLBACK, "", urgent=False),
+    "rollback of an idle CA": withdraw(1, Cause.ROLLBACK, str(FIRST), urgent=False),
+    "rollback at once": withdraw(1, Cause.ROLLBACK, "", urgent=True),
+    "revocation": withdraw(1, Cause.REVOCATION, str(SECOND), urgent=False),
+    "revocation at once": withdraw(1, Cause.REVOCATION, str(SECOND), urgent=True),
+    "revocation of an idle CA at once": withdraw(1, Cause.REVOCATION, str(FIRST), urgent=True),
+}
+
+
+@pytest.mark.parametrize("how", How)
+@pytest.mark.parametrize("name", WITHDRAWALS)
+def test_no_withdrawal_is_forgotten_whatever_is_struck(second_epoch: Machine, name: str, how: How) -> None:
+    order = WITHDRAWALS[name]
+    scenario = Scenario(base=second_epoch, seconds=9, order=order)
+    end, _ = scenario.run(None)
+    ((_, _, _, left_out_by),) = end.withdrawals
+    assert left_out_by is not None
+    assert len(end.withdrawn) == 1
+    assert end.statements[-1][2] in (Cause.ROLLBACK, Cause.REVOCATION)
+    names = disturb(scenario, how)
+    assert "append WithdrawalRecord" in names
 
 
 def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
