@@ -112,7 +112,7 @@ def replacements(history: History, clock: EpochClock, now: int) -> Mapping[str, 
 
 
 def is_one_missing(history: History, clock: EpochClock, now: int) -> bool:
-    """Whether a withdrawal needs a new CA; an urgent one brings its own in the statement that leaves the bad one out."""
+    """Whether a withdrawal needs a new CA; an urgent one brings its own with the next statement."""
     lacking = [bad for bad in unreplaced(history, now) if replacement_of(bad, history, clock, now) is None]
     return any(bad.left_out or not (bad.withdrawal and bad.withdrawal.urgent) for bad in lacking)
 
