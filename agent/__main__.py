@@ -29,12 +29,12 @@ from agent.holdings import Clocks, Holdings
 from agent.install import Output
 from agent.metrics import AgentMetrics
 from agent.once import install_once
-from agent.prove import EchoProver, SignalProver
+from agent.prove import EchoProver, ServerProver
 from agent.reload import HttpReloader, SignalReloader
 from agent.report import Reporter
 from agent.source import Sources
 from agent.status import AgentStatus, Identity
-from agent.target import SignalTarget, Target
+from agent.target import SignalTarget, SystemTarget, Target
 
 if TYPE_CHECKING:
     from agent.announcement import Announcement
@@ -73,7 +73,12 @@ def splay_of(pod: str, splay: float) -> float:
 
 def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) -> Workload:
     if isinstance(target, SignalTarget):
-        return Workload(target, SignalReloader(target), SignalProver(target, http))
+        return Workload(target, SignalReloader(target), ServerProver(target, http))
+    if isinstance(target, SystemTarget):
+        # Only now, as with the announcement.
+        from agent.system import SystemReloader  # noqa: PLC0415
+
+        return Workload(target, SystemReloader(target), ServerProver(target, http))
     return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
 
 

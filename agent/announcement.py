@@ -19,6 +19,7 @@ from nats.js.api import DeliverPolicy
 from nats.js.errors import NotFoundError
 
 import tidemark.nats
+from agent.bounded import bounded, unbounded
 from agent.choose import Refusal
 from agent.status import Broker
 from tidemark.bundle import Bundle
@@ -37,7 +38,6 @@ _SETTLING_SECONDS = 1.0
 _NO_MESSAGE = 10037
 """nats-server's error code of a stream without a message on the subject."""
 _FIRST_PAUSE = 1.0
-_INSIST_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
 
 
@@ -78,16 +78,11 @@ class Announcement:
 
         None where the broker does not answer within so many seconds, or announces nothing.
         """
-        asking = asyncio.create_task(self._ask(identity), name="tidemark first announcement")
         try:
-            await asyncio.wait({asking}, timeout=within)
-        finally:
-            in_time = asking.done()
-            await _end(asking)
-        if in_time:
-            return asking.result()
-        self._is_away(TimeoutError(f"no answer within {within:g} s"))
-        return None
+            return await bounded(self._ask(identity), within, name="tidemark first announcement")
+        except TimeoutError as error:
+            self._is_away(error)
+            return None
 
     async def _ask(self, identity: Path) -> Announced | None:
         try:
@@ -101,12 +96,7 @@ class Announcement:
 
     async def run(self, deliver: Callable[[Announced], None]) -> None:
         """Deliver the last announcement and then each new one; runs until it is cancelled."""
-        listening = asyncio.create_task(self._run(deliver), name="tidemark announcements")
-        try:
-            await asyncio.wait({listening})
-        finally:
-            await _end(listening)
-        listening.result()
+        await unbounded(self._run(deliver), name="tidemark announcements")
 
     async def _run(self, deliver: Callable[[Announced], None]) -> None:
         await self._wake.wait()  # without a set there is nothing to connect with
@@ -217,13 +207,6 @@ def read(data: bytes, headers: Mapping[str, str] | None) -> Bundle | Refusal:
         return Bundle.from_json(data)
     except FieldError as error:
         return Refusal("format", f"{SUBJECT}: expected a bundle, found {error}")
-
-
-async def _end(task: "asyncio.Task[Any]") -> None:
-    """Cancel it until it has ended: nats-py swallows a cancellation that reaches it while it kicks the flusher."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_INSIST_SECONDS)
 
 
 async def _last(stream: JetStreamContext) -> tuple[bytes | None, Mapping[str, str] | None]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent.log import Style
-from agent.target import Address, Target, TargetError, parse_target
+from agent.target import Address, SystemTarget, Target, TargetError, parse_target
 from tidemark.receipt import PodClass
 
 T = TypeVar("T")
@@ -118,6 +118,8 @@ class _Reader:
             self._fault("AUTHORITY_URL", f"https://host:port, as {PREFIX}AUTHORITY_TOKEN_FILE is set", "nothing")
         if config.nats_servers and not config.leaf:
             self._fault("LEAF", f"a directory, as {PREFIX}NATS_URL is set (the leaf is the connection's)", "nothing")
+        if not config.leaf and any(isinstance(target, SystemTarget) for target in config.targets):
+            self._fault("LEAF", "a directory, as a target is nats-sys:// (the leaf is the connection's)", "nothing")
         if config.nats_creds and not self._get("NATS_URL"):
             self._fault("NATS_URL", f"tls://host:port, as {PREFIX}NATS_CREDS_FILE is set", "nothing")
         for name in ("BUNDLE", "LEAF"):

@@ -264,7 +264,7 @@ class Cycle:
         trust_set, proven = placed.trust_set, self.holdings.proven
         seen_before = proven is not None and proven.trust_set.key == trust_set.key
         try:
-            done = await self._bring(placed, look_first=seen_before)
+            done = await self._bring(self._expectation(placed, (proven, placed)), look_first=seen_before)
         except Overtaken:
             self.chronicle.journey_ends(AgentState.INSTALLED, travel.swapped_at, travel.stages, trust_set)
         except NotProven as failure:
@@ -277,11 +277,11 @@ class Cycle:
             self._refused, self._failures = None, 0
             self.holdings.settle(placed)
 
-    async def _bring(self, placed: Placed, *, look_first: bool) -> HandedOver:
+    async def _bring(self, expected: Expectation, *, look_first: bool) -> HandedOver:
         """Hand over while the disk makes the switch durable: the workload need not wait for that, the report must."""
         tidied = asyncio.create_task(asyncio.to_thread(self.holdings.tidy), name="tidy")
         try:
-            return await self.handover.bring(self._expectation(placed), look_first=look_first)
+            return await self.handover.bring(expected, look_first=look_first)
         finally:
             await tidied
 
@@ -297,7 +297,7 @@ class Cycle:
             back = self.holdings.put_back(proven)
             self._follow()
             try:
-                await self.handover.bring_back(self._expectation(back))
+                await self.handover.bring_back(self._expectation(back, (back, refused)))
             except NotProven as error:
                 detail += f"; the last proven set is back in place, and is not proven either: {error}"
             except WorkloadAbsent as error:
@@ -321,7 +321,7 @@ class Cycle:
         self._failures += 1
         self.alarm.set(self.patience.before_return(self._failures))
 
-    def _expectation(self, placed: Placed) -> Expectation:
+    def _expectation(self, placed: Placed, known: Sequence[Placed | None]) -> Expectation:
         verified, leaf = placed.trust_set.verified, placed.trust_set.leaf
         return Expectation(
             sequence=verified.sequence,
@@ -330,6 +330,7 @@ class Cycle:
             leaf=leaf,
             directory=self.directory,
             installed_at=placed.at,
+            identities=tuple(dict.fromkeys(self.holdings.path(one) for one in known if one is not None)),
         )
 
     def _report(self, trouble: WorkloadAbsent | NotProven | None) -> None:

@@ -98,6 +98,10 @@ class Holdings:
         self._output.make_durable()
         self.sweep()
 
+    def path(self, placed: Placed) -> Path:
+        """Where a set lies."""
+        return self._output.path / placed.directory
+
     def put_back(self, proven: Placed) -> Placed:
         """Put the last proven set in place again, durably."""
         self._output.put_back(proven.directory)

@@ -45,6 +45,7 @@ def configure(style: Style, stream: TextIO) -> None:
     handler.addFilter(_Unrepeated())
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every peer that hangs up without a TLS goodbye
     _logger.setLevel(logging.INFO)
 
 

@@ -27,7 +27,8 @@ class LoginUnusable(nats.errors.Error):
 
 def with_creds(path: Path) -> Mapping[str, Any]:
     """Log in with a ``.creds`` file: a JWT, and the seed that signs the server's nonce."""
-    return {"user_jwt_cb": partial(_jwt, path), "signature_cb": partial(_signature, path)}
+    # nats-py asks the callbacks only where there is some other login as well; without a password, the user goes unsaid.
+    return {"user": "creds", "user_jwt_cb": partial(_jwt, path), "signature_cb": partial(_signature, path)}
 
 
 def with_password(user: str, path: Path) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from OpenSSL import SSL
 
 from agent import handshake
 from agent.handshake import HandshakeFailed
-from agent.target import Address, SignalTarget
+from agent.target import Address, SignalTarget, SystemTarget
 from agent.workload import Baseline, Expectation, NotProven, Proof, Reloaded, WorkloadAbsent
 from tidemark.receipt import Level
 
@@ -57,10 +57,10 @@ async def _until(within: float, look: Callable[[], Awaitable[T]]) -> T:
         raise failure(last.reason, str(last)) from last
 
 
-class SignalProver:
-    """Proof for a process that was signalled, as far as its target says where to look."""
+class ServerProver:
+    """Proof for a nats-server, as far as its target says where to look."""
 
-    def __init__(self, target: SignalTarget, http: aiohttp.ClientSession) -> None:
+    def __init__(self, target: SignalTarget | SystemTarget, http: aiohttp.ClientSession) -> None:
         self._target = target
         self._http = http
 

@@ -9,14 +9,17 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
+from agent.bearer import TokenUnusable, read_token
 from agent.target import HttpTarget, SignalTarget
 from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
+from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE
 
 FIRST_SECOND = 1.0
 _PROC = Path("/proc")
@@ -178,19 +181,60 @@ class HttpReloader:
             "directory": str(expected.directory),
         }
         try:
-            async with asyncio.timeout(within), self._http.post(self._target.url, json=request) as response:
+            async with (
+                asyncio.timeout(within),
+                self._http.post(
+                    self._target.endpoint,
+                    json=request,
+                    headers=self._authorization(),
+                    ssl=_tls(expected) if self._target.url.startswith("https:") else True,
+                    server_hostname=self._target.tls_name,
+                    allow_redirects=False,
+                ) as response,
+            ):
                 body = await response.content.read(_LONGEST_ANSWER)
                 status = response.status
+        except TokenUnusable as error:
+            raise WorkloadAbsent("not_permitted", str(error)) from None
         except aiohttp.ClientConnectorError as error:
-            raise WorkloadAbsent("unreachable", f"{self._target.url}: {error.strerror}") from None
+            raise WorkloadAbsent("unreachable", f"{self._target.url}: {error.strerror or error}") from None
         except TimeoutError:
             raise NotProven("no_answer", f"expected an answer within {within:.1f} s, found none") from None
         except aiohttp.ClientError as error:
             raise NotProven("no_answer", f"expected an answer, found {error!r}") from None
+        said = body[:_SHOWN_OF_ANSWER].decode(errors="replace")
+        if status in {401, 403}:
+            by = f"the token in {self._target.token_file}" if self._target.token_file else "no token_file="
+            raise WorkloadAbsent(
+                "not_permitted", f"{self._target.url}: expected to be let in with {by}, found status {status}: {said}"
+            )
         if not 200 <= status < 300:
-            said = body[:_SHOWN_OF_ANSWER].decode(errors="replace")
             raise NotProven("reload_refused", f"expected status 2xx, found {status}: {said}")
         return Reloaded(answer=_object(body))
+
+    def _authorization(self) -> dict[str, str]:
+        if self._target.token_file is None:
+            return {}
+        return {"Authorization": f"Bearer {read_token(self._target.token_file)}"}
+
+
+def _tls(expected: Expectation) -> ssl.SSLContext:
+    """Presents and trusts what the application may know by now: it has not been told of the new set yet.
+
+    Its leaf may be an orphan of the new bundle, so the CAs of the set before are trusted as well, for this request.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a bundle without its root is anchored in intermediates
+    identities = expected.identities or (expected.directory,)
+    try:
+        for identity in identities:
+            context.load_verify_locations(identity / CA_FILE)
+        if (identities[0] / KEY_FILE).exists():
+            context.load_cert_chain(identities[0] / LEAF_FILE, identities[0] / KEY_FILE)
+    except OSError as error:
+        where = ", ".join(map(str, identities))
+        raise WorkloadAbsent("unreachable", f"{where}: expected sets to present and trust, found {error}") from None
+    return context
 
 
 def _object(body: bytes) -> dict[str, object]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from agent import log
+from agent.bearer import TokenUnusable, read_token
 from agent.board import Board
 from agent.status import AgentStatus, is_under_way, receipt_of
 from tidemark.fields import FieldError, parse_object
@@ -103,14 +104,10 @@ class Reporter:
         self.board.post(newest=newest)
 
     def _token(self) -> str:
-        """Read each time: a projected token is replaced long before it ends."""
         try:
-            token = self.token_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise NotSent(f"{self.token_file}: expected the token, found {error}") from None
-        if not token or not token.isprintable() or " " in token:
-            raise NotSent(f"{self.token_file}: expected one token, found {'none' if not token else 'something else'}")
-        return token
+            return read_token(self.token_file)
+        except TokenUnusable as error:
+            raise NotSent(str(error)) from None
 
     def _tls(self) -> ssl.SSLContext:
         """Trusts the control CA, and nothing else."""

@@ -1,10 +1,13 @@
 """Targets: which workload reloads, how it is told, and how it shows what it uses, all in one URL; pure.
 
 ``signal:?process=nats-server&signal=HUP&monitor=http://127.0.0.1:8222&nats=127.0.0.1:4222&tls=127.0.0.1:6222``,
-``signal:?pidfile=/var/run/nats/nats.pid&…``, ``http://127.0.0.1:9000/-/reload``.
+``signal:?pidfile=/var/run/nats/nats.pid&…``, ``http://127.0.0.1:9000/-/reload?token_file=/run/token``,
+``nats-sys://127.0.0.1:4222?creds=/run/sys.creds``.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from signal import Signals
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -14,7 +17,10 @@ SIGNALS = {"HUP": Signals.SIGHUP, "USR1": Signals.SIGUSR1, "USR2": Signals.SIGUS
 """Signals by which workloads reload; none whose default for a server is to end at once without a word."""
 
 _SIGNAL_KEYS = ("process", "pidfile", "signal", "monitor", "nats", "tls")
+_SYSTEM_KEYS = ("creds", "user", "password_file", "tls_name", "handshake_first", "nats", "tls")
+_HTTP_KEYS = ("token_file", "tls_name")
 _REPEATABLE = ("nats", "tls")
+_DEFAULT_SYSTEM = "127.0.0.1:4222"
 
 
 class TargetError(ValueError):
@@ -68,10 +74,24 @@ class SignalTarget:
 
 @dataclass(frozen=True, slots=True)
 class HttpTarget:
-    """An application that is asked over HTTP, and answers with the digest that it now uses."""
+    """An application that is asked over HTTP or HTTPS, and answers with the digest that it now uses.
+
+    ``token_file`` holds a bearer token; ``tls_name`` is the name in its certificate, where that is not the host. Both
+    stand in the URL's query, which is otherwise the application's.
+    """
 
     url: str
+    token_file: Path | None = None
+    tls_name: str | None = None
     shows = False
+
+    @property
+    def endpoint(self) -> str:
+        """The URL to ask, without what is the agent's own in it."""
+        parts = urlsplit(self.url)
+        own = tuple(f"{key}=" for key in _HTTP_KEYS)
+        query = "&".join(part for part in parts.query.split("&") if not part.startswith(own))
+        return parts._replace(query=query).geturl()
 
     @property
     def name(self) -> str:
@@ -84,7 +104,39 @@ class HttpTarget:
         return Level.PROVEN
 
 
-Target = SignalTarget | HttpTarget
+@dataclass(frozen=True, slots=True)
+class SystemTarget:
+    """A nats-server that is asked over the system account.
+
+    Logs in with the file ``creds``, with ``user`` and ``password_file``, or else with the installed leaf alone.
+    ``tls_name`` is the name in its certificate, where that is not the host; ``handshake_first`` as in its
+    configuration. ``nats`` and ``tls`` are ports to look at for a proof, as of a ``SignalTarget``.
+    """
+
+    url: str
+    address: Address
+    creds: Path | None
+    user: str | None
+    password_file: Path | None
+    tls_name: str | None
+    handshake_first: bool
+    nats: tuple[Address, ...]
+    tls: tuple[Address, ...]
+    monitor = None
+    shows = True
+
+    @property
+    def name(self) -> str:
+        """A short name for metrics."""
+        return f"nats-sys://{self.address}"
+
+    @property
+    def allowed(self) -> Level:
+        """The most that the workload can show."""
+        return Level.PROVEN
+
+
+Target = SignalTarget | HttpTarget | SystemTarget
 
 
 def parse_target(url: str) -> Target:
@@ -99,9 +151,14 @@ def parse_target(url: str) -> Target:
         raise TargetError(f"expected a URL, found {error}") from None
     if parts.scheme == "signal":
         return _signal_target(url, parts)
-    if parts.scheme == "http":
+    if parts.scheme in {"http", "https"}:
         return _http_target(url, parts)
-    raise TargetError(f"expected a URL that starts with signal: or http://, found {parts.scheme or 'no scheme'!r}")
+    if parts.scheme == "nats-sys":
+        return _system_target(url, parts)
+    raise TargetError(
+        f"expected a URL that starts with signal:, http://, https:// or nats-sys://, found "
+        f"{parts.scheme or 'no scheme'!r}"
+    )
 
 
 def _http_target(url: str, parts: SplitResult) -> HttpTarget:
@@ -111,45 +168,99 @@ def _http_target(url: str, parts: SplitResult) -> HttpTarget:
     if parts.fragment:
         faults.append("expected no fragment (#), found one")
     if not parts.hostname:
-        faults.append("expected http://host:port/path, found no host")
+        faults.append(f"expected {parts.scheme}://host:port/path, found no host")
     try:
         _ = parts.port
     except ValueError as error:
         faults.append(f"expected a port from 1 to 65535, found {error}")
+    given = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _HTTP_KEYS]
+    own = _options(given, _HTTP_KEYS, faults)
+    token_file = _path("token_file", own, faults)
+    if "tls_name" in own and parts.scheme != "https":
+        faults.append("tls_name: expected with https:// alone, found it with http://")
     if faults:
         raise TargetError("; ".join(faults))
-    return HttpTarget(url)
+    return HttpTarget(url, token_file, own.get("tls_name"))
+
+
+def _system_target(url: str, parts: SplitResult) -> SystemTarget:
+    faults: list[str] = []
+    if parts.path or parts.fragment:
+        faults.append("expected nats-sys://host:port?key=value&…, found a path or a fragment (#)")
+    if "@" in parts.netloc:
+        faults.append("expected no user and password in the URL, found some; use user= and password_file=")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    own = _options(pairs, _SYSTEM_KEYS, faults)
+    creds, password_file = _path("creds", own, faults), _path("password_file", own, faults)
+    if ("user" in own) != ("password_file" in own) or ("creds" in own and "user" in own):
+        faults.append("expected creds=, or user= and password_file=, or none of them, found another mixture")
+    if own.get("handshake_first", "true") != "true":
+        faults.append(f"handshake_first: expected true, found {own['handshake_first']!r}")
+    address = _address("host:port", parts.netloc.rpartition("@")[2] or _DEFAULT_SYSTEM, faults)
+    ports = _ports(pairs, faults)
+    if not any(ports.values()):
+        ports["tls" if "handshake_first" in own else "nats"] = (address,)
+    if faults:
+        raise TargetError("; ".join(faults))
+    return SystemTarget(
+        url=url,
+        address=address,
+        creds=creds,
+        user=own.get("user"),
+        password_file=password_file,
+        tls_name=own.get("tls_name"),
+        handshake_first="handshake_first" in own,
+        nats=ports["nats"],
+        tls=ports["tls"],
+    )
+
+
+def _options(pairs: Sequence[tuple[str, str]], known: Sequence[str], faults: list[str]) -> Mapping[str, str]:
+    """The first value of each key; every fault is added to ``faults``."""
+    given: dict[str, list[str]] = {}
+    for key, value in pairs:
+        given.setdefault(key, []).append(value)
+    for key, values in given.items():
+        if key not in known:
+            faults.append(f"{key}: expected one of {', '.join(known)}, found this key")
+        elif len(values) > 1 and key not in _REPEATABLE:
+            faults.append(f"{key}: expected once, found {len(values)} times")
+        elif "" in values:
+            faults.append(f"{key}: expected a value, found none")
+    return {key: values[0] for key, values in given.items()}
+
+
+def _path(key: str, options: Mapping[str, str], faults: list[str]) -> Path | None:
+    value = options.get(key)
+    if value and not value.startswith("/"):
+        faults.append(f"{key}: expected a path that starts with '/', found {value!r}")
+    return Path(value) if value else None
+
+
+def _ports(pairs: Sequence[tuple[str, str]], faults: list[str]) -> dict[str, tuple[Address, ...]]:
+    return {
+        key: tuple(_address(key, value, faults) for found, value in pairs if found == key and value)
+        for key in _REPEATABLE
+    }
 
 
 def _signal_target(url: str, parts: SplitResult) -> SignalTarget:
     faults: list[str] = []
     if parts.netloc or parts.path or parts.fragment:
         faults.append("expected signal:?key=value&…, found something between 'signal:' and '?', or a fragment (#)")
-    given: dict[str, list[str]] = {}
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        given.setdefault(key, []).append(value)
-    for key, values in given.items():
-        if key not in _SIGNAL_KEYS:
-            faults.append(f"{key}: expected one of {', '.join(_SIGNAL_KEYS)}, found this key")
-        elif len(values) > 1 and key not in _REPEATABLE:
-            faults.append(f"{key}: expected once, found {len(values)} times")
-        elif "" in values:
-            faults.append(f"{key}: expected a value, found none")
-    first = {key: values[0] for key, values in given.items()}
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    first = _options(pairs, _SIGNAL_KEYS, faults)
     pidfile = first.get("pidfile")
     if "process" not in first and pidfile is None:
         faults.append("expected process=<name> or pidfile=<path>, found neither")
     if "/" in first.get("process", ""):
         faults.append(f"process: expected a name without '/', found {first['process']!r}")
-    if pidfile and not pidfile.startswith("/"):
-        faults.append(f"pidfile: expected a path that starts with '/', found {pidfile!r}")
+    _path("pidfile", first, faults)
     name = first.get("signal", "HUP").removeprefix("SIG")
     if name not in SIGNALS:
         faults.append(f"signal: expected one of {', '.join(SIGNALS)}, found {name!r}")
     monitor = _monitor(first["monitor"], faults) if first.get("monitor") else None
-    addresses = {
-        key: tuple(_address(key, value, faults) for value in given.get(key, []) if value) for key in _REPEATABLE
-    }
+    addresses = _ports(pairs, faults)
     if faults:
         raise TargetError("; ".join(faults))
     process = first.get("process", "nats-server")

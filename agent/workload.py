@@ -35,7 +35,8 @@ class Expectation:
     """What a workload that uses a set must show.
 
     ``subjects`` are the names of the bundle's CAs; ``leaf`` is None where the agent does not manage it;
-    ``installed_at`` is when the set came in place, in seconds of the boot clock (which process start times count by).
+    ``installed_at`` is when the set came in place, in seconds of the boot clock (which process start times count by);
+    ``identities`` are directories of sets that the workload may know by now, what to present and trust towards it.
     """
 
     sequence: int
@@ -44,6 +45,7 @@ class Expectation:
     leaf: Leaf | None
     directory: Path
     installed_at: float
+    identities: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.__main__ import splay_of
 from agent.config import ConfigError, read_config
 from agent.log import Style
-from agent.target import Address, HttpTarget, SignalTarget, TargetError, parse_target
+from agent.target import Address, HttpTarget, SignalTarget, SystemTarget, TargetError, parse_target
 from tidemark.receipt import Level, PodClass
 
 LEAST = {
@@ -101,13 +101,15 @@ def test_everything_that_can_be_said() -> None:
         ("SPLAY", "nan", "expected 0 to 3600 seconds, found 'nan'"),
         ("SPLAY", "-1", "expected 0 to 3600 seconds, found '-1'"),
         ("LOG", "xml", "expected text or json, found 'xml'"),
-        ("TARGETS", "nats://127.0.0.1", "nats://127.0.0.1: expected a URL that starts with signal: or http://"),
+        ("TARGETS", "nats://127.0.0.1", "nats://127.0.0.1: expected a URL that starts with signal:, http://"),
+        ("LEAF", "", "expected a directory, as a target is nats-sys:// (the leaf is the connection's), found nothing"),
         ("TARGETS", f"{NATS} {NATS}", "expected each target once"),
         ("BUNDEL", "/x", "expected a known variable (TIDEMARK_BUNDLE, TIDEMARK_LEAF"),
     ],
 )
 def test_a_fault_names_its_variable(name: str, value: str, says: str) -> None:
-    found = [fault for fault in faults(**{name: value}) if fault.startswith(f"TIDEMARK_{name}: ")]
+    others = {"TARGETS": "nats-sys://"} if name == "LEAF" else {}
+    found = [fault for fault in faults(**others | {name: value}) if fault.startswith(f"TIDEMARK_{name}: ")]
     assert found
     assert says in found[0]
 
@@ -162,7 +164,19 @@ def test_what_the_kubelet_says_of_services_is_no_typo() -> None:
         ("http://user:word@127.0.0.1/", "expected no user and password in the URL"),
         ("http:///path", "found no host"),
         ("http://host:70000/", "expected a port from 1 to 65535"),
-        ("https://127.0.0.1/", "expected a URL that starts with signal: or http://, found 'https'"),
+        ("http://127.0.0.1/?token_file=token", "token_file: expected a path that starts with '/', found 'token'"),
+        ("http://127.0.0.1/?token_file=/a&token_file=/b", "token_file: expected once, found 2 times"),
+        ("http://127.0.0.1/?tls_name=web", "tls_name: expected with https:// alone"),
+        ("https:///path", "expected https://host:port/path, found no host"),
+        ("nats-sys://user:word@127.0.0.1:4222", "expected no user and password in the URL"),
+        ("nats-sys://127.0.0.1", "host:port: expected host:port, found '127.0.0.1'"),
+        ("nats-sys://127.0.0.1:4222/x", "found a path"),
+        ("nats-sys://?creds=sys.creds", "creds: expected a path that starts with '/', found 'sys.creds'"),
+        ("nats-sys://?user=sys", "expected creds=, or user= and password_file=, or none of them"),
+        ("nats-sys://?user=sys&password_file=/p&creds=/c", "expected creds=, or user= and password_file=, or none"),
+        ("nats-sys://?handshake_first=yes", "handshake_first: expected true, found 'yes'"),
+        ("nats-sys://?monitor=http://127.0.0.1:8222", "monitor: expected one of creds, user"),
+        ("ftp://127.0.0.1/", "expected a URL that starts with signal:, http://, https:// or nats-sys://, found 'ftp'"),
         ("reload", "found 'no scheme'"),
     ],
 )
@@ -185,10 +199,31 @@ def test_every_fault_of_a_target_is_named_at_once() -> None:
         (NATS, Level.PROVEN),
         ("signal:?pidfile=/run/nats.pid&tls=[::1]:6222", Level.PROVEN),
         ("http://127.0.0.1:9000/-/reload", Level.PROVEN),
+        ("https://127.0.0.1:9000/-/reload?token_file=/run/token", Level.PROVEN),
+        ("nats-sys://", Level.PROVEN),
     ],
 )
 def test_what_a_target_can_show_follows_from_its_url(url: str, allowed: Level) -> None:
     assert parse_target(url).allowed is allowed
+
+
+def test_what_is_the_agents_own_in_a_url_is_not_the_applications() -> None:
+    target = parse_target("https://[::1]:9000/-/reload?all=yes&token_file=/run/token&tls_name=web&x=a%2Fb")
+    assert isinstance(target, HttpTarget)
+    assert target.endpoint == "https://[::1]:9000/-/reload?all=yes&x=a%2Fb"
+    assert (target.token_file, target.tls_name) == (Path("/run/token"), "web")
+
+
+def test_a_server_is_asked_and_looked_at_by_the_same_port_unless_said_otherwise() -> None:
+    least = parse_target("nats-sys://")
+    assert isinstance(least, SystemTarget)
+    assert (least.address, least.nats, least.tls) == (Address("127.0.0.1", 4222), (Address("127.0.0.1", 4222),), ())
+    first = parse_target("nats-sys://[::1]:4333?handshake_first=true&user=sys&password_file=/run/password")
+    assert isinstance(first, SystemTarget)
+    assert (first.nats, first.tls, first.user) == ((), (Address("::1", 4333),), "sys")
+    other = parse_target("nats-sys://127.0.0.1:4222?creds=/run/sys.creds&tls=127.0.0.1:6222&tls_name=nats-0")
+    assert isinstance(other, SystemTarget)
+    assert (other.nats, other.tls, other.tls_name) == ((), (Address("127.0.0.1", 6222),), "nats-0")
 
 
 def test_a_pid_file_is_a_nats_servers_unless_said_otherwise() -> None:
@@ -228,6 +263,7 @@ def test_a_signal_target_is_read_as_it_is_written(
     st.text(max_size=200)
     | st.text(max_size=100).map(lambda text: f"signal:?{text}")
     | st.text(max_size=100).map(lambda text: f"http://{text}")
+    | st.text(max_size=100).map(lambda text: f"nats-sys://{text}")
 )
 def test_any_text_is_a_target_or_an_error_that_says_so(text: str) -> None:
     try:

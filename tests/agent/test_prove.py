@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from agent.prove import EchoProver, SignalProver
+from agent.prove import EchoProver, ServerProver
 from agent.reload import SignalReloader
 from agent.target import SignalTarget, parse_target
 from agent.workload import Expectation, NotProven, Proof, Reloaded, WorkloadAbsent
@@ -44,7 +44,7 @@ async def change(
 ) -> Proof:
     """Tell the server and have it prove, as the cycle does."""
     target = signal_target(server.target)
-    prover = SignalProver(target, http)
+    prover = ServerProver(target, http)
     baseline = await prover.baseline(within)
     reloaded = await SignalReloader(target).reload(expected, within)
     return await prover.prove(expected, reloaded, baseline, within)
@@ -107,7 +107,7 @@ async def test_a_broken_configuration_is_a_refused_reload(
     with pytest.raises(NotProven, match="expected config_load_time to move") as caught:
         await change(server, http, expect(bundle, leaf), within=1.0)
     assert caught.value.reason == "reload_refused"
-    proof = await SignalProver(signal_target(server.target), http).prove(expect(bundle, leaf), Reloaded(), None, 5.0)
+    proof = await ServerProver(signal_target(server.target), http).prove(expect(bundle, leaf), Reloaded(), None, 5.0)
     assert proof.level is Level.PROVEN, "by CA list and leaf alone"
 
 
@@ -146,7 +146,7 @@ async def test_what_no_port_is_named_for_is_not_claimed(
     await server.start()
     await server.is_older_than(1.0)
     target = signal_target(f"signal:?pidfile={server.pidfile}&monitor=http://127.0.0.1:{server.monitor}")
-    prover = SignalProver(target, http)
+    prover = ServerProver(target, http)
     baseline = await prover.baseline(5.0)
     server.hang_up()
     assert (await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 5.0)).level is Level.RELOADED
@@ -154,10 +154,10 @@ async def test_what_no_port_is_named_for_is_not_claimed(
 
 async def test_nobody_there_is_no_failed_proof(forge: Forge, http: aiohttp.ClientSession) -> None:
     port = free_port()
-    prover = SignalProver(signal_target(f"signal:?process=nats-server&monitor=http://127.0.0.1:{port}"), http)
+    prover = ServerProver(signal_target(f"signal:?process=nats-server&monitor=http://127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"http://127.0.0.1:{port}/varz"):
         await prover.baseline(0.2)
-    prover = SignalProver(signal_target(f"signal:?process=nats-server&nats=127.0.0.1:{port}"), http)
+    prover = ServerProver(signal_target(f"signal:?process=nats-server&nats=127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"127.0.0.1:{port}: nothing listens there"):
         await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
 

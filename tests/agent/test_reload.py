@@ -3,10 +3,12 @@
 import asyncio
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +18,8 @@ from aiohttp import web
 from agent.reload import FIRST_SECOND, HttpReloader, SignalReloader
 from agent.target import HttpTarget, SignalTarget, parse_target
 from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
+from tests.agent.conftest import write_set
+from tests.agent.forge import Forge
 from tests.agent.rig import NOBODY, eventually, free_port, launch, started, without_privileges
 
 PYTHON = Path(sys.executable).resolve()
@@ -141,29 +145,28 @@ async def test_a_long_name_is_compared_whole(tmp_path: Path, start: Callable[...
 
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Serve = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
-async def application() -> AsyncIterator[Callable[[Answer], Awaitable[str]]]:
+async def application() -> AsyncIterator[Serve]:
     runners: list[web.AppRunner] = []
 
-    async def serve(answer: Answer) -> str:
+    async def serve(answer: Answer, tls: ssl.SSLContext | None = None) -> str:
         app = web.Application()
         app.router.add_post("/-/reload", answer)
         runners.append(web.AppRunner(app))
         await runners[-1].setup()
         port = free_port()
-        await web.TCPSite(runners[-1], "127.0.0.1", port).start()
-        return f"http://127.0.0.1:{port}/-/reload"
+        await web.TCPSite(runners[-1], "127.0.0.1", port, ssl_context=tls).start()
+        return f"{'https' if tls else 'http'}://127.0.0.1:{port}/-/reload"
 
     yield serve
     for runner in runners:
         await runner.cleanup()
 
 
-async def test_an_application_gets_the_digests(
-    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
-) -> None:
+async def test_an_application_gets_the_digests(application: Serve, http: aiohttp.ClientSession) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(await request.json())
 
@@ -172,9 +175,7 @@ async def test_an_application_gets_the_digests(
     assert reloaded.answer == {"sequence": 7, "ca_sha256": "c" * 64, "leaf_sha256": None, "directory": "/out"}
 
 
-async def test_an_application_that_refuses_is_quoted(
-    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
-) -> None:
+async def test_an_application_that_refuses_is_quoted(application: Serve, http: aiohttp.ClientSession) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=500, text="no such file: ca.crt")
 
@@ -184,7 +185,7 @@ async def test_an_application_that_refuses_is_quoted(
 
 
 async def test_an_application_that_says_nothing_useful_acknowledges(
-    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
+    application: Serve, http: aiohttp.ClientSession
 ) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -194,7 +195,7 @@ async def test_an_application_that_says_nothing_useful_acknowledges(
 
 
 async def test_an_application_that_hangs_or_is_away_is_told_apart(
-    application: Callable[[Answer], Awaitable[str]], http: aiohttp.ClientSession
+    application: Serve, http: aiohttp.ClientSession
 ) -> None:
     release = asyncio.Event()
 
@@ -209,6 +210,66 @@ async def test_an_application_that_hangs_or_is_away_is_told_apart(
     nobody = f"http://127.0.0.1:{free_port()}/-/reload"
     with pytest.raises(WorkloadAbsent, match=nobody):
         await HttpReloader(HttpTarget(nobody), http).reload(EXPECTED, 5.0)
+
+
+def http_reloader(url: str, http: aiohttp.ClientSession) -> HttpReloader:
+    target = parse_target(url)
+    assert isinstance(target, HttpTarget)
+    return HttpReloader(target, http)
+
+
+async def test_a_token_is_read_at_each_request_and_a_wrong_one_is_no_fault_of_the_set(
+    application: Serve, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.query_string == "all=yes"
+        if request.headers.get("Authorization") != "Bearer second":
+            raise web.HTTPUnauthorized(text="who are you?")
+        return web.json_response({"ca_sha256": "c" * 64})
+
+    token = tmp_path / "token"
+    url = await application(answer)
+    reloads = http_reloader(f"{url}?token_file={token}&all=yes", http)
+    with pytest.raises(WorkloadAbsent, match=f"{token}: expected the token, found No such file") as caught:
+        await reloads.reload(EXPECTED, 5.0)
+    assert caught.value.reason == "not_permitted"
+    token.write_text("first\n")
+    with pytest.raises(WorkloadAbsent, match=f"with the token in {token}, found status 401: who are you") as caught:
+        await reloads.reload(EXPECTED, 5.0)
+    assert caught.value.reason == "not_permitted"
+    assert "first" not in str(caught.value)
+    token.write_text("second\n")
+    assert (await reloads.reload(EXPECTED, 5.0)).answer == {"ca_sha256": "c" * 64}
+    with pytest.raises(WorkloadAbsent, match="with no token_file=, found status 401"):
+        await http_reloader(f"{url}?all=yes", http).reload(EXPECTED, 5.0)
+
+
+async def test_an_application_behind_tls_is_told_with_what_it_knows_by_now(
+    application: Serve, http: aiohttp.ClientSession, tmp_path: Path, forge: Forge
+) -> None:
+    forge.include_root = False
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_set(old, forge.bundle(1, [forge.epoch, forge.epoch - 1]), forge.leaf())
+    # A revocation: the leaf that the application serves by is an orphan of the new bundle.
+    write_set(new, forge.bundle(2, [forge.epoch + 1]), forge.leaf(forge.ca(forge.epoch + 1)))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=old / "ca.crt")
+    tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_cert_chain(old / "tls.crt", old / "tls.key")
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(await request.json())
+
+    url = await application(answer, tls)
+    expected = replace(EXPECTED, directory=new, identities=(old, new))
+    assert (await http_reloader(url, http).reload(expected, 5.0)).answer["sequence"] == 7
+    assert (await http_reloader(f"{url}?tls_name=localhost", http).reload(expected, 5.0)).answer["sequence"] == 7
+    with pytest.raises(WorkloadAbsent, match=f"{url}.*(CERTIFICATE_VERIFY_FAILED|certificate verify failed)"):
+        await http_reloader(f"{url}?tls_name=another", http).reload(expected, 5.0)
+    with pytest.raises(WorkloadAbsent, match=url):
+        await http_reloader(url, http).reload(replace(expected, identities=(new,)), 5.0)
+    with pytest.raises(WorkloadAbsent, match=f"{tmp_path}/nothing"):
+        await http_reloader(url, http).reload(replace(expected, identities=(tmp_path / "nothing",)), 5.0)
 
 
 async def test_a_process_of_another_user_is_named_with_both_uids(
