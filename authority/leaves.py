@@ -151,10 +151,11 @@ class Leaves:
         return dict(self._states)
 
     async def run(self) -> None:
-        """Keep every leaf fresh until cancelled."""
+        """Keep every leaf fresh until cancelled, also where none is configured."""
         async with asyncio.TaskGroup() as group:
             for workload, store in self._stores:
                 group.create_task(self._keep(workload, store), name=f"leaf {workload.name}")
+            await asyncio.Event().wait()
 
     async def _keep(self, workload: Workload, store: LeafStore) -> None:
         changed = self._here.timeline.watch()

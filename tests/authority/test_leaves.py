@@ -1,5 +1,6 @@
 """Leaf certificates: when a new one is due, for how long it is valid, and that each workload goes its own way."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -265,3 +266,17 @@ def test_where_a_ca_signs_again_its_leaves_of_the_first_time_are_replaced(pair: 
     again = replace(history, cas=(replace(ca, activated_at=START + 30),))
     assert cause(signed(pair, Validity(START + 24, START + 65)), again, START + 30) is LeafCause.ACTIVATION
     assert cause(signed(pair, Validity(START + 25, START + 65)), again, START + 30) is None
+
+
+def test_without_workloads_there_is_nothing_to_do_and_no_end() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.workloads.clear()
+        machine.boot()
+        leaves = asyncio.create_task(machine.leaves.run())
+        await machine.until(START + 100)
+        assert not leaves.done()
+        leaves.cancel()
+        await machine.stop()
+
+    virtual_time.run(main())
