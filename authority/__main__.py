@@ -28,13 +28,14 @@ from authority.forward import forwarding
 from authority.init import trust_by
 from authority.injector_config import InjectorConfig
 from authority.issuer.serialized import SerializedIssuer
-from authority.keepers import Keepers, open_keepers
+from authority.keepers import Keepers, open_keepers, openbao_answers
 from authority.keystore import KeystoreError
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import KubernetesClient
 from authority.leadership import Task, follow, lead, until
 from authority.leaves import Leaves, Workload
 from authority.metrics import Metrics
+from authority.openbao_client import OpenBaoError
 from authority.publish import LeafStore, Publisher
 from authority.publish.directory import DirectoryLeafStore, DirectoryPublisher
 from authority.publish.jetstream import Connection, JetStreamPublisher
@@ -245,9 +246,16 @@ async def _run_until_signalled(arguments: cli.Arguments, environment: Mapping[st
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await run(config, stop)
+    if config.openbao is not None:
+        await openbao_answers(config.openbao.access, stop, _openbao_away)
+    if not stop.is_set():
+        await run(config, stop)
     log.info("stopped")
     return cli.DONE
+
+
+def _openbao_away(error: OpenBaoError, retry_in: float) -> None:
+    log.warning("openbao", extra={"fields": {"error": str(error), "retry_in": f"{retry_in:.3f}"}})
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -1,5 +1,6 @@
 """Who keeps roots, CAs, statement keys, control CA and journal, as the configuration says: files, or OpenBao."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ from authority.journal import Journal
 from authority.journal.directory import DirectoryJournal
 from authority.journal.openbao import OpenBaoJournal
 from authority.keystore import KeystoreError
-from authority.openbao_client import OpenBaoClient, OpenBaoError
+from authority.openbao_client import OpenBaoAccess, OpenBaoClient, OpenBaoError, Unreachable
 from authority.openbao_control import open_control_ca
+from authority.pauses import Pauses
 from authority.signer import StatementSigner
 from authority.signer.embedded import open_signer
 from authority.signer.openbao import open_transit_signer
 
 JOURNAL = "journal"
+
+_LONGEST_WAIT = 10.0  # between two looks whether OpenBao is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,37 @@ async def open_keepers(config: AuthorityConfig, clock: Callable[[], float]) -> A
         raise KeystoreError(str(error)) from None
     async with client:
         yield await _in_openbao(config, config.openbao, client, clock)
+
+
+async def openbao_answers(
+    access: OpenBaoAccess, stop: asyncio.Event, told: Callable[[OpenBaoError, float], None]
+) -> None:
+    """Return once OpenBao is there and unsealed, says that it will not let us in, or ``stop`` is set.
+
+    An authority that starts beside an OpenBao that is sealed, or not up yet, waits for it. ``told`` gets each failure
+    and the seconds until the next try. Raises KeystoreError.
+    """
+    pauses = Pauses[str](_LONGEST_WAIT)
+    asking, stopped = asyncio.ensure_future(_ask(access, pauses, told)), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (asking, stopped):
+        task.cancel()
+    answers = await asyncio.gather(asking, stopped, return_exceptions=True)
+    if isinstance(answers[0], OpenBaoError):
+        raise KeystoreError(str(answers[0]))
+
+
+async def _ask(access: OpenBaoAccess, pauses: Pauses[str], told: Callable[[OpenBaoError, float], None]) -> None:
+    async with OpenBaoClient(access, pauses=()) as client:
+        while True:
+            try:
+                await client.read("auth/token/lookup-self")
+            except Unreachable as error:
+                seconds = pauses.failed(access.url)
+                told(error, seconds)
+                await asyncio.sleep(seconds)
+            else:
+                return
 
 
 def _embedded(config: AuthorityConfig) -> Keepers:

@@ -248,8 +248,11 @@ class OpenBaoClient:
             return None
         if status == 400 and "check-and-set parameter did not match" in errors:
             raise CasConflict(f"{method} {path}: expected to write this version first, found that another stands there")
+        hint = (
+            "; look at mount and namespace, and run 'init --openbao' first" if "no handler for route" in errors else ""
+        )
         raise RequestRefused(
-            f"{method} {path}: expected OpenBao to accept it, found {status}: {errors or 'no reason'}", status
+            f"{method} {path}: expected OpenBao to accept it, found {status}: {errors or 'no reason'}{hint}", status
         )
 
     async def _send(

@@ -57,6 +57,17 @@ class Server:
     def operator(self, namespace: str = "") -> OpenBaoClient:
         return OpenBaoClient(self.access(TokenLogin(ROOT_TOKEN), namespace))
 
+    async def seal(self) -> None:
+        async with self.operator() as root:
+            await root.write("sys/seal", {})
+
+    async def unseal(self) -> None:
+        """It is whole again a moment after the call, which takes no token."""
+        async with OpenBaoClient(self.access(TokenLogin(ROOT_TOKEN)), (0.05,) * 100) as client:
+            status, _ = await client._send_once("POST", "sys/unseal", {"key": self.unseal_key}, "")
+            assert status == 200
+            await client.read("sys/mounts")
+
     def command(self, *arguments: str, namespace: str) -> subprocess.CompletedProcess[str]:
         """The program ``bao``, as a person at a terminal uses it."""
         environment = {

@@ -3,6 +3,7 @@
 Its time lies some hours back: OpenBao signs certificates that have expired by its own clock, but none that begin later.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from tests.authority.machine import Machine
 from tests.authority.stories import DOMAIN, PLAYGROUND
 
 HOURS_BACK = 6
+RECEIPT_SECONDS = 0.1
 
 
 def some_epoch() -> int:
@@ -70,6 +72,11 @@ class BaoMachine(Machine):
         signer = await open_transit_signer(self.client, layout.transit, layout.key, DOMAIN)
         journal = OpenBaoJournal(self.client, layout.kv, layout.prefix)
         self.boot_on(journal, issuer, signer, await signer.verifiers())
+        self.target.on_write = self.leaf.on_write = self.receive
+
+    def receive(self, _: object) -> None:
+        """Receipts arrive a moment after anything was written."""
+        asyncio.get_running_loop().call_later(RECEIPT_SECONDS, self.rotation.wake)
 
     async def backdate_leaves(self) -> None:
         """Have leaves begin a tolerance before our now."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -44,6 +44,7 @@ class Deployment:
     """A configured authority under ``root``: two agents, each with a directory for bundles and one for its leaf."""
 
     root: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def create(cls, root: Path, *, preset: str, more: str = "", open_reads: bool = True) -> "Deployment":
@@ -68,7 +69,7 @@ class Deployment:
 
     @property
     def config(self) -> AuthorityConfig:
-        return load(self.config_file, {})
+        return load(self.config_file, self.environment)
 
     @property
     def state(self) -> Path:
@@ -223,7 +224,7 @@ class Program:
     def __init__(self, deployment: Deployment, environment: Mapping[str, str] | None = None, name: str = "log") -> None:
         self.deployment = deployment
         self.log = deployment.root / name
-        self._environment = environment or {}
+        self._environment = {**deployment.environment, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:

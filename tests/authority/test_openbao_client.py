@@ -235,6 +235,9 @@ async def test_kubernetes_login_reads_the_token_anew_each_time(vault: Space, tmp
         """TokenReview (authentication.k8s.io/v1) as an API server answers it."""
         asked = await request.json()
         reviewed.append(asked["spec"]["token"])
+        if reviewed[-1] == jwt("expired"):
+            error = "[invalid bearer token, service account token has expired]"
+            return web.json_response({**asked, "status": {"user": {}, "error": error}}, status=201)
         user = {
             "username": "system:serviceaccount:nats:tidemark-authority",
             "uid": "7f2d",
@@ -262,6 +265,7 @@ async def test_kubernetes_login_reads_the_token_anew_each_time(vault: Space, tmp
         role = {
             "bound_service_account_names": "tidemark-authority",
             "bound_service_account_namespaces": "nats",
+            "audience": "openbao",
             "token_policies": ["open"],
         }
         await vault.client.write("auth/kubernetes/role/tidemark", role)
@@ -273,7 +277,14 @@ async def test_kubernetes_login_reads_the_token_anew_each_time(vault: Space, tmp
             jwt_file.write_text(jwt("2") + "\n")
             await vault.client.write("auth/token/revoke", {"token": await token_of(client)})
             await write(client, 1)
-        assert reviewed == [jwt("1"), jwt("2")]
+            jwt_file.write_text(jwt("expired"))
+            await vault.client.write("auth/token/revoke", {"token": await token_of(client)})
+            with pytest.raises(
+                LoginRefused, match=r"auth/kubernetes/login: expected OpenBao to accept the login"
+            ) as told:
+                await write(client, 2)
+        assert reviewed == [jwt("1"), jwt("2"), jwt("expired")]
+        assert jwt("expired") not in str(told.value)
     finally:
         await runner.cleanup()
 
@@ -303,28 +314,19 @@ def jwt(number: str) -> str:
 async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: Space) -> None:
     login = await login_of(vault)
     async with (
-        vault.server.operator() as root,
         OpenBaoClient(vault.access(login), QUICK) as client,
         OpenBaoClient(vault.access(login), LONG) as other,
     ):
         await write(client, 0)
-        await root.write("sys/seal", {})
+        await vault.server.seal()
         try:
             with pytest.raises(Sealed, match="expected OpenBao unsealed, found it sealed; unseal it"):
                 await write(client, 1)
             waiting = asyncio.create_task(write(other, 1, repeatable=False))
         finally:
-            await unseal(vault)
+            await vault.server.unseal()
         await asyncio.wait_for(waiting, 30)
         assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 1}
-
-
-async def unseal(vault: Space) -> None:
-    """``sys/unseal`` takes no token; the server is whole again a moment after it."""
-    async with OpenBaoClient(vault.server.access(TokenLogin("root")), LONG) as client:
-        status, _ = await client._send_once("POST", "sys/unseal", {"key": vault.server.unseal_key}, "")
-        assert status == 200
-        await client.read("sys/mounts")
 
 
 async def test_nobody_there(vault: Space) -> None:

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 import pytest
 
 from authority.history import EMPTY, History, fold
-from authority.journal import ActivationRecord
+from authority.journal import ActivationRecord, Record, StatementRecord, WithdrawalRecord
 from authority.journal.openbao import OpenBaoJournal
 from authority.plan import RotationRefused
+from authority.requests import Wanted
 from authority.rotation import Rotation
 from tests.authority import virtual_time
 from tests.authority.bao import Server, Space
 from tests.authority.bao_machine import BaoMachine, VirtualClient, some_epoch
 from tests.authority.fakes import Effects, How, When
 from tests.authority.stories import PLAYGROUND
-from tidemark.bundle import Cause
+from tidemark import note
+from tidemark.bundle import Cause, Statement
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
@@ -61,14 +63,28 @@ def kind_of(effect: str) -> str:
 
 @dataclass(frozen=True)
 class Story:
-    """What an operator does in every epoch; it is done once a statement of this cause stands."""
+    """What an operator does in every epoch, again and again until ``is_done`` finds it among the epoch's records."""
 
     ask: Callable[[Rotation], Awaitable[object]] | None = None
-    cause: Cause = Cause.ROTATION
+    is_done: Callable[[Record], bool] = lambda _: True
+
+
+def is_forced(record: Record) -> bool:
+    if not isinstance(record, StatementRecord):
+        return False
+    return Statement.parse(note.parse(record.bundle.note).text).cause is Cause.FORCED
+
+
+async def revoke(rotation: Rotation) -> None:
+    signing = rotation.history.signing
+    if signing is None:
+        raise RotationRefused("the journal was not read yet")
+    await rotation.withdraw("ada", "its key has leaked", Wanted(Cause.REVOCATION, signing.sha256, urgent=False))
 
 
 ROTATION = Story()
-FORCED = Story(lambda rotation: rotation.rotate("ada", "a key may have leaked"), Cause.FORCED)
+FORCED = Story(lambda rotation: rotation.rotate("ada", "a key may have leaked"), is_forced)
+REVOKED = Story(revoke, lambda record: isinstance(record, WithdrawalRecord))
 
 
 @dataclass(frozen=True)
@@ -134,10 +150,8 @@ class Life:
             raise answer
 
     async def _is_done(self, before: History) -> bool:
-        return any(
-            signed.position > before.head and signed.statement.cause is self._story.cause
-            for signed in (await self._read()).statements
-        )
+        entries = (await self._read()).entries
+        return any(entry.position > before.head and self._story.is_done(entry.record) for entry in entries)
 
     async def _read(self) -> History:
         layout = self._machine.space.layout
@@ -190,8 +204,8 @@ class Life:
 
 @pytest.mark.parametrize(
     ("story", "how"),
-    [(ROTATION, How.KILL), (ROTATION, How.FAIL), (FORCED, How.KILL)],
-    ids=["rotation-kill", "rotation-fail", "forced-kill"],
+    [(ROTATION, How.KILL), (ROTATION, How.FAIL), (FORCED, How.KILL), (REVOKED, How.KILL)],
+    ids=["rotation-kill", "rotation-fail", "forced-kill", "revoked-kill"],
 )
 def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, story: Story, how: How) -> None:
     strikes = EachKindOnce(how=how)
@@ -205,6 +219,7 @@ def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, story: Story
             await Life(BaoMachine(began=began, effects=strikes, space=space), story).run(strikes)
 
     virtual_time.run(main())
+    assert any(kind.endswith(" withdrawal") for kind, _ in strikes.struck) is (story is REVOKED)
     struck = {kind.removeprefix("write ") for kind, _ in strikes.struck}
     assert struck >= {
         "nats_int/keys/generate/internal",
