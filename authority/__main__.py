@@ -18,6 +18,7 @@ import tidemark.nats
 from authority import cli, serve, webhook
 from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
+from authority.connections import Connections
 from authority.control import ServerCertificate
 from authority.desk import Desk
 from authority.election import Election, ElectionError, Replica
@@ -106,7 +107,7 @@ async def run(
 
 def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
     """What runs while this replica leads, and at no other time."""
-    return {"rotation": desk.rotation.run, "leaves": desk.leaves.run}
+    return {"rotation": desk.rotation.run, "leaves": desk.leaves.run, "connections": desk.connections.run}
 
 
 def _by_files(config: AuthorityConfig, me: Replica) -> FileElection:
@@ -135,7 +136,7 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
     roster, timeline = _roster(config, int(clock())), Timeline(kept.journal, lambda: election.leads)
     issuer = SerializedIssuer(kept.issuer)
     timed = [TimedPublisher(each, lambda digest: roster.ledger.publishing(digest, clock())) for each in publishers]
-    outside = Outside(issuer, kept.signer, timed, config.include_root, roster.fleet)
+    outside = Outside(issuer, kept.signer, timed, config.include_root, roster.fleet, config.withdrawal.rollback_above)
     chronicle, meters = Chronicle(), Metrics()
 
     def observe(event: Event) -> None:
@@ -153,7 +154,18 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
 
     here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe)
     leaves = Leaves(here, issuer, _leaf_stores(config))
-    return Desk(here, Rotation(here, outside), leaves, roster, chronicle, meters, election, clock)
+    connections = Connections(here, config.withdrawal.monitors, _monitor_failed())
+    return Desk(here, Rotation(here, outside), leaves, connections, roster, chronicle, meters, election, clock)
+
+
+def _monitor_failed() -> Callable[[str, str], None]:
+    repetitions = Repetitions()
+
+    def complain(server: str, error: str) -> None:
+        if not repetitions.is_one(server, error, time.monotonic()):
+            log.warning("monitor_failed", extra={"fields": {"server": server, "error": error}})
+
+    return complain
 
 
 def _roster(config: AuthorityConfig, now: int) -> Roster:

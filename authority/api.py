@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from authority.connections import Look
 from authority.distrust import Distrust, Distrusted
 from authority.election import Election
 from authority.events import Failed, Step
@@ -74,17 +75,25 @@ def bundles(history: History, ledger: Ledger) -> Answer:
     return {"bundles": [_bundle(summary, openings, ledger) for summary in history.summaries()]}
 
 
-def withdrawals(progress: Sequence[Progress], distrust: Distrust) -> list[Answer]:
-    """``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue."""
-    return [_withdrawal(each, distrust.of(each.ca.sha256)) for each in progress]
+def withdrawals(progress: Sequence[Progress], distrust: Distrust, look: Look | None) -> list[Answer]:
+    """Of ``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue.
+
+    ``connected`` are clients that came with a certificate of it and are still there; null where no server was asked.
+    """
+    return [
+        _withdrawal(each, distrust.of(each.ca.sha256))
+        | {"connected": [asdict(one) for one in look.connected if one.ca == each.ca.sha256] if look else None}
+        for each in progress
+    ]
 
 
 def in_short(answer: Answer) -> Answer:
-    """One withdrawal as ``status`` has it: how many agents distrust the CA, and the slowest of them (seconds)."""
+    """One withdrawal as ``status`` has it, with counts: agents that distrust the CA, the slowest (seconds), clients."""
     times = answer["distrusted"].values()
     return answer | {
         "distrusted": len(times),
-        "slowest": max((each["since_asked"] for each in times), default=None),
+        "slowest": max((each["since_asked"] or 0.0 for each in times), default=None),
+        "connected": None if answer["connected"] is None else len(answer["connected"]),
     }
 
 

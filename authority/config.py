@@ -22,6 +22,7 @@ from authority.listen import Listen, is_dns_name, read_listen, read_names
 from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from authority.openbao_layout import Layout
 from authority.tables import Table
+from authority.withdrawal_config import WithdrawalConfig, read_withdrawal
 from tidemark.bundle import check_trust_domain
 from tidemark.epoch import PRESETS, ClockError, EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass
@@ -143,6 +144,7 @@ class AuthorityConfig:
     key_type: KeyType
     api: ApiConfig
     election: ElectionConfig
+    withdrawal: WithdrawalConfig
     agents: tuple[AgentConfig, ...]
     directories: tuple[Path, ...]
     jetstream: JetStreamConfig | None
@@ -183,6 +185,7 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
         key_type=top.member("key_type", KeyType, KeyType.EC_P256),
         api=_api(top.table("api"), environment),
         election=_election(top.table("election"), base, state),
+        withdrawal=read_withdrawal(top.table("withdrawal")),
         agents=tuple(_agent(table) for table in top.tables("agents")),
         directories=tuple(base / table.text("path") for table in publish.tables("directory")),
         jetstream=_jetstream(publish.table("jetstream"), base) if "jetstream" in publish else None,

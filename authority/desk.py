@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from authority import api
 from authority.api import Answer, Situation
 from authority.chronicle import Chronicle
+from authority.connections import Connections
 from authority.election import Election
 from authority.leaves import Leaves
 from authority.metrics import Metrics
@@ -25,6 +26,7 @@ class Desk:
     here: Surroundings
     rotation: Rotation
     leaves: Leaves
+    connections: Connections
     roster: Roster
     chronicle: Chronicle
     meters: Metrics
@@ -66,8 +68,12 @@ class Desk:
         return api.fleet(self._situation())
 
     def withdrawals(self) -> Answer:
-        """Every withdrawal of a CA that has not expired yet, with each agent's time to distrust it."""
-        return {"withdrawals": api.withdrawals(self.rotation.progress(), self.roster.distrust)}
+        """Every withdrawal of a CA that has not expired: each agent's time to distrust it, and who stays connected."""
+        look = self.connections.last
+        return {
+            "withdrawals": api.withdrawals(self.rotation.progress(), self.roster.distrust, look),
+            "connections": look and {"at": look.at, "silent": look.silent, "errors": look.errors},
+        }
 
     def bundles(self) -> Answer:
         """Every statement that the journal holds."""

@@ -81,7 +81,7 @@ class Desk(Protocol):
         """
 
     def withdrawals(self) -> Answer:
-        """Every withdrawal of a CA that has not expired yet, with each agent's time to distrust it."""
+        """Every withdrawal of a CA that has not expired: each agent's time to distrust it, and who stays connected."""
 
     async def rotate(self, who: str, reason: str) -> Answer:
         """Force a rotation; returns what was made. Raises RotationRefused."""

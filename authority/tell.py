@@ -160,7 +160,19 @@ def _withdrawals(withdrawals: Sequence[Answer], now: int) -> list[RenderableType
             for name, took in each["distrusted"].items()
         ),
     )
-    return [under_way, times]
+    connected = _table(
+        "Still connected with its certificates",
+        ("CA", "server", "connection", "name", "address", "certificate", "since"),
+        (
+            (
+                f"epoch {each['epoch']}, {each['ca'][:12]}…",
+                *(str(one[key]) for key in ("server", "cid", "name", "address", "subject", "since")),
+            )
+            for each in withdrawals
+            for one in each["connected"] or []
+        ),
+    )
+    return [under_way, times, connected]
 
 
 _SINCE = ("since_asked", "since_statement")

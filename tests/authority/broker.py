@@ -17,6 +17,7 @@ class Broker:
         self._root = root
         self._files = files
         self._port = -1
+        self.monitor = ""
         self._process: subprocess.Popen[bytes] | None = None
         root.mkdir(exist_ok=True)
 
@@ -29,6 +30,7 @@ class Broker:
         configuration.write_text(
             f"""
             listen: "127.0.0.1:{self._port}"
+            http: "127.0.0.1:-1"
             ports_file_dir: "{self._root}"
             jetstream {{ store_dir: "{self._root}/store" }}
             tls {{
@@ -45,9 +47,10 @@ class Broker:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                (url,) = json.loads(ports.read_text())["nats"]
+                shown = json.loads(ports.read_text())
+                (url,), (self.monitor,) = shown["nats"], shown["monitoring"]
                 break
-            except (OSError, ValueError):
+            except (OSError, ValueError, KeyError):
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(f"nats-server did not start: {log.read_text()}") from None
                 time.sleep(0.01)

@@ -1,5 +1,6 @@
 """The configuration file: what it may say, and that every fault is reported at once, by its key."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from authority.config import AgentConfig, ConfigError, JetStreamConfig, LeafConfig, load, parse
 from authority.keystore import KeyType
 from authority.listen import Listen
+from authority.withdrawal_config import WithdrawalConfig
 from tidemark.epoch import PRESETS
 from tidemark.receipt import PodClass
 
@@ -81,6 +83,27 @@ def test_the_least_file_is_production_on_loopback() -> None:
     assert config.key_type is KeyType.EC_P256
     assert (config.agents, config.directories, config.jetstream, config.leaves) == ((), (), None, ())
     assert config.passphrase is None
+    assert config.withdrawal == WithdrawalConfig(Fraction(1, 3), ())
+
+
+def test_when_a_ca_is_rolled_back_unasked_and_which_servers_are_looked_at() -> None:
+    text = (
+        'trust_domain = "x"\n[withdrawal]\nrollback_above = "{}"\n'
+        'monitors = ["http://127.0.0.1:8222", "https://nats"]\n'
+    )
+    for share, value in (("1/2", Fraction(1, 2)), ("0.25", Fraction(1, 4)), ("0", Fraction(0)), ("1", Fraction(1))):
+        config = parse(text.format(share).encode(), "authority.toml", BASE, {})
+        assert config.withdrawal == WithdrawalConfig(value, ("http://127.0.0.1:8222", "https://nats"))
+    for share in ("1/0", "half", "-1/3", "1.01", "nan"):
+        (fault,) = faults(text.format(share))
+        assert fault == (
+            f"withdrawal.rollback_above: expected a share as text, such as '1/3' ('1': never), found {share!r}"
+        )
+    for url in ("nats://127.0.0.1:4222", "127.0.0.1", "http://[", "http://"):
+        (fault,) = faults(f'trust_domain = "x"\n[withdrawal]\nmonitors = ["{url}"]\n')
+        assert fault == f"withdrawal.monitors: expected URLs such as 'http://127.0.0.1:8222', found {url!r}"
+    (fault,) = faults('trust_domain = "x"\n[withdrawal]\nmonitors = ["http://ada:secret@nats:8222"]\n')
+    assert fault == "withdrawal.monitors: expected URLs without user and password, found one with '@'"
 
 
 def test_clock_values_stand_in_for_the_presets() -> None:
