@@ -1,5 +1,6 @@
 """Withdrawals and overrides over the API of a whole authority in this process, with agents that report to it."""
 
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -7,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import nats
 import pytest
 
 from authority.journal import OverrideRecord, WithdrawalRecord
 from authority.journal.directory import DirectoryJournal
-from tests.authority.deployment import AGENTS, Deployment, ask, eventually, receipt
+from tests.authority.broker import Broker
+from tests.authority.deployment import AGENTS, Deployment, ask, command, eventually, receipt
 from tidemark.bundle import Cause
 from tidemark.certificates import fingerprint
 from tidemark.verify import Mark
 
 EPOCH = 1200  # seconds, of the preset "testing"
 EARLY = 60 - time.time() % EPOCH  # makes it a minute past the start of the epoch, so that nothing is due meanwhile
+
+
+NONE: dict[str, Any] = {"withdrawals": [], "connections": None}
 
 
 def clock() -> float:
@@ -131,7 +137,7 @@ async def test_an_urgent_rollback_says_what_it_breaks_and_is_in_force_with_one_s
         "2 of 2 agents serve a leaf that it signed, which others refuse until it is re-issued: nats-0, app-0",
         "2 of 2 agents have not proven the replacement, and refuse its leaves until they do: nats-0, app-0",
     ]
-    assert (await ask(site.operator, "/api/v1/withdrawals")) == {"withdrawals": []}
+    assert await ask(site.operator, "/api/v1/withdrawals") == NONE
     status, answer = await site.post("rollback", reason="nats-0 chokes", now=True)
     assert (status, answer) == (200, prospect)
     await site.until_statement(2)
@@ -175,7 +181,7 @@ async def test_what_is_not_understood_changes_nothing(
     found, answer = await site.post(path, **body)
     assert found == status
     assert error in answer["error"]
-    assert await ask(site.operator, "/api/v1/withdrawals") == {"withdrawals": []}
+    assert await ask(site.operator, "/api/v1/withdrawals") == NONE
 
 
 async def test_nobody_but_an_operator_withdraws_anything(site: Site) -> None:
@@ -184,3 +190,49 @@ async def test_nobody_but_an_operator_withdraws_anything(site: Site) -> None:
             assert response.status == 403
         async with site.deployment.session() as stranger, stranger.post(f"/api/v1/{path}", json={}) as response:
             assert response.status == 401
+
+
+async def test_a_client_that_the_withdrawn_ca_let_in_is_listed_until_it_is_gone(tmp_path: Path) -> None:
+    deployment = Deployment.create(tmp_path / "house", preset="testing")
+    deployment.init()
+    async with deployment.running(clock):
+        for name in AGENTS:
+            await eventually(lambda name=name: has_leaf(deployment, name), f"{name}'s leaf")  # type: ignore[misc]
+    files = tmp_path / "files"
+    files.mkdir()
+    for file, where in (("ca.crt", "bundle"), ("tls.crt", "leaf"), ("tls.key", "leaf")):
+        (files / file).symlink_to(deployment.root / "nats-0" / where / file)
+    broker = Broker(tmp_path / "nats", files)
+    broker.start()
+    try:
+        with deployment.config_file.open("a") as config:
+            config.write(f'[withdrawal]\nmonitors = ["{broker.monitor}"]\n')
+        leaf = deployment.root / "app-0" / "leaf"
+        context = ssl.create_default_context(cafile=str(files / "ca.crt"))
+        context.load_cert_chain(leaf / "tls.crt", leaf / "tls.key")
+        client = await nats.connect(broker.url.replace("127.0.0.1", "localhost"), tls=context, name="orders")
+        async with deployment.running(clock), deployment.session(deployment.token("operator")) as operator:
+            body = {"reason": "nats-0 chokes", "now": True}
+            async with operator.post("/api/v1/rollback", json=body) as response:
+                assert response.status == 200
+
+            async def found() -> Any:
+                (withdrawal,) = (await ask(operator, "/api/v1/withdrawals"))["withdrawals"]
+                return withdrawal["connected"]
+
+            (connected,) = await eventually(found, "a client that is still connected")
+            assert (connected["name"], connected["server"]) == ("orders", broker.monitor)
+            (short,) = (await ask(operator, "/api/v1/status"))["withdrawals"]
+            assert short["connected"] == 1
+            shown = await command("--config", deployment.config_file, "status")
+            assert "Still connected with its certificates" in shown.out
+            assert "orders" in shown.out
+            answer = await ask(operator, "/api/v1/withdrawals")
+            assert (answer["connections"]["silent"], answer["connections"]["errors"]) == (0, {})
+        await client.close()
+    finally:
+        broker.stop()
+
+
+async def has_leaf(deployment: Deployment, name: str) -> bool:
+    return (deployment.root / name / "leaf" / "tls.key").exists()
