@@ -35,6 +35,8 @@ class VirtualClient(StruckClient):
         if self.machine is not None and "/sign/" in path and path.startswith("nats_int/"):
             with virtual_time.from_outside():
                 await self.machine.backdate_leaves()
+        if self.machine is not None and "/journal/" in path:
+            await asyncio.sleep(self.machine.stall_seconds)
         return await super().write(path, body, repeatable=repeatable)
 
     async def _request(
@@ -46,9 +48,13 @@ class VirtualClient(StruckClient):
 
 @dataclass
 class BaoMachine(Machine):
-    """``start`` in place of ``boot``; ``space`` is where everything is kept."""
+    """``start`` in place of ``boot``; ``space`` is where everything is kept.
+
+    ``stall_seconds`` is how long the process stands still before each record that it appends.
+    """
 
     space: Space = field(kw_only=True)
+    stall_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
