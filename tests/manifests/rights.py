@@ -29,13 +29,13 @@ def _of(namespace: str, group: str, resource: str, verbs: str, name: str = "*") 
 
 AUTHORITY = (
     _of(EVERYWHERE, "", "namespaces", "list watch")
-    | _of(EVERYWHERE, "", "secrets", "get patch", "nats-ca-tls")
+    | _of(EVERYWHERE, "", "secrets", "get list watch patch", "nats-ca-tls")
     | _of(EVERYWHERE, "", "secrets", "create")
-    | _of(EVERYWHERE, "", "configmaps", "get", "tidemark-trust")
+    | _of(EVERYWHERE, "", "configmaps", "list", "tidemark-trust")
     | _of(EVERYWHERE, "", "configmaps", "create")
     | _of(EVERYWHERE, "", "pods", "list watch")
     | _of(EVERYWHERE, "authentication.k8s.io", "tokenreviews", "create")
-    | _of("tidemark", "", "secrets", "get list create patch delete")
+    | _of("tidemark", "", "secrets", "list create delete")
     | _of("tidemark", "coordination.k8s.io", "leases", "get update", "tidemark-authority")
     | _of("tidemark", "coordination.k8s.io", "leases", "create")
 )
@@ -52,7 +52,7 @@ NARROWED = {
     Right(_AUTHORITY, EVERYWHERE, "", "secrets", "create"): "tidemark-authority-secrets",
     Right(_AUTHORITY, EVERYWHERE, "", "configmaps", "create"): "tidemark-authority-trust",
     Right(_AUTHORITY, EVERYWHERE, "", "pods", "patch"): "tidemark-authority-nudge",
-    **dict.fromkeys(_of("tidemark", "", "secrets", "create patch delete"), "tidemark-authority-secrets"),
+    **dict.fromkeys(_of("tidemark", "", "secrets", "create delete"), "tidemark-authority-secrets"),
 }
 """Rights to write that RBAC cannot limit to names, each with the admission policy that does."""
 

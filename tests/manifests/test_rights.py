@@ -109,7 +109,6 @@ def written(namespace: Object, operation: str, new: Object, **more: Any) -> list
         (ENABLED, "CREATE", secret("nats-server-tls", "kubernetes.io/tls")),
         (ENABLED, "UPDATE", secret("nats-server-tls", "kubernetes.io/tls")),
         (OWN, "CREATE", secret("nats-ca-bundle-epoch-82611-17")),
-        (OWN, "UPDATE", secret("nats-ca-bundle-epoch-82611-17")),
         (OWN, "DELETE", secret("nats-ca-bundle-epoch-82611-17")),
     ],
 )

@@ -1,0 +1,116 @@
+"""What the documents say is so: commands, metrics, variables, links and manifests in them exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from agent.config import PREFIX
+from agent.metrics import AgentMetrics
+from authority import cli
+from authority.metrics import Metrics
+from tidemark.nats.metrics import Metrics as ApplicationMetrics
+
+CHECKOUT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [text for _, found, text in _FENCE.findall(path.read_text()) if found == language]
+
+
+def prose(path: Path) -> str:
+    return _FENCE.sub("", path.read_text())
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as its reader makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (document.parent / name).resolve() if name else document
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page), target
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Calls of the authority's command line, without the program's name."""
+    found = []
+    for block in blocks(path, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.replace("$TIDEMARK", ""), comments=True)
+            words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", "&")), len(words))]
+            if words[:1] == ["tidemark-authority"]:
+                found.append(words[1:])
+            elif words[:3] == ["python", "-m", "authority"]:
+                found.append(words[3:])
+    return found
+
+
+def test_commands_of_the_authority_are_taken(document: Path) -> None:
+    for words in commands(document):
+        cli.parser().parse_args(words)  # exits where it does not know one
+
+
+def test_the_pages_have_commands_to_test() -> None:
+    assert sum(len(commands(path)) for path in DOCUMENTS) > 15
+
+
+def metrics() -> set[str]:
+    registry = CollectorRegistry()
+    AgentMetrics(registry)
+    ApplicationMetrics(registry, "test")
+    every = [*registry.collect(), *Metrics().registry.collect()]
+    return {metric.name + ("_total" if metric.type == "counter" else "") for metric in every}
+
+
+OTHERS = {"ca_rotation_last_success_timestamp"}
+"""What the central watcher that Tidemark replaces had (docs/migrate.md)."""
+
+
+def test_metrics_that_are_named_exist(document: Path) -> None:
+    named = set(re.findall(r"`(ca_rotation_[a-z_]+)", document.read_text()))
+    assert named <= metrics() | OTHERS, named - metrics()
+
+
+def test_variables_that_are_named_exist(document: Path) -> None:
+    sources = "".join(
+        path.read_text() for folder in ("agent", "authority") for path in (CHECKOUT / folder).glob("*.py")
+    )
+    known = set(re.findall(rf"{PREFIX}[A-Z_]+", sources)) | {
+        f"{PREFIX}{name}" for name in re.findall(r'"([A-Z_]+)"', sources)
+    }
+    assert set(re.findall(rf"`({PREFIX}[A-Z_]+)", document.read_text())) <= known
+
+
+def test_kubernetes_objects_fit_the_schemas(document: Path) -> None:
+    for block in blocks(document, "yaml"):
+        for item in yaml.safe_load_all(block):
+            if "apiVersion" in item and not item["apiVersion"].startswith("cert-manager.io/"):
+                kubernetes_validate.validate(item, "1.33", strict=True)
+
+
+def test_files_that_are_named_exist(document: Path) -> None:
+    """Paths below the folders of the repository, in back-ticks."""
+    named = re.findall(
+        r"`((?:manifests|components|overlays|base|docs|requirements|examples)/[\w./-]+)`", document.read_text()
+    )
+    for name in named:
+        assert any((root / name).exists() for root in (CHECKOUT, CHECKOUT / "manifests")), name
