@@ -17,7 +17,7 @@ platform: $(VENV)/bin/python
 	@.ci/platform $(VENV)
 
 # Everything at length, part after part; each part alone: `make soak-kills`. Each prints its tables and writes its section
-# of docs/benchmarks.md. About an hour and a half, most of it the applications.
+# of docs/benchmarks.md. About an hour, most of it the applications.
 soak:
 	@set -e; for part in $(SOAKS); do $(MAKE) --no-print-directory soak-$$part; done
 

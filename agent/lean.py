@@ -1,12 +1,16 @@
 """What keeps the agent small: imported before everything else, and for nothing but its effects on memory.
 
 - aiohttp loads the system's CAs when it is imported (2 MiB); the agent trusts none of them.
+- It reads the system's table of media types as well (0.4 MiB, where there is one); the agent serves no files.
 - frozenlist's extension brings the C++ runtime along (1 MiB), for lists that are read a few times a minute.
-- glibc keeps what was freed; an agent that idles for hours gives it back (0.4 MiB).
+- Connections end as garbage that Python would collect hours later, with their buffers, and glibc keeps what was freed;
+  an agent that idles gives both back (0.6 MiB).
 """
 
 import asyncio
 import ctypes
+import gc
+import mimetypes
 import os
 
 _SECONDS = 60.0
@@ -14,6 +18,7 @@ _WHILE_IMPORTING = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull, "FR
 
 _before = {name: os.environ.get(name) for name in _WHILE_IMPORTING}
 os.environ.update(_WHILE_IMPORTING)
+mimetypes.knownfiles = []
 import aiohttp  # noqa: E402, F401 - see above
 
 for _name, _value in _before.items():
@@ -28,5 +33,6 @@ async def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while True:
         await asyncio.sleep(_SECONDS)
+        gc.collect()
         if trim is not None:
             trim(0)

@@ -4,6 +4,7 @@ A line that says exactly what one said less than a minute ago is left out, so th
 log; ``said_as`` makes lines that differ count as the same. Fields never hold keys or tokens.
 """
 
+import itertools
 import json
 import logging
 from datetime import UTC, datetime
@@ -92,5 +93,11 @@ class _Unrepeated(logging.Filter):
             return False
         if len(self._said) >= _MOST_REMEMBERED:
             self._said.clear()
+        self._said.pop(said, None)  # so that the oldest stands first
         self._said[said] = record.created
+        self._forget(record.created - _REPEAT_SECONDS)
         return True
+
+    def _forget(self, before: float) -> None:
+        for said in [said for said, _ in itertools.takewhile(lambda one: one[1] <= before, self._said.items())]:
+            del self._said[said]

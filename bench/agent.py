@@ -19,9 +19,10 @@ from agent.target import Address
 from bench.document import Cell, Table
 from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
 from bench.sample import Sample
+from tests.agent.broker import Broker
 from tests.agent.desk import TOKEN, Authority
 from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import NatsServer, eventually, parsed
+from tests.agent.rig import NatsServer, bundle_files, eventually, leaf_files, parsed
 from tests.agent.site import AgentProcess
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates, to_pem
@@ -59,10 +60,13 @@ async def measure() -> list[Table]:
         folder, forge, authority = Path(home), Forge(int(time.time())), Authority()
         server = NatsServer(folder / "nats", folder / "files")
         bench = Bench(forge, forge.leaf(), server, Monitor(server))
+        (folder / "broker-files").mkdir()
+        broker = Broker(folder / "broker", folder / "broker-files")
         ways: list[Way] = []
         try:
             await authority.start()
-            agent = _tidemark(folder / "tidemark", bench, authority)
+            await _announce(broker, bench)
+            agent = _tidemark(folder / "tidemark", bench, authority, broker)
             peers: list[Way] = [InotifyLoop(_made(folder / "loop"), bench.leaf, bench.server)]
             peers += [BaoAgent(_made(folder / "bao"), bench.leaf, bench.server)]
             ways = [agent, *(way for way in peers if not isinstance(way, InotifyLoop) or way.is_installed())]
@@ -73,6 +77,7 @@ async def measure() -> list[Table]:
             for way in ways:
                 way.stop()
             server.stop()
+            broker.stop()
             await authority.stop()
     left_out = "" if InotifyLoop.is_installed() else " The loop around inotifywait is left out: it is not installed."
     columns = [
@@ -88,8 +93,8 @@ async def measure() -> list[Table]:
         _budgets(proven, rest[0], starts),
         Table(f"Every way on the same server, one after another.{left_out}", columns, swaps),
         Table(
-            f"At rest for {IDLE_SECONDS:.0f} s after the swaps, all at once; the agent with receipts, a leaf, and "
-            f"a scrape every {_SCRAPE_SECONDS:.0f} s; an epoch has 20 minutes.",
+            f"At rest for {IDLE_SECONDS:.0f} s after the swaps, all at once; the agent with receipts, a leaf, the "
+            f"broker, and a scrape every {_SCRAPE_SECONDS:.0f} s; an epoch has 20 minutes.",
             use,
             [[way.name, *figures] for way, figures in zip(ways, rest, strict=True)],
         ),
@@ -101,10 +106,24 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _tidemark(folder: Path, bench: Bench, authority: Authority) -> TidemarkAgent:
+async def _announce(broker: Broker, bench: Bench) -> None:
+    """Have a broker announce the first bundle; the mount is ahead of it from then on."""
+    bundle = bench.bundle()
+    for name, content in (bundle_files(bundle) | leaf_files(bench.leaf)).items():
+        (broker.files / name).write_bytes(content)
+    await broker.start()
+    await broker.announce(bundle)
+
+
+def _tidemark(folder: Path, bench: Bench, authority: Authority, broker: Broker) -> TidemarkAgent:
+    """With everything on: receipts, a leaf of its own, and the broker as its second source."""
     folder.mkdir()
     (folder / "token").write_text(TOKEN)
-    variables = {"TIDEMARK_AUTHORITY_URL": authority.url, "TIDEMARK_AUTHORITY_TOKEN_FILE": str(folder / "token")}
+    variables = {
+        "TIDEMARK_AUTHORITY_URL": authority.url,
+        "TIDEMARK_AUTHORITY_TOKEN_FILE": str(folder / "token"),
+        "TIDEMARK_NATS_URL": broker.url,
+    }
     way = TidemarkAgent(folder, bench.forge, bench.leaf, bench.server, **variables)
     way.site.show_trust(bench.forge.trust(control_ca=to_pem([authority.ca]).decode()))
     return way
@@ -217,7 +236,8 @@ async def _starts(way: TidemarkAgent, folder: Path) -> Sample:
     seconds = []
     for number in range(STARTS):
         out = folder / f"start-{number}"
-        agent = AgentProcess(way.site.environment(TIDEMARK_OUT=str(out), TIDEMARK_TARGETS=""))
+        variables = way.variables | {"TIDEMARK_OUT": str(out), "TIDEMARK_TARGETS": ""}
+        agent = AgentProcess(way.site.environment(**variables))
         begun = time.monotonic()
         agent.start(folder / "starts.log")
         try:

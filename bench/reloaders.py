@@ -66,6 +66,7 @@ class TidemarkAgent:
         self.site = Site(folder, forge)
         self.site.targets = server.target
         self.files = self.site.out
+        self.variables = variables
         self.agent = AgentProcess(self.site.environment(**variables))
         self._leaf = leaf
 

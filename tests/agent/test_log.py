@@ -60,3 +60,21 @@ def test_what_libraries_log_is_in_the_same_style() -> None:
     line = json.loads(stream.getvalue())
     assert line["event"] == "Error handling request"
     assert "ValueError: invalid literal" in line["exception"]
+
+
+def test_a_line_is_remembered_for_a_minute_and_no_longer() -> None:
+    stream = io.StringIO()
+    log.configure(Style.TEXT, stream)
+    (handler,) = logging.root.handlers
+    (said,) = (one for one in handler.filters if isinstance(one, logging.Filter))
+
+    def passes(line: str, at: float) -> bool:
+        record = logging.makeLogRecord({"msg": line})
+        record.created = at
+        return bool(said.filter(record))
+
+    assert [passes(f"line {number}", number) for number in range(50)] == [True] * 50
+    assert not passes("line 49", 100)
+    assert passes("line 49", 109)
+    assert passes("another", 109)
+    assert len(vars(said)["_said"]) == 2, "what was said before takes no memory"

@@ -106,5 +106,5 @@ async def test_every_swap_is_proven_and_nothing_grows(
     assert end.descriptors == warm.descriptors
     assert end.threads == warm.threads
     assert end.directories == warm.directories == 1
-    assert end.mib < warm.mib + 1
+    assert end.mib < warm.mib + 2, "Python takes memory from the system, and gives it back, a mebibyte at a time"
     assert server.complaints() == []
