@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from authority.openbao_client import (
     TokenRevoked,
     Unreachable,
 )
+from tests.authority import virtual_time
 from tests.authority.bao import QUICK, Space
 from tests.authority.deployment import eventually
 
@@ -335,6 +337,18 @@ async def test_nobody_there(vault: Space) -> None:
             Unreachable, match=r"127\.0\.0\.1:1: expected OpenBao to answer GET .*, found Cannot connect"
         ):
             await client.read("secret/data/open/door")
+
+
+def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
+    async def main() -> None:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
+            with pytest.raises(Unreachable, match=r"answer GET auth/token/lookup-self, found no answer within 10 s"):
+                await client.read("secret/data/open/door")
+            assert 10 * (1 + len(QUICK)) <= asyncio.get_running_loop().time() < 40
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes the connection, nobody else does
+        virtual_time.run(main())
 
 
 async def test_too_many_requests_are_sent_later(vault: Space) -> None:

@@ -57,7 +57,7 @@ async def check(space: Space, machine: BaoMachine) -> History:
     assert newest is not None
     assert signing is not None
     assert leaf is not None
-    assert keys == issuers == {ca.intent for ca in history.cas if machine.now() < ca.retire_at}
+    assert keys == issuers == {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
     assert default == signing.intent
     assert machine.target.digest == newest.digest
     assert issued_by(leaf, signing.certificate)
@@ -145,6 +145,54 @@ def test_a_missing_permission_is_named_and_mended_when_it_is_given(
 
 async def write_policy(space: Space, policy: str) -> None:
     await space.client.write("sys/policies/acl/tidemark", {"policy": policy})
+
+
+def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao: Server) -> None:
+    async def main(space: Space) -> None:
+        machine = BaoMachine(began=START, space=space)
+        async with running(machine):
+            await machine.until(START + 25)
+            with virtual_time.from_outside():
+                backup = fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+            await machine.until(START + 45)
+            await machine.stop()
+            shown = machine.target.sequence
+            lost = machine.of(Prepared)[-1]
+            with virtual_time.from_outside():
+                await restore(space, backup)
+            await machine.start()
+            await machine.until(START + 59)
+            history = await check(space, machine)
+            sequences = [signed.statement.sequence for signed in history.statements]
+            assert sequences == list(range(1, shown + 3))
+            assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+            assert [(ca.epoch - EPOCH, bool(ca.intent)) for ca in history.cas] == [
+                (0, True),
+                (1, True),
+                (2, False),  # its key is lost: trusted until it expires, and no more
+                (2, True),
+                (3, True),
+            ]
+            assert history.cas[2].sha256 == lost.ca
+            assert history.signing == history.cas[3]
+
+    in_a_space(openbao, main)
+
+
+async def restore(space: Space, backup: History) -> None:
+    """Leave what there was at the time of the backup, and a key whose CA nobody knows any more."""
+    kept = {ca.intent for ca in backup.cas}
+    for kind, named in (("issuer", "issuer_name"), ("key", "key_name")):
+        listed = (await space.client.list(f"nats_int/{kind}s"))["key_info"]
+        for identity in [identity for identity, info in listed.items() if info[named] not in kept]:
+            await space.client.delete(f"nats_int/{kind}/{identity}")
+    assert backup.signing is not None
+    await space.client.write("nats_int/config/issuers", {"default": backup.signing.intent})
+    await space.client.write("nats_int/keys/generate/internal", {"key_name": f"epoch-{EPOCH}-99", "key_type": "ec"})
+    folder = "secret/metadata/ca-bundles/journal/"
+    for name in (await space.client.list(folder))["keys"]:
+        if int(name) > backup.head:
+            await space.client.delete(f"{folder}{name}")
 
 
 def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: Server) -> None:
