@@ -88,11 +88,9 @@ def withdrawals(progress: Sequence[Progress], distrust: Distrust, look: Look | N
 
 
 def in_short(answer: Answer) -> Answer:
-    """One withdrawal as ``status`` has it, with counts: agents that distrust the CA, the slowest (seconds), clients."""
-    times = answer["distrusted"].values()
+    """One withdrawal as ``status`` has it, with counts: of agents that distrust the CA, and of clients."""
     return answer | {
-        "distrusted": len(times),
-        "slowest": max((each["since_asked"] or 0.0 for each in times), default=None),
+        "distrusted": len(answer["distrusted"]),
         "connected": None if answer["connected"] is None else len(answer["connected"]),
     }
 
@@ -121,6 +119,7 @@ def _withdrawal(each: Progress, known: Distrusted) -> Answer:
             name: {"since_asked": _since(asked_at, at), "since_statement": _since(left_out_at, at)}
             for name, at in known.proven.items()
         },
+        "slowest": _since(asked_at, max(known.proven.values())) if known.proven else None,
     }
 
 

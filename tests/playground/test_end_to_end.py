@@ -5,14 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
 UP = "counting from here"
+PATIENCE = 120.0
+
+T = TypeVar("T")
+Status = dict[str, Any]
 
 
 class Run:
@@ -45,6 +52,23 @@ class Run:
         self.lines += self.process.stdout.readlines()
         self.process.wait()
         return "".join(self.lines)
+
+    def authority(self, *command: str) -> str:
+        """What a command of the authority says, typed while it runs."""
+        program = [sys.executable, "-m", "authority", "--config", str(self.directory / "authority.toml")]
+        done = subprocess.run(
+            [*program, *command], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def eventually(self, look: Callable[[Status], T | None], what: str) -> T:
+        """Ask the authority for its status until there is something; fails naming ``what``."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if (found := look(json.loads(self.authority("status", "--json")))) is not None:
+                return found
+        pytest.fail(f"expected {what} within {PATIENCE:g} s")
 
     def children(self) -> list[psutil.Process]:
         """Every process that this playground started and that still runs."""
@@ -120,6 +144,45 @@ def test_with_openbao_as_issuer_signer_and_journal_it_is_the_same(start: Start) 
     assert_clean(run)
     left = [file for file in run.directory.rglob("*") if file.is_file()]
     assert not [file for file in left if b"Unseal Key" in file.read_bytes()], "what opens OpenBao is not kept"
+
+
+def test_a_rollback_and_a_revocation_under_load_lose_nothing(start: Start) -> None:
+    run = start()
+    run.until(UP)
+    for command in ("rollback", "revoke"):
+        bad = calm(run)
+        before = time.monotonic()
+        run.authority(command, "--reason", "a drill", "--ca", bad)
+        withdrawal = run.eventually(partial(distrusted, bad), f"{command} of {bad}")
+        print(
+            f"{command}: distrusted by all {len(withdrawal['distrusted'])} agents {withdrawal['slowest']:.2f} s after "
+            f"the request; {time.monotonic() - before:.1f} s by the command line"
+        )
+        assert withdrawal["stage"] == "done"
+        assert withdrawal["cause"] == {"rollback": "rollback", "revoke": "revocation"}[command]
+    run.process.send_signal(signal.SIGINT)
+    output = run.rest()
+    assert run.process.returncode == 0, output
+    assert "Nothing was lost, everything was proven." in output
+    assert_clean(run)
+
+
+def calm(run: Run) -> str:
+    """Wait until the newest CA signs and everybody has proven it, with time left in the epoch; its fingerprint."""
+
+    def look(status: Status) -> str | None:
+        newest, signing = status["newest"], status["signing"]["sha256"]
+        is_early = status["epoch"]["prepare_at"] - status["now"] > 4
+        has_leaves = all(leaf["ca"] == signing for leaf in status["leaves"])
+        return (
+            signing if is_early and has_leaves and newest["ca"] == signing and status["fleet"]["proven"] == 5 else None
+        )
+
+    return str(run.eventually(look, "a rotation that everybody has proven"))
+
+
+def distrusted(ca: str, status: Status) -> Status | None:
+    return next((one for one in status["withdrawals"] if one["ca"] == ca and len(one["distrusted"]) == 5), None)
 
 
 def test_ctrl_c_ends_with_a_summary_and_leaves_nothing_behind(start: Start) -> None:
