@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import tidemark.nats
@@ -26,6 +27,7 @@ from authority.election.file import FileElection
 from authority.events import Event, LeftOut, Prepared, WithdrawalAsked
 from authority.fleet import Expected
 from authority.forward import forwarding
+from authority.in_kubernetes import InKubernetes, open_kubernetes, watching
 from authority.init import trust_by
 from authority.injector_config import InjectorConfig
 from authority.issuer.serialized import SerializedIssuer
@@ -33,6 +35,7 @@ from authority.keepers import Keepers, open_keepers, openbao_answers
 from authority.keystore import KeystoreError
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import KubernetesClient
+from authority.kubernetes_config import SecretName
 from authority.leadership import Task, follow, lead, until
 from authority.leaves import Leaves, Workload
 from authority.metrics import Metrics
@@ -41,7 +44,7 @@ from authority.publish import LeafStore, Publisher
 from authority.publish.directory import DirectoryLeafStore, DirectoryPublisher
 from authority.publish.jetstream import Connection, JetStreamPublisher
 from authority.publish.timed import TimedPublisher
-from authority.roster import ConfiguredMembers, Roster
+from authority.roster import ConfiguredMembers, Members, Roster
 from authority.rotation import Outside, Rotation
 from authority.surroundings import Surroundings
 from authority.timeline import Timeline
@@ -66,8 +69,8 @@ async def run(
         ElectionError: replicas cannot agree on who leads.
         KubernetesError: there are no credentials for Kubernetes where it is asked for.
     """
-    async with open_keepers(config, clock) as kept:
-        tokens = read_tokens(config.state)
+    async with open_keepers(config, clock) as kept, open_kubernetes(config.kubernetes) as cluster:
+        tokens = replace(read_tokens(config.state), reviewer=cluster.reviewer() if cluster else None)
         certificate = ServerCertificate(kept.control, config.api.names)
         await certificate.renew(int(clock()))
         await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
@@ -76,14 +79,14 @@ async def run(
             port = listening.getsockname()[1]
             name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
             me = Replica(name, serve.address_for_replicas(config.api, port))
-            election = elect(me) if elect else _by_files(config, me)
+            election = _election(config, me, cluster, elect)
             log.info("listening", extra={"fields": {"replica": me.name, "url": me.url}})
             async with (
-                _publishers(config, trust) as publishers,
+                _publishers(config, trust, cluster) as publishers,
                 forwarding(election, kept.control.certificate, config.api.names[0]) as forwards,
                 _injecting(config.injector, kept, clock) as injecting,
             ):
-                desk = _joined(_Parts(config, trust, kept, election, clock), publishers)
+                desk = _joined(_Parts(config, trust, kept, election, cluster, clock), publishers)
                 api = serve.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
                 runner = await serve.start(api.application(), listening, certificate.context)
                 write_address = partial(serve.write_address, config.state, serve.address(config.api, port))
@@ -99,6 +102,7 @@ async def run(
                             "following": partial(follow, election, desk.here),
                             "api certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed),
                             **injecting,
+                            **watching(publishers, desk.roster.members),
                         },
                     )
                 finally:
@@ -108,6 +112,12 @@ async def run(
 def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
     """What runs while this replica leads, and at no other time."""
     return {"rotation": desk.rotation.run, "leaves": desk.leaves.run, "connections": desk.connections.run}
+
+
+def _election(config: AuthorityConfig, me: Replica, cluster: InKubernetes | None, elect: Elect | None) -> Election:
+    if elect is not None:
+        return elect(me)
+    return _by_files(config, me) if cluster is None else cluster.election(me)
 
 
 def _by_files(config: AuthorityConfig, me: Replica) -> FileElection:
@@ -128,12 +138,14 @@ class _Parts:
     trust: Trust
     kept: Keepers
     election: Election
+    cluster: InKubernetes | None
     clock: Clock
 
 
 def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
     config, kept, election, clock = parts.config, parts.kept, parts.election, parts.clock
-    roster, timeline = _roster(config, int(clock())), Timeline(kept.journal, lambda: election.leads)
+    roster = Roster(_members(parts, lambda: rotation.wake()), config.timing.clock)  # noqa: PLW0108 - made below
+    timeline = Timeline(kept.journal, lambda: election.leads)
     issuer = SerializedIssuer(kept.issuer)
     timed = [TimedPublisher(each, lambda digest: roster.ledger.publishing(digest, clock())) for each in publishers]
     outside = Outside(issuer, kept.signer, timed, config.include_root, roster.fleet, config.withdrawal.rollback_above)
@@ -152,10 +164,11 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
         chronicle.observe(event)
         meters.observe(event)
 
-    here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe)
-    leaves = Leaves(here, issuer, _leaf_stores(config))
+    references = {"the API server": parts.cluster.client} if parts.cluster else {}
+    here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe, references=references)
+    leaves, rotation = Leaves(here, issuer, _leaf_stores(config, parts.cluster)), Rotation(here, outside)
     connections = Connections(here, config.withdrawal.monitors, _monitor_failed())
-    return Desk(here, Rotation(here, outside), leaves, connections, roster, chronicle, meters, election, clock)
+    return Desk(here, rotation, leaves, connections, roster, chronicle, meters, election, clock)
 
 
 def _monitor_failed() -> Callable[[str, str], None]:
@@ -168,22 +181,30 @@ def _monitor_failed() -> Callable[[str, str], None]:
     return complain
 
 
-def _roster(config: AuthorityConfig, now: int) -> Roster:
-    expected = [Expected(agent.name, agent.pod_class, uid="", ready=True, since=now) for agent in config.agents]
-    return Roster(ConfiguredMembers(expected), config.timing.clock)
+def _members(parts: _Parts, on_change: Callable[[], None]) -> Members:
+    """Who belongs to the fleet: pods, or else whom the configuration lists."""
+    pods = parts.cluster.members(on_change) if parts.cluster else None
+    if pods is not None:
+        return pods
+    now, agents = int(parts.clock()), parts.config.agents
+    return ConfiguredMembers(Expected(one.name, one.pod_class, uid="", ready=True, since=now) for one in agents)
 
 
 @asynccontextmanager
-async def _publishers(config: AuthorityConfig, trust: Trust) -> AsyncIterator[list[Publisher]]:
+async def _publishers(
+    config: AuthorityConfig, trust: Trust, cluster: InKubernetes | None
+) -> AsyncIterator[list[Publisher]]:
     """The configured publishers; the authority's own identity for the broker is one more directory."""
-    own = [config.jetstream.directory] if config.jetstream else []
-    directory = DirectoryPublisher([*config.directories, *own], trust)
+    directories = [*config.directories, *([config.jetstream.directory] if config.jetstream else [])]
+    publishers: list[Publisher] = [cluster.publisher(trust)] if cluster else []
+    if directories or not publishers:
+        publishers.append(DirectoryPublisher(directories, trust))
     if config.jetstream is None:
-        yield [directory]
+        yield publishers
         return
     jetstream = JetStreamPublisher(partial(_connect, config.jetstream), trust, config.jetstream.replicas)
     try:
-        yield [directory, jetstream]
+        yield [*publishers, jetstream]
     finally:
         await jetstream.close()
 
@@ -242,10 +263,17 @@ def _certificate_not_renewed(error: KeystoreError) -> None:
     log.error("api_certificate_not_renewed", extra={"fields": {"error": str(error)}})
 
 
-def _leaf_stores(config: AuthorityConfig) -> list[tuple[Workload, LeafStore]]:
+def _leaf_store(place: Path | SecretName, cluster: InKubernetes | None) -> LeafStore:
+    if isinstance(place, Path):
+        return DirectoryLeafStore(place)
+    if cluster is None:
+        raise ValueError(f"leaf in secret {place}: expected [kubernetes] in the configuration")
+    return cluster.leaf_store(place)
+
+
+def _leaf_stores(config: AuthorityConfig, cluster: InKubernetes | None) -> list[tuple[Workload, LeafStore]]:
     stores: list[tuple[Workload, LeafStore]] = [
-        (Workload(leaf.name, leaf.name, leaf.dns, leaf.ip), DirectoryLeafStore(leaf.directory))
-        for leaf in config.leaves
+        (Workload(leaf.name, leaf.name, leaf.dns, leaf.ip), _leaf_store(leaf.place, cluster)) for leaf in config.leaves
     ]
     if config.jetstream:
         own = Workload(OWN_LEAF, OWN_LEAF, (OWN_LEAF,), ())

@@ -159,11 +159,14 @@ async def _check_config(arguments: Arguments, environment: Mapping[str, str]) ->
     config = configuration(arguments, environment)
     clock = config.timing.clock
     targets = [f"{len(config.directories)} directories", *(["JetStream"] if config.jetstream else [])]
+    targets += ["Kubernetes"] if config.kubernetes else []
+    fleet = config.kubernetes.fleet if config.kubernetes else ()
+    agents = f"agents' pods in {', '.join(fleet)}" if fleet else f"{len(config.agents)} agents"
     facts = [
         f"good: trust domain {config.trust_domain}",
         f"epochs of {clock.epoch_seconds} s, CAs valid {clock.validity_seconds} s, prepared {clock.prepare_seconds} s "
         f"ahead, leaves valid {config.timing.leaf_seconds} s",
-        f"{len(config.agents)} agents, {len(config.leaves)} leaves, published to {' and '.join(targets)}",
+        f"{agents}, {len(config.leaves)} leaves, published to {' and '.join(targets)}",
     ]
     sys.stdout.write("; ".join(facts) + "\n")
     return DONE

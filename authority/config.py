@@ -18,6 +18,7 @@ from authority.certify import is_ip_address
 from authority.election.file import LEASE_SECONDS
 from authority.injector_config import InjectorConfig, read_injector
 from authority.keystore import KeyType
+from authority.kubernetes_config import KubernetesConfig, SecretName, read_kubernetes, read_secret_name
 from authority.listen import Listen, is_dns_name, read_listen, read_names
 from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from authority.openbao_layout import Layout
@@ -119,7 +120,7 @@ class LeafConfig:
     """A workload whose leaf certificate the authority writes; ``name`` is the certificate's common name."""
 
     name: str
-    directory: Path
+    place: Path | SecretName
     dns: tuple[str, ...]
     ip: tuple[str, ...]
 
@@ -151,6 +152,8 @@ class AuthorityConfig:
     leaves: tuple[LeafConfig, ...]
     passphrase: bytes | None = field(repr=False)
     injector: InjectorConfig | None = None
+    kubernetes: KubernetesConfig | None = None
+    """Set where the authority publishes to Kubernetes, and is elected there."""
     openbao: OpenBaoConfig | None = None
     """Set where ``issuer = "openbao"``; None: the embedded issuer, signer and journal in ``state``."""
 
@@ -192,6 +195,7 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
         leaves=tuple(_leaf(table, base) for table in top.tables("leaves")),
         passphrase=environment.get(ENCRYPTION_VARIABLE, "").encode() or None,
         injector=read_injector(top.table("injector"), base, environment) if "injector" in top else None,
+        kubernetes=read_kubernetes(top.table("kubernetes"), base, environment) if "kubernetes" in top else None,
         openbao=_issuer(top, base, environment),
     )
     faults = [*top.close(), *_across(config)]
@@ -278,7 +282,7 @@ def _jetstream(table: Table, base: Path) -> JetStreamConfig:
 def _leaf(table: Table, base: Path) -> LeafConfig:
     leaf = LeafConfig(
         name=table.text("name", longest=64),  # X.509's limit for a common name
-        directory=base / table.text("directory"),
+        place=_leaf_place(table, base),
         dns=table.texts("dns", []),
         ip=tuple(map(_usual_form, table.texts("ip", []))),
     )
@@ -293,6 +297,16 @@ def _leaf(table: Table, base: Path) -> LeafConfig:
         if not is_ip_address(address):
             table.fault("ip", f"expected IP addresses, found {address!r}")
     return leaf
+
+
+def _leaf_place(table: Table, base: Path) -> Path | SecretName:
+    """A directory, or a Secret of Kubernetes."""
+    if "secret" not in table:
+        return base / table.text("directory")
+    if "directory" in table:
+        table.fault("directory", "expected a directory or 'secret', found both")
+        table.text("directory")
+    return read_secret_name(table, "secret")
 
 
 def _issuer(top: Table, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig | None:
@@ -360,16 +374,22 @@ def _login(table: Table, base: Path, environment: Mapping[str, str]) -> Login:
 def _across(config: AuthorityConfig) -> list[str]:
     """Faults between entries: what may stand only once."""
     jetstream = [config.jetstream.directory] if config.jetstream else []
+    places = [leaf.place for leaf in config.leaves]
     once: list[tuple[str, list[str]]] = [
         ("agents: name", [agent.name for agent in config.agents]),
         ("leaves: name", [leaf.name for leaf in config.leaves]),
-        ("leaves: directory", [str(path) for path in (*(leaf.directory for leaf in config.leaves), *jetstream)]),
+        ("leaves: directory", [str(path) for path in (*places, *jetstream) if isinstance(path, Path)]),
+        ("leaves: secret", [str(secret) for secret in places if isinstance(secret, SecretName)]),
         ("publish.directory: path", [str(path) for path in (*config.directories, *jetstream)]),
     ]
     faults = []
     for what, values in once:
         twice = sorted(value for value, count in Counter(values).items() if count > 1)
         faults += [f"{what}: expected each once, found {value!r} more than once" for value in twice]
+    if config.kubernetes is None and any(isinstance(place, SecretName) for place in places):
+        faults.append("leaves: secret: expected a [kubernetes] table as well, found none")
+    if config.kubernetes is not None and config.kubernetes.fleet and config.agents:
+        faults.append("agents: expected none where kubernetes.fleet says whose pods they are, found some")
     return faults
 
 

@@ -19,6 +19,7 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.journal import JournalConflict, JournalError
 from authority.pauses import Pauses
 from authority.publish import LeafStore, PublishError
+from authority.reference_clock import ClockDiffers
 from authority.surroundings import Surroundings
 from tidemark.certificates import (
     Certificate,
@@ -168,7 +169,7 @@ class Leaves:
                 pauses.succeeded(workload.name)
             except JournalConflict:
                 continue  # what was decided rests on what is no longer so
-            except (IssuerError, PublishError, JournalError, LeafRejected) as error:
+            except (IssuerError, PublishError, JournalError, LeafRejected, ClockDiffers) as error:
                 seconds = pauses.failed(workload.name)
                 self._states[workload.name] = replace(self._states[workload.name], error=str(error))
                 self._here.observe(Failed(self._here.now(), Step.LEAF, workload.name, str(error), seconds))
@@ -184,6 +185,7 @@ class Leaves:
         cause = cause_of_renewal(shown, workload, history, here.timing, now)
         signing = signing_ca(history, now)
         if cause is not None and signing is not None:
+            here.check_clock()
             request = leaf_request(workload, signing, here.timing, now)
             await here.timeline.confirm(history)
             issued = await self._issuer.issue_leaf(signing.intent, request)

@@ -56,6 +56,7 @@ class Publishing:
 
     async def _keep(self, publisher: Publisher) -> None:
         changed = self._here.timeline.watch()
+        publisher.watch(changed)
         pauses = Pauses[str](self._here.heartbeat)
         tried = None
         while True:

@@ -53,7 +53,7 @@ class Roster:
     """The fleet: its members, with what they reported."""
 
     def __init__(self, members: Members, clock: EpochClock) -> None:
-        self._members = members
+        self.members = members
         self._clock = clock
         self._pruned = 0
         self._book = ReceiptBook()
@@ -63,7 +63,7 @@ class Roster:
     def fleet(self, history: History, now: int) -> FleetView:
         """The agents at ``now``, by what they proved of the newest statement."""
         newest = history.newest.digest if history.newest else ""
-        expected = self._members.expected()
+        expected = self.members.expected()
         if expected is not None:
             self._prune(expected, now)
         return view(expected, self._book, newest, self._clock, now)
@@ -77,7 +77,7 @@ class Roster:
 
     def receive(self, receipt: Receipt, sender: Sender | None, history: History, exact: float) -> bool:
         """Take a receipt that arrived at ``exact`` (Unix seconds); whether it was news. Raises UnexpectedAgent."""
-        receipt = self._members.admit(receipt, sender)
+        receipt = self.members.admit(receipt, sender)
         if not self._book.accept(Received(receipt, int(exact), exact)):
             return False
         self.ledger.follow(history.statements)

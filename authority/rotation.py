@@ -55,6 +55,7 @@ from authority.plan import (
 )
 from authority.publish import Publisher, PublishError
 from authority.publishing import Publishing, TargetState
+from authority.reference_clock import ClockDiffers
 from authority.requests import Prospect, Wanted, chosen, force, prospect
 from authority.resume import highest_shown
 from authority.signer import SignerError, StatementSigner
@@ -80,6 +81,7 @@ StepError = (
     BundleFull,
     StatementError,
     RotationRefused,
+    ClockDiffers,
 )
 """What a step may fail with; anything else is a fault of the program and ends it."""
 
@@ -308,6 +310,7 @@ class Rotation:
 
     async def _do(self, work: Work, history: History) -> None:
         now, timeline, observe = self._here.now(), self._here.timeline, self._here.observe
+        self._here.check_clock()
         match work:
             case Prepare():
                 self._committed = await self._statements.prepare(history, work)

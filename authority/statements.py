@@ -57,6 +57,7 @@ class Statements:
 
     async def prepare(self, history: History, wanted: Prepare, who: str = "", reason: str = "") -> Committed:
         """A statement with a new CA."""
+        self._here.check_clock()
         began = asyncio.get_running_loop().time()
         added, roots = await self._issue(history, wanted), await self.roots()
         now = self._here.now()  # making a key may have taken seconds

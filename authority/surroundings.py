@@ -1,10 +1,11 @@
 """What every sequencer works in: the journal, the timing, the clock, and who is told."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from authority.events import Observer
 from authority.fleet import heartbeat_seconds
+from authority.reference_clock import ReferenceClock, check_clock
 from authority.timeline import Timeline
 from tidemark.epoch import EpochClock, Timing
 from tidemark.trust import Trust
@@ -16,6 +17,7 @@ class Surroundings:
 
     ``now`` returns whole Unix seconds; ``observe`` takes each event as it happens; ``look_every`` is how often, in
     seconds, targets and clock are looked at even where nobody says that anything changed (0: every heartbeat).
+    ``references`` are the clocks of others, by their names, that ours has to agree with.
     """
 
     timeline: Timeline
@@ -24,6 +26,11 @@ class Surroundings:
     now: Callable[[], int]
     observe: Observer
     look_every: int = 0
+    references: Mapping[str, ReferenceClock] = field(default_factory=dict)
+
+    def check_clock(self) -> None:
+        """Before anything is signed, decided or deleted by the time. Raises ClockDiffers."""
+        check_clock(self.references, self.now(), self.timing.tolerance_seconds)
 
     @property
     def clock(self) -> EpochClock:

@@ -1,5 +1,6 @@
 """Where bundles go: the interface that directories, JetStream and Kubernetes stand behind."""
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -45,6 +46,12 @@ class Publisher(Protocol):
 
     async def shown(self) -> tuple[Shown, ...]:
         """What every target shows now. Raises PublishError."""
+
+    def watch(self, changed: asyncio.Event) -> None:
+        """Set ``changed`` whenever a target may show something else than it did, or came to be; the caller keeps it.
+
+        Where nobody can tell, nothing is ever set: the caller looks again now and then in any case.
+        """
 
 
 class LeafStore(Protocol):

@@ -48,6 +48,9 @@ class DirectoryPublisher:
         """What every directory shows now."""
         return await asyncio.to_thread(self._shown)
 
+    def watch(self, changed: asyncio.Event) -> None:
+        """Nobody tells of a directory: it is looked at."""
+
     def _publish_to(self, directory: Path, bundle: VerifiedBundle) -> Outcome:
         files = {CA_FILE: Content(bundle.bundle.ca, _PUBLIC), NOTE_FILE: Content(bundle.bundle.note, _PUBLIC)}
         try:

@@ -86,6 +86,9 @@ class JetStreamPublisher:
             stream = (await self._connected()).jetstream()
             return (Shown(STREAM, await _last(stream) if await self._existing(stream) else None),)
 
+    def watch(self, changed: asyncio.Event) -> None:
+        """Nobody tells of the stream: it is looked at."""
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._connection is not None:

@@ -7,6 +7,7 @@ version that was compared: whoever wrote a higher sequence meanwhile makes the w
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
@@ -49,7 +50,7 @@ class KubernetesPublisher:
         self._trust = trust
         self._home = home
         self._nudge = nudge
-        self._watchers: list[asyncio.Event] = []
+        self._watchers: WeakKeyDictionary[asyncio.Event, None] = WeakKeyDictionary()
         self._changed = asyncio.Event()
 
     async def publish(self, bundle: VerifiedBundle) -> Outcome:
@@ -90,7 +91,7 @@ class KubernetesPublisher:
 
     def watch(self, changed: asyncio.Event) -> None:
         """Set ``changed`` whenever a namespace was labelled, or a Secret of ours was changed or deleted."""
-        self._watchers.append(changed)
+        self._watchers[changed] = None
 
     async def run(self, failed: Failing) -> None:
         """Watch until cancelled; ``failed`` takes what could not be watched."""

@@ -1,5 +1,6 @@
 """A publisher whose writes are noted as they begin."""
 
+import asyncio
 from collections.abc import Callable
 
 from authority.publish import Outcome, Publisher, Shown
@@ -21,6 +22,10 @@ class TimedPublisher:
         """Note the time, then publish."""
         self._began(bundle.digest)
         return await self._publisher.publish(bundle)
+
+    def watch(self, changed: asyncio.Event) -> None:
+        """Set ``changed`` whenever a target may have changed."""
+        self._publisher.watch(changed)
 
     async def shown(self) -> tuple[Shown, ...]:
         """What the targets show now."""

@@ -238,6 +238,9 @@ class MemoryPublisher:
         await self._reach()
         return (Shown(self.name, self.bundle),)
 
+    def watch(self, changed: asyncio.Event) -> None:
+        pass
+
     def _verified_sequence(self) -> int:
         try:
             return reopen(self.bundle, TRUST).sequence if self.bundle else 0
