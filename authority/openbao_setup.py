@@ -49,6 +49,7 @@ async def set_up(client: OpenBaoClient, layout: Layout, wanted: Wanted, now: int
     made = [await _mount(client, layout.root, "pki"), await _mount(client, layout.intermediate, "pki")]
     made += [await _mount(client, layout.control, "pki"), await _mount(client, layout.transit, "transit")]
     made += [await _mount(client, layout.kv, "kv")]
+    await _check_lasting(client, layout.kv)
     domain = wanted.trust_domain
     made += [
         await _root(client, layout.root, _Root("root", domain, wanted.key_type, 1), now),
@@ -104,6 +105,16 @@ async def _mount(client: OpenBaoClient, mount: str, kind: str) -> Made:
     if kind == "pki" and not (await client.read(f"{mount}/config/auto-tidy") or {}).get("enabled"):
         await client.write(f"{mount}/config/auto-tidy", _TIDY)
     return Made(f"{kind} mount", mount, made=standing is None)
+
+
+async def _check_lasting(client: OpenBaoClient, mount: str) -> None:
+    """The journal may not be deleted by itself."""
+    life = (await client.read(f"{mount}/config") or {}).get("delete_version_after", "0s")
+    if life != "0s":
+        raise OpenBaoError(
+            f"mount {mount}: expected secrets to stay until they are deleted, found delete_version_after {life}; "
+            f"configure another mount for the journal (kv_mount)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

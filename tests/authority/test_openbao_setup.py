@@ -128,6 +128,15 @@ async def test_a_mount_of_another_kind_is_named(empty_space: Space, path: str, b
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
+async def test_a_store_that_forgets_by_itself_is_refused(empty_space: Space) -> None:
+    await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+    await empty_space.client.write("secret/config", {"delete_version_after": "720h"})
+    with pytest.raises(
+        OpenBaoError, match=r"mount secret: expected secrets to stay .*, found delete_version_after 720h"
+    ):
+        await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
+
+
 async def test_a_signing_key_of_another_kind_is_named(empty_space: Space) -> None:
     await empty_space.client.write("sys/mounts/transit", {"type": "transit"})
     await empty_space.client.write("transit/keys/tidemark", {"type": "aes256-gcm96"})
