@@ -21,6 +21,7 @@ from agent.status import Warned, state_of_proof
 from agent.trust_set import TrustSet
 from agent.workload import Expectation, NotProven, WorkloadAbsent
 from tidemark.bundle import Bundle
+from tidemark.certificates import Leaf, fingerprint, is_valid_at
 from tidemark.receipt import AgentState
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import Mark, Reason
@@ -330,6 +331,7 @@ class Cycle:
             leaf=leaf,
             directory=self.directory,
             installed_at=placed.at,
+            presented=_trusted_throughout(placed, known, self.clocks.now()),
             identities=tuple(dict.fromkeys(self.holdings.path(one) for one in known if one is not None)),
         )
 
@@ -339,6 +341,17 @@ class Cycle:
             waiting = isinstance(trouble, WorkloadAbsent) or None
             mark = self.holdings.installed.trust_set.mark
             self.chronicle.fails(trouble.reason, str(trouble), mark, waiting=waiting)
+
+
+def _trusted_throughout(placed: Placed, known: Sequence[Placed | None], now: float) -> Leaf | None:
+    """A leaf that a workload trusts whichever of these sets it uses, as far as there is one."""
+    anchors = {fingerprint(certificate) for certificate in placed.trust_set.verified.certificates}
+    for one in known:
+        if one is None or one.trust_set.leaf is None or one.trust_set.issuer_sha256 not in anchors:
+            continue
+        if is_valid_at(one.trust_set.leaf.certificate, int(now)):
+            return one.trust_set.leaf
+    return None
 
 
 def judge(sighting: Sighting, heard: Sequence[Heard], trust: Trust, holdings: Holdings, now: float) -> Choice:

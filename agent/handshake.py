@@ -1,13 +1,14 @@
 """One TLS handshake with a server, to see what it has loaded: the CAs it asks clients for, and the leaf it serves.
 
-The handshake shows names that the server sends before it trusts us, in TLS 1.2 and 1.3. It is completed with the
-installed leaf and closed before a word of the application's protocol: that is what servers do not log as an error. The
-server's certificate is not verified here on purpose: the caller compares it, whole, with the one that was installed.
+The handshake shows names that the server sends before it trusts us, in TLS 1.2 and 1.3. It is completed with a leaf
+that the server trusts and closed before a word of the application's protocol: that is what servers do not log as an
+error. Without a leaf to present, our last flight is withheld where the server lets that pass in silence. The server's
+certificate is not verified here on purpose: the caller compares it, whole, with the one that was installed.
 """
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -18,6 +19,8 @@ from tidemark.certificates import Leaf, fingerprint
 
 _RECORDS = 64 * 1024
 _GOODBYE_SECONDS = 0.05
+_LONGEST_SILENCE = 15.0  # seconds that a withheld flight is waited out: above any sensible TLS time-out of a server
+_GREETING = b"INFO "
 
 
 class HandshakeFailed(Exception):
@@ -49,10 +52,33 @@ def client_context(leaf: Leaf | None) -> SSL.Context:
     return context
 
 
-async def look(address: Address, context: SSL.Context, *, greeted: bool) -> Shown:
-    """Shake hands once; ``greeted``: the server sends NATS's INFO line first, and TLS begins after it.
+@dataclass(slots=True)
+class Silences:
+    """Connections whose last flight is withheld: each stays open until the server gives it up, or it would log more."""
 
-    The caller bounds the time. Raises HandshakeFailed.
+    _waiting: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take the connection over, until the server ends it."""
+        task = asyncio.create_task(_wait_out(reader, writer), name="withheld handshake")
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+
+async def _wait_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with contextlib.suppress(OSError):  # TimeoutError among them
+            async with asyncio.timeout(_LONGEST_SILENCE):
+                await reader.read()
+    finally:
+        writer.close()
+
+
+async def look(address: Address, context: SSL.Context, *, silences: Silences | None = None) -> Shown:
+    """Shake hands once, with a server that greets with NATS's INFO line or one that does not.
+
+    With ``silences`` the last flight is withheld where the server asks for a certificate. The caller bounds the time.
+    Raises HandshakeFailed.
     """
     try:
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=_RECORDS)
@@ -60,48 +86,69 @@ async def look(address: Address, context: SSL.Context, *, greeted: bool) -> Show
         raise HandshakeFailed("nothing listens there (connection refused)", absent=True) from error
     except OSError as error:
         raise HandshakeFailed(f"cannot connect: {error}") from error
+    withheld = False
     try:
-        if greeted:
-            await _greeting(reader)
-        return await _shake_hands(SSL.Connection(context, None), reader, writer)
+        connection = SSL.Connection(context, None)
+        connection.set_connect_state()
+        withheld = await _shake_hands(connection, reader, writer, withhold=silences is not None)
+        shown = _shown(connection)
+        if not withheld:
+            # A server that is still writing (session tickets, a route's INFO) logs an error if we hang up on it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await reader.read(_RECORDS)
     except (OSError, SSL.Error) as error:
         raise HandshakeFailed(f"the TLS handshake failed: {error!r}") from error
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):  # the server may have closed first, and we have seen what we came for
-            await writer.wait_closed()
+        if silences is not None and withheld:
+            silences.keep(reader, writer)
+        else:
+            writer.close()
+            with contextlib.suppress(OSError):  # the server may have closed first, and we have seen what we came for
+                await writer.wait_closed()
+    return shown
 
 
-async def _greeting(reader: asyncio.StreamReader) -> None:
-    try:
-        line = await reader.readuntil(b"\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        raise HandshakeFailed("expected an INFO line first, found none (a port that begins with TLS?)") from error
-    if not line.startswith(b"INFO "):
-        raise HandshakeFailed(f"expected an INFO line first, found {line[:20]!r}")
-
-
-async def _shake_hands(connection: SSL.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Shown:
-    connection.set_connect_state()
-    finished = False
-    while not finished:
+async def _shake_hands(
+    connection: SSL.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, withhold: bool
+) -> bool:
+    """Whether the last flight was withheld. Ours goes first: a server that greets has not begun to read by then."""
+    finished = greeted = False
+    while True:
         try:
             connection.do_handshake()
             finished = True
         except SSL.WantReadError:
             pass
+        if withhold and connection.get_peer_certificate(as_cryptography=True) and connection.get_client_ca_list():
+            return True
         with contextlib.suppress(SSL.WantReadError):  # nothing to send
             writer.write(connection.bio_read(_RECORDS))
         await writer.drain()
-        if not finished:
-            connection.bio_write(await _records(reader))
+        if finished:
+            return False
+        records = await _records(reader)
+        if not greeted:
+            records, greeted = await _after_greeting(records, reader), True
+        connection.bio_write(records)
+
+
+def _shown(connection: SSL.Connection) -> Shown:
     certificate = connection.get_peer_certificate(as_cryptography=True)
     if certificate is None:
         raise HandshakeFailed("expected the server's certificate, found none")
-    # A server that is still writing (session tickets, a route's INFO) logs an error if we hang up on it.
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(reader.read(_RECORDS), _GOODBYE_SECONDS)
     return Shown(tuple(connection.get_client_ca_list(as_cryptography=True)), fingerprint(certificate))
+
+
+async def _after_greeting(data: bytes, reader: asyncio.StreamReader) -> bytes:
+    """The first records, without the INFO line before them if there is one."""
+    while _GREETING.startswith(data[: len(_GREETING)]) and b"\n" not in data:
+        if len(data) > _RECORDS:
+            raise HandshakeFailed(f"expected an INFO line of at most {_RECORDS} bytes, found more")
+        data += await _records(reader)
+    if data.startswith(_GREETING):
+        data = data.partition(b"\n")[2]
+    return data or await _records(reader)
 
 
 async def _records(reader: asyncio.StreamReader) -> bytes:

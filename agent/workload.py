@@ -36,7 +36,8 @@ class Expectation:
 
     ``subjects`` are the names of the bundle's CAs; ``leaf`` is None where the agent does not manage it;
     ``installed_at`` is when the set came in place, in seconds of the boot clock (which process start times count by);
-    ``identities`` are directories of sets that the workload may know by now, what to present and trust towards it.
+    ``identities`` are directories of sets that the workload may know by now, what to present and trust towards it;
+    ``presented`` is a leaf that it trusts before it reloads as well as after (None: ``leaf``).
     """
 
     sequence: int
@@ -46,6 +47,7 @@ class Expectation:
     directory: Path
     installed_at: float
     identities: tuple[Path, ...] = ()
+    presented: Leaf | None = None
 
 
 @dataclass(frozen=True, slots=True)
