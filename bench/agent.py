@@ -194,7 +194,7 @@ async def _cut_off(way: Way, bench: Bench) -> str:
         loaded = await bench.monitor.moved(before)
         before, said = loaded or before, "loaded" if loaded else "not loaded"
     context = handshake.client_context(parsed(bench.leaf))
-    shown = await handshake.look(Address("127.0.0.1", bench.server.client), context, greeted=True)
+    shown = await handshake.look(Address("127.0.0.1", bench.server.client), context)
     trusted = f"{said}; the server trusts {len(shown.ca_names)} of {len(parse_certificates(whole.ca))} CAs"
     way.change(bench.bundle())
     await bench.monitor.moved(before)
