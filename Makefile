@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOAKS  := applications kills mutations servers swaps
+SOAKS  := applications kills mutations servers swaps replicas
 
 .PHONY: run test platform lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
 
@@ -39,6 +39,9 @@ soak-servers: servers
 # Swaps of bundle and leaf in a row.
 soak-swaps: export SOAK_SWAPS := $(or $(SWAPS),1000)
 soak-swaps: TESTS := tests/agent/test_swaps.py
+# A leading replica that is killed, and one that is paused and resumed.
+soak-replicas: export SOAK_PAUSE := $(or $(SECONDS),30)
+soak-replicas: TESTS := tests/authority/test_replicas.py
 
 $(SOAKS:%=soak-%): $(VENV)/.dev
 	@mkdir -p .playground && rm -f .playground/$@.jsonl

@@ -10,7 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from authority import tell
+from authority import audit, tell
+from authority.audit import NoBundle
+from authority.chain import follow
 from authority.client import Access, ApiError, Client, Refused
 from authority.config import AuthorityConfig, ConfigError, load
 from authority.control import read_control_certificate
@@ -23,7 +25,8 @@ from authority.kubernetes_access import KubernetesError
 from authority.serve import ADDRESS_FILE, ListenError
 from authority.signer import SignerError
 from authority.tokens import TOKENS, Role, read_token
-from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
+from authority.warn import warnings
+from tidemark.bundle import CA_FILE, NOTE_FILE
 from tidemark.certificates import to_pem
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import BundleRejected, Known, verify
@@ -75,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument(
         "--openbao", action="store_true", help="set OpenBao up, and print the authority's policy (operator's token)"
     )
-    commands.add_parser("check-config", help="name every fault of the configuration")
+    commands.add_parser("check-config", help="name every fault of the configuration, and what will bite")
     commands.add_parser("trust", help="print the trust file for the agents")
     status = commands.add_parser("status", help="show where the rotation stands")
     status.add_argument("--json", action="store_true", help="for programs")
@@ -92,17 +95,23 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--now", action="store_true", help="leave it out at once; says first what will break")
         command.add_argument("--yes", action="store_true", help="with --now: do not ask")
-    for command in (status, rotate, override, rollback, revoke):
+    check = commands.add_parser("verify", help="judge bundles as an agent would, or a chain of them, and say why")
+    for command in (status, rotate, override, rollback, revoke, check):
         command.add_argument("--url", help="the API (else the one that runs on the configured state directory)")
         command.add_argument(
             "--control-ca", type=Path, metavar="FILE", help="the control CA in PEM (else the state directory's)"
         )
         command.add_argument("--token-file", type=Path, metavar="FILE", help="an operator's token (else as above)")
-    check = commands.add_parser("verify", help="judge bundles as an agent would, and say why")
     check.add_argument("--trust", type=Path, metavar="FILE", help="the trust file (else as 'trust' prints it)")
     check.add_argument(
+        "--chain",
+        action="store_true",
+        help="follow each statement to the one before it, past times and all: in a PATH (also a directory of such "
+        "PATHs) or, without one or with --url, in what the API holds",
+    )
+    check.add_argument(
         "paths",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="PATH",
         help=f"a directory with {CA_FILE} and {NOTE_FILE}, one of these two files, or a bundle in JSON",
@@ -116,7 +125,7 @@ async def execute(arguments: Arguments, environment: Mapping[str, str], run: Com
         return await (_COMMANDS | {"run": run})[arguments.command](arguments, environment)
     except ConfigError as error:
         return complain(WRONG_INPUT, *error.faults)
-    except (WrongInput, TrustError, ListenError) as error:
+    except (WrongInput, NoBundle, TrustError, ListenError) as error:
         return complain(WRONG_INPUT, str(error))
     except (KeystoreError, SignerError, IssuerError, JournalError, ElectionError, KubernetesError) as error:
         return complain(UNUSABLE_STATE, str(error))
@@ -169,7 +178,7 @@ async def _check_config(arguments: Arguments, environment: Mapping[str, str]) ->
         f"{agents}, {len(config.leaves)} leaves, published to {' and '.join(targets)}",
     ]
     sys.stdout.write("; ".join(facts) + "\n")
-    return DONE
+    return complain(DONE, *(f"warning: {warning}" for warning in warnings(config)))
 
 
 async def _trust(arguments: Arguments, environment: Mapping[str, str]) -> int:
@@ -232,8 +241,12 @@ async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
         trust = Trust.parse(_read(arguments.trust))
     else:
         trust = await trust_of(configuration(arguments, environment))
+    if arguments.chain:
+        return await _verify_chain(arguments, environment, trust)
+    if arguments.url or not arguments.paths:
+        raise WrongInput("verify: expected PATHs to judge (or --chain, which also takes --url), found none")
     result = DONE
-    for name, bundle in _bundles(arguments.paths).items():
+    for name, bundle in audit.read(arguments.paths).items():
         try:
             verified = verify(bundle, trust, Known(), int(time.time()))
         except BundleRejected as error:
@@ -242,6 +255,18 @@ async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
         else:
             sys.stdout.write(tell.verified(name, verified) + "\n")
     return result
+
+
+async def _verify_chain(arguments: Arguments, environment: Mapping[str, str], trust: Trust) -> int:
+    bundles = audit.read_all(arguments.paths)
+    if arguments.url or not arguments.paths:
+        async with Client(_access(arguments, environment)) as client:
+            bundles |= await audit.fetch(client)
+    chain = follow(bundles, trust)
+    sys.stdout.writelines(f"{fault}\n" for fault in chain.faults)
+    what = f"{chain.statements} statements, {chain.first} to {chain.last}" if chain.statements else "no statement"
+    sys.stdout.write(f"chain: {'broken' if chain.faults else 'good'}: {what}\n")
+    return NO if chain.faults else DONE
 
 
 _COMMANDS: dict[str, Command] = {
@@ -255,21 +280,6 @@ _COMMANDS: dict[str, Command] = {
     "revoke": _withdraw,
     "verify": _verify,
 }
-
-
-def _bundles(paths: list[Path]) -> dict[str, Bundle]:
-    """The bundles that these name, each once. Raises WrongInput where a file is not readable or no bundle."""
-    bundles: dict[str, Bundle] = {}
-    for path in paths:
-        if path.suffix == ".json":
-            try:
-                bundles[str(path)] = Bundle.from_json(_read(path))
-            except ValueError as error:
-                raise WrongInput(f"{path}: expected a bundle in JSON, found {error}") from None
-        else:
-            directory = path if path.is_dir() else path.parent
-            bundles[str(directory)] = Bundle(_read(directory / CA_FILE), _read(directory / NOTE_FILE))
-    return bundles
 
 
 def _access(arguments: Arguments, environment: Mapping[str, str]) -> Access:

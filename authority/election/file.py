@@ -4,6 +4,9 @@
 several one wins, and appears already locked; the highest number counts. Its holder keeps the lock for as long as its
 process lives (the kernel lets go of it with the process) and changes the beat. A term whose lock is free is over at
 once; one whose beat has not changed for a lease, as the other saw it, belongs to a process that is paused or cut off.
+
+All of this happens in a thread: ten thousand receipts at once keep the event loop busy, and are no reason to lose. A
+loop that has not turned for three leases is.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +32,8 @@ LEASE_SECONDS = 10
 _KEPT = 0.8  # of a lease, after which a leader that could not renew it stops: before anybody may take over
 _BEATS = 5  # in a lease
 _LOOKS = 10  # in a lease
+_STUCK = 3  # leases, after which an event loop that has not turned leads no longer
+_JOIN_SECONDS = 1.0
 _TERM = re.compile(r"(\d{12})\.term")
 _LONGEST = 4096
 
@@ -54,19 +59,13 @@ class _Term:
     descriptor: int
     head: bytes
     beats: int = 0
-    is_open: bool = True
-    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def beat(self) -> None:
-        with self.turn:
-            if self.is_open:  # or the number may be another file's by now
-                self.beats += 1
-                os.pwrite(self.descriptor, _beat(self.beats), len(self.head))
+        self.beats += 1
+        os.pwrite(self.descriptor, _beat(self.beats), len(self.head))
 
     def end(self) -> None:
-        with self.turn:
-            self.is_open = False
-            os.close(self.descriptor)
+        os.close(self.descriptor)
 
 
 class FileElection:
@@ -93,6 +92,9 @@ class FileElection:
         self._other: Replica | None = None
         self._seen: tuple[_Sight, float] | None = None
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pulse: float | None = None
+        self._stopping = threading.Event()
 
     @property
     def leads(self) -> bool:
@@ -110,56 +112,80 @@ class FileElection:
             await asyncio.to_thread(durable.make_directory, self._directory)
         except OSError as error:
             raise self._error("expected a directory where replicas can agree on a leader", error) from None
+        self._loop = asyncio.get_running_loop()
+        self._stopping.clear()
+        thread = threading.Thread(target=self._campaign_for_ever, name="election", daemon=True)
+        self.pulse()
+        thread.start()
         try:
             while True:
-                try:
-                    await self.turn()
-                except OSError as error:
-                    self._failed(self._error("expected to read and write the terms of office", error))
-                await asyncio.sleep(self._lease / (_BEATS if self._term else _LOOKS))
+                self.pulse()
+                await asyncio.sleep(self._lease / _BEATS)
         finally:
-            self._stand_down()
+            self._stopping.set()
+            thread.join(_JOIN_SECONDS)
+            if not thread.is_alive():  # or the disk holds it, and our lease ends by itself
+                self._stand_down()
 
     async def won(self) -> None:
         """Return once ``me`` leads."""
+        self._loop = asyncio.get_running_loop()
         while not self.leads:
             await self._changed.wait()
 
     async def lost(self) -> None:
         """Return once the term is over that was running at the call, also where nobody has noticed yet."""
+        self._loop = asyncio.get_running_loop()
         term = self._term
         while term is not None and self._term is term and self.leads:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._until - self._clock())):
                     await self._changed.wait()
 
-    async def turn(self) -> None:
+    def _campaign_for_ever(self) -> None:
+        """The thread's work."""
+        while not self._stopping.is_set():
+            try:
+                self.turn()
+            except OSError as error:
+                self._tell(self._failed, self._error("expected to read and write the terms of office", error))
+            self._stopping.wait(self._lease / (_BEATS if self._term else _LOOKS))
+
+    def pulse(self) -> None:
+        """The event loop turns."""
+        self._pulse = self._clock()
+
+    def turn(self) -> None:
         """Look once, and do what follows: beat, stand down, or take over. Raises OSError."""
         began = self._clock()
-        if self._term is not None:
-            await asyncio.to_thread(self._term.beat)
-        sight = await asyncio.to_thread(self._look)
+        is_stuck = self._pulse is not None and began - self._pulse >= _STUCK * self._lease
+        if self._term is not None and not is_stuck:
+            self._term.beat()
+        sight = self._look()
         if self._term is None:
-            await self._campaign(sight, began)
+            is_over = self._is_over(sight, began)
+            self._other = None if is_over else _holder(sight.content)
+            if is_over and not is_stuck:
+                self._take_over(sight.number + 1)
         elif self.leads and sight.number == self._term.number:
-            self._until = began + _KEPT * self._lease
+            self._until = began + _KEPT * self._lease if not is_stuck else self._until
         else:  # paused or cut off: whatever the files say, others may have gone on without us
             self._stand_down()
 
-    async def _campaign(self, sight: _Sight, began: float) -> None:
-        """Take over where nobody leads (any more)."""
+    def _is_over(self, sight: _Sight, began: float) -> bool:
+        """Whether nobody leads (any more), by what this look, begun at ``began``, and those before it found."""
         if self._seen is None or self._seen[0] != sight:
             self._seen = sight, self._clock()
-        is_over = sight.is_free or began - self._seen[1] >= self._lease
-        self._other = None if is_over else _holder(sight.content)
-        if not is_over:
-            return
+        return sight.is_free or began - self._seen[1] >= self._lease
+
+    def _take_over(self, number: int) -> None:
         began = self._clock()
-        term = await asyncio.to_thread(self._take, sight.number + 1)
+        term = self._take(number)
         if term is None:
             return  # another was faster
-        self._term, self._other, self._seen = term, None, None
+        self._other, self._seen = None, None
         self._until = began + _KEPT * self._lease
+        self._term = term
         self._turned()
 
     def _stand_down(self) -> None:
@@ -170,8 +196,14 @@ class FileElection:
             self._turned()
 
     def _turned(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        changed, self._changed = self._changed, asyncio.Event()
+        self._tell(changed.set)
+
+    def _tell(self, what: Callable[..., None], *told: ElectionError) -> None:
+        """Have the event loop do it; one that has ended has nobody waiting."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(what, *told)
 
     def _look(self) -> _Sight:
         number = max(self._numbers(), default=0)

@@ -34,7 +34,7 @@ class Foundry:
         trust = Trust(DOMAIN, await signer.verifiers(), tolerance_seconds=600)
         return cls(EmbeddedIssuer(state, KeyType.EC_P256, None), signer, trust, now)
 
-    async def bundle(self, sequence: int, cause: Cause = Cause.ROTATION) -> VerifiedBundle:
+    async def bundle(self, sequence: int, cause: Cause = Cause.ROTATION, previous: str = NO_PREVIOUS) -> VerifiedBundle:
         """The statement of this number: its one CA is the current epoch's; another cause is another text."""
         epoch = CLOCK.epoch_at(self.now)
         ca = await self.issuer.issue_ca(
@@ -57,7 +57,7 @@ class Foundry:
             ),
             withdrawn=(),
             ca_sha256=Bundle(pem, b"").ca_sha256,
-            previous=NO_PREVIOUS,
+            previous=previous,
         )
         note = await self.signer.sign(statement.text())
         return verify(Bundle(pem, bytes(note)), self.trust, Known(), self.now)

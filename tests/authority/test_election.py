@@ -53,8 +53,8 @@ async def test_the_first_leads_and_the_other_knows_whom(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     assert one.leader is None
     assert not one.leads
-    await one.turn()
-    await two.turn()
+    one.turn()
+    two.turn()
     assert (one.leads, two.leads) == (True, False)
     assert one.leader == two.leader == one.me
 
@@ -62,8 +62,8 @@ async def test_the_first_leads_and_the_other_knows_whom(house: House) -> None:
 async def test_a_term_that_is_renewed_goes_on_for_ever(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     for _ in range(20):
-        await one.turn()
-        await two.turn()
+        one.turn()
+        two.turn()
         assert one.leads
         assert two.leader == one.me
         house.clock.now += LEASE / 2
@@ -71,30 +71,30 @@ async def test_a_term_that_is_renewed_goes_on_for_ever(house: House) -> None:
 
 async def test_a_leader_that_is_paused_has_lost_by_its_own_clock_before_another_takes_over(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
-    await one.turn()
-    await two.turn()
+    one.turn()
+    two.turn()
     house.clock.now += 0.9 * LEASE
     assert not one.leads  # though nobody has told it
-    await two.turn()
+    two.turn()
     assert not two.leads
     house.clock.now += 0.2 * LEASE
-    await two.turn()
+    two.turn()
     assert two.leads
-    await one.turn()
-    await one.turn()
+    one.turn()
+    one.turn()
     assert not one.leads
     assert one.leader == two.me
 
 
 async def test_a_paused_leader_that_nobody_replaced_begins_another_term(house: House) -> None:
     one = house.replica("one")
-    await one.turn()
+    one.turn()
     over = asyncio.create_task(one.lost())
     await asyncio.sleep(0)
     house.clock.now += 3 * LEASE
-    await one.turn()  # what it did last is not known to be undisturbed: it stands down first
+    one.turn()  # what it did last is not known to be undisturbed: it stands down first
     assert not one.leads
-    await one.turn()
+    one.turn()
     assert one.leads
     async with asyncio.timeout(5):
         await over
@@ -103,14 +103,32 @@ async def test_a_paused_leader_that_nobody_replaced_begins_another_term(house: H
 
 async def test_a_follower_that_was_paused_itself_takes_nothing_over(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
-    await one.turn()
-    await two.turn()
+    one.turn()
+    two.turn()
     for _ in range(8):
         house.clock.now += LEASE / 2
-        await one.turn()
-    await two.turn()
+        one.turn()
+    two.turn()
     assert one.leads
     assert not two.leads
+
+
+async def test_a_loop_that_is_busy_leads_on_and_one_that_is_stuck_does_not(house: House) -> None:
+    one, two = house.replica("one"), house.replica("two")
+    one.pulse()
+    for _ in range(5):
+        one.turn()
+        two.turn()
+        assert one.leads
+        house.clock.now += LEASE / 2
+    for _ in range(6):
+        one.turn()
+        two.turn()
+        house.clock.now += LEASE / 2
+    assert not one.leads
+    assert two.leads
+    one.turn()
+    assert one.leader == two.me
 
 
 async def test_whoever_resigns_is_followed_at_once(tmp_path: Path) -> None:
@@ -162,7 +180,7 @@ async def test_a_directory_that_goes_away_and_comes_back(tmp_path: Path) -> None
 async def test_garbage_in_a_term_is_somebody_unknown(house: House) -> None:
     (house.directory / "000000000007.term").write_bytes(b"\xff not json")
     one = house.replica("one")
-    await one.turn()  # nobody holds it
+    one.turn()  # nobody holds it
     assert one.leads
     assert [path.name for path in house.directory.iterdir()] == ["000000000008.term"]
 
@@ -179,13 +197,13 @@ def test_two_never_lead_at_the_same_time(schedule: Schedule) -> None:
         terms: list[str] = []
         for who, after in schedule:
             house.clock.now += after
-            await replicas[who].turn()
+            replicas[who].turn()
             leading = [replica.me.name for replica in replicas if replica.leads]
             assert len(leading) <= 1
             terms += leading
         for _ in range(5):  # whatever came before, whoever alone goes on looking leads in the end
             house.clock.now += 0.6 * LEASE
-            await replicas[0].turn()
+            replicas[0].turn()
         assert [replica.me.name for replica in replicas if replica.leads] == ["one"]
 
     with tempfile.TemporaryDirectory() as home:
@@ -195,11 +213,11 @@ def test_two_never_lead_at_the_same_time(schedule: Schedule) -> None:
 async def test_of_several_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
     clock = Clock()
     replicas = [election(f"replica-{number}", tmp_path, clock) for number in range(8)]
-    await asyncio.gather(*(replica.turn() for replica in replicas))
+    await asyncio.gather(*(asyncio.to_thread(replica.turn) for replica in replicas))
     assert sum(replica.leads for replica in replicas) == 1
 
     async def all_know() -> bool:
-        await asyncio.gather(*(replica.turn() for replica in replicas))
+        await asyncio.gather(*(asyncio.to_thread(replica.turn) for replica in replicas))
         return len({replica.leader for replica in replicas}) == 1
 
     await eventually(all_know, "everybody to know who leads")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -15,16 +14,19 @@ import aiohttp
 
 from authority.__main__ import run
 from authority.election import Election, Replica
+from authority.election.file import LEASE_SECONDS
 from authority.journal import StatementRecord
 from authority.journal.directory import DirectoryJournal
+from bench.document import Table
 from tests.authority.deployment import AGENTS, Deployment, Program, eventually, receipt
+from tests.soak import report, size
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.trust import Trust
 from tidemark.verify import Known, Mark, reopen, verify
 
 LEASE = 2
-PAUSE = float(os.environ.get("SOAK_PAUSE", 2 * LEASE))
-"""Seconds for which a leader is paused; make soak pauses it for longer, with the lease that is the default."""
+PAUSE = size("SOAK_PAUSE", 2 * LEASE)
+"""Seconds for which a leader is paused; ``make soak`` pauses it for longer, with the lease that is the default."""
 
 TAKEOVER_SECONDS = 15.0
 
@@ -149,8 +151,14 @@ def make(root: Path, lease: float = LEASE) -> Deployment:
     return deployment
 
 
+def _report(what: str, lease: float, seconds: float) -> None:
+    caption = "From the signal to the other's first act as leader; afterwards nothing had been written twice or back."
+    table = Table(caption, ["leader", "lease, s", "takeover, s"], [[what, lease, seconds]])
+    report("soak-replicas", "Authority: a leader that is killed, or paused and resumed", table)
+
+
 async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:
-    deployment = make(tmp_path / "house", lease=10)
+    deployment = make(tmp_path / "house", lease=LEASE_SECONDS)
     async with watching(deployment), two(deployment) as (first, second):
         sequence = await second.rotate("asked of the one that follows")
         newest = await first.ask("/api/v1/status")
@@ -172,6 +180,7 @@ async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp
         first.send(signal.SIGKILL)
         killed = time.monotonic()
         await eventually(second.leads, "the other to take over")
+        _report("killed", LEASE_SECONDS, time.monotonic() - killed)
         assert time.monotonic() - killed < TAKEOVER_SECONDS
         assert deployment.url == second.url
         assert await second.rotate("by the one that took over") == sequence + 1
@@ -185,7 +194,8 @@ async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp
 
 async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> None:
     """Its loop goes on where it stood, with a request at its door; it follows, and nothing goes back."""
-    deployment = make(tmp_path / "house", lease=LEASE if PAUSE < 20 else 10)
+    lease = LEASE if PAUSE <= LEASE_SECONDS else LEASE_SECONDS
+    deployment = make(tmp_path / "house", lease)
     async with watching(deployment), two(deployment) as (first, second):
         before = await first.rotate("before the pause")
         first.send(signal.SIGSTOP)
@@ -193,6 +203,7 @@ async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> N
         async with first.session() as session:
             request = asyncio.create_task(post(session, "asked of the one that is paused"))
             await eventually(second.leads, "the other to take over")
+            _report(f"paused for {PAUSE} s, and resumed", lease, time.monotonic() - paused)
             assert await second.rotate("during the pause") > before
             await asyncio.sleep(PAUSE - (time.monotonic() - paused))  # what is measured is a pause of this length
             first.send(signal.SIGCONT)
