@@ -19,8 +19,8 @@ async def lead(election: Election, here: Surroundings, sequencers: Mapping[str, 
     """Whenever this replica leads: ``won``, then the sequencers, until it leads no longer; until cancelled."""
     while True:
         await election.won()
-        here.observe(Leading(here.now(), election.me.name))
         won()
+        here.observe(Leading(here.now(), election.me.name))
         await until(election.lost(), sequencers)
         leader = election.leader
         here.observe(Following(here.now(), election.me.name, leader.name if leader else ""))
