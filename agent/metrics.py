@@ -47,6 +47,7 @@ class AgentMetrics:
             for name, text in (
                 ("installed_sequence", "Sequence of the installed statement (0: none)"),
                 ("installed_epoch", "Epoch of the installed statement"),
+                ("epoch_seconds", "Length of an epoch by the installed statement (0: none)"),
                 ("proven_sequence", "Sequence of the last proven statement (0: none)"),
                 ("bundle_expiry_timestamp_seconds", "When the installed bundle expires"),
                 ("leaf_expiry_timestamp_seconds", "When the installed leaf expires"),
@@ -78,6 +79,7 @@ class AgentMetrics:
             return
         self._gauges["installed_sequence"].set(installed.mark.sequence)
         self._gauges["installed_epoch"].set(installed.epoch)
+        self._gauges["epoch_seconds"].set(installed.epoch_seconds)
         self._gauges["bundle_expiry_timestamp_seconds"].set(installed.expires_at)
         if installed.leaf_not_after is not None:
             self._gauges["leaf_expiry_timestamp_seconds"].set(installed.leaf_not_after)

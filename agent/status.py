@@ -64,7 +64,8 @@ class Journey:
 class Installed:
     """What readiness and alerts ask of the installed set; instants in Unix seconds.
 
-    ``intermediates`` are their validities, ``heartbeat`` is how often a receipt is due, in seconds.
+    ``intermediates`` are their validities, ``heartbeat`` is how often a receipt is due, in seconds; ``epoch_seconds``
+    the D that ``epoch`` counts by.
     """
 
     mark: Mark
@@ -74,6 +75,7 @@ class Installed:
     intermediates: tuple[tuple[int, int], ...]
     leaf_not_after: int | None
     heartbeat: float
+    epoch_seconds: int
 
     @classmethod
     def of(cls, trust_set: TrustSet) -> "Installed":
@@ -87,6 +89,7 @@ class Installed:
             intermediates=tuple((anchor.not_before, anchor.not_after) for anchor in statement.intermediates),
             leaf_not_after=not_after(leaf.certificate) if leaf else None,
             heartbeat=min(statement.clock.epoch_seconds / 4, 60.0),
+            epoch_seconds=statement.clock.epoch_seconds,
         )
 
 

@@ -80,11 +80,12 @@ class FleetView:
     readable: bool
     agents: tuple[AgentView, ...]
 
-    def counts(self) -> dict[FleetState, int]:
-        """How many agents are in each state."""
+    def counts(self, pod_class: PodClass | None = None) -> dict[FleetState, int]:
+        """How many agents are in each state; of one class, where that is asked for."""
         counts = dict.fromkeys(FleetState, 0)
         for agent in self.agents:
-            counts[agent.state] += 1
+            if pod_class in (None, agent.pod_class):
+                counts[agent.state] += 1
         return counts
 
 

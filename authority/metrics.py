@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from authority.events import Activated, Conflict, Event, Failed, FleetProven, LeftOut, Prepared, Published, Step
 from authority.fleet import FleetView
 from authority.history import History
+from tidemark.receipt import PodClass
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,10 +32,12 @@ class Metrics:
         self._publish_duration = self._histogram("publish", "How long a publisher's write took.", "target")
         self._current_epoch = self._gauge("current_epoch", "Epoch of the newest statement.")
         self._current_sequence = self._gauge("current_sequence", "Number of the newest statement.")
+        self._epoch_seconds = self._gauge("epoch_seconds", "Length of an epoch by the newest statement.")
         self._active_epoch = self._gauge("active_epoch", "Epoch of the CA that signs leaf certificates.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "When a CA was last activated.")
         self._expiry = self._gauge("signing_ca_expiry_timestamp_seconds", "When the CA that signs expires.")
         self._agents = self._gauge("fleet_agents", "Agents by state.", "state")
+        self._required = self._gauge("fleet_required_agents", "Agents that the gate waits for, by state.", "state")
         self._leads = self._gauge("leader", "1 on the replica that leads: it alone tells of fleet and gate.")
         self._held = self._gauge("gate_held", "1 while a CA should sign and its gate is closed.")
 
@@ -72,10 +75,12 @@ class Metrics:
         self._leads.set(leads)
         if not leads:
             self._agents.clear()
+            self._required.clear()
             self._held.set(0)
         if history.newest is not None:
             self._current_epoch.set(history.newest.statement.epoch)
             self._current_sequence.set(history.newest.statement.sequence)
+            self._epoch_seconds.set(history.newest.statement.clock.epoch_seconds)
         if history.signing is not None:
             self._active_epoch.set(history.signing.epoch)
             self._expiry.set(history.signing.not_after)
@@ -84,8 +89,9 @@ class Metrics:
 
     def show_fleet(self, fleet: FleetView, *, held: bool) -> None:
         """Set the gauges of agents and gate."""
-        for state, count in fleet.counts().items():
-            self._agents.labels(state.value).set(count)
+        for gauge, counts in ((self._agents, fleet.counts()), (self._required, fleet.counts(PodClass.REQUIRED))):
+            for state, count in counts.items():
+                gauge.labels(state.value).set(count)
         self._held.set(held)
 
     def render(self) -> bytes:

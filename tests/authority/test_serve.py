@@ -385,6 +385,8 @@ async def test_metrics_have_the_designs_names(reader: aiohttp.ClientSession) -> 
         'ca_rotation_publish_total{outcome="written",target="directory"}': 1,
         'ca_rotation_publish_duration_seconds_count{target="directory"}': 1,
         'ca_rotation_fleet_agents{state="missing"}': 2,
+        'ca_rotation_fleet_required_agents{state="missing"}': 1,
+        "ca_rotation_epoch_seconds": EPOCH,
         "ca_rotation_gate_held": 0,
         "ca_rotation_signing_ca_expiry_timestamp_seconds": (epoch + 4) * EPOCH,
     }.items():

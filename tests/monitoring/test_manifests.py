@@ -1,0 +1,85 @@
+"""manifests/monitoring: what is scraped is there, and every alert says who is woken, what for, and what to do."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.monitoring.house import rule_groups
+
+OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
+ALERTS: list[dict[str, Any]] = [
+    rule
+    for group in rule_groups()
+    for rule in group["rules"]  # type: ignore[attr-defined]
+    if "alert" in rule
+]
+
+
+def test_everything_builds_into_one_namespace() -> None:
+    objects = build("monitoring")
+    assert sorted(item["kind"] for item in objects) == ["ConfigMap", "PodMonitor", "PrometheusRule", "ServiceMonitor"]
+    assert {item["metadata"]["namespace"] for item in objects} == {"tidemark"}
+    dashboard = one(objects, "ConfigMap", "tidemark-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["dashboard.json"])["uid"] == "tidemark"
+    for file in (MANIFESTS / "monitoring").iterdir():
+        assert (
+            file.name in (MANIFESTS / "monitoring" / "kustomization.yaml").read_text() or file.stem == "kustomization"
+        )
+
+
+@pytest.mark.parametrize("path", ["examples/nats", "examples/application"])
+def test_agents_are_scraped_on_their_port(path: str) -> None:
+    monitor = one(build("monitoring"), "PodMonitor", "tidemark-agents")["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    ((_, template),) = pods(build(path))
+    assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    agent = next(each for each in template["spec"]["initContainers"] if each["name"] == "tidemark-agent")
+    assert endpoint["port"] in [port["name"] for port in agent["ports"]]
+
+
+@pytest.mark.parametrize("path", ["overlays/openbao", "overlays/embedded"])
+def test_the_authority_is_scraped_under_the_name_that_its_certificate_has(path: str) -> None:
+    monitor = one(build("monitoring"), "ServiceMonitor", "tidemark-authority")["spec"]
+    (endpoint,) = monitor["endpoints"]
+    objects = build(path)
+    scraped = [
+        service["metadata"]["name"]
+        for service in objects
+        if service["kind"] == "Service"
+        and monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        and endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    ]
+    assert scraped == ["tidemark-authority"], "by which Prometheus names the job"
+    (text,) = one(objects, "ConfigMap", "tidemark-authority-config")["data"].values()
+    assert f'"{endpoint["tlsConfig"]["serverName"]}"' in text
+    assert "insecureSkipVerify" not in endpoint["tlsConfig"]
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
+def test_every_alert_says_what_to_do(rule: Object) -> None:
+    name, annotations = rule["alert"], rule["annotations"]
+    assert re.fullmatch(r"Tidemark[A-Z][A-Za-z]+", name)
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert annotations["summary"]
+    assert annotations["description"]
+    assert annotations["runbook_url"] == f"https://tidemark.example.com/docs/operate.md#{name.lower()}"
+    assert f"### {name}\n" in OPERATE.read_text(), "the anchor of the URL"
+
+
+def test_somebody_elses_bundle_wakes_somebody() -> None:
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == "TidemarkForeignBundle")
+    assert rule["labels"]["severity"] == "critical"
+    assert "for" not in rule
+
+
+def test_every_alert_has_a_test() -> None:
+    tested = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())["tests"]
+    fired = {case["alertname"] for test in tested for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    silent = {case["alertname"] for test in tested for case in test["alert_rule_test"] if not case.get("exp_alerts")}
+    assert fired == silent == {rule["alert"] for rule in ALERTS}

@@ -1,0 +1,139 @@
+"""A real Prometheus scrapes the real programs by these rules: quiet while all is well, and then the right alert."""
+
+import asyncio
+import copy
+import re
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from tests.agent.rig import free_port
+from tests.authority.deployment import eventually
+from tests.monitoring.house import House, rule_groups
+from tests.platform.tools import tool
+
+Alerts = set[tuple[str, str]]
+
+
+def hurried(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rules with every wait of theirs a second; what an hour counts stays an hour."""
+    groups = copy.deepcopy(groups)
+    for group in groups:
+        group["interval"] = "1s"
+        for rule in group["rules"]:
+            if "for" in rule:
+                rule["for"] = "1s"
+    return groups
+
+
+class Prometheus:
+    """A server of its own on a free port; it keeps its data under ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = f"http://127.0.0.1:{free_port()}"
+
+    @asynccontextmanager
+    async def running(self, house: House) -> AsyncIterator["Prometheus"]:
+        await self._configure(house)
+        command = [
+            f"--config.file={self.root / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={self.root / 'data'}",
+            f"--web.listen-address={self.url.removeprefix('http://')}",
+            "--log.level=warn",
+        ]
+        process = await asyncio.create_subprocess_exec(tool("prometheus"), *command, stdout=DEVNULL, stderr=DEVNULL)
+        try:
+            yield self
+        finally:
+            process.terminate()
+            await process.wait()
+
+    async def _configure(self, house: House) -> None:
+        self.root.mkdir()
+        (self.root / "ca.crt").write_bytes(await house.control_ca())
+        (self.root / "rules.yaml").write_text(yaml.safe_dump({"groups": hurried(rule_groups())}))
+        agents = [
+            {"targets": [agent.url.removeprefix("http://")], "labels": {"namespace": "bus", "pod": name}}
+            for name, agent in house.agents.items()
+        ]
+        authority = {"targets": [house.deployment.url.removeprefix("https://")], "labels": {"namespace": "tidemark"}}
+        configuration = {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [
+                {"job_name": "tidemark/tidemark-agents", "static_configs": agents},
+                {
+                    "job_name": "tidemark-authority",
+                    "scheme": "https",
+                    "tls_config": {"ca_file": "ca.crt"},
+                    "static_configs": [authority],
+                },
+            ],
+        }
+        (self.root / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+
+    async def ask(self, path: str, **query: str) -> Any:
+        """What its API answers; None while it does not."""
+        try:
+            async with (
+                aiohttp.ClientSession(self.url) as session,
+                session.get(f"/api/v1/{path}", params=query) as response,
+            ):
+                return (await response.json())["data"] if response.status == 200 else None
+        except aiohttp.ClientError:
+            return None
+
+    async def sees_everything(self) -> bool:
+        """Whether every target is up, and the rules have been evaluated over what they show."""
+        targets = ((await self.ask("targets")) or {}).get("activeTargets", [])
+        recorded = (await self.ask("query", query="tidemark:verifications:1h")) or {"result": []}
+        return len(targets) == 3 and all(one["health"] == "up" for one in targets) and len(recorded["result"]) >= 2
+
+    async def firing(self) -> Alerts:
+        alerts = ((await self.ask("alerts")) or {}).get("alerts", [])
+        return {
+            (one["labels"]["alertname"], one["labels"].get("pod", "")) for one in alerts if one["state"] == "firing"
+        }
+
+
+@pytest.mark.needs("prometheus")
+async def test_an_agent_that_stops_is_missed_and_nothing_else_is(house: House, tmp_path: Path) -> None:
+    async with Prometheus(tmp_path / "prometheus").running(house) as prometheus:
+        await eventually(prometheus.sees_everything, "everything to be scraped")
+        assert await prometheus.firing() == set()
+        house.agents["nats-0"].stop()
+
+        async def fires() -> Alerts:
+            return {alert for alert in await prometheus.firing() if alert[0] == "TidemarkRequiredAgentMissing"}
+
+        assert await eventually(fires, "the alert") == {("TidemarkRequiredAgentMissing", "")}
+        told = await prometheus.ask("alerts")
+        (alert,) = (one for one in told["alerts"] if one["labels"]["alertname"] == "TidemarkRequiredAgentMissing")
+        assert alert["annotations"]["summary"] == "Required agents that are not heard of: 1"
+        assert alert["labels"]["severity"] == "warning"
+
+
+@pytest.mark.needs("prometheus")
+async def test_a_secret_that_somebody_else_writes_is_paged_at_once(house: House, tmp_path: Path) -> None:
+    async with Prometheus(tmp_path / "prometheus").running(house) as prometheus:
+        await eventually(prometheus.sees_everything, "everything to be scraped")
+        mount = house.deployment.root / "app-0" / "bundle"
+        note = (mount / "bundle.note").read_text()
+        forged = mount / "..forged"
+        forged.mkdir()
+        (forged / "ca.crt").write_bytes((mount / "ca.crt").read_bytes())
+        (forged / "bundle.note").write_text(re.sub(r'"sequence": ?\d+', '"sequence":9999', note))
+        (mount / "..data_tmp").symlink_to("..forged")
+        (mount / "..data_tmp").rename(mount / "..data")
+
+        async def fires() -> Alerts:
+            return {alert for alert in await prometheus.firing() if alert[0] == "TidemarkForeignBundle"}
+
+        assert await eventually(fires, "the page") == {("TidemarkForeignBundle", "app-0")}
