@@ -20,10 +20,17 @@ from tests.authority.bao import DOMAIN, TOLERANCE, Space
 from tests.authority.fakes import Effects, How, Killed, Strike, When
 from tidemark.certificates import is_ca, issued_by, key_identifier, leaf_issuer, not_after, not_before, parse_leaf
 
-NOW = int(time.time())  # OpenBao goes by the real clock
+NOW = int(time.time())  # OpenBao goes by the real clock; other tests may run for minutes before these
 REQUEST = CaRequest("epoch-7-3", DOMAIN, epoch=7, not_before=NOW - TOLERANCE, not_after=NOW + 7207)
 LATER = replace(REQUEST, intent="epoch-8-4", epoch=8)
-LEAF = LeafRequest("nats-0", ("nats-0.example.com", "*.nats.svc"), ("127.0.0.1", "::1"), NOW - TOLERANCE, NOW + 3611)
+
+
+@pytest.fixture
+def wanted() -> LeafRequest:
+    """Begins now, as the role backdates by the tolerance alone."""
+    now = int(time.time())
+    names, addresses = ("nats-0.example.com", "*.nats.svc"), ("127.0.0.1", "::1")
+    return LeafRequest("nats-0", names, addresses, now - TOLERANCE, now + 3611)
 
 
 @pytest.fixture
@@ -96,39 +103,41 @@ async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIss
     assert await space.default_name() == "epoch-8-4"
 
 
-async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer) -> None:
+async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
-    issued = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    issued = await issuer.issue_leaf(REQUEST.intent, wanted)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
     assert leaf.chain == (ca,)
-    assert leaf_issuer(leaf, [ca], (), NOW) == ca
-    assert not_after(leaf.certificate) == LEAF.not_after
-    assert abs(not_before(leaf.certificate) - LEAF.not_before) <= TOLERANCE
+    assert leaf_issuer(leaf, [ca], (), int(time.time())) == ca
+    assert not_after(leaf.certificate) == wanted.not_after
+    assert abs(not_before(leaf.certificate) - wanted.not_before) <= TOLERANCE
     assert [(name.oid._name, name.value) for name in leaf.certificate.subject] == [("commonName", "nats-0")]
     names = leaf.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert tuple(names.get_values_for_type(x509.DNSName)) == LEAF.dns_names
-    assert tuple(map(str, names.get_values_for_type(x509.IPAddress))) == LEAF.ip_addresses
-    policy = PolicyBuilder().store(Store([root])).time(datetime.fromtimestamp(NOW, UTC))
+    assert tuple(names.get_values_for_type(x509.DNSName)) == wanted.dns_names
+    assert tuple(map(str, names.get_values_for_type(x509.IPAddress))) == wanted.ip_addresses
+    policy = PolicyBuilder().store(Store([root])).time(datetime.now(UTC))
     for name in (x509.DNSName("nats-0.example.com"), x509.IPAddress(ipaddress.ip_address("::1"))):
         assert policy.build_server_verifier(name).verify(leaf.certificate, [ca]) == [leaf.certificate, ca, root]
     assert policy.build_client_verifier().verify(leaf.certificate, [ca]).chain == [leaf.certificate, ca, root]
-    assert (await issuer.issue_leaf(REQUEST.intent, LEAF)).key_pem != issued.key_pem
+    assert (await issuer.issue_leaf(REQUEST.intent, wanted)).key_pem != issued.key_pem
 
 
-async def test_a_leaf_is_signed_by_the_ca_that_was_asked_for_not_by_the_default(issuer: OpenBaoIssuer) -> None:
+async def test_a_leaf_is_signed_by_the_ca_that_was_asked_for_not_by_the_default(
+    issuer: OpenBaoIssuer, wanted: LeafRequest
+) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.intent)
     other = await issuer.issue_ca(LATER)
-    issued = await issuer.issue_leaf(LATER.intent, LEAF)
+    issued = await issuer.issue_leaf(LATER.intent, wanted)
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, other)
 
 
-async def test_a_leaf_never_outlives_its_ca(issuer: OpenBaoIssuer, space: Space) -> None:
+async def test_a_leaf_never_outlives_its_ca(issuer: OpenBaoIssuer, space: Space, wanted: LeafRequest) -> None:
     ca = await issuer.issue_ca(REQUEST)
-    await issuer.issue_leaf(REQUEST.intent, replace(LEAF, not_after=REQUEST.not_after))
+    await issuer.issue_leaf(REQUEST.intent, replace(wanted, not_after=REQUEST.not_after))
     with pytest.raises(IssuerError, match=r"leaf nats-0: expected it to end by .*, as its CA epoch-7-3 does, found"):
-        await issuer.issue_leaf(REQUEST.intent, replace(LEAF, not_after=REQUEST.not_after + 1))
+        await issuer.issue_leaf(REQUEST.intent, replace(wanted, not_after=REQUEST.not_after + 1))
     # Nor does one that cert-manager asks the default issuer for.
     answer = await space.client.write("nats_int/issue/tidemark", {"common_name": "app", "ttl": "24h", "key_type": "ec"})
     leaf = x509.load_pem_x509_certificate(str(answer["certificate"]).encode())
@@ -136,9 +145,9 @@ async def test_a_leaf_never_outlives_its_ca(issuer: OpenBaoIssuer, space: Space)
     assert issued_by(leaf, ca)
 
 
-async def test_a_ca_that_is_not_there(issuer: OpenBaoIssuer) -> None:
+async def test_a_ca_that_is_not_there(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
-        await issuer.issue_leaf("epoch-9-9", LEAF)
+        await issuer.issue_leaf("epoch-9-9", wanted)
     with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
         await issuer.activate("epoch-9-9")
 
@@ -189,7 +198,9 @@ async def test_rsa_by_configuration(space: Space, client: OpenBaoClient) -> None
     assert key.key_size == 4096
 
 
-async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(space: Space, client: OpenBaoClient) -> None:
+async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(
+    space: Space, client: OpenBaoClient, wanted: LeafRequest
+) -> None:
     right = space.issuer(client)
     await right.issue_ca(REQUEST)
     for off in (TOLERANCE + 5, -TOLERANCE - 5):
@@ -198,7 +209,7 @@ async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(space: Spa
             return time.time() + off
 
         wrong = space.issuer(client, clock)
-        for act in (wrong.issue_ca(LATER), wrong.issue_leaf(REQUEST.intent, LEAF), wrong.delete([REQUEST.intent])):
+        for act in (wrong.issue_ca(LATER), wrong.issue_leaf(REQUEST.intent, wanted), wrong.delete([REQUEST.intent])):
             with pytest.raises(IssuerError, match=rf"clock: expected OpenBao's within {TOLERANCE} s of ours"):
                 await act
         assert await wrong.issue_ca(REQUEST) is not None  # it stands: nothing has to be signed
@@ -210,7 +221,7 @@ def struck(space: Space, step: int, when: When) -> OpenBaoClient:
     return space.struck(Effects(Strike(step, when, How.KILL)))
 
 
-async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space) -> None:
+async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space, wanted: LeafRequest) -> None:
     effects = Effects()
     async with space.struck(effects) as undisturbed:
         await space.issuer(undisturbed).issue_ca(REQUEST)
@@ -228,7 +239,7 @@ async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space) ->
             async with space.authority() as client:
                 ca = await space.issuer(client).issue_ca(asked)
                 assert asked.is_met_by(ca)
-                leaf = await space.issuer(client).issue_leaf(asked.intent, LEAF)
+                leaf = await space.issuer(client).issue_leaf(asked.intent, wanted)
                 assert issued_by(parse_leaf(leaf.certificate_pem, leaf.key_pem).certificate, ca)
             assert await space.names("keys") == await space.names("issuers") == {REQUEST.intent, asked.intent}
             listed = await space.client.list("nats_int/issuers")
@@ -306,12 +317,14 @@ async def test_a_ca_with_other_dates_for_ever_is_refused_by_name(space: Space) -
     assert await space.names("issuers") == set()
 
 
-async def test_a_role_that_backdates_otherwise_is_named(space: Space, issuer: OpenBaoIssuer) -> None:
+async def test_a_role_that_backdates_otherwise_is_named(
+    space: Space, issuer: OpenBaoIssuer, wanted: LeafRequest
+) -> None:
     await issuer.issue_ca(REQUEST)
     role = await space.client.read("nats_int/roles/tidemark") or {}
     await space.client.write("nats_int/roles/tidemark", role | {"not_before_duration": "2h"})
     with pytest.raises(IssuerError, match=r"NotBefore .*, not within 30 s of .*'init --openbao' brings the role up"):
-        await issuer.issue_leaf(REQUEST.intent, LEAF)
+        await issuer.issue_leaf(REQUEST.intent, wanted)
 
 
 async def test_without_init(empty_space: Space) -> None:
