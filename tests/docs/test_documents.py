@@ -12,7 +12,10 @@ from prometheus_client import CollectorRegistry
 from agent.config import PREFIX
 from agent.metrics import AgentMetrics
 from authority import cli
+from authority.config import parse
 from authority.metrics import Metrics
+from authority.wishes import INJECT, Mode, Refused, read_wishes
+from authority.wishes import PREFIX as ANNOTATIONS
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
 
 CHECKOUT = Path(__file__).parents[2]
@@ -103,7 +106,11 @@ def test_variables_that_are_named_exist(document: Path) -> None:
 def test_kubernetes_objects_fit_the_schemas(document: Path) -> None:
     for block in blocks(document, "yaml"):
         for item in yaml.safe_load_all(block):
-            if "apiVersion" in item and not item["apiVersion"].startswith("cert-manager.io/"):
+            if (
+                isinstance(item, dict)
+                and "apiVersion" in item
+                and not item["apiVersion"].startswith("cert-manager.io/")
+            ):
                 kubernetes_validate.validate(item, "1.33", strict=True)
 
 
@@ -114,3 +121,22 @@ def test_files_that_are_named_exist(document: Path) -> None:
     )
     for name in named:
         assert any((root / name).exists() for root in (CHECKOUT, CHECKOUT / "manifests")), name
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_every_annotation_of_the_injector_is_explained(mode: Mode) -> None:
+    with pytest.raises(Refused) as refused:
+        read_wishes({INJECT: mode}, {f"{ANNOTATIONS}qqqqqq": ""}, "/run/tidemark")
+    _, found, keys = refused.value.faults[0].partition(f"with {mode} there are ")
+    assert found
+    rows = re.findall(r"^\| `([a-z-]+)` +\| ([a-z, ]+) \|", (CHECKOUT / "docs/install.md").read_text(), re.MULTILINE)
+    explained = {name for name, modes in rows if modes.strip() == "all" or mode in modes}
+    assert explained == set(keys.split(", "))
+
+
+def test_configurations_are_taken(document: Path) -> None:
+    for block in blocks(document, "toml"):
+        given = "" if "trust_domain" in block else 'trust_domain = "bus.example.com"\n'
+        # the README shows both of two tables that exclude each other
+        shown = re.sub(r"^fleet = .*$", "", block, flags=re.MULTILINE) if "[[agents]]" in block else block
+        parse((given + shown).encode(), document.name, Path("/etc/tidemark"), {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})

@@ -33,7 +33,6 @@ AUTHORITY = (
     | _of(EVERYWHERE, "", "secrets", "create")
     | _of(EVERYWHERE, "", "configmaps", "list", "tidemark-trust")
     | _of(EVERYWHERE, "", "configmaps", "create")
-    | _of(EVERYWHERE, "", "pods", "list watch")
     | _of(EVERYWHERE, "authentication.k8s.io", "tokenreviews", "create")
     | _of("tidemark", "", "secrets", "list create delete")
     | _of("tidemark", "coordination.k8s.io", "leases", "get update", "tidemark-authority")
@@ -43,10 +42,13 @@ INJECTOR = _of(
     EVERYWHERE, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "get patch", "tidemark-injector"
 )
 NUDGE = _of(EVERYWHERE, "", "pods", "patch")
-LEAVES = _of("nats", "", "secrets", "get patch", "nats-server-tls") | _of(
-    "orders", "", "secrets", "get patch", "application-tls"
+IN_THE_FLEET = (
+    _of("nats", "", "pods", "list watch")
+    | _of("nats", "", "secrets", "get patch", "nats-server-tls")
+    | _of("orders", "", "pods", "list watch")
+    | _of("orders", "", "secrets", "get patch", "application-tls")
 )
-ALLOWED = AUTHORITY | INJECTOR | NUDGE | LEAVES
+ALLOWED = AUTHORITY | INJECTOR | NUDGE | IN_THE_FLEET
 
 NARROWED = {
     Right(_AUTHORITY, EVERYWHERE, "", "secrets", "create"): "tidemark-authority-secrets",

@@ -1,20 +1,25 @@
 """What the ConfigMaps hold is what the programs take: nats-server, the authority, and the names between them."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pytest
 
 from authority.config import AuthorityConfig, parse
+from authority.kubernetes_config import SecretName
 from tests.agent.forge import Forge
 from tests.agent.rig import NATS_SERVER, bundle_files, leaf_files
 from tests.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.manifests.rights import granted
 
 OVERLAYS = ("overlays/openbao", "overlays/embedded")
 SECONDS = 1_800_000_000
+IN_A_POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
 
 
 def authority_toml(overlay: str) -> str:
@@ -23,7 +28,7 @@ def authority_toml(overlay: str) -> str:
 
 
 def authority_config(overlay: str) -> AuthorityConfig:
-    return parse(authority_toml(overlay).encode(), overlay, Path("/etc/tidemark"), {})
+    return parse(authority_toml(overlay).encode(), overlay, Path("/etc/tidemark"), IN_A_POD)
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "base/authority"])
@@ -31,7 +36,10 @@ def test_check_config_is_content(overlay: str, tmp_path: Path) -> None:
     file = tmp_path / "authority.toml"
     file.write_text(authority_toml(overlay))
     command = [sys.executable, "-m", "authority", "--config", str(file), "check-config"]
-    done = subprocess.run(command, cwd=MANIFESTS.parent, capture_output=True, text=True, timeout=120, check=False)
+    environment = {"PATH": os.environ["PATH"], **IN_A_POD}
+    done = subprocess.run(
+        command, env=environment, cwd=MANIFESTS.parent, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("good: trust domain bus.example.com; epochs of 21600 s")
 
@@ -112,3 +120,43 @@ def test_routes_are_the_pods_of_the_stateful_set() -> None:
     for number in range(statefulset["spec"]["replicas"]):
         assert f"nats://{names[0]}-{number}.{names[1]}.{names[2]}.svc.cluster.local:6222" in text
     assert text.count("nats://") == statefulset["spec"]["replicas"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_namespaces_of_fleet_and_leaves_give_the_authority_what_it_needs(overlay: str) -> None:
+    config, objects = authority_config(overlay), build("examples/nats")
+    assert config.kubernetes is not None
+    given = {(right.namespace, right.resource, right.verb, right.name) for right in granted(objects)}
+    for namespace in config.kubernetes.fleet:
+        assert {(namespace, "pods", verb, "*") for verb in ("list", "watch")} <= given
+    for leaf in config.leaves:
+        assert isinstance(leaf.place, SecretName)
+        assert {(leaf.place.namespace, "secrets", verb, leaf.place.name) for verb in ("get", "patch")} <= given
+    (metadata,) = (item["metadata"] for item in objects if item["kind"] == "Namespace")
+    assert metadata["name"] in config.kubernetes.fleet
+    assert metadata["labels"]["tidemark.io/bundle"] == "enabled"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_nudge_is_configured_where_its_right_is(overlay: str) -> None:
+    config = authority_config(overlay)
+    assert config.kubernetes is not None
+    has_right = any((right.resource, right.verb) == ("pods", "patch") for right in granted(build(overlay)))
+    assert config.kubernetes.nudge is has_right
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_servers_leaf_has_every_name_that_they_are_reached_by(overlay: str) -> None:
+    (leaf,) = authority_config(overlay).leaves
+    assert leaf.place == SecretName("nats", "nats-server-tls")
+    objects = build("examples/nats")
+    (text,) = one(objects, "ConfigMap", "nats-config")["data"].values()
+    routes = re.findall(r"nats://nats-\d\.([^:]+):", text)
+    clients = one(objects, "Service", "nats")["metadata"]
+    assert {f"*.{route}" for route in routes} <= set(leaf.dns)
+    assert f"{clients['name']}.{clients['namespace']}.svc.cluster.local" in leaf.dns
+    application = one(build("examples/application"), "Deployment", "orders")
+    (container,) = application["spec"]["template"]["spec"]["containers"]
+    (url,) = (entry["value"] for entry in container["env"] if entry["name"] == "NATS_URL")
+    assert urlsplit(url).hostname in leaf.dns
+    assert "127.0.0.1" in leaf.ip, "the agent proves the leaf there"

@@ -8,8 +8,9 @@ import pytest
 
 from tests.manifests.build import BUILT, MANIFESTS, Object, build, one, pods
 from tests.manifests.policies import Request, denials
-from tests.manifests.rights import ALLOWED, AUTHORITY, NARROWED, NUDGE, granted
+from tests.manifests.rights import ALLOWED, AUTHORITY, IN_THE_FLEET, NARROWED, NUDGE, granted
 
+DOCUMENT = MANIFESTS.parent / "docs/kubernetes.md"
 WRITING = {"create", "update", "patch", "delete", "deletecollection"}
 AUTHORITY_ACCOUNT = "system:serviceaccount:tidemark:tidemark-authority"
 
@@ -22,6 +23,13 @@ def test_no_right_that_is_not_on_the_list(path: str) -> None:
 def test_the_list_has_no_right_that_nobody_is_given() -> None:
     given = {right for path in BUILT for right in granted(build(path))}
     assert given == ALLOWED
+
+
+def test_the_rights_are_those_that_the_document_gives_to_calls() -> None:
+    """The table in docs/kubernetes.md: verbs, resource with its names, and why."""
+    _, *rows = re.findall(r"^\| ([a-z, ]+?) +\| (\w+).*?\|.*?\|.*?\|$", DOCUMENT.read_text(), re.MULTILINE)
+    called = {(verb, resource) for verbs, resource in rows for verb in verbs.split(", ")}
+    assert called == {(right.verb, right.resource) for right in AUTHORITY | NUDGE | IN_THE_FLEET}
 
 
 @pytest.mark.parametrize("path", BUILT)
