@@ -81,6 +81,7 @@ class Machine:
     include_root: bool = True
     events: list[Event] = field(default_factory=list)
     proving: bool = True
+    readable: bool = True
     look_every: int = 0
 
     def __post_init__(self) -> None:
@@ -129,6 +130,8 @@ class Machine:
     def view(self, history: History, now: int) -> FleetView:
         newest = history.newest
         self.on_view(now)
+        if not self.readable:
+            return FleetView(readable=False, agents=())
         return self.pods.view_of(newest.digest if newest else "", now)
 
     def report(self, now: int) -> None:
