@@ -1,5 +1,6 @@
 """Journals and fleets made up for tests, with real certificates, keys and signatures, in a few lines each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -86,12 +87,20 @@ class Story:
 
     def leave_out(self, ca: EpochCa, at: int, cause: Cause = Cause.ROLLBACK) -> EpochCa:
         """A statement without the CA; the CA as it is from then on."""
-        members = surviving(self.history, at, {ca.sha256})
-        withdrawn = still_withdrawn(self.history, at, [ca.sha256])
-        self._state(Contents(cause, self.clock, members, self.roots, withdrawn), at, "")
+        self.replace([ca], at, cause, None)
         found = self.history.find(ca.sha256)
         assert found is not None
         return found
+
+    def replace(self, cas: Sequence[EpochCa], at: int, cause: Cause, added: int | None) -> None:
+        """A statement without these CAs, and with a new one of the epoch ``added``."""
+        without = [ca.sha256 for ca in cas]
+        members, intent = surviving(self.history, at, without), ""
+        if added is not None:
+            pair = make_ca(added, at - self.timing.tolerance_seconds, self.clock.expiry(added))
+            members, intent = (Member(added, pair.certificate), *members), self.history.intent_for(added)
+        withdrawn = still_withdrawn(self.history, at, without)
+        self._state(Contents(cause, self.clock, members, self.roots, withdrawn), at, intent)
 
     def _state(self, contents: Contents, at: int, intent: str) -> None:
         draft = compose(DOMAIN, contents, self.history.newest, at)

@@ -9,9 +9,24 @@ from authority.fleet import FleetView
 from authority.gate import last_resort_at, ripe_at
 from authority.history import fold
 from authority.journal import ActivationRecord, Opening
-from authority.plan import Activate, Fold, Prepare, Retire, RotationRefused, Switch, Wait, World, next_action
+from authority.plan import (
+    Activate,
+    Fold,
+    LeaveOut,
+    Prepare,
+    Retire,
+    RotationRefused,
+    Switch,
+    Wait,
+    Withdraw,
+    World,
+    awaited,
+    next_action,
+)
 from authority.requests import force
+from authority.withdrawal import leave_out_at, replacements
 from tests.authority.stories import PLAYGROUND, START, Pods, Story
+from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass
 
@@ -62,6 +77,7 @@ class Life:
             assert self.lapses or signing is None or not signing.is_expired(self.now), (
                 "the gate outlasted the signing CA"
             )
+            assert signing is not None or not self.story.history.statements, "nobody is left to sign"
         self.now = until
 
     def settle(self) -> None:
@@ -73,6 +89,13 @@ class Life:
             match action:
                 case Prepare():
                     self.prepare(action)
+                case LeaveOut():
+                    self.check_left_out(action)
+                    added = action.added.epoch if action.added else None
+                    self.intents |= {action.added.intent} if action.added else set()
+                    self.story.replace(action.cas, self.now, action.cause, added)
+                case Withdraw():
+                    raise AssertionError("nobody reverts here")
                 case Activate():
                     self.check(action)
                     self.story.append(
@@ -96,9 +119,13 @@ class Life:
 
     def check(self, action: Activate) -> None:
         """Invariants 1 and 2, from the receipts themselves."""
-        signing = self.story.history.signing
+        history, signing = self.story.history, self.story.history.signing
+        assert action.ca.may_sign, "a CA is activated that is to be withdrawn"
+        if action.opening is Opening.OVERRIDE and any(ca.withdrawal and ca.withdrawal.urgent for ca in history.cas):
+            return
         if signing is None or signing.is_expired(self.now):
-            assert action.opening is Opening.BOOTSTRAP
+            was_withdrawn = signing is None and history.activations
+            assert action.opening is Opening.BOOTSTRAP or was_withdrawn
             return
         assert action.opening is not Opening.BOOTSTRAP
         proven = {name for name in AGENTS if self.has_proven(name, action.ca.sha256)}
@@ -118,7 +145,20 @@ class Life:
                 assert self.now >= ripe_at(action.ca, signing, self.clock)
         assert set(action.unproven) == (set(AGENTS) - proven if self.readable else set())
         early = self.now < action.ca.start and not action.ca.forced
-        assert not early or self.now >= last_resort_at(signing, self.clock)
+        if action.ca.sha256 not in replacements(history, self.clock, self.now):
+            assert not early or self.now >= last_resort_at(signing, self.clock)
+
+    def check_left_out(self, action: LeaveOut) -> None:
+        """Nobody says anything about leaves here: what signed stays trusted until its last resort."""
+        history, signing = self.story.history, self.story.history.signing
+        for ca in action.cas:
+            assert ca.withdrawal is not None
+            if ca.withdrawal.urgent:
+                continue
+            assert signing is not None
+            assert signing.may_sign
+            assert ca.withdrawal.cause is Cause.ROLLBACK or signing.published_at >= ca.withdrawal.at
+            assert ca.activated_at is None or self.now >= leave_out_at(ca, history, self.clock)
 
     def has_proven(self, name: str, sha256: str) -> bool:
         received = self.pods.book.last(name)
@@ -148,6 +188,14 @@ happenings = st.one_of(
     st.tuples(st.just("force"), st.just(None)),
     st.tuples(st.just("override"), st.just(None)),
 )
+withdrawing = st.one_of(
+    happenings,
+    st.tuples(
+        st.just("withdraw"),
+        st.tuples(st.integers(0, 3), st.sampled_from([Cause.ROLLBACK, Cause.REVOCATION]), st.booleans()),
+    ),
+)
+steps_with_withdrawals = st.lists(st.tuples(st.integers(0, 40), withdrawing), max_size=16)
 steps = st.lists(st.tuples(st.integers(0, 70), happenings), max_size=12)
 
 
@@ -164,8 +212,15 @@ def happen(life: Life, what: str, value: object) -> None:
                 life.prepare(force(history, life.clock, 1, life.now))
             except RotationRefused:
                 return
+        case "withdraw":
+            assert isinstance(value, tuple)
+            number, cause, urgent = value
+            trusted = [ca for ca in reversed(history.cas) if not ca.is_expired(life.now) and not ca.withdrawn]
+            if number < len(trusted):
+                life.story.withdraw(trusted[number], life.now, cause, urgent=urgent)
+                life.settle()
         case "override":
-            waiting = [ca for ca in history.candidates if not ca.is_expired(life.now)]
+            waiting = awaited(history, life.clock, life.now)
             if waiting:
                 life.story.override(waiting[-1], life.now)
 
@@ -196,6 +251,23 @@ def test_nor_when_the_epochs_get_longer_or_shorter_under_way(
     life.story.timing = after
     life.pods.clock = after.clock
     life.live(life.now + 2 * max(before.clock.validity_seconds, after.clock.validity_seconds))
+
+
+@few
+@given(clocks, steps_with_withdrawals)
+def test_whatever_is_withdrawn_somebody_signs_whose_withdrawal_nobody_wants(
+    life_timing: Timing, script: Script
+) -> None:
+    life = begin(life_timing)
+    for delay, (what, value) in script:
+        life.live(life.now + delay)
+        happen(life, what, value)
+    life.live(life.now + 2 * life.clock.validity_seconds)
+    signing = life.story.history.signing
+    assert signing is not None
+    assert signing.may_sign
+    withdrawals = [ca for ca in life.story.history.cas if ca.withdrawal and not ca.withdrawn]
+    assert all(ca.is_expired(life.now) for ca in withdrawals)
 
 
 @few
