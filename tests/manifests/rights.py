@@ -54,9 +54,10 @@ NARROWED = {
     Right(_AUTHORITY, EVERYWHERE, "", "secrets", "create"): "tidemark-authority-secrets",
     Right(_AUTHORITY, EVERYWHERE, "", "configmaps", "create"): "tidemark-authority-trust",
     Right(_AUTHORITY, EVERYWHERE, "", "pods", "patch"): "tidemark-authority-nudge",
+    **dict.fromkeys((right for right in INJECTOR if right.verb == "patch"), "tidemark-authority-webhook"),
     **dict.fromkeys(_of("tidemark", "", "secrets", "create delete"), "tidemark-authority-secrets"),
 }
-"""Rights to write that RBAC cannot limit to names, each with the admission policy that does."""
+"""Rights to write that RBAC cannot narrow enough, each with the admission policy that does."""
 
 
 def granted(objects: list[Object]) -> Iterator[Right]:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_what_rbac_cannot_name_a_policy_narrows() -> None:
         for right in AUTHORITY | NUDGE
         if right.name == "*" and right.verb in WRITING and right.resource not in {"tokenreviews", "leases"}
     }
-    assert unnamed == NARROWED.keys()
+    assert unnamed == {right for right in NARROWED if right.name == "*"}
 
 
 @pytest.mark.parametrize("overlay", ["overlays/openbao", "overlays/embedded"])
@@ -236,6 +237,53 @@ def test_the_nudge_makes_deletes_and_enters_no_pod() -> None:
     assert nudged(one_pod, None, "CREATE")
     assert nudged(None, one_pod, "DELETE")
     assert nudged(pod(annotations=NUDGED), one_pod, "UPDATE", "pods/ephemeralcontainers")
+
+
+def ours() -> Object:
+    return one(build("overlays/openbao"), "MutatingWebhookConfiguration", "tidemark-injector")
+
+
+def patched(change: Callable[[Object], object]) -> list[str]:
+    """What comes of a change to the first webhook."""
+    new = ours()
+    change(new["webhooks"][0])
+    return verdict("tidemark-authority-webhook", OTHER, "UPDATE", "mutatingwebhookconfigurations", new=new, old=ours())
+
+
+def test_the_webhook_gets_its_ca_bundle() -> None:
+    assert patched(lambda webhook: webhook["clientConfig"].update(caBundle="eA==")) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda webhook: webhook["clientConfig"].update(url="https://elsewhere.example.com"),
+        lambda webhook: webhook["clientConfig"]["service"].update(namespace="elsewhere"),
+        lambda webhook: webhook["rules"][0].update(resources=["pods", "secrets"]),
+        lambda webhook: webhook.update(objectSelector={}),
+        lambda webhook: webhook.update(namespaceSelector={}),
+        lambda webhook: webhook.pop("matchConditions"),
+        lambda webhook: webhook.update(matchConditions=[]),
+        lambda webhook: webhook.update(matchPolicy="Exact"),
+        lambda webhook: webhook.update(failurePolicy="Ignore"),
+        lambda webhook: webhook.update(reinvocationPolicy="Never"),
+        lambda webhook: webhook.update(sideEffects="Some"),
+        lambda webhook: webhook.update(timeoutSeconds=30),
+        lambda webhook: webhook.update(name="another.tidemark.io"),
+    ],
+)
+def test_the_webhook_gets_nothing_else(change: Callable[[Object], object]) -> None:
+    assert patched(change) == ["the authority changes nothing of a webhook but its caBundle"]
+
+
+def test_webhooks_are_neither_added_nor_deleted() -> None:
+    more = ours()
+    more["webhooks"].append({**ours()["webhooks"][0], "name": "more.tidemark.io"})
+    for operation, new, old in (("UPDATE", more, ours()), ("DELETE", None, ours()), ("CREATE", ours(), None)):
+        found = verdict(
+            "tidemark-authority-webhook", OTHER, operation, "mutatingwebhookconfigurations", new=new, old=old
+        )
+        assert found
 
 
 @pytest.mark.parametrize("path", BUILT)

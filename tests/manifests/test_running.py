@@ -23,7 +23,7 @@ from tests.manifests.policies import Request, denials
 
 OVERLAY, NATS = "overlays/embedded", "examples/nats"
 USER = "system:serviceaccount:tidemark:tidemark-authority"
-_WRITE = re.compile(r"/api(?:s/[^/]+)?/v1/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?")
+_WRITE = re.compile(r"/api(?:s/[^/]+)?/v1(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?")
 
 
 class Admission:
@@ -40,18 +40,18 @@ class Admission:
         if request.method not in ("POST", "PATCH", "PUT", "DELETE") or not found:
             return await answer(request)
         kind = next(kind for kind in KINDS.values() if kind.plural == found["plural"])
-        name = found["name"] or (await request.json())["metadata"]["name"]
-        old = self.server.store.find(kind, found["namespace"], name)
+        name = found["name"] or (await request.json())["metadata"].get("name", "")
+        namespace = found["namespace"] or ""
+        old = self.server.store.find(kind, namespace, name)
         response = await answer(request)
-        new = self.server.store.find(kind, found["namespace"], name)
-        if response.status < 300:
-            self.judge(kind.plural, found["namespace"], old, new)
+        new = self.server.store.find(kind, namespace, name)
+        if response.status < 300 and (old or new):  # a review is not kept
+            self.judge(kind.plural, namespace, old, new)
         return response
 
     def judge(self, plural: str, namespace: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         operation = "CREATE" if old is None else "UPDATE" if new is not None else "DELETE"
-        within = self.server.store.find(NAMESPACE, "", namespace)
-        assert within is not None
+        within = self.server.store.find(NAMESPACE, "", namespace) or {"metadata": {"name": ""}}
         self.seen.add(f"{operation} {plural}")
         for policy in self.policies:
             self.denied += denials(policy, Request(USER, operation, plural, within, new, old))
@@ -119,5 +119,10 @@ async def test_the_authority_does_its_work_with_the_rights_that_it_has(
         server.store.delete(SECRET, "nats", "nats-ca-tls")  # by somebody else
         await eventually(is_all_there, "the bundle back")
     assert admission.denied == []
-    assert {"CREATE secrets", "CREATE configmaps", "UPDATE pods"} <= admission.seen
+    assert {
+        "CREATE secrets",
+        "CREATE configmaps",
+        "UPDATE pods",
+        "UPDATE mutatingwebhookconfigurations",
+    } <= admission.seen
     assert [line for line in program.log.read_text().splitlines() if "403" in line or "forbidden" in line] == []
