@@ -3,6 +3,10 @@
 import fnmatch
 import re
 import subprocess
+import sys
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +52,17 @@ def test_nothing_that_installs_is_left_in_the_root(dockerfile: Dockerfile) -> No
     assert "/ensurepip" in run
     assert "-path '*/bin/pip*' -delete" in run
     assert not re.search(r"apt|apk|dnf|install", run.replace("ensurepip", ""))
+
+
+def test_what_is_taken_out_of_the_root_is_where_pip_is(dockerfile: Dockerfile) -> None:
+    (run,) = dockerfile.stage("root").all("RUN")
+    found = re.search(r"python3 -c '([^']+)'", run)
+    assert found
+    command = [sys.executable, "-c", found[1]]
+    places = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    pip = Path(str(metadata.distribution("pip").locate_file("pip")))
+    for package in (pip, Path(str(files("ensurepip")))):
+        assert any(package.is_relative_to(place) for place in places), f"{package} is in {places}"
 
 
 def test_it_runs_as_a_numeric_user_that_is_not_root(dockerfile: Dockerfile) -> None:

@@ -160,3 +160,16 @@ def test_the_servers_leaf_has_every_name_that_they_are_reached_by(overlay: str) 
     (url,) = (entry["value"] for entry in container["env"] if entry["name"] == "NATS_URL")
     assert urlsplit(url).hostname in leaf.dns
     assert "127.0.0.1" in leaf.ip, "the agent proves the leaf there"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_commented_out_in_the_configuration_is_taken_too(overlay: str) -> None:
+    lines = authority_toml(overlay).splitlines()
+    start = lines.index("# [publish.jetstream]")
+    for number in range(start, lines.index("", start)):
+        lines[number] = lines[number].removeprefix("# ")
+    config = parse("\n".join(lines).encode(), overlay, Path("/etc/tidemark"), IN_A_POD)
+    assert config.jetstream is not None
+    (leaf,) = config.leaves
+    assert {urlsplit(server).hostname for server in config.jetstream.servers} <= set(leaf.dns)
+    assert config.jetstream.directory.is_relative_to(config.state), "where the pod may write"
