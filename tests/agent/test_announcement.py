@@ -136,6 +136,21 @@ async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_cam
         assert site.installed().statement.issued_at == forge.now, "the mount's"
 
 
+async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_does(
+    forge: Forge, site: Site, broker: Broker
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
+        status = await observed.fails("overlap")
+        assert status.installed
+        assert status.installed.mark.sequence == 1
+        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+        status = await observed.is_proven(6)
+        assert status.failure is None
+
+
 @pytest.mark.parametrize(
     ("said", "headers", "says"),
     [
@@ -243,10 +258,23 @@ async def test_the_status_and_the_log_say_so_and_not_too_often(
 ) -> None:
     site.nats_url = f"tls://127.0.0.1:{free_port()} tls://127.0.0.1:{free_port()}"
     site.show(forge.bundle(1), forge.leaf())
-    process = agent_process(site.environment(TIDEMARK_LOG="json"))
+    (tmp_path / "token").write_text("a secret word")
+    authority = {
+        "TIDEMARK_AUTHORITY_URL": f"https://127.0.0.1:{free_port()}",
+        "TIDEMARK_AUTHORITY_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    process = agent_process(site.environment(TIDEMARK_LOG="json", **authority))
     await process.answers("/readyz")
+    process.stop()
+    process.start(tmp_path / "agent.log")
+    await process.answers("/readyz")
+    await eventually(lambda: process.status()["broker"], "a word of the broker")
     status = process.status()
     assert status["broker"]["connected"] is False
     assert [w["name"] for w in status["warnings"]] == ["broker_away"]
     lines = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
-    assert sum(line["event"] == "broker_away" for line in lines) == 1
+    starts = [number for number, line in enumerate(lines) if line["event"] == "started"]
+    assert len(starts) == 2
+    for begin, end in ((starts[0], starts[1]), (starts[1], len(lines))):
+        assert sum(line["event"] == "broker_away" for line in lines[begin:end]) == 1
+    assert "secret" not in (tmp_path / "agent.log").read_text()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from agent.status import unready
 from tests.agent.forge import Forge
 from tests.agent.rig import NatsServer, eventually, launch
 from tests.agent.site import Site, begin
@@ -261,3 +262,33 @@ async def test_an_unmanaged_leaf_is_nobodys_business(forge: Forge, site: Site) -
         assert status.leaf is None
         assert not (site.out / "tls.crt").exists()
         assert status.journeys[-1].leaf_sha256 is None
+
+
+async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(forge: Forge, site: Site) -> None:
+    ahead = 0.0
+    first = forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds)
+    site.show(forge.bundle(1), first)
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(1)
+        # Back by an hour: what is issued now comes from the future, and waits.
+        ahead = -3600.0
+        site.show(forge.bundle(2))
+        status = await observed.fails("held")
+        assert status.failure
+        assert "the clocks differ by 3600 s" in status.failure.detail
+        assert status.state is AgentState.PROVEN
+        ahead = 0.0
+        site.show(leaf=forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds))
+        await observed.is_proven(2)
+        # Ahead by more than any CA lasts: the installed set stays, though nothing new of that time would be taken.
+        ahead = 2.0 * forge.clock.validity_seconds
+        site.show(forge.bundle(3))
+        status = await observed.fails("expired")
+        assert status.state is AgentState.PROVEN
+        assert site.installed().sequence == 2
+        assert unready(status, int(forge.now + ahead)) == ["no installed intermediate is valid now"]
+        ahead = 0.0
+        assert unready(observed.status, forge.now) == []
+        site.show(forge.bundle(4))
+        status = await observed.is_proven(4)
+        assert status.failure is None

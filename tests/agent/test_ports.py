@@ -130,7 +130,7 @@ async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
     listeners.files = site.out
     site.targets = listeners.target(*KINDS, monitored=False)  # so that it is looked at while it reloads
     site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
         await observed.shows(lambda s: s.installed, "a set to be installed")
         await listeners.start()
         await observed.is_proven(1)

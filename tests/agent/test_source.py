@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import source
 from agent.inotify import Inotify
 from agent.source import BUNDLE_FILES, LEAF_FILES, Look, Sighting, Sources, look_at
 from tests.agent.rig import KubeletMount, eventually, without_privileges
@@ -143,7 +144,7 @@ async def test_a_switch_to_the_same_content_is_no_news(mount: KubeletMount, tmp_
 
 
 @contextlib.contextmanager
-def no_watches_left() -> Iterator[None]:
+def no_watches_left() -> Iterator[contextlib.ExitStack]:
     """Use up what one user may have of inotify instances, as a user whom nobody else is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -151,7 +152,7 @@ def no_watches_left() -> Iterator[None]:
         with contextlib.suppress(OSError):
             while True:
                 taken.callback(Inotify([]).close)
-        yield
+        yield taken
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -164,6 +165,65 @@ async def test_without_watches_left_it_says_so_and_reads_all_the_same(open_folde
             assert revision(delivered[0].bundle) == 1
             expected = f"expected to watch {mount.path}, {open_folder}, found Too many open files"
             assert delivered[0].watch_fault.startswith(expected)
+
+
+async def test_while_there_are_no_watches_changes_are_seen_at_the_next_look(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_REREAD_SECONDS", 0.1)
+    mount = KubeletMount(open_folder / "bundle")
+    with no_watches_left() as taken:
+        mount.show(files(1))
+        async with watching(Sources(mount.path, None, open_folder / "trust.toml")) as delivered:
+            await eventually(lambda: delivered and delivered[-1].watch_fault, "the fault")
+            mount.show(files(2))
+            await eventually(lambda: revision(delivered[-1].bundle) == 2, "the next revision")
+            taken.close()
+            await eventually(lambda: delivered[-1].watch_fault == "", "a watch again")
+            monkeypatch.setattr(source, "_REREAD_SECONDS", 3600.0)
+            mount.show(files(3))
+            await eventually(lambda: revision(delivered[-1].bundle) == 3, "what is watched again")
+
+
+async def test_mounts_may_come_late_and_be_made_anew(mount: KubeletMount, tmp_path: Path) -> None:
+    leaf, trust = KubeletMount(tmp_path / "leaf"), KubeletMount(tmp_path / "trust")
+    async with watching(Sources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
+        await eventually(lambda: delivered, "the first sight")
+        (first,) = delivered
+        assert [look and look.fault and look.fault.reason for look in (first.bundle, first.leaf, first.trust)] == [
+            "mount_missing",
+            "mount_missing",
+            "trust",
+        ]
+        trust.show({"trust.toml": b"trust 1"})
+        leaf.show(files(1))
+        mount.show(files(1))
+        await eventually(
+            lambda: all(
+                look and look.files for look in (delivered[-1].bundle, delivered[-1].leaf, delivered[-1].trust)
+            ),
+            "all three",
+        )
+        for number in (2, 4):
+            mount.path.rename(tmp_path / f"away-{number}")
+            await eventually(lambda: delivered[-1].bundle.fault, "the mount to be missed")
+            mount.show(files(number))
+            await eventually(lambda n=number: delivered[-1].bundle.files and revision(delivered[-1].bundle) == n, "it")  # type: ignore[misc]  # a lambda with a default
+            mount.show(files(number + 1))  # and the new one is watched
+            await eventually(lambda n=number: revision(delivered[-1].bundle) == n + 1, "the next")  # type: ignore[misc]  # a lambda with a default
+
+
+async def test_a_burst_of_switches_ends_with_the_last(mount: KubeletMount, tmp_path: Path) -> None:
+    leaf = KubeletMount(tmp_path / "leaf")
+    async with watching(Sources(mount.path, leaf.path, tmp_path / "trust.toml")) as delivered:
+        await eventually(lambda: delivered, "the first sight")
+        for number in range(1, 200):
+            (mount if number % 3 else leaf).show(files(number))
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        await eventually(
+            lambda: (revision(delivered[-1].bundle), revision(delivered[-1].leaf)) == (199, 198), "the last of each"
+        )
 
 
 async def test_a_watch_on_nothing_names_it(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ async def test_a_whole_journey_without_a_signal(forge: Forge, site: Site, server
     server.files = site.out
     site.targets = server.target
     site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
         status = await observed.fails("unreachable")
         assert status.state is AgentState.INSTALLED
         await server.start()
@@ -209,10 +209,12 @@ async def test_a_whole_journey_without_a_signal(forge: Forge, site: Site, server
         await observed.is_proven(2, leaf)
         server.write_config("broken {")
         site.show(forge.bundle(3, [forge.epoch + 2, forge.epoch + 1]))
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
         assert status.failure
+        assert status.failure.reason == "reload_refused"
         assert "Parse error" in status.failure.detail
         assert site.installed().sequence == 2
+        assert status.targets[0].level is Level.PROVEN, "CA list and leaf alone prove the set that is back"
         server.write_config()
         await observed.is_proven(3)
     assert server.complaints() == []
