@@ -284,7 +284,7 @@ async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(forge: For
         ahead = 2.0 * forge.clock.validity_seconds
         site.show(forge.bundle(3))
         status = await observed.fails("expired")
-        assert status.state is AgentState.PROVEN
+        assert status.state is AgentState.LEAF_ORPHANED, "as every CA has ended by that clock"
         assert site.installed().sequence == 2
         assert unready(status, int(forge.now + ahead)) == ["no installed intermediate is valid now"]
         ahead = 0.0

@@ -18,6 +18,7 @@ NAMES = {
     "ca_rotation_reverts_total": ("counter", {"reason"}),
     "ca_rotation_bundle_expiry_timestamp_seconds": ("gauge", set()),
     "ca_rotation_leaf_expiry_timestamp_seconds": ("gauge", set()),
+    "ca_rotation_epoch_seconds": ("gauge", set()),  # beyond the design: what alerts measure age by
 }
 
 
@@ -30,7 +31,7 @@ def test_names_and_labels_are_the_designs() -> None:
     metrics.travelled(dict.fromkeys(("detect", "verify", "install", "reload", "prove"), 0.1))
     metrics.reverted("reload_refused")
     mark = Mark(7, "a" * 64)
-    installed = Installed(mark, 42, 2000, 1000, ((0, 2000),), 1500, 5.0)
+    installed = Installed(mark, 42, 2000, 1000, ((0, 2000),), 1500, 5.0, 20)
     identity = Identity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
     metrics.show(AgentStatus(identity, installed=installed, proven=Mark(6, "b" * 64)))
 
