@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tidemark.nats
-from authority import cli, serve, webhook
+from authority import cli, door, serve, webhook
 from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
 from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
 from authority.connections import Connections
@@ -88,13 +88,14 @@ async def run(
             ):
                 desk = _joined(_Parts(config, trust, kept, election, cluster, clock), publishers)
                 api = serve.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
-                runner = await serve.start(api.application(), listening, certificate.context)
+                runner, answer = await serve.start(api.application())
                 write_address = partial(serve.write_address, config.state, serve.address(config.api, port))
                 write_address(over=False)
                 try:
                     await until(
                         stop.wait(),
                         {
+                            "api": partial(door.keep, listening, answer, certificate.context),
                             "election": election.run,
                             "leading": partial(
                                 lead, election, desk.here, _sequencers(desk), partial(write_address, over=True)
@@ -244,8 +245,9 @@ async def _injecting(config: InjectorConfig | None, kept: Keepers, clock: Clock)
             ca = to_pem([kept.control.certificate])
             tasks["ca bundle"] = partial(webhook.keep_ca_bundle, client, config.webhook, ca, _ca_bundle_not_kept())
         listening = stack.enter_context(closing(await serve.listen(config.listen, "injector.listen")))
-        runner = await serve.start(webhook.application(config.sidecar), listening, certificate.context)
+        runner, answer = await serve.start(webhook.application(config.sidecar))
         stack.push_async_callback(runner.cleanup)
+        tasks["injector"] = partial(door.keep, listening, answer, certificate.context)
         yield tasks
 
 

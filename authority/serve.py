@@ -7,7 +7,6 @@ for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a s
 import asyncio
 import json
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,8 +39,7 @@ _LONGEST_REASON = 500
 _LONGEST_ADDRESS = 64
 _BACKLOG = 1024
 """Connections that wait to be accepted: after a rotation every agent of a large fleet makes one."""
-_AT_ONCE = 8
-"""Of them so many are accepted in one turn of the loop, so that whatever else is due is not kept waiting."""
+_IDLE_SECONDS = 30.0
 
 _KEPT_HEADERS = frozenset({"Allow", "WWW-Authenticate", "Retry-After"})
 
@@ -335,13 +333,13 @@ async def listen(where: Listen, key: str) -> socket.socket:
     return listening
 
 
-async def start(application: web.Application, listening: socket.socket, context: ssl.SSLContext) -> web.AppRunner:
-    """Answer whoever connects. The caller cleans the runner up."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+async def start(application: web.Application) -> tuple[web.AppRunner, Callable[[], asyncio.Protocol]]:
+    """Make ready to answer; the second is what makes a connection's protocol. The caller cleans the runner up."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_IDLE_SECONDS)
     await runner.setup()
-    await web.SockSite(runner, listening, ssl_context=context, backlog=_AT_ONCE).start()
-    listening.listen(_BACKLOG)
-    return runner
+    if runner.server is None:
+        raise RuntimeError("aiohttp: expected a server once it is set up, found none")
+    return runner, runner.server
 
 
 def write_address(state: Path, url: str, *, over: bool) -> None:

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 
 from authority.config import ENCRYPTION_VARIABLE, ApiConfig, AuthorityConfig
 from authority.keystore import KeyType
+from tidemark.epoch import RELOAD_SECONDS
 from tidemark.receipt import PodClass
 
 CERT_MANAGER_SECONDS = 3600
 """The shortest lifetime that cert-manager gives a certificate."""
+
+KUBELET_SECONDS = 90
+"""How long a kubelet may take to bring a changed Secret into a mount."""
 
 _SPARE = 10  # a leaf should have a tenth of its life to spare
 _RSA_SECONDS = 60  # making an RSA key may take seconds
@@ -26,6 +30,13 @@ def _clock(config: AuthorityConfig) -> Iterator[str]:
             f"clock.validity_seconds: {clock.validity_seconds} less two epochs of {clock.epoch_seconds} s is below "
             f"cert-manager's shortest lifetime, {CERT_MANAGER_SECONDS} s: its certificates would outlive the CA that "
             f"signs them while a rotation is held; let the authority write the leaves ([[leaves]])"
+        )
+    arrival = KUBELET_SECONDS + timing.splay_seconds + RELOAD_SECONDS
+    if config.kubernetes is not None and not config.kubernetes.nudge and clock.prepare_seconds <= arrival:
+        yield (
+            f"clock.prepare_seconds: {clock.prepare_seconds} s; an agent that has its mounted Secret alone may prove "
+            f"as late as {arrival} s after the CA was made, and every rotation is held until then; prepare earlier, "
+            f"set kubernetes.nudge, or give the agents JetStream as a second source"
         )
     spare = timing.leaf_seconds // 2 - timing.tolerance_seconds - timing.delivery_seconds
     if config.leaves and spare < timing.leaf_seconds // _SPARE:
@@ -56,17 +67,18 @@ def _trust(config: AuthorityConfig) -> Iterator[str]:
 
 
 def _fleet(config: AuthorityConfig) -> Iterator[str]:
-    if not config.agents:
+    is_of_pods = config.kubernetes is not None and config.kubernetes.fleet
+    if not config.agents and not is_of_pods:
         yield (
             "agents: none is expected, and an empty fleet keeps every gate closed: each CA would wait for the last "
             "resort, or for an override"
         )
-    elif all(agent.pod_class is PodClass.APPLICATION for agent in config.agents):
+    elif config.agents and all(agent.pod_class is PodClass.APPLICATION for agent in config.agents):
         yield (
             "agents: none is of class 'required': a gate opens at its deadline though most have proven nothing, as "
             "soon as one has"
         )
-    if not config.directories and config.jetstream is None:
+    if not config.directories and config.jetstream is None and config.kubernetes is None:
         yield "publish: no target: bundles are signed and nobody hears of them"
     if config.jetstream is not None and config.jetstream.replicas % 2 == 0:
         yield (

@@ -26,6 +26,7 @@ dns = ["nats-0"]
 """
 OPENBAO = 'issuer = "openbao"\n[openbao]\nurl = "https://bao.example.com:8200"\nrole_id = "us"\n'
 JETSTREAM = '[publish.jetstream]\nservers = ["tls://nats-0:4222"]\nreplicas = 2\n'
+KUBERNETES = '[kubernetes]\nkubeconfig = "kubeconfig"\n'
 SLOW = "[clock]\nepoch_seconds = 1200\nprepare_seconds = 300\ntolerance_seconds = 600\nleaf_seconds = 1500\n"
 
 
@@ -54,6 +55,7 @@ def test_a_careful_configuration_is_not_warned_of() -> None:
         (QUIET + JETSTREAM, "publish.jetstream.replicas", "2 survive no more servers than 1 do"),
         (QUIET.replace("[api]", f"{SLOW}[api]"), "clock.leaf_seconds", "60 s are left to repair"),
         (f'preset = "testing"\n{QUIET}'.replace("[api]", f"{OPENBAO}[api]"), "clock.validity_seconds", "3600 s"),
+        (f'preset = "playground"\n{QUIET}{KUBERNETES}', "clock.prepare_seconds", "as late as 95 s after the CA"),
         (f'preset = "playground"\nkey_type = "rsa-4096"\n{QUIET}', "key_type", "of the 8 s in which"),
     ],
 )  # fmt: skip
@@ -66,6 +68,13 @@ def test_what_will_bite_is_named_by_its_key(text: str, key: str, says: str) -> N
 def test_keys_that_lie_open_are_warned_of_unless_openbao_has_them() -> None:
     assert keys(warned(QUIET, words="")) == [ENCRYPTION_VARIABLE]
     assert warned(QUIET.replace("[api]", f"{OPENBAO}[api]"), words="") == []
+
+
+def test_in_kubernetes_pods_are_the_fleet_and_secrets_the_targets() -> None:
+    text = QUIET.replace('[[agents]]\nname = "nats-0"', "").replace('[[publish.directory]]\npath = "bundle"', "")
+    assert keys(warned(text)) == ["agents", "publish"]
+    assert warned(f'{text}{KUBERNETES}fleet = ["nats"]') == []
+    assert warned(f'preset = "playground"\n{text}{KUBERNETES}fleet = ["nats"]\nnudge = true') == []
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8443", "localhost:8443"])
