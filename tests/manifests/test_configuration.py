@@ -173,3 +173,21 @@ def test_what_is_commented_out_in_the_configuration_is_taken_too(overlay: str) -
     (leaf,) = config.leaves
     assert {urlsplit(server).hostname for server in config.jetstream.servers} <= set(leaf.dns)
     assert config.jetstream.directory.is_relative_to(config.state), "where the pod may write"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_servers_monitoring_is_where_the_authority_looks_for_it(overlay: str) -> None:
+    objects = build("examples/nats")
+    statefulset = one(objects, "StatefulSet", "nats")
+    (server,) = statefulset["spec"]["template"]["spec"]["containers"]
+    (port,) = (each["containerPort"] for each in server["ports"] if each["name"] == "monitor")
+    service, namespace = statefulset["spec"]["serviceName"], statefulset["metadata"]["namespace"]
+    assert authority_config(overlay).withdrawal.monitors == tuple(
+        f"http://nats-{number}.{service}.{namespace}.svc.cluster.local:{port}"
+        for number in range(statefulset["spec"]["replicas"])
+    )
+    egress = one(build(overlay), "NetworkPolicy", "tidemark-authority")["spec"]["egress"]
+    assert port in [each["port"] for rule in egress for each in rule["ports"]]
+    ingress = one(objects, "NetworkPolicy", "nats")["spec"]["ingress"]
+    (asking,) = (rule["from"] for rule in ingress if {"port": "monitor"} in rule["ports"])
+    assert asking[0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "tidemark-authority"}
