@@ -60,6 +60,7 @@ def _sidecar(table: Table) -> SidecarSettings:
         pull_policy=_optional(table, "pull_policy"),
         authority_url=_optional(table, "authority_url").rstrip("/"),
         audience=table.text("audience", "tidemark-authority"),
+        nats_url=_optional(table, "nats_url"),
         bundle_secret=table.text("bundle_secret", "nats-ca-tls", 253),
         trust_config_map=table.text("trust_config_map", "tidemark-trust", 253),
         directory=table.text("directory", "/run/tidemark"),
@@ -73,6 +74,8 @@ def _sidecar(table: Table) -> SidecarSettings:
         table.fault("pull_policy", f"expected one of {', '.join(_PULL_POLICIES)}, found {settings.pull_policy!r}")
     if settings.authority_url and not _is_authority(settings.authority_url):
         table.fault("authority_url", f"expected https://host:port, found {settings.authority_url!r}")
+    if settings.nats_url and ("@" in settings.nats_url or not settings.nats_url.startswith("tls://")):
+        table.fault("nats_url", "expected tls://host:port without a login, found another form")
     if not settings.directory.startswith("/"):
         table.fault("directory", f"expected an absolute path, found {settings.directory!r}")
     if not 1 <= settings.uid <= LARGEST_UID:

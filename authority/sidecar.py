@@ -35,14 +35,15 @@ _GROUP_READS = 0o440
 class SidecarSettings:
     """What is the same for every pod: the image, whom to report to, names, and resources (Kubernetes quantities).
 
-    ``pull_policy`` and ``cpu_limit`` may be "" (the cluster's default; none). ``uid`` is used where nothing asks for
-    the workload's.
+    ``pull_policy`` and ``cpu_limit`` may be "" (the cluster's default; none), and so may ``nats_url`` (no announcement
+    is followed). ``uid`` is used where nothing asks for the workload's.
     """
 
     image: str
     pull_policy: str
     authority_url: str
     audience: str
+    nats_url: str
     bundle_secret: str
     trust_config_map: str
     directory: str
@@ -120,6 +121,7 @@ def _environment(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
     }
     if wishes.leaf_secret is not None:
         values["TIDEMARK_LEAF"] = f"{OWN_PATHS}/leaf"
+        values["TIDEMARK_NATS_URL"] = settings.nats_url if wishes.nats_url is None else wishes.nats_url
     if wishes.splay:
         values["TIDEMARK_SPLAY"] = str(wishes.splay)
     if settings.authority_url:
@@ -129,7 +131,7 @@ def _environment(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
     return [
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
         # "$(" would be the kubelet's to replace; "$$" is how it writes "$"
-        *({"name": name, "value": value.replace("$", "$$")} for name, value in values.items()),
+        *({"name": name, "value": value.replace("$", "$$")} for name, value in values.items() if value),
     ]
 
 

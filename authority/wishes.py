@@ -30,6 +30,8 @@ NONE = "none"
 
 LARGEST_UID = 2**31 - 1
 _LONGEST_SPLAY = 3600
+_FILES = frozenset({"pidfile", "token_file", "creds", "password_file"})
+"""Keys of targets that name a file."""
 _SIGNALS = ("HUP", "USR1", "USR2")
 _CONTAINER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -44,7 +46,7 @@ class Mode(StrEnum):
     SIGNAL = "signal"  # a signal, proven on the ports that are named, if any
 
 
-_EVERYWHERE = ("container", "directory", "leaf-secret", "uid", "class", "splay", "targets")
+_EVERYWHERE = ("container", "directory", "leaf-secret", "nats-url", "uid", "class", "splay", "targets")
 _PROOFS = ("monitor-port", "nats-ports", "tls-ports")
 _KEYS: Mapping[Mode, tuple[str, ...]] = {
     Mode.NATS: ("process", *_PROOFS),
@@ -74,7 +76,8 @@ class Wishes:
 
     ``targets`` are the agent's (``signal:?…``, ``http://…``); ``containers`` get the output mounted, the first of them
     is the workload that is told to reload (empty: the pod leaves it to us to find it); ``directory`` is where they see
-    it; ``uid`` is None where it follows from the pod; ``splay`` in seconds.
+    it; ``nats_url`` names the brokers whose announcements the agent follows ("": none; None: those of the settings);
+    ``uid`` is None where it follows from the pod; ``splay`` in seconds.
     """
 
     mode: Mode
@@ -82,6 +85,7 @@ class Wishes:
     containers: tuple[str, ...]
     directory: str
     leaf_secret: str | None
+    nats_url: str | None
     uid: int | None
     pod_class: PodClass
     splay: int
@@ -128,6 +132,7 @@ class _Reader:
             containers=self._containers(),
             directory=self._directory(directory),
             leaf_secret=self._leaf_secret(),
+            nats_url=self._nats_url(),
             uid=self._number("uid", 1, LARGEST_UID) if "uid" in self._given else None,
             pod_class=self._class(),
             splay=self._number("splay", 0, _LONGEST_SPLAY) if "splay" in self._given else 0,
@@ -186,10 +191,10 @@ class _Reader:
             if target.startswith("signal:?"):
                 if self._mode is Mode.HTTP:
                     self._fault("targets", f"no signal where {INJECT} is {self._mode}")
-                if "pidfile=" in target:
-                    self._fault("targets", "process=<name>, since the sidecar does not see the workload's pid file")
-            elif not target.startswith("http://") or not _hostname(target):
+            elif not target.startswith(("http://", "https://", "nats-sys://")) or not _hostname(target):
                 self._fault("targets", "targets such as http://127.0.0.1:9000/-/reload or signal:?process=nginx")
+            for key in sorted(_FILES & _keys(target)):
+                self._fault("targets", f"no {key}=, since the sidecar does not see the workload's files")
         return tuple(targets)
 
     def _ports(self, key: str, most: int = 16) -> list[int]:
@@ -224,6 +229,16 @@ class _Reader:
             self._fault("leaf-secret", "the name of a Secret in the pod's namespace")
         return name
 
+    def _nats_url(self) -> str | None:
+        text = self._given.get("nats-url")
+        if text is None or text == NONE:
+            return None if text is None else ""
+        if "@" in text or not all(url.startswith("tls://") and _hostname(url) for url in text.split()) or not text:
+            self._fault("nats-url", f"tls://host:port, several with spaces between them, or '{NONE}'")
+        if "leaf-secret" not in self._given:
+            self._faults.append(f"{PREFIX}nats-url: expected {PREFIX}leaf-secret beside it, to log in with, found none")
+        return text
+
     def _class(self) -> PodClass:
         """The label and the annotation say the same; the label is what the authority reads."""
         label, annotation = self._labels.get(CLASS), self._given.get("class")
@@ -246,6 +261,10 @@ class _Reader:
 
 def _is_port(text: str) -> bool:
     return _DIGITS.fullmatch(text) is not None and 1 <= int(text) <= 65535
+
+
+def _keys(target: str) -> set[str]:
+    return {pair.partition("=")[0] for pair in target.partition("?")[2].split("&")}
 
 
 def _hostname(url: str) -> str | None:

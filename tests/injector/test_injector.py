@@ -15,6 +15,7 @@ SETTINGS = SidecarSettings(
     pull_policy="",
     authority_url="https://tidemark-authority.tidemark.svc:8443",
     audience="tidemark-authority",
+    nats_url="tls://nats.nats.svc:4222",
     bundle_secret="nats-ca-tls",
     trust_config_map="tidemark-trust",
     directory="/run/tidemark",
@@ -68,6 +69,7 @@ def test_an_application_of_a_replica_set_gets_the_sidecar() -> None:
         "TIDEMARK_TRUST": "/etc/tidemark/trust/trust.toml",
         "TIDEMARK_OUT": "/run/tidemark",
         "TIDEMARK_LEAF": "/etc/tidemark/leaf",
+        "TIDEMARK_NATS_URL": "tls://nats.nats.svc:4222",
         "TIDEMARK_CLASS": "application",
         "TIDEMARK_TARGETS": "http://127.0.0.1:9000/-/reload",
         "TIDEMARK_LISTEN": "0.0.0.0:9465",
@@ -163,6 +165,20 @@ def test_targets_of_the_pods_own() -> None:
     assert environment(made)["TIDEMARK_TARGETS"] == targets
     alone = injected(pod(NATS, {"tidemark.io/targets": "http://127.0.0.1:9000/-/reload"}))
     assert "shareProcessNamespace" not in alone["spec"]
+
+
+def test_announcements_are_followed_with_the_leaf_alone() -> None:
+    """The leaf is the login: without one there is none."""
+    leaf = PORT | {"tidemark.io/leaf-secret": "web-tls"}
+    assert "TIDEMARK_NATS_URL" not in environment(injected(pod(HTTP, PORT)))
+    assert "TIDEMARK_NATS_URL" not in environment(injected(pod(HTTP, leaf | {"tidemark.io/nats-url": "none"})))
+    own = "tls://a.example.com:4222 tls://b.example.com:4222"
+    assert environment(injected(pod(HTTP, leaf | {"tidemark.io/nats-url": own})))["TIDEMARK_NATS_URL"] == own
+
+
+@pytest.mark.parametrize("target", ["https://127.0.0.1:9000/-/reload?tls_name=web", "nats-sys://127.0.0.1:4222"])
+def test_targets_of_other_kinds(target: str) -> None:
+    assert environment(injected(pod(NATS, {"tidemark.io/targets": target})))["TIDEMARK_TARGETS"] == target
 
 
 def test_what_the_kubelet_would_expand_stays_as_it_is() -> None:
@@ -271,7 +287,7 @@ def test_scrape_annotations_of_the_workload_stay() -> None:
         (pod(SIGNAL), "tidemark.io/process: expected the name of the process that is signalled"),
         (pod(SIGNAL, {"tidemark.io/process": "x", "tidemark.io/signal": "KILL"}), "expected one of HUP, USR1, USR2"),
         (pod(NATS, {"tidemark.io/targets": "exec:kill"}), "tidemark.io/targets: expected targets such as http://"),
-        (pod(NATS, {"tidemark.io/targets": "signal:?pidfile=/x"}), "since the sidecar does not see the workload's pid"),
+        (pod(NATS, {"tidemark.io/targets": "signal:?pidfile=/x"}), "no pidfile=, since the sidecar does not see the workload's files"),
         (
             pod(HTTP, {"tidemark.io/targets": "signal:?process=x"}),
             "expected no signal where tidemark.io/inject is http",
