@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.keepers import Keepers, open_keepers, openbao_answers
 from authority.keystore import KeystoreError
 from authority.kubernetes_access import KubernetesError
-from authority.kubernetes_client import KubernetesClient
 from authority.kubernetes_config import SecretName
 from authority.leadership import Task, follow, lead, until
 from authority.leaves import Leaves, Workload
@@ -84,7 +83,7 @@ async def run(
             async with (
                 _publishers(config, trust, cluster) as publishers,
                 forwarding(election, kept.control.certificate, config.api.names[0]) as forwards,
-                _injecting(config.injector, kept, clock) as injecting,
+                _injecting(config.injector, kept, cluster, clock) as injecting,
             ):
                 desk = _joined(_Parts(config, trust, kept, election, cluster, clock), publishers)
                 api = serve.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
@@ -225,7 +224,9 @@ async def _connect(config: JetStreamConfig) -> Connection:
 
 
 @asynccontextmanager
-async def _injecting(config: InjectorConfig | None, kept: Keepers, clock: Clock) -> AsyncIterator[dict[str, Task]]:
+async def _injecting(
+    config: InjectorConfig | None, kept: Keepers, cluster: InKubernetes | None, clock: Clock
+) -> AsyncIterator[dict[str, Task]]:
     """The injector, where there is one, with what has to run beside it. Every replica serves it, whoever leads."""
     if config is None:
         yield {}
@@ -235,20 +236,16 @@ async def _injecting(config: InjectorConfig | None, kept: Keepers, clock: Clock)
     tasks: dict[str, Task] = {
         "injector certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed)
     }
-    async with AsyncExitStack() as stack:
-        if config.webhook is not None:
-            if config.access is None:
-                raise KubernetesError(
-                    "injector.webhook: expected a cluster around, or the key 'kubeconfig', found neither"
-                )
-            client = await stack.enter_async_context(KubernetesClient(config.access))
-            ca = to_pem([kept.control.certificate])
-            tasks["ca bundle"] = partial(webhook.keep_ca_bundle, client, config.webhook, ca, _ca_bundle_not_kept())
-        listening = stack.enter_context(closing(await serve.listen(config.listen, "injector.listen")))
+    if cluster is not None and config.webhook is not None:
+        ca = to_pem([kept.control.certificate])
+        tasks["ca bundle"] = partial(webhook.keep_ca_bundle, cluster.client, config.webhook, ca, _ca_bundle_not_kept())
+    with closing(await serve.listen(config.listen, "injector.listen")) as listening:
         runner, answer = await serve.start(webhook.application(config.sidecar))
-        stack.push_async_callback(runner.cleanup)
         tasks["injector"] = partial(door.keep, listening, answer, certificate.context)
-        yield tasks
+        try:
+            yield tasks
+        finally:
+            await runner.cleanup()
 
 
 def _ca_bundle_not_kept() -> Callable[[KubernetesError], None]:

@@ -194,7 +194,7 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
         jetstream=_jetstream(publish.table("jetstream"), base) if "jetstream" in publish else None,
         leaves=tuple(_leaf(table, base) for table in top.tables("leaves")),
         passphrase=environment.get(ENCRYPTION_VARIABLE, "").encode() or None,
-        injector=read_injector(top.table("injector"), base, environment) if "injector" in top else None,
+        injector=read_injector(top.table("injector")) if "injector" in top else None,
         kubernetes=read_kubernetes(top.table("kubernetes"), base, environment) if "kubernetes" in top else None,
         openbao=_issuer(top, base, environment),
     )
@@ -388,6 +388,8 @@ def _across(config: AuthorityConfig) -> list[str]:
         faults += [f"{what}: expected each once, found {value!r} more than once" for value in twice]
     if config.kubernetes is None and any(isinstance(place, SecretName) for place in places):
         faults.append("leaves: secret: expected a [kubernetes] table as well, found none")
+    if config.kubernetes is None and config.injector is not None and config.injector.webhook:
+        faults.append("injector.webhook: expected a [kubernetes] table as well, found none")
     if config.kubernetes is not None and config.kubernetes.fleet and config.agents:
         faults.append("agents: expected none where kubernetes.fleet says whose pods they are, found some")
     return faults

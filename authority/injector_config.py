@@ -1,12 +1,9 @@
 """The table ``[injector]`` of the configuration: where the webhook is served, and what every sidecar is given."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from authority.kubernetes_access import InCluster, Kubeconfig, KubernetesAccess
 from authority.listen import Listen, read_listen, read_names
 from authority.sidecar import SidecarSettings
 from authority.tables import Table
@@ -22,36 +19,23 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 class InjectorConfig:
     """``names`` go into the webhook's certificate.
 
-    ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current (None: nobody keeps it), through
-    ``access`` (None where this is read outside of a cluster).
+    ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current; None: nobody keeps it.
     """
 
     listen: Listen
     names: tuple[str, ...]
     sidecar: SidecarSettings
     webhook: str | None
-    access: KubernetesAccess | None
 
 
-def read_injector(table: Table, base: Path, environment: Mapping[str, str]) -> InjectorConfig:
-    """Read the table; faults are recorded in it. Relative paths start at ``base``."""
+def read_injector(table: Table) -> InjectorConfig:
+    """Read the table; faults are recorded in it."""
     return InjectorConfig(
         listen=read_listen(table, "0.0.0.0:9443"),
         names=read_names(table, DEFAULT_NAMES),
         sidecar=_sidecar(table),
         webhook=table.text("webhook", longest=253) if "webhook" in table else None,
-        access=_access(table, base, environment),
     )
-
-
-def _access(table: Table, base: Path, environment: Mapping[str, str]) -> KubernetesAccess | None:
-    """The kubeconfig that is named, else the API server that the kubelet tells every container of."""
-    if "kubeconfig" in table:
-        return Kubeconfig(base / table.text("kubeconfig"))
-    host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
-    if not host:
-        return None
-    return InCluster(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
 
 
 def _sidecar(table: Table) -> SidecarSettings:

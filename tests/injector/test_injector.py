@@ -287,7 +287,10 @@ def test_scrape_annotations_of_the_workload_stay() -> None:
         (pod(SIGNAL), "tidemark.io/process: expected the name of the process that is signalled"),
         (pod(SIGNAL, {"tidemark.io/process": "x", "tidemark.io/signal": "KILL"}), "expected one of HUP, USR1, USR2"),
         (pod(NATS, {"tidemark.io/targets": "exec:kill"}), "tidemark.io/targets: expected targets such as http://"),
-        (pod(NATS, {"tidemark.io/targets": "signal:?pidfile=/x"}), "no pidfile=, since the sidecar does not see the workload's files"),
+        (
+            pod(NATS, {"tidemark.io/targets": "signal:?pidfile=/x"}),
+            "no pidfile=, since the sidecar does not see the workload's files",
+        ),
         (
             pod(HTTP, {"tidemark.io/targets": "signal:?process=x"}),
             "expected no signal where tidemark.io/inject is http",

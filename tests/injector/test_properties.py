@@ -4,10 +4,11 @@ import copy
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from authority.injector import decide
 from tests.injector.pods import pods
-from tests.injector.reviews import Json, admitted, check_valid, review
+from tests.injector.reviews import MINORS, Json, admitted, check_valid, review
 from tests.injector.test_injector import SETTINGS
 
 SET_BY_US = {
@@ -16,28 +17,28 @@ SET_BY_US = {
 }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(pods(awkward=False))
-def test_an_injected_pod_is_valid_whole_and_left_alone_from_then_on(made: Json) -> None:
-    check_injected(made)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pods(awkward=False), st.sampled_from(MINORS))
+def test_an_injected_pod_is_valid_whole_and_left_alone_from_then_on(made: Json, minor: str) -> None:
+    check_injected(made, minor)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(pods(awkward=True))
-def test_any_pod_is_either_injected_or_refused_with_sentences(made: Json) -> None:
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pods(awkward=True), st.sampled_from(MINORS))
+def test_any_pod_is_either_injected_or_refused_with_sentences(made: Json, minor: str) -> None:
     response = decide(review(made), SETTINGS).response()["response"]
     if response["allowed"]:
-        check_injected(made)
+        check_injected(made, minor)
     else:
         assert ": expected " in response["status"]["message"]
         assert "patch" not in response
 
 
-def check_injected(made: Json) -> None:
+def check_injected(made: Json, minor: str) -> None:
     first = decide(review(made), SETTINGS)
     result = admitted(made, first.response())
     assert result["spec"]["initContainers"][0]["name"] == "tidemark-agent"
-    check_valid(result)
+    check_valid(result, [minor])
     assert others(without_ours(result)) == others(made)
     again = decide(review(result), SETTINGS)
     assert (again.refusal, again.patch) == ("", ())
