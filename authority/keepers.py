@@ -63,14 +63,18 @@ async def openbao_answers(
     An authority that starts beside an OpenBao that is sealed, or not up yet, waits for it. ``told`` gets each failure
     and the seconds until the next try. Raises KeystoreError.
     """
-    pauses = Pauses[str](_LONGEST_WAIT)
-    asking, stopped = asyncio.ensure_future(_ask(access, pauses, told)), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (asking, stopped):
-        task.cancel()
-    answers = await asyncio.gather(asking, stopped, return_exceptions=True)
-    if isinstance(answers[0], OpenBaoError):
-        raise KeystoreError(str(answers[0]))
+    asking = asyncio.ensure_future(_ask(access, Pauses[str](_LONGEST_WAIT), told))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            asking.result()
+    except OpenBaoError as error:
+        raise KeystoreError(str(error)) from None
+    finally:
+        asking.cancel()
+        stopped.cancel()
+        await asyncio.gather(asking, stopped, return_exceptions=True)
 
 
 async def _ask(access: OpenBaoAccess, pauses: Pauses[str], told: Callable[[OpenBaoError, float], None]) -> None:
