@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from authority.history import EMPTY, History, fold
-from authority.journal import ActivationRecord, Record, StatementRecord, WithdrawalRecord
+from authority.journal import ActivationRecord, Record, WithdrawalRecord
 from authority.journal.openbao import OpenBaoJournal
 from authority.plan import RotationRefused
 from authority.requests import Wanted
@@ -24,8 +24,7 @@ from tests.authority.bao import Server, Space
 from tests.authority.bao_machine import BaoMachine, VirtualClient, some_epoch
 from tests.authority.fakes import Effects, How, When
 from tests.authority.stories import PLAYGROUND
-from tidemark import note
-from tidemark.bundle import Cause, Statement
+from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
@@ -69,12 +68,6 @@ class Story:
     is_done: Callable[[Record], bool] = lambda _: True
 
 
-def is_forced(record: Record) -> bool:
-    if not isinstance(record, StatementRecord):
-        return False
-    return Statement.parse(note.parse(record.bundle.note).text).cause is Cause.FORCED
-
-
 async def revoke(rotation: Rotation) -> None:
     signing = rotation.history.signing
     if signing is None:
@@ -83,8 +76,7 @@ async def revoke(rotation: Rotation) -> None:
 
 
 ROTATION = Story()
-FORCED = Story(lambda rotation: rotation.rotate("ada", "a key may have leaked"), is_forced)
-REVOKED = Story(revoke, lambda record: isinstance(record, WithdrawalRecord))
+REVOCATION = Story(revoke, lambda record: isinstance(record, WithdrawalRecord))
 
 
 @dataclass(frozen=True)
@@ -204,8 +196,8 @@ class Life:
 
 @pytest.mark.parametrize(
     ("story", "how"),
-    [(ROTATION, How.KILL), (ROTATION, How.FAIL), (FORCED, How.KILL), (REVOKED, How.KILL)],
-    ids=["rotation-kill", "rotation-fail", "forced-kill", "revoked-kill"],
+    [(ROTATION, How.KILL), (ROTATION, How.FAIL), (REVOCATION, How.KILL)],
+    ids=["rotation-kill", "rotation-fail", "revocation-kill"],
 )
 def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, story: Story, how: How) -> None:
     strikes = EachKindOnce(how=how)
@@ -219,7 +211,7 @@ def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, story: Story
             await Life(BaoMachine(began=began, effects=strikes, space=space), story).run(strikes)
 
     virtual_time.run(main())
-    assert any(kind.endswith(" withdrawal") for kind, _ in strikes.struck) is (story is REVOKED)
+    assert any(kind.endswith(" withdrawal") for kind, _ in strikes.struck) is (story is REVOCATION)
     struck = {kind.removeprefix("write ") for kind, _ in strikes.struck}
     assert struck >= {
         "nats_int/keys/generate/internal",
