@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from authority.events import Conflict, Event, Failed, Held, WithdrawalAsked, Withdrawing
+from authority.withdrawal import Stage
 
 KEPT = 50
 """How many events the API shows."""
@@ -37,6 +38,11 @@ def _plain(value: object) -> object:
         return value
     more = len(value) - _NAMED
     return [*value[:_NAMED], *([f"and {more} more"] if more > 0 else [])]  # the last 50 events may name ten thousand
+
+
+def _level(event: Event) -> int:
+    is_over = isinstance(event, Withdrawing) and event.stage is Stage.DONE
+    return logging.WARNING if type(event) in _WARNINGS and not is_over else logging.INFO
 
 
 class Repetitions:
@@ -78,7 +84,7 @@ class Chronicle:
         self._last.append({"number": self._count} | told)
         name = told.pop("event")
         del told["at"]  # the line has its own time
-        log.log(logging.WARNING if type(event) in _WARNINGS else logging.INFO, name, extra={"fields": told})
+        log.log(_level(event), name, extra={"fields": told})
 
     def last(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""

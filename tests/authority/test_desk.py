@@ -10,13 +10,14 @@ import pytest
 from authority import api
 from authority.api import Situation
 from authority.chronicle import KEPT, Chronicle, JsonLines, TextLines, event_fields
-from authority.events import Failed, Held, Retired, Step
+from authority.events import Failed, Held, Retired, Step, Withdrawing
 from authority.fleet import Expected, FleetView, ReceiptBook, Received, view
 from authority.gate import Closed
 from authority.history import EMPTY, SignedStatement
 from authority.keystore import KeystoreError
 from authority.ledger import STATEMENTS, Ledger
 from authority.tokens import Holder, Role, create_token, read_token, read_tokens
+from authority.withdrawal import Stage
 from tests.authority.deployment import receipt
 from tests.authority.foundry import Foundry
 from tidemark.certificates import parse_leaf
@@ -179,6 +180,10 @@ def test_lines_for_people_and_for_programs(caplog: pytest.LogCaptureFixture) -> 
         f"WARNING held epoch=7 ca={'ab' * 32} since={NOW - 5} until={NOW + 5} closed=waiting waiting=nats-0,nats-1"
     )
     assert TextLines().format(failure).endswith('target=jetstream error="not there" retry_in=0.500')
+    with caplog.at_level(logging.INFO, "authority"):
+        for stage in (Stage.REISSUING, Stage.DONE):
+            Chronicle().observe(Withdrawing(NOW, 7, "ab" * 32, stage, "cd" * 32, ("nats-0",), NOW + 5))
+    assert [record.levelname for record in caplog.records[2:]] == ["WARNING", "INFO"]
     line = json.loads(JsonLines().format(held))
     assert (line["level"], line["event"], line["waiting"]) == ("WARNING", "held", ["nats-0", "nats-1"])
     assert event_fields(HELD)["event"] == "held"
