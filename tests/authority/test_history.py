@@ -103,3 +103,53 @@ def test_a_sequence_that_does_not_rise_is_named() -> None:
     story, _ = running()
     with pytest.raises(JournalError, match="journal record 5: expected a statement above sequence 1, found 1"):
         fold([story.entries[0], Entry(5, story.entries[0].record)])
+
+
+def test_what_is_asked_for_one_ca_adds_up() -> None:
+    story, first = running()
+    asked = story.withdraw(first, START + 1)
+    assert asked.withdrawal is not None
+    assert (asked.withdrawal.cause, asked.withdrawal.urgent, asked.withdrawal.position) == (Cause.ROLLBACK, False, 3)
+    assert not asked.may_sign
+    assert not asked.withdrawn
+    assert story.history.signing == asked  # until another is activated
+    again = story.withdraw(first, START + 2, Cause.REVOCATION)
+    assert again.withdrawal is not None
+    assert (again.withdrawal.cause, again.withdrawal.at, again.withdrawal.position) == (Cause.REVOCATION, START + 1, 4)
+    last = story.withdraw(first, START + 3, urgent=True)
+    assert last.withdrawal is not None
+    assert (last.withdrawal.cause, last.withdrawal.urgent, last.withdrawal.position) == (Cause.REVOCATION, True, 4)
+
+
+def test_a_ca_that_a_statement_lists_as_withdrawn_never_signs_again() -> None:
+    story, first = running()
+    story.prepare(EPOCH + 1, START + 12)
+    story.withdraw(first, START + 13)
+    bad = story.leave_out(first, START + 14)
+    assert bad.left_out is not None
+    assert (bad.left_out.sequence, bad.left_out.at) == (3, START + 14)
+    assert story.history.signing is None
+    assert story.history.withdrawn == {first.sha256: first.not_after}
+    assert first not in story.history.candidates
+
+
+def test_an_adopted_statement_says_what_is_withdrawn_also_of_cas_that_the_journal_lost() -> None:
+    whole, first = running()
+    second = whole.prepare(EPOCH + 1, START + 12)
+    whole.withdraw(second, START + 13)
+    whole.leave_out(second, START + 13)
+    whole.withdraw(first, START + 13)
+    whole.prepare(EPOCH + 1, START + 14, Cause.FORCED)
+    whole.leave_out(first, START + 14)
+    newest = whole.history.newest
+    assert newest is not None
+    backup, same = running()
+    adopted = StatementRecord(START + 15, "", newest.bundle)
+    history = fold([*backup.entries, Entry(3, adopted)])
+    assert set(newest.statement.withdrawn) == {first.sha256, second.sha256}
+    assert set(history.withdrawn) == {first.sha256, second.sha256}
+    assert history.withdrawn[second.sha256] >= second.not_after  # it is not known when it ends
+    assert same.sha256 not in history.withdrawn  # another key of the same epoch
+    known = fold([*whole.entries[:2], Entry(3, adopted)])
+    assert known.withdrawn[first.sha256] == first.not_after
+    assert known.signing is None

@@ -332,3 +332,48 @@ def test_reverts_of_more_than_a_third_roll_the_newest_ca_back_unasked() -> None:
         await machine.stop()
 
     virtual_time.run(main())
+
+
+def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(NEXT + 3)
+        bad = ca_of(machine, SECOND)
+        await machine.rotation.withdraw("ada", "nats-2 refuses it", ROLLBACK)
+        await machine.until(NEXT + 9)
+        assert shown(machine).withdrawn == (bad,)
+        await machine.stop()
+        machine.journal.records, machine.journal.last = {}, 0
+        machine.boot()
+        await machine.settle()
+        assert shown(machine).sequence == 4
+        assert shown(machine).withdrawn == (bad,)
+        assert bad not in {anchor.sha256 for anchor in shown(machine).anchors}
+        await machine.until(NEXT + 30)
+        assert bad in shown(machine).withdrawn
+        assert machine.of(Failed) == []
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_an_authority_that_stops_in_the_middle_goes_on_with_it() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 3)
+        bad = ca_of(machine, FIRST)
+        machine.proving = False
+        await machine.rotation.withdraw("ada", "leaked", Wanted(Cause.REVOCATION, bad, urgent=False))
+        await machine.settle()
+        await machine.stop()
+        machine.boot()
+        await machine.until(START + 6)
+        assert stages(machine)[-1] is Stage.TRUSTING
+        machine.proving = True
+        await receipts(machine)
+        assert shown(machine).withdrawn == (bad,)
+        await machine.stop()
+
+    virtual_time.run(main())
