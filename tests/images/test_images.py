@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,7 +25,9 @@ LARGEST = {"agent": 60, "authority": 80}
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
-    return {program: cook(program, tmp_path_factory.mktemp(program)) for program in IMAGES}
+    roots = [tmp_path_factory.mktemp(program) for program in IMAGES]
+    with ThreadPoolExecutor() as pool:  # each waits for its own processes
+        return dict(zip(IMAGES, pool.map(cook, IMAGES, roots), strict=True))
 
 
 @pytest.fixture(params=IMAGES)
