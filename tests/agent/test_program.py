@@ -284,3 +284,48 @@ async def test_applications_are_told_within_the_splay(forge: Forge, site: Site, 
     async with site.agent({"TIDEMARK_SPLAY": "1", "TIDEMARK_POD": "web-4"}) as observed:
         await observed.is_proven(1)
         assert time.monotonic() - began > 0.3, "this pod's share of a second"
+
+
+async def test_the_log_is_json_without_secrets_and_says_nothing_twice_a_minute(
+    forge: Forge, site: Site, application: Application, agent_process: StartAgent, tmp_path: Path
+) -> None:
+    token, password = tmp_path / "token", tmp_path / "password"
+    token.write_text("the-word-for-the-application")
+    password.write_text("the-word-for-the-server")
+    nobody = f"nats-sys://127.0.0.1:{free_port()}?user=sys&password_file={password}"
+    site.targets = f"{application.url}?token_file={token} {nobody} signal:?process=tide-nobody"
+    application.answer = lambda _: web.Response(status=401, text="who are you?")
+    await application.start()
+    leaves = [forge.leaf() for _ in range(3)]
+    site.show(forge.bundle(1), leaves[0])
+    log = tmp_path / "agent.log"
+    process = agent_process(
+        site.environment(
+            TIDEMARK_LOG="json",
+            TIDEMARK_AUTHORITY_URL=f"https://127.0.0.1:{free_port()}",
+            TIDEMARK_AUTHORITY_TOKEN_FILE=str(token),
+            TIDEMARK_NATS_URL=f"tls://127.0.0.1:{free_port()}",
+        )
+    )
+    await process.answers("/startupz")
+    for sequence, leaf in enumerate(leaves[1:], start=2):
+        looks = len(application.asked)
+        await eventually(lambda n=looks: len(application.asked) > n + 2, "a few vain looks")  # type: ignore[misc]  # a lambda with a default
+        site.show(forge.bundle(sequence), leaf)
+        await eventually(lambda n=sequence: process.status()["installed"]["sequence"] == n, "the next set")  # type: ignore[misc]  # a lambda with a default
+    site.bundle_mount.show({"ca.crt": leaves[0].key, "bundle.note": token.read_bytes()})
+    await eventually(lambda: '"signature"' in log.read_text(), "the refusal")
+    shown = process.get("/metrics")[1] + process.get("/status")[1]
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(5) == 0
+    said = log.read_text()
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert all({"at", "level", "event"} <= line.keys() for line in lines)
+    assert {"unreachable", "not_permitted", "no_process", "signature"} <= {line.get("reason") for line in lines}
+    without_time = [json.dumps({**line, "at": ""}) for line in lines]
+    assert [line for line in set(without_time) if without_time.count(line) > 1] == []
+    secrets = [token.read_text(), password.read_text()]
+    secrets += [line for leaf in leaves for line in leaf.key.decode().splitlines() if "---" not in line]
+    assert [secret for secret in secrets if secret in said] == []
+    assert [secret for secret in secrets if secret in shown] == []
