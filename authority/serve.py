@@ -37,7 +37,7 @@ WRITE_SECONDS = 20.0
 
 _LONGEST_REASON = 500
 _LONGEST_ADDRESS = 64
-_BACKLOG = 1024
+_BACKLOG = 4096
 """Connections that wait to be accepted: after a rotation every agent of a large fleet makes one."""
 _IDLE_SECONDS = 30.0
 

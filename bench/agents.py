@@ -37,19 +37,16 @@ async def send(wave: Wave) -> dict[str, list[float]]:
     """Have every agent send its receipt until it is taken."""
     context = ssl.create_default_context(cadata=wave.ca)
     parts = urlsplit(wave.url)
-    began = time.monotonic() + 0.5
     proven = Mark(wave.sequence, wave.digest)
     told: dict[str, list[float]] = {}
 
+    requests = {agent: _request(agent, proven, wave, parts.netloc) for agent in wave.agents}
+    began = time.monotonic() + 0.5
+
     async def one(agent: str, at: float) -> None:
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-        body = receipt(agent, proven, None, wave.number).to_json()
-        head = (
-            f"POST /api/v1/receipts HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {wave.token}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
         sent, clock, tries = time.time(), time.monotonic(), 1
-        while not await _taken(parts.hostname or "", parts.port or 0, context, head.encode() + body):
+        while not await _taken(parts.hostname or "", parts.port or 0, context, requests[agent]):
             await asyncio.sleep(_PAUSE)
             tries += 1
         told[agent] = [sent, time.monotonic() - clock, tries]
@@ -60,19 +57,43 @@ async def send(wave: Wave) -> dict[str, list[float]]:
     return told
 
 
+def _request(agent: str, proven: Mark, wave: Wave, host: str) -> bytes:
+    body = receipt(agent, proven, None, wave.number).to_json()
+    head = (
+        f"POST /api/v1/receipts HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {wave.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Exchange(asyncio.Protocol):
+    """One request, and the answer up to the end of the connection."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._answer = b""
+        self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.answered.set_result(self._answer)
+
+
 async def _taken(host: str, port: int, context: ssl.SSLContext, request: bytes) -> bool:
     """Whether the authority took the receipt."""
     try:
-        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="localhost")
+        _, exchange = await asyncio.get_running_loop().create_connection(
+            lambda: _Exchange(request), host, port, ssl=context, server_hostname="localhost"
+        )
     except OSError:
         return False
-    writer.write(request)
-    try:
-        return (await reader.read()).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
-    finally:
-        writer.close()
+    return (await exchange.answered).startswith(b"HTTP/1.1 200")
 
 
 if __name__ == "__main__":
