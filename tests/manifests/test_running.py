@@ -82,7 +82,6 @@ def deployment(server: ApiServer, tmp_path: Path) -> Deployment:
         ("0.0.0.0:9443", "127.0.0.1:0"),
         ('"localhost"]\nopen_reads', '"127.0.0.1"]\nopen_reads'),
         ("[kubernetes]\n", '[kubernetes]\nkubeconfig = "kubeconfig"\n'),
-        ("[injector] ", '[injector]\nkubeconfig = "kubeconfig" '),
     ):
         assert old in text, old
         text = text.replace(old, new)
