@@ -316,8 +316,8 @@ def _add(path: str, value: Any) -> Json:
 
 
 def _escaped(name: str) -> str:
-    """A name in a JSON Pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+    """One of our names, which have no "~", in a JSON Pointer (RFC 6901)."""
+    return name.replace("/", "~1")
 
 
 def _within(path: str, directory: str) -> bool:

@@ -48,12 +48,15 @@ class Mode(StrEnum):
 
 _EVERYWHERE = ("container", "directory", "leaf-secret", "nats-url", "uid", "class", "splay", "targets")
 _PROOFS = ("monitor-port", "nats-ports", "tls-ports")
-_KEYS: Mapping[Mode, tuple[str, ...]] = {
+_TARGET_KEYS: Mapping[Mode, tuple[str, ...]] = {
     Mode.NATS: ("process", *_PROOFS),
     Mode.HTTP: ("reload-port", "reload-path"),
     Mode.SIGNAL: ("process", "signal", *_PROOFS),
 }
 """Annotations that make the target, by mode; ``targets`` stands in place of all of them."""
+
+KEYS: Mapping[Mode, tuple[str, ...]] = {mode: (*_EVERYWHERE, *keys) for mode, keys in _TARGET_KEYS.items()}
+"""Every annotation that is known, by mode, without its prefix."""
 
 _PORTS: Mapping[Mode, Mapping[str, str]] = {
     Mode.NATS: {"monitor-port": "8222", "nats-ports": "4222", "tls-ports": NONE},
@@ -146,7 +149,7 @@ class _Reader:
         self._faults.append(f"{PREFIX}{key}: expected {expected}, found {found}")
 
     def _check_names(self) -> None:
-        allowed = (*_EVERYWHERE, *_KEYS[self._mode])
+        allowed = KEYS[self._mode]
         for key in sorted(self._given.keys() - set(allowed)):
             likely = difflib.get_close_matches(key, allowed, n=1)
             hint = (
@@ -183,7 +186,7 @@ class _Reader:
 
     def _own_targets(self, targets: list[str]) -> tuple[str, ...]:
         """As the agent is to have them; it says itself what is wrong with one. Here, only what a pod decides."""
-        for key in sorted(self._given.keys() & set(_KEYS[self._mode])):
+        for key in sorted(self._given.keys() & set(_TARGET_KEYS[self._mode])):
             self._fault(key, f"nothing here where {PREFIX}targets says it all")
         if not targets or len(set(targets)) < len(targets):
             self._fault("targets", "one target or more, each once, with spaces between them")
