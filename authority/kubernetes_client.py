@@ -104,11 +104,21 @@ class Selection(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Happening(Generic[R]):
-    """An event of a watch: ``ADDED``, ``MODIFIED``, ``DELETED``, or ``BOOKMARK`` (an object with its version alone)."""
+    """An event of a watch: ``ADDED``, ``MODIFIED``, ``DELETED``, or ``BOOKMARK``, which has a version and no object."""
 
     kind: str
-    object: R
+    object: R | None
     version: str
+
+
+class _Version(msgspec.Struct):
+    resourceVersion: str  # noqa: N815 - the API's name
+
+
+class _Marked(msgspec.Struct):
+    """What a bookmark is for."""
+
+    metadata: _Version
 
 
 class _Lightkube(AsyncClient):
@@ -137,6 +147,10 @@ class _Lightkube(AsyncClient):
                 event = decode_watch_event(line.encode())
                 if event.type == "ERROR":
                     raise ApiError(status=decode_status(bytes(event.object)))
+                if event.type == "BOOKMARK":  # an empty object, which need not be a valid one of its kind
+                    marked = msgspec.json.decode(event.object, type=_Marked)
+                    yield Happening(event.type, None, marked.metadata.resourceVersion)
+                    continue
                 found: Any = decode_object(bytes(event.object), resource)
                 yield Happening(event.type, found, found.metadata.resourceVersion)
         finally:

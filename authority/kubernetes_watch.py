@@ -108,14 +108,13 @@ class Watch(Generic[R, T]):
     def _take_up(self, happening: Happening[R]) -> None:
         self._confirm()
         self._version = happening.version
+        if happening.object is None:
+            return  # a bookmark
         key = _key(happening.object)
-        match happening.kind:
-            case "ADDED" | "MODIFIED":
-                self._objects[key] = self._take(happening.object)
-            case "DELETED":
-                self._objects.pop(key, None)
-            case _:
-                return  # a bookmark
+        if happening.kind == "DELETED":
+            self._objects.pop(key, None)
+        else:
+            self._objects[key] = self._take(happening.object)
         self._on_change()
 
     def _confirm(self) -> None:

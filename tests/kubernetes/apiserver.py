@@ -177,7 +177,10 @@ class ApiServer:
 
     def _create(self, asked: Asked, body: Json) -> Json:
         if asked.kind is TOKEN_REVIEW:
-            return body | {"metadata": {}, "status": self.accounts.review(body.get("spec") or {})}
+            return body | {
+                "metadata": {"creationTimestamp": None},
+                "status": self.accounts.review(body.get("spec") or {}),
+            }
         return self.store.create(asked.kind, asked.namespace, body, asked.manager)
 
     def _patch(self, content_type: str, asked: Asked, body: Json) -> Json:
@@ -272,8 +275,11 @@ def _event(change: Change, asked: Asked, selected: Callable[[Json], bool]) -> Js
 
 
 def _bookmark(kind: Kind, version: int) -> Json:
+    """An empty object of its kind, as Go writes one: what is required and not there is null."""
     metadata = {"resourceVersion": str(version), "creationTimestamp": None}
-    return {"type": "BOOKMARK", "object": {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}}
+    rest: Json = {"spec": {"containers": None}, "status": {}} if kind is POD else {}
+    body = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata} | rest
+    return {"type": "BOOKMARK", "object": body}
 
 
 def _json(body: Json, status: int = 200) -> web.Response:

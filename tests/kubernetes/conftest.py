@@ -5,7 +5,9 @@ import pytest
 
 from authority.kubernetes_access import Kubeconfig
 from authority.kubernetes_client import KubernetesClient
+from tests.authority.deployment import Deployment
 from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.house import furnish
 
 
 @pytest.fixture
@@ -21,3 +23,9 @@ async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesC
     file = server.kubeconfig(tmp_path / "kubeconfig", server.accounts.administrator())
     async with KubernetesClient(Kubeconfig(file), pauses=(0.01, 0.02)) as client:
         yield client
+
+
+@pytest.fixture
+def deployment(server: ApiServer, tmp_path: Path) -> Deployment:
+    """An authority in the cluster, not running yet."""
+    return furnish(server, tmp_path / "house")

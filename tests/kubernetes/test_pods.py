@@ -97,6 +97,22 @@ async def test_pods_come_become_ready_and_go(server: ApiServer, client: Kubernet
         await until(lambda: names(members) == {"nats/nats-0"}, "one that is gone")
 
 
+async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesClient) -> None:
+    server.namespace("nats")
+    server.bookmark_seconds = 0.02
+    failures: list[str] = []
+    members = PodMembers(client, ["nats"], lambda: None, lambda _, error, __: failures.append(error))
+    task = asyncio.create_task(members.run())
+    version = server.store.version
+    server.namespace("other")
+    await until(lambda: server.bookmarked > version, "a bookmark")
+    server.store.put(POD, body("nats-0"))
+    await until(lambda: names(members) == {"nats/nats-0"}, "what came after it")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert failures == []
+
+
 async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiServer, client: KubernetesClient) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         return internal_error() if "/apps/pods" in request.path else await handle(request)
