@@ -29,6 +29,7 @@ _COLOURS = {
 }
 _EVENTS = 12
 _NAMED = 10
+_INSTANTS = frozenset({"not_after", "since", "until"})
 
 Answer = Mapping[str, Any]
 
@@ -190,7 +191,8 @@ def _gate(gate: Answer, now: int) -> Text:
     if gate["opening"]:
         text.append(f" ({gate['opening']})", "default")
     if gate["closed"]:
-        text.append(f" ({gate['closed']}); waits for {_names(gate['waiting']) or 'a proof'}", "default")
+        why = "" if gate["closed"] == gate["state"] else f" ({gate['closed']})"
+        text.append(f"{why}; waits for {_names(gate['waiting']) or 'a proof'}", "default")
     if gate["last_resort_at"]:
         text.append(f"; last resort {_until(gate['last_resort_at'], now)}", "default")
     return text
@@ -223,7 +225,8 @@ def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]
 
 def _details(event: Answer) -> str:
     told = {name: value for name, value in event.items() if name not in {"number", "at", "event"}}
-    return " ".join(f"{name}={_word(value)}" for name, value in told.items())
+    instants = {name: format_instant(told[name]) for name in _INSTANTS if isinstance(told.get(name), int)}
+    return " ".join(f"{name}={_word(value)}" for name, value in (told | instants).items())
 
 
 def _word(value: object) -> str:
