@@ -36,6 +36,7 @@ ALL_NAMESPACES = ALL_NS
 
 _PAGE = 500  # objects in one answer of a list
 _LONGEST_RETRY_AFTER = 10.0
+_ENDING_SECONDS = 2.0
 _SILENCE = 15.0  # seconds beyond a watch's end after which its connection counts as dead
 
 R = TypeVar("R")
@@ -291,19 +292,48 @@ class KubernetesClient:
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
-    """Notes what time it is at the server, and sees to it that lightkube can read every refusal."""
+    """Notes what time it is at the server, and sees to it that lightkube can read every refusal.
+
+    A request that is cancelled is ended in order, and its answer thrown away: httpcore leaves a socket open where it is
+    cancelled between connecting and the end of the TLS handshake.
+    """
 
     def __init__(self, context: Any, dated: Dated) -> None:
         super().__init__(verify=context)
         self._dated = dated
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         began = asyncio.get_running_loop().time()
-        response = await super().handle_async_request(request)
+        sending = asyncio.create_task(super().handle_async_request(request), name="kubernetes request")
+        try:
+            response = await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            ending = asyncio.create_task(_thrown_away(sending), name="cancelled kubernetes request")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            raise
         self._dated.note(response.headers.get("Date"), began)
         media_type, _, _ = response.headers.get("Content-Type", "text/plain").partition(";")
         response.headers["Content-Type"] = media_type.strip()  # lightkube expects one in every refusal, and it alone
         return response
+
+    async def aclose(self) -> None:
+        """Close everything; what was cancelled gets a moment to end."""
+        if self._ending:
+            _, late = await asyncio.wait(set(self._ending), timeout=_ENDING_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await super().aclose()
+
+
+async def _thrown_away(sending: asyncio.Task[httpx2.Response]) -> None:
+    try:
+        response = await sending
+    except httpx2.HTTPError:
+        return  # nobody waits for it
+    await response.aclose()
 
 
 _TOLD = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, msgspec.MsgspecError, ConfigError)
