@@ -18,7 +18,7 @@ from typing import Any
 import tidemark.nats
 from authority import cli, door, serve, webhook
 from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
-from authority.config import OWN_LEAF, AuthorityConfig, JetStreamConfig
+from authority.config import AuthorityConfig, JetStreamConfig
 from authority.connections import Connections
 from authority.control import ServerCertificate
 from authority.desk import Desk
@@ -36,6 +36,7 @@ from authority.keystore import KeystoreError
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_config import SecretName
 from authority.leadership import Task, follow, lead, until
+from authority.leaf_names import OWN_LEAF
 from authority.leaves import Leaves, Workload
 from authority.metrics import Metrics
 from authority.openbao_client import OpenBaoError

@@ -14,10 +14,12 @@ from authority.history import EpochCa, History, StatementSummary
 from authority.journal import Opening
 from authority.leaves import LeafState
 from authority.ledger import Ledger
+from authority.one_off import OneOff
 from authority.plan import Hold
 from authority.publishing import TargetState
 from authority.requests import Prospect, Wanted
 from authority.withdrawal import Progress
+from tidemark.certificates import not_after
 from tidemark.epoch import EpochClock
 from tidemark.fields import dump_object
 
@@ -208,6 +210,18 @@ def leaves(states: Mapping[str, LeafState], history: History) -> list[Answer]:
         ca = history.find(state.ca)
         answers.append({"name": name} | asdict(state) | {"issuer_epoch": ca.epoch if ca else None})
     return answers
+
+
+def one_off(made: OneOff) -> Answer:
+    """A leaf for an operator: ``certificate`` (leaf, then its CA) and ``key`` in PEM. Nowhere else is a key told."""
+    return {
+        "ca": made.signing.sha256,
+        "epoch": made.signing.epoch,
+        "serial": made.serial,
+        "not_after": not_after(made.leaf),
+        "certificate": made.issued.certificate_pem.decode(),
+        "key": made.issued.key_pem.decode(),
+    }
 
 
 def publishers(states: Mapping[str, TargetState]) -> list[Answer]:

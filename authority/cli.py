@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from authority import audit, tell
+from authority import audit, durable, tell
 from authority.audit import NoBundle
 from authority.chain import follow
 from authority.client import Access, ApiError, Client, Refused
@@ -26,7 +27,7 @@ from authority.serve import ADDRESS_FILE, ListenError
 from authority.signer import SignerError
 from authority.tokens import TOKENS, Role, read_token
 from authority.warn import warnings
-from tidemark.bundle import CA_FILE, NOTE_FILE
+from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE
 from tidemark.certificates import to_pem
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import BundleRejected, Known, verify
@@ -95,8 +96,17 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--now", action="store_true", help="leave it out at once; says first what will break")
         command.add_argument("--yes", action="store_true", help="with --now: do not ask")
+    leaf = commands.add_parser("leaf", help="get a leaf certificate and its key once, for a client outside the cluster")
+    leaf.add_argument("--name", required=True, help="its common name")
+    leaf.add_argument("--dns", action="append", default=[], metavar="NAME", help="a DNS name; may be repeated")
+    leaf.add_argument("--ip", action="append", default=[], metavar="ADDRESS", help="an IP address; may be repeated")
+    leaf.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help=f"where {LEAF_FILE} and {KEY_FILE} are written"
+    )
+    leaf.add_argument("--force", action="store_true", help="write over files that stand there")
+    leaf.add_argument("--reason", required=True, help="why; it is recorded with who asked")
     check = commands.add_parser("verify", help="judge bundles as an agent would, or a chain of them, and say why")
-    for command in (status, rotate, override, rollback, revoke, check):
+    for command in (status, rotate, override, rollback, revoke, leaf, check):
         command.add_argument("--url", help="the API (else the one that runs on the configured state directory)")
         command.add_argument(
             "--control-ca", type=Path, metavar="FILE", help="the control CA in PEM (else the state directory's)"
@@ -236,6 +246,34 @@ def _is_confirmed() -> bool:
     return sys.stdin.readline().strip() == "yes"
 
 
+async def _leaf(arguments: Arguments, environment: Mapping[str, str]) -> int:
+    out: Path = arguments.out
+    if not arguments.force:
+        _check_free(out / LEAF_FILE, out / KEY_FILE)
+    wanted = {"name": arguments.name, "dns": arguments.dns, "ip": arguments.ip, "reason": arguments.reason}
+    async with Client(_access(arguments, environment)) as client:
+        try:
+            durable.make_directory(out)
+            answer = await client.post("/api/v1/leaf", wanted)
+            certificate, key = (answer.pop(name).encode() for name in ("certificate", "key"))
+            files = {KEY_FILE: (key, durable.SECRET), LEAF_FILE: (certificate, durable.PUBLIC)}
+            durable.write_together(out, files, over=arguments.force)
+        except OSError as error:
+            raise WrongInput(
+                f"{out}: expected to write {LEAF_FILE} and {KEY_FILE} there, found {error.strerror}; mend it and ask "
+                f"for another leaf"
+            ) from None
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return DONE
+
+
+def _check_free(*paths: Path) -> None:
+    """Before anything is signed: what was signed is recorded for good. Raises WrongInput."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise WrongInput(f"{path}: expected no such file, found one; --force writes over it")
+
+
 async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
     if arguments.trust:
         trust = Trust.parse(_read(arguments.trust))
@@ -278,6 +316,7 @@ _COMMANDS: dict[str, Command] = {
     "override": _override,
     "rollback": _withdraw,
     "revoke": _withdraw,
+    "leaf": _leaf,
     "verify": _verify,
 }
 

@@ -4,7 +4,6 @@ Everything is read once, at the start; every fault is reported at once, each wit
 was found. ``python -m authority check-config`` does just this. The README lists the keys.
 """
 
-import ipaddress
 import re
 import tomllib
 from collections import Counter
@@ -19,6 +18,7 @@ from authority.election.file import LEASE_SECONDS
 from authority.injector_config import InjectorConfig, read_injector
 from authority.keystore import KeyType
 from authority.kubernetes_config import KubernetesConfig, SecretName, read_kubernetes, read_secret_name
+from authority.leaf_names import LONGEST_NAME, leaf_faults, usual_form
 from authority.listen import Listen, is_dns_name, read_listen, read_names
 from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from authority.openbao_layout import Layout
@@ -47,9 +47,6 @@ MAX_REPLICAS = 5
 
 LONGEST_LEASE = 60
 """Seconds: nobody rotates for so long when the leader is cut off."""
-
-OWN_LEAF = "tidemark-authority"
-"""The name that the authority's own leaf goes by."""
 
 _PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
@@ -281,21 +278,13 @@ def _jetstream(table: Table, base: Path) -> JetStreamConfig:
 
 def _leaf(table: Table, base: Path) -> LeafConfig:
     leaf = LeafConfig(
-        name=table.text("name", longest=64),  # X.509's limit for a common name
+        name=table.text("name", longest=LONGEST_NAME),
         place=_leaf_place(table, base),
         dns=table.texts("dns", []),
-        ip=tuple(map(_usual_form, table.texts("ip", []))),
+        ip=tuple(map(usual_form, table.texts("ip", []))),
     )
-    if leaf.name == OWN_LEAF:
-        table.fault("name", f"expected another name than the authority's own, found {OWN_LEAF!r}")
-    if not leaf.dns and not leaf.ip:
-        table.fault("dns", "expected a DNS name here or an address in 'ip', found neither")
-    for name in leaf.dns:
-        if not is_dns_name(name):
-            table.fault("dns", f"expected DNS names, found {name!r}")
-    for address in leaf.ip:
-        if not is_ip_address(address):
-            table.fault("ip", f"expected IP addresses, found {address!r}")
+    for key, complaint in leaf_faults(leaf.name, leaf.dns, leaf.ip):
+        table.fault(key, complaint)
     return leaf
 
 
@@ -401,8 +390,3 @@ def _is_server(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("tls", "nats") and bool(parts.hostname)
-
-
-def _usual_form(address: str) -> str:
-    """An IP address as programs write it, so that it compares equal to what a certificate says."""
-    return str(ipaddress.ip_address(address)) if is_ip_address(address) else address

@@ -10,6 +10,7 @@ from authority.connections import Connections
 from authority.election import Election
 from authority.leaves import Leaves
 from authority.metrics import Metrics
+from authority.one_off import LeafOrder
 from authority.requests import Wanted
 from authority.roster import Roster
 from authority.rotation import Rotation
@@ -110,6 +111,10 @@ class Desk:
         """Open the gate of the newest CA that waits; returns that CA. Raises RotationRefused."""
         ca = await self.rotation.override(who, reason)
         return {"ca": ca.sha256, "epoch": ca.epoch}
+
+    async def leaf(self, order: LeafOrder) -> Answer:
+        """Sign a leaf; returns it with its key. Raises RotationRefused."""
+        return api.one_off(await self.rotation.issue_leaf(order))
 
     def _situation(self) -> Situation:
         history, now = self.rotation.history, self.here.now()

@@ -44,6 +44,34 @@ def create_file(path: Path, data: bytes, mode: int) -> None:
     sync_directory(path.parent)
 
 
+def write_together(directory: Path, files: Mapping[str, tuple[bytes, int]], *, over: bool) -> None:
+    """Write files, each a name with its data and mode: all are on the disk before the first of them takes its name.
+
+    Raises:
+        FileExistsError: one stands there already, and it is not to be written ``over``; nothing was changed.
+        OSError: they could not be written.
+    """
+    temporary: dict[Path, Path] = {}
+    placed: list[Path] = []
+    try:
+        for name, (data, mode) in files.items():
+            temporary[directory / name] = _written(directory / name, data, mode)
+        for path, written in temporary.items():
+            if over:
+                written.replace(path)
+            else:
+                os.link(written, path)
+                placed.append(path)
+    except OSError:
+        for path in placed:
+            path.unlink()
+        raise
+    finally:
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
+    sync_directory(directory)
+
+
 def write_new(path: Path, data: bytes, mode: int = SECRET) -> None:
     """Write and sync a file in a place that nobody reads yet, such as a directory that is not renamed into view."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET)

@@ -175,6 +175,21 @@ class LeafWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class LeafIssued:
+    """An operator was given a leaf that no target shows; ``names`` are those that peers check, ``serial`` in hex."""
+
+    at: int
+    epoch: int
+    ca: str
+    name: str
+    names: tuple[str, ...]
+    serial: str
+    not_after: int
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A step failed and is tried again in ``retry_in`` seconds; ``target`` names what it was about ("" for none)."""
 
@@ -223,6 +238,7 @@ Event = (
     | LeftOut
     | Retired
     | LeafWritten
+    | LeafIssued
     | Failed
     | Conflict
     | Leading

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from authority.journal import ActivationRecord, Entry, JournalError, OverrideRecord, StatementRecord, WithdrawalRecord
+from authority.journal import (
+    ActivationRecord,
+    Entry,
+    JournalError,
+    LeafRecord,
+    OverrideRecord,
+    StatementRecord,
+    WithdrawalRecord,
+)
 from tidemark import note as signed_note
 from tidemark.bundle import Bundle, Cause, Statement, StatementError, digest_of
 from tidemark.certificates import Certificate, PemError, parse_certificates
@@ -254,6 +262,8 @@ def fold(entries: Sequence[Entry]) -> History:
             case WithdrawalRecord():
                 if (ca := cas.get(record.ca)) is not None:
                     cas[ca.sha256] = replace(ca, withdrawal=_added_up(ca.withdrawal, record, entry.position))
+            case LeafRecord():
+                pass  # tells who holds what; nothing follows from it
     return History(
         head=entries[-1].position if entries else 0,
         entries=tuple(entries),

@@ -78,6 +78,15 @@ def leaf_request(workload: Workload, signing: EpochCa, timing: Timing, now: int)
     )
 
 
+def checked(issued: IssuedLeaf, signing: EpochCa, now: int) -> Certificate:
+    """The leaf, if it is one that agents take; pure. Raises LeafRejected."""
+    leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
+    issuer = leaf_issuer(leaf, [signing.certificate], (), now)
+    if fingerprint(issuer) != signing.sha256 or not_after(leaf.certificate) > signing.not_after:
+        raise LeafRejected("chain", f"leaf: expected one that {signing.intent} signed and outlives, found another")
+    return leaf.certificate
+
+
 def cause_of_renewal(
     shown: Certificate | None, workload: Workload, history: History, timing: Timing, now: int
 ) -> LeafCause | None:
@@ -189,7 +198,7 @@ class Leaves:
             request = leaf_request(workload, signing, here.timing, now)
             await here.timeline.confirm(history)
             issued = await self._issuer.issue_leaf(signing.intent, request)
-            shown = _checked(issued, signing, now)
+            shown = checked(issued, signing, now)
             await here.timeline.confirm(history)
             await store.write(issued)
             here.observe(LeafWritten(now, workload.name, store.name, cause, signing.sha256, not_after(shown)))
@@ -207,12 +216,3 @@ def _certificate(pem: bytes | None) -> Certificate | None:
         return parse_certificates(pem or b"")[0]
     except PemError:
         return None
-
-
-def _checked(issued: IssuedLeaf, signing: EpochCa, now: int) -> Certificate:
-    """The leaf, if it is one that agents take. Raises LeafRejected."""
-    leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
-    issuer = leaf_issuer(leaf, [signing.certificate], (), now)
-    if fingerprint(issuer) != signing.sha256 or not_after(leaf.certificate) > signing.not_after:
-        raise LeafRejected("chain", f"leaf: expected one that {signing.intent} signed and outlives, found another")
-    return leaf.certificate

@@ -12,7 +12,15 @@ from authority.events import Step
 from authority.fleet import FleetView
 from authority.gate import Closed, Gate, gate_of, last_resort_at, ripe_at
 from authority.history import EpochCa, History, SignedStatement
-from authority.journal import ActivationRecord, Entry, Opening, OverrideRecord, StatementRecord, WithdrawalRecord
+from authority.journal import (
+    ActivationRecord,
+    Entry,
+    LeafRecord,
+    Opening,
+    OverrideRecord,
+    StatementRecord,
+    WithdrawalRecord,
+)
 from authority.withdrawal import (
     A_THIRD,
     Scene,
@@ -331,7 +339,7 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
                 return entry.position in needed_statements
             case ActivationRecord():
                 return record is history.activations[-1] or record.ca in live
-            case OverrideRecord() | WithdrawalRecord():
+            case OverrideRecord() | WithdrawalRecord() | LeafRecord():
                 return record.ca in live
 
     dropped = [entry.position for entry in history.entries if not is_needed(entry)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
+from authority import one_off
 from authority.compose import BundleFull
 from authority.events import (
     Activated,
@@ -36,6 +37,7 @@ from authority.journal import (
     StatementRecord,
     WithdrawalRecord,
 )
+from authority.one_off import LeafOrder, OneOff
 from authority.pauses import Pauses
 from authority.plan import (
     Activate,
@@ -199,6 +201,14 @@ class Rotation:
             return ca
 
         return await self._ask(carry_out)
+
+    async def issue_leaf(self, order: LeafOrder) -> OneOff:
+        """Sign a leaf that no target shows, and record who wanted it.
+
+        Raises:
+            RotationRefused: nothing signs, or it could not be signed or recorded; nobody gets it.
+        """
+        return await self._ask(lambda history: one_off.issue(self._here, self._issuer, history, order))
 
     def prospect(self, wanted: Wanted) -> Prospect:
         """What such a withdrawal would do, by what is known now. Raises RotationRefused."""

@@ -21,6 +21,7 @@ from authority.api import Answer
 from authority.config import ApiConfig
 from authority.forward import FORWARDED, Forwarding
 from authority.listen import Listen
+from authority.one_off import LeafOrder, read_workload
 from authority.plan import RotationRefused
 from authority.requests import Wanted
 from authority.roster import UnexpectedAgent
@@ -93,6 +94,9 @@ class Desk(Protocol):
     async def withdraw(self, who: str, reason: str, wanted: Wanted) -> Answer:
         """Record a withdrawal; returns what it does. Raises RotationRefused."""
 
+    async def leaf(self, order: LeafOrder) -> Answer:
+        """Sign a leaf; returns it with its key. Raises RotationRefused."""
+
 
 class Api:
     """The API's routes; ``application`` serves them."""
@@ -132,6 +136,7 @@ class Api:
                 web.post("/api/v1/override", self._override),
                 web.post("/api/v1/rollback", partial(self._withdraw, Cause.ROLLBACK)),
                 web.post("/api/v1/revoke", partial(self._withdraw, Cause.REVOCATION)),
+                web.post("/api/v1/leaf", self._leaf),
             ]
         )
         return application
@@ -219,6 +224,14 @@ class Api:
             return web.json_response(self._desk.prospect(wanted))
         except RotationRefused as error:
             raise web.HTTPConflict(text=str(error)) from None
+
+    async def _leaf(self, request: web.Request) -> web.Response:
+        order = await self._order(request)
+        try:
+            workload = read_workload(order.fields)
+        except FieldError as error:
+            raise web.HTTPBadRequest(text=f"leaf: {error}") from None
+        return await self._carry_out("leaf", self._desk.leaf(LeafOrder(workload, order.who, order.reason)))
 
     async def _order(self, request: web.Request) -> "_Order":
         """What an operator's request says: who, why, and the rest of its fields."""

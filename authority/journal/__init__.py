@@ -84,7 +84,24 @@ class WithdrawalRecord:
     reason: str
 
 
-Record = StatementRecord | ActivationRecord | OverrideRecord | WithdrawalRecord
+@dataclass(frozen=True, slots=True)
+class LeafRecord:
+    """A leaf was signed for an operator (``who``), by which CA and why.
+
+    ``name`` is its common name, ``names`` what peers check, ``serial`` in hex. Nothing is decided by it: it tells an
+    auditor who holds what for as long as that CA can be trusted.
+    """
+
+    at: int
+    ca: str
+    name: str
+    names: tuple[str, ...]
+    serial: str
+    who: str
+    reason: str
+
+
+Record = StatementRecord | ActivationRecord | OverrideRecord | WithdrawalRecord | LeafRecord
 
 
 @dataclass(frozen=True, slots=True)

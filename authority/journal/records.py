@@ -8,6 +8,7 @@ from authority.journal import (
     ActivationRecord,
     Entry,
     JournalError,
+    LeafRecord,
     Opening,
     OverrideRecord,
     Record,
@@ -75,6 +76,9 @@ def _to_fields(record: Record) -> dict[str, Any]:
             kind, fields = "withdrawal", {"ca": record.ca, "cause": record.cause.value}
             fields |= {"urgent": record.urgent, "automatic": record.automatic}
             fields |= {"who": record.who, "reason": record.reason}
+        case LeafRecord():
+            kind, fields = "leaf", {"ca": record.ca, "name": record.name, "names": list(record.names)}
+            fields |= {"serial": record.serial, "who": record.who, "reason": record.reason}
     return {"format": FORMAT, "record": kind, "at": format_instant(record.at), **fields}
 
 
@@ -138,9 +142,22 @@ def _withdrawal(fields: Fields) -> WithdrawalRecord:
     )
 
 
+def _leaf(fields: Fields) -> LeafRecord:
+    return LeafRecord(
+        at=fields.instant("at"),
+        ca=fields.digest("ca"),
+        name=fields.string("name"),
+        names=tuple(fields.strings("names")),
+        serial=fields.string("serial"),
+        who=fields.string("who", _LONGEST_TEXT),
+        reason=fields.string("reason", _LONGEST_TEXT),
+    )
+
+
 _READERS: dict[str, Callable[[Fields], Record]] = {
     "statement": _statement,
     "activation": _activation,
     "override": _override,
     "withdrawal": _withdrawal,
+    "leaf": _leaf,
 }

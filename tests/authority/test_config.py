@@ -214,6 +214,14 @@ def test_a_user_in_a_servers_url_is_refused_and_not_shown() -> None:
         ('trust_domain = "x"\napi = 3', "api: expected a table, found 3"),
         ('trust_domain = "x"\n[api]\nnames = [3]', "api.names: expected a list of texts, found [3]"),
         ('trust_domain = "x"\n[api]\nnames = []', "api.names: expected 1 or more, found 0"),
+        (
+            'trust_domain = "x"\n[[leaves]]\nname = "a\\nb"\ndirectory = "l"\ndns = ["a"]',
+            "leaves[0].name: expected characters that print, found 'a\\nb'",
+        ),
+        (
+            'trust_domain = "x"\n[[leaves]]\nname = "a"\ndirectory = "l"\ndns = ["Tidemark-Authority"]',
+            "leaves[0].dns: expected other names than the authority's own, found 'tidemark-authority'",
+        ),
         ('trust_domain = "x"\n[clock]\nepoch_seconds = true', "clock.epoch_seconds: expected a whole number"),
     ],
 )

@@ -75,6 +75,26 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.usefixtures("umask")
+def test_files_that_belong_together_are_written_together(tmp_path: Path) -> None:
+    def pair(data: bytes) -> dict[str, tuple[bytes, int]]:
+        return {"key": (data, durable.SECRET), "certificate": (data, durable.PUBLIC)}
+
+    def found() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    durable.replace_file(tmp_path / "certificate", b"0", durable.PUBLIC)
+    with pytest.raises(FileExistsError):
+        durable.write_together(tmp_path, pair(b"1"), over=False)
+    assert found() == {"certificate": b"0"}
+    with pytest.raises(OSError, match="No such file"):
+        durable.write_together(tmp_path, pair(b"2") | {"no/where": (b"2", durable.PUBLIC)}, over=True)
+    assert found() == {"certificate": b"0"}
+    durable.write_together(tmp_path, pair(b"3"), over=True)
+    assert found() == {"key": b"3", "certificate": b"3"}
+    assert (mode(tmp_path / "key"), mode(tmp_path / "certificate")) == (0o600, 0o644)
+
+
 def test_directories_are_made_with_those_above_them(tmp_path: Path) -> None:
     durable.make_directory(tmp_path / "a" / "b", 0o755)
     durable.make_directory(tmp_path / "a" / "b", 0o700)

@@ -15,6 +15,7 @@ from authority.journal import (
     Entry,
     JournalConflict,
     JournalError,
+    LeafRecord,
     Opening,
     OverrideRecord,
     Record,
@@ -31,6 +32,7 @@ WITHDRAWAL = WithdrawalRecord(
     START, CA, Cause.ROLLBACK, urgent=True, automatic=False, who="ada", reason="nats-0 does not start with it"
 )
 OVERRIDE = OverrideRecord(START, CA, "ada", "the last agent is being repaired")
+LEAF = LeafRecord(START, CA, "grace", ("grace.example.com", "::1"), "7f0a", "ada", "späte Fehlersuche")
 
 
 def activation(at: int) -> ActivationRecord:
@@ -59,7 +61,9 @@ async def filled(directory: Path, count: int) -> DirectoryJournal:
     return journal
 
 
-@pytest.mark.parametrize("make", [statement, lambda: activation(START), lambda: OVERRIDE, lambda: WITHDRAWAL])
+@pytest.mark.parametrize(
+    "make", [statement, lambda: activation(START), lambda: OVERRIDE, lambda: WITHDRAWAL, lambda: LEAF]
+)
 def test_records_read_back_as_they_were_written(make: Callable[[], Record]) -> None:
     record = make()
     assert load_record(dump_record(record)) == record

@@ -8,7 +8,7 @@ from authority.events import Step
 from authority.fleet import FleetView
 from authority.gate import Closed
 from authority.history import EMPTY, EpochCa
-from authority.journal import ActivationRecord, Opening, OverrideRecord, StatementRecord
+from authority.journal import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
 from authority.plan import (
     FOLD_AT,
     Action,
@@ -303,6 +303,24 @@ def test_an_old_journal_is_never_folded_beyond_what_still_counts() -> None:
     assert isinstance(fold, Fold)
     assert [entry.position for entry in fold.keep] == [1, 2]  # the newest statement and the last activation
     assert fold.through == story.history.head - 1  # the head keeps its place
+
+
+def test_who_was_given_a_leaf_is_kept_for_as_long_as_its_ca_lives() -> None:
+    story, first = running()
+    for epoch in range(EPOCH + 1, EPOCH + 20):
+        ca = story.prepare(epoch, CLOCK.prepare_at(epoch))
+        story.activate(ca, CLOCK.start(epoch))
+    for ca in (first, story.history.cas[-2]):
+        story.append(LeafRecord(START, ca.sha256, "grace", ("grace",), "7f0a", "ada", "a look by hand"))
+    gone, kept = story.entries[-2:]
+    assert (story.history.signing, story.history.newest) == (story.history.cas[-1], story.history.statements[-1])
+    for sequel in range(2):  # so that neither stands at the head
+        story.append(OverrideRecord(START, first.sha256, "ada", f"{sequel}"))
+    fold = ask(story, CLOCK.start(EPOCH + 19) + 1)
+    assert isinstance(fold, Fold)
+    assert fold.through > kept.position
+    assert kept in fold.keep
+    assert gone not in fold.keep
 
 
 def test_a_forced_rotation_takes_the_highest_epoch_prepared_so_far() -> None:

@@ -15,7 +15,7 @@ import aiohttp
 from authority.__main__ import run
 from authority.election import Election, Replica
 from authority.election.file import LEASE_SECONDS
-from authority.journal import StatementRecord
+from authority.journal import LeafRecord, StatementRecord
 from authority.journal.directory import DirectoryJournal
 from bench.document import Table
 from tests.authority.deployment import AGENTS, Deployment, Program, eventually, receipt
@@ -170,6 +170,10 @@ async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp
                 assert await response.json() == {"newest_sequence": sequence}
             async with session.post("/api/v1/rotate", json={"reason": "mischief"}) as response:
                 assert response.status == 403  # whose token it was is judged where it is carried out
+        async with second.session() as session:
+            wanted = {"name": "grace", "dns": ["grace"], "reason": "a look by hand"}
+            async with session.post("/api/v1/leaf", json=wanted) as response:
+                assert response.status == 200
         for replica in (first, second):
             fleet = await replica.ask("/api/v1/fleet")
             assert [agent["state"] for agent in fleet["agents"]] == ["proven", "missing"]
@@ -191,6 +195,8 @@ async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp
     entries = await DirectoryJournal(deployment.state / "journal").read()
     who = [entry.record.who for entry in entries if isinstance(entry.record, StatementRecord) and entry.record.who]
     assert who == ["operator from 127.0.0.1, for 127.0.0.1", "operator from 127.0.0.1"]
+    (leaf,) = [entry.record for entry in entries if isinstance(entry.record, LeafRecord)]
+    assert (leaf.name, leaf.who) == ("grace", "operator from 127.0.0.1, for 127.0.0.1")
 
 
 async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> None:

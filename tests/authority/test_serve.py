@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from authority.journal import StatementRecord
 from authority.journal.directory import DirectoryJournal
+from authority.one_off import LeafOrder
 from authority.requests import Wanted
 from authority.serve import Api, ListenError
 from authority.tokens import Role, Sender, create_token, read_tokens
@@ -314,6 +315,10 @@ class StuckDesk:
         return {}
 
     async def withdraw(self, who: str, reason: str, wanted: Wanted) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def leaf(self, order: LeafOrder) -> dict[str, Any]:
         await asyncio.Event().wait()
         return {}
 
