@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 import tidemark.nats
-from tests.nats.rig import Ca, Output, Servers, eventually, until
+from tests.nats.rig import SECONDS, Ca, Output, Servers, eventually, until
 from tidemark.nats import Connection
 
 
@@ -213,6 +213,26 @@ async def test_a_publish_without_an_acknowledgement_is_repeated_and_stored_once(
     acks = await asyncio.gather(*publishing)
     assert len({ack.seq for ack in acks}) == 20
     assert (await jetstream.stream_info("S")).state.messages == 20
+
+
+async def test_a_server_that_paces_an_ordered_consumer_is_answered(connection: Connection) -> None:
+    """More than it sends without hearing that it was taken; at rest nobody looks whether an answer is owed."""
+    jetstream = connection.jetstream()
+    await jetstream.add_stream(name="S", subjects=["s"])
+    count, payload = 3000, bytes(16 * 1024)
+    for acknowledged in [await jetstream.publish_async("s", payload) for _ in range(count)]:
+        await acknowledged
+    ordered = await jetstream.subscribe("s", stream="S", ordered_consumer=True, idle_heartbeat=60)
+    await until(lambda: ordered.pending_msgs > 10, "the server has sent some")
+    seen = 0
+    async with asyncio.timeout(SECONDS):
+        async for message in ordered.messages:
+            seen += 1
+            assert message.metadata.sequence.stream == seen
+            if seen == count:
+                break
+    await until(lambda: not any("flow" in task.get_name() for task in asyncio.all_tasks()), "the last answer is given")
+    assert not any("check_flow_control" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
 async def test_a_subject_without_a_stream_is_an_error(connection: Connection) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ASK_AGAIN = 1.0  # seconds without an acknowledgement
 _NOBODY_THERE = 0.25  # seconds to wait for a stream that has no leader at the moment
+_TAKING = 0.02  # seconds between looks whether the application has taken what a server waits for
 
 
 class JetStream(JetStreamContext):
@@ -97,7 +98,27 @@ class JetStream(JetStreamContext):
         # nats-py begins an ordered consumer anew while it reads from the wire. To wait there, for a swap that waits for
         # the wire to be read, would be a deadlock.
         state.reset_ordered_consumer = partial(self._begin_anew, state)  # type: ignore[method-assign]
+        if state._fctask is not None:
+            # nats-py looks four times a second, for ever, whether an answer has come due. Here that is looked at while
+            # one is owed: an idle process sleeps.
+            state._fctask.cancel()
+            state.schedule_flow_control_response = partial(self._owe_answer, state)
         return push
+
+    def _owe_answer(self, state: JetStreamContext._JSI, reply: str) -> None:
+        """The server waits to hear that what it sent so far was taken."""
+        is_looked_after = state._fcr is not None
+        state._active, state._fcr, state._fcd = True, reply, state._fciseq
+        if not is_looked_after:
+            self._connection.own(self._answer_once_taken(state), name="tidemark flow control")
+
+    async def _answer_once_taken(self, state: JetStreamContext._JSI) -> None:
+        while state._fcr is not None and not state._sub._closed:
+            if state._fciseq - state._psub._pending_queue.qsize() >= state._fcd:
+                reply, state._fcr = state._fcr, None
+                await self._connection.publish(reply)
+            else:
+                await asyncio.sleep(_TAKING)
 
     async def _begin_anew(self, state: JetStreamContext._JSI, _sequence: int | None) -> bool:
         """True: the message that showed the need is dropped, as the new consumer delivers it again."""
