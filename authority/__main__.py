@@ -44,6 +44,7 @@ from authority.publish import LeafStore, Publisher
 from authority.publish.directory import DirectoryLeafStore, DirectoryPublisher
 from authority.publish.jetstream import Connection, JetStreamPublisher
 from authority.publish.timed import TimedPublisher
+from authority.reissues import Reissues
 from authority.roster import ConfiguredMembers, Members, Roster
 from authority.rotation import Outside, Rotation
 from authority.surroundings import Surroundings
@@ -112,7 +113,12 @@ async def run(
 
 def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
     """What runs while this replica leads, and at no other time."""
-    return {"rotation": desk.rotation.run, "leaves": desk.leaves.run, "connections": desk.connections.run}
+    return {
+        "rotation": desk.rotation.run,
+        "leaves": desk.leaves.run,
+        "reissues": desk.reissues.run,
+        "connections": desk.connections.run,
+    }
 
 
 def _election(config: AuthorityConfig, me: Replica, cluster: InKubernetes | None, elect: Elect | None) -> Election:
@@ -168,8 +174,9 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
     references = {"the API server": parts.cluster.client} if parts.cluster else {}
     here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe, references=references)
     leaves, rotation = Leaves(here, issuer, _leaf_stores(config, parts.cluster)), Rotation(here, outside)
+    reissues = Reissues(here, parts.cluster.cert_manager() if parts.cluster else None, lambda: rotation.active)
     connections = Connections(here, config.withdrawal.monitors, _monitor_failed())
-    return Desk(here, rotation, leaves, connections, roster, chronicle, meters, election, clock)
+    return Desk(here, rotation, leaves, reissues, connections, roster, chronicle, meters, election, clock)
 
 
 def _monitor_failed() -> Callable[[str, str], None]:

@@ -11,6 +11,7 @@ from authority.election import Election
 from authority.leaves import Leaves
 from authority.metrics import Metrics
 from authority.one_off import LeafOrder
+from authority.reissues import Reissues
 from authority.requests import Wanted
 from authority.roster import Roster
 from authority.rotation import Rotation
@@ -27,6 +28,7 @@ class Desk:
     here: Surroundings
     rotation: Rotation
     leaves: Leaves
+    reissues: Reissues
     connections: Connections
     roster: Roster
     chronicle: Chronicle

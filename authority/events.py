@@ -29,6 +29,7 @@ class Step(StrEnum):
     RETIRE = "retire"
     FOLD = "fold"
     LEAF = "leaf"
+    REISSUE = "reissue"  # have cert-manager issue anew
 
 
 class LeafCause(StrEnum):
@@ -190,6 +191,15 @@ class LeafIssued:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateMarked:
+    """cert-manager was told to issue ``certificate`` (``namespace/name``) anew: its leaf is from before ``before``."""
+
+    at: int
+    certificate: str
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A step failed and is tried again in ``retry_in`` seconds; ``target`` names what it was about ("" for none)."""
 
@@ -239,6 +249,7 @@ Event = (
     | Retired
     | LeafWritten
     | LeafIssued
+    | CertificateMarked
     | Failed
     | Conflict
     | Leading

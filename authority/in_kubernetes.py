@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from authority.cert_manager import CertManager
 from authority.chronicle import Repetitions
 from authority.election import ElectionError, Replica
 from authority.election.kubernetes import LeaseAt, LeaseElection
@@ -45,6 +46,10 @@ class InKubernetes:
     def leaf_store(self, secret: SecretName) -> KubernetesLeafStore:
         """One workload's Secret."""
         return KubernetesLeafStore(self.client, secret.namespace, secret.name, self.nudge)
+
+    def cert_manager(self) -> CertManager | None:
+        """Whose leaves have to be renewed after a withdrawal; None where the configuration does not say."""
+        return CertManager(self.client, self.config.cert_manager) if self.config.cert_manager else None
 
     def members(self, on_change: Callable[[], None]) -> PodMembers | None:
         """The fleet's pods; None where the configuration lists the agents itself."""

@@ -250,6 +250,10 @@ class KubernetesClient:
         """
         await self._patch(resource, name, namespace, patch, PatchType.STRATEGIC)
 
+    async def merge_status(self, resource: type[R], name: str, namespace: str, patch: dict[str, Any]) -> None:
+        """A merge patch of this subresource, over the ``resourceVersion`` that it names. Raises Conflict."""
+        await self._patch(resource, name, namespace, patch, PatchType.MERGE)
+
     async def _patch(
         self, resource: type[R], name: str, namespace: str, patch: dict[str, Any], patch_type: PatchType
     ) -> None:

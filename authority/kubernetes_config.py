@@ -26,12 +26,23 @@ class SecretName:
 
 
 @dataclass(frozen=True, slots=True)
+class CertManagerConfig:
+    """Which of cert-manager's Certificates a withdrawal is to renew: those in ``namespaces`` whose ``spec.issuerRef``
+    names ``issuer``, an Issuer there or a ClusterIssuer.
+    """
+
+    namespaces: tuple[str, ...]
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesConfig:
     """``namespace`` is the authority's own ("": the one that the credentials belong to); ``fleet`` names the namespaces
     whose agents' pods are the fleet (none: the agents that the configuration lists).
 
     ``audience`` is that of the agents' projected tokens, ``lease`` the Lease that the replicas agree by; ``nudge``
-    whether the agents' pods are annotated when a Secret of theirs changed.
+    whether the agents' pods are annotated when a Secret of theirs changed. ``cert_manager`` is None where it makes no
+    leaves.
     """
 
     access: KubernetesAccess
@@ -40,6 +51,7 @@ class KubernetesConfig:
     audience: str
     lease: str
     nudge: bool
+    cert_manager: CertManagerConfig | None = None
 
 
 def read_kubernetes(table: Table, base: Path, environment: Mapping[str, str]) -> KubernetesConfig:
@@ -51,17 +63,30 @@ def read_kubernetes(table: Table, base: Path, environment: Mapping[str, str]) ->
         audience=table.text("audience", DEFAULT_AUDIENCE, 253),
         lease=table.text("lease", "tidemark-authority"),
         nudge=table.flag("nudge", default=False),
+        cert_manager=_cert_manager(table.table("cert_manager")) if "cert_manager" in table else None,
     )
     if config.namespace and not _LABEL.fullmatch(config.namespace):
         table.fault("namespace", f"expected the name of a namespace, found {config.namespace!r}")
-    for namespace in config.fleet:
-        if not _LABEL.fullmatch(namespace):
-            table.fault("fleet", f"expected names of namespaces, found {namespace!r}")
-    if len(set(config.fleet)) < len(config.fleet):
-        table.fault("fleet", f"expected each namespace once, found {', '.join(config.fleet)}")
+    _check_namespaces(table, "fleet", config.fleet)
     if not _is_name(config.lease):
         table.fault("lease", f"expected a name that Kubernetes allows, found {config.lease!r}")
     return config
+
+
+def _cert_manager(table: Table) -> CertManagerConfig:
+    config = CertManagerConfig(table.texts("namespaces", [], least=1), table.text("issuer", longest=253))
+    _check_namespaces(table, "namespaces", config.namespaces)
+    if config.issuer and not _is_name(config.issuer):
+        table.fault("issuer", f"expected a name that Kubernetes allows, found {config.issuer!r}")
+    return config
+
+
+def _check_namespaces(table: Table, key: str, namespaces: tuple[str, ...]) -> None:
+    for namespace in namespaces:
+        if not _LABEL.fullmatch(namespace):
+            table.fault(key, f"expected names of namespaces, found {namespace!r}")
+    if len(set(namespaces)) < len(namespaces):
+        table.fault(key, f"expected each namespace once, found {', '.join(namespaces)}")
 
 
 def read_secret_name(table: Table, key: str) -> SecretName:

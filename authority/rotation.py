@@ -137,6 +137,11 @@ class Rotation:
         return self._hold
 
     @property
+    def active(self) -> str | None:
+        """The CA that the issuer was told to sign with, by its intent; None before it was told of any."""
+        return self._active
+
+    @property
     def failures(self) -> dict[Step, Failed]:
         """Steps that failed when they were last tried."""
         return dict(self._failures)

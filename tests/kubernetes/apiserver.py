@@ -35,6 +35,7 @@ Interference = Callable[[web.Request, Answering], Awaitable[web.StreamResponse]]
 
 _PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<ns>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?"
+    r"(?P<status>/status)?"
 )
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _LONGEST_WATCH = 1800.0
@@ -50,6 +51,12 @@ class Asked:
     name: str
     query: Json
     manager: str
+    of_status: bool = False
+
+    @property
+    def resource(self) -> str:
+        """As RBAC names it."""
+        return f"{self.kind.plural}/status" if self.of_status else self.kind.plural
 
 
 @dataclass
@@ -155,7 +162,7 @@ class ApiServer:
             raise status.unauthorized()
         asked = _taken_apart(request)
         kind, name = asked.kind, asked.name
-        wish = Wish(asked.verb, kind.group, kind.plural, asked.namespace, name)
+        wish = Wish(asked.verb, kind.group, asked.resource, asked.namespace, name)
         if not self.accounts.allows(holder.user, wish):
             raise status.forbidden(holder.user, wish)
         match asked.verb:
@@ -186,7 +193,13 @@ class ApiServer:
     def _patch(self, content_type: str, asked: Asked, body: Json) -> Json:
         if content_type in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
             strategic = content_type.startswith("application/strategic")
-            return self.store.merge(asked.kind, asked.namespace, asked.name, body, asked.manager, strategic=strategic)
+            if strategic and asked.kind.custom:
+                told = "the body of the request was in an unknown format - accepted media types include: "
+                raise Failure(415, "UnsupportedMediaType", f"{told}application/merge-patch+json")
+            where = asked.kind, asked.namespace, asked.name
+            return self.store.merge(*where, body, asked.manager, strategic=strategic, of_status=asked.of_status)
+        if asked.of_status:
+            raise status.bad_request(f"{asked.resource}: this server takes merge patches of it, and nothing else")
         if content_type != "application/apply-patch+yaml":
             raise Failure(
                 415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {content_type}"
@@ -303,6 +316,7 @@ async def _body(request: web.Request) -> Json:
 
 def _taken_apart(request: web.Request) -> Asked:
     found = _PATH.fullmatch(request.path)
+    of_status = found is not None and found["status"] is not None
     namespaces = re.fullmatch(r"/api/v1/namespaces(?:/([^/]+))?", request.path)
     query = dict(request.query)
     if namespaces is not None:
@@ -310,6 +324,8 @@ def _taken_apart(request: web.Request) -> Asked:
     elif found is not None and (found["group"] or "", found["plural"]) in KINDS:
         kind = KINDS[found["group"] or "", found["plural"]]
         namespace, name = found["ns"] or "", found["name"] or ""
+        if of_status and not (kind.custom and request.method == "PATCH"):
+            raise Failure(404, "NotFound", "the server could not find the requested resource")
     else:
         raise Failure(404, "NotFound", "the server could not find the requested resource")
     verb = _VERBS.get(request.method, "")
@@ -317,7 +333,7 @@ def _taken_apart(request: web.Request) -> Asked:
         verb = "watch" if query.get("watch") in ("true", "1") else "get" if name else "list"
         name = name or name_of(query.get("fieldSelector", ""))
     manager = query.get("fieldManager") or request.headers.get("User-Agent", "unknown").partition("/")[0]
-    return Asked(kind, verb, namespace, name, query, manager)
+    return Asked(kind, verb, namespace, name, query, manager, of_status)
 
 
 def too_many_requests(seconds: int) -> web.Response:

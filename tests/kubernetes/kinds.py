@@ -25,6 +25,8 @@ class Kind:
     kind: str
     plural: str
     namespaced: bool = True
+    custom: bool = False
+    """A custom resource, with a status of its own (``subresources: {status: {}}``)."""
 
     @property
     def api_version(self) -> str:
@@ -37,11 +39,12 @@ CONFIG_MAP = Kind("", "ConfigMap", "configmaps")
 POD = Kind("", "Pod", "pods")
 LEASE = Kind("coordination.k8s.io", "Lease", "leases")
 TOKEN_REVIEW = Kind("authentication.k8s.io", "TokenReview", "tokenreviews", namespaced=False)
+CERTIFICATE = Kind("cert-manager.io", "Certificate", "certificates", custom=True)
 MUTATING_WEBHOOKS = Kind(
     "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False
 )
 
-_ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOOKS)
+_ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOOKS, CERTIFICATE)
 KINDS = {(kind.group, kind.plural): kind for kind in _ALL}
 
 

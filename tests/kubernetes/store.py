@@ -122,11 +122,24 @@ class Store:
         return self._replace((kind, namespace, name), stored, body, Owner(manager, "Update"))
 
     def merge(
-        self, kind: Kind, namespace: str, name: str, patch: Json, manager: str, *, strategic: bool = False
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        patch: Json,
+        manager: str,
+        *,
+        strategic: bool = False,
+        of_status: bool = False,
     ) -> Json:
-        """A merge patch (RFC 7396), or a strategic one, which merges some lists by a key of their entries."""
+        """A merge patch (RFC 7396), or a strategic one, which merges some lists by a key of their entries.
+
+        Of a custom resource's status it changes that alone, and of the resource all but that.
+        """
         stored = self._stored(kind, namespace, name)
         body = _merged(stored.body, patch, strategic=strategic)
+        if kind.custom:
+            body = _split(stored.body, body, of_status=of_status)
         return self._replace((kind, namespace, name), stored, body, Owner(manager, "Update"))
 
     def apply(self, kind: Kind, namespace: str, name: str, wanted: Json, manager: str, *, force: bool) -> Json:
@@ -262,6 +275,15 @@ class Store:
         self.changes.append(change)
         self.changed.set()
         self.changed = asyncio.Event()
+
+
+def _split(old: Json, new: Json, *, of_status: bool) -> Json:
+    """What is kept of a change to a custom resource: its status alone, or all but that."""
+    if of_status:
+        asked = {name: value for name, value in new["metadata"].items() if name in ("resourceVersion", "uid")}
+        return {**old, "metadata": {**old["metadata"], **asked}, "status": new.get("status", {})}
+    rest = {name: value for name, value in new.items() if name != "status"}
+    return rest | ({"status": old["status"]} if "status" in old else {})
 
 
 def _merged(target: Json, patch: Json, *, strategic: bool) -> Json:

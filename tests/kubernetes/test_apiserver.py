@@ -12,7 +12,7 @@ import pytest
 
 from tests.kubernetes.accounts import rules_of
 from tests.kubernetes.apiserver import ApiServer
-from tests.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD
+from tests.kubernetes.kinds import CERTIFICATE, CONFIG_MAP, NAMESPACE, POD
 
 SECRETS = "/api/v1/namespaces/tidemark/secrets"
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
@@ -203,3 +203,19 @@ async def test_tokens_end_and_are_reviewed_for_their_audience(server: ApiServer)
         assert (await ask(session, "GET", SECRETS))[0] == 401
     async with _session(server, sent) as session:  # of another audience than the API server's
         assert (await ask(session, "GET", SECRETS))[0] == 401
+
+
+async def test_a_custom_resource_and_its_status_are_changed_apart(
+    server: ApiServer, session: aiohttp.ClientSession
+) -> None:
+    path = "/apis/cert-manager.io/v1/namespaces/tidemark/certificates/a"
+    body = {"metadata": {"name": "a", "namespace": "tidemark"}, "spec": {"x": 1}, "status": {"revision": 1}}
+    version = server.store.put(CERTIFICATE, body)["metadata"]["resourceVersion"]
+    both = {"metadata": {"resourceVersion": version}, "spec": {"x": 2}, "status": {"revision": 2}}
+    status, found = await ask(session, "PATCH", f"{path}/status", both, headers=MERGE)
+    assert (status, found["spec"], found["status"]) == (200, {"x": 1}, {"revision": 2})
+    assert (await ask(session, "PATCH", f"{path}/status", both, headers=MERGE))[0] == 409
+    status, found = await ask(session, "PATCH", path, {"spec": {"x": 3}, "status": {"revision": 3}}, headers=MERGE)
+    assert (status, found["spec"], found["status"]) == (200, {"x": 3}, {"revision": 2})
+    strategic = {"Content-Type": "application/strategic-merge-patch+json"}
+    assert (await ask(session, "PATCH", path, {}, headers=strategic))[0] == 415

@@ -6,7 +6,7 @@ import pytest
 
 from authority.config import AuthorityConfig, ConfigError, parse
 from authority.kubernetes_access import InCluster, Kubeconfig
-from authority.kubernetes_config import KubernetesConfig, SecretName
+from authority.kubernetes_config import CertManagerConfig, KubernetesConfig, SecretName
 
 BASE = Path("/etc/tidemark")
 IN_POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
@@ -57,6 +57,15 @@ def test_an_ipv6_api_server() -> None:
     assert kubernetes.access == InCluster("https://[fd00::1]:443")
 
 
+CERT_MANAGER = '[kubernetes]\nkubeconfig = "c"\n[kubernetes.cert_manager]\n'
+
+
+def test_the_certificates_that_a_withdrawal_renews() -> None:
+    kubernetes = read(CERT_MANAGER + 'namespaces = ["nats", "apps"]\nissuer = "tidemark"').kubernetes
+    assert kubernetes is not None
+    assert kubernetes.cert_manager == CertManagerConfig(("nats", "apps"), "tidemark")
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -67,6 +76,16 @@ def test_an_ipv6_api_server() -> None:
         ('[kubernetes]\nkubeconfig = "c"\nnamespace = "a.b"', "kubernetes.namespace: expected the name of a namespace"),
         ('[kubernetes]\nkubeconfig = "c"\nlease = "-"', "kubernetes.lease: expected a name that Kubernetes allows"),
         ('[kubernetes]\nkubeconfig = "c"\nlabel = "x"', "kubernetes.label: unknown; expected one of audience"),
+        (CERT_MANAGER + 'issuer = "a"', "kubernetes.cert_manager.namespaces: expected 1 or more, found 0"),
+        (CERT_MANAGER + 'namespaces = ["a"]', "kubernetes.cert_manager.issuer: expected text, found no such key"),
+        (
+            CERT_MANAGER + 'namespaces = ["a", "a"]\nissuer = "a"',
+            "kubernetes.cert_manager.namespaces: expected each namespace once",
+        ),
+        (
+            CERT_MANAGER + 'namespaces = ["a"]\nissuer = "A"',
+            "kubernetes.cert_manager.issuer: expected a name that Kubernetes allows",
+        ),
         (LEAF + 'secret = "nats/tls"', "leaves: secret: expected a [kubernetes] table as well, found none"),
         (LEAF + 'secret = "tls"\n[kubernetes]\nkubeconfig = "c"', "leaves[0].secret: expected 'namespace/name'"),
         (

@@ -11,7 +11,8 @@ import yaml
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
-BUILT = ("overlays/openbao", "overlays/embedded", "examples/nats", "examples/application")
+WITH_PODS = ("overlays/openbao", "overlays/embedded", "examples/nats", "examples/application")
+BUILT = (*WITH_PODS, "examples/cert-manager")
 """What is applied as it stands; everything else is a part of these."""
 
 Object = dict[str, Any]

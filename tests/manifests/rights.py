@@ -48,7 +48,10 @@ IN_THE_FLEET = (
     | _of("orders", "", "pods", "list watch")
     | _of("orders", "", "secrets", "get patch", "application-tls")
 )
-ALLOWED = AUTHORITY | INJECTOR | NUDGE | IN_THE_FLEET
+CERT_MANAGER = _of("nats", "cert-manager.io", "certificates", "list") | _of(
+    "nats", "cert-manager.io", "certificates/status", "patch"
+)
+ALLOWED = AUTHORITY | INJECTOR | NUDGE | IN_THE_FLEET | CERT_MANAGER
 
 NARROWED = {
     Right(_AUTHORITY, EVERYWHERE, "", "secrets", "create"): "tidemark-authority-secrets",

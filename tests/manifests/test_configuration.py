@@ -175,6 +175,19 @@ def test_what_is_commented_out_in_the_configuration_is_taken_too(overlay: str) -
     assert config.jetstream.directory.is_relative_to(config.state), "where the pod may write"
 
 
+def test_the_namespaces_of_cert_manager_give_the_authority_what_it_needs() -> None:
+    lines = authority_toml("overlays/openbao").splitlines()
+    start = lines.index("# [kubernetes.cert_manager]")
+    for number in range(start, lines.index("", start)):
+        lines[number] = lines[number].removeprefix("# ")
+    config = parse("\n".join(lines).encode(), "authority.toml", Path("/etc/tidemark"), IN_A_POD)
+    assert config.kubernetes is not None
+    assert config.kubernetes.cert_manager is not None
+    given = {(right.namespace, right.resource, right.verb) for right in granted(build("examples/cert-manager"))}
+    for namespace in config.kubernetes.cert_manager.namespaces:
+        assert {(namespace, "certificates", "list"), (namespace, "certificates/status", "patch")} <= given
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_servers_monitoring_is_where_the_authority_looks_for_it(overlay: str) -> None:
     objects = build("examples/nats")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.manifests.build import BUILT, MANIFESTS, Object, build, one, pods
 from tests.manifests.policies import Request, denials
-from tests.manifests.rights import ALLOWED, AUTHORITY, IN_THE_FLEET, NARROWED, NUDGE, granted
+from tests.manifests.rights import ALLOWED, AUTHORITY, NARROWED, NUDGE, granted
 
 DOCUMENT = MANIFESTS.parent / "docs/kubernetes.md"
 WRITING = {"create", "update", "patch", "delete", "deletecollection"}
@@ -28,16 +28,17 @@ def test_the_list_has_no_right_that_nobody_is_given() -> None:
 
 def test_the_rights_are_those_that_the_document_gives_to_calls() -> None:
     """The table in docs/kubernetes.md: verbs, resource with its names, and why."""
-    _, *rows = re.findall(r"^\| ([a-z, ]+?) +\| (\w+).*?\|.*?\|.*?\|$", DOCUMENT.read_text(), re.MULTILINE)
+    _, *rows = re.findall(r"^\| ([a-z, ]+?) +\| ([\w/]+).*?\|.*?\|.*?\|$", DOCUMENT.read_text(), re.MULTILINE)
     called = {(verb, resource) for verbs, resource in rows for verb in verbs.split(", ")}
-    assert called == {(right.verb, right.resource) for right in AUTHORITY | NUDGE | IN_THE_FLEET}
+    assert called == {(right.verb, right.resource) for right in ALLOWED}
 
 
 @pytest.mark.parametrize("path", BUILT)
 def test_nothing_is_wild_and_nobody_gets_into_a_pod(path: str) -> None:
     for right in granted(build(path)):
         assert "*" not in (right.group, right.resource, right.verb), right
-        assert "/" not in right.resource, f"{right}: no exec, no attach, no ephemeral containers"
+        is_a_status = right.resource == "certificates/status"
+        assert "/" not in right.resource or is_a_status, f"{right}: no exec, no attach, no ephemeral containers"
         assert right.verb not in {"escalate", "bind", "impersonate", "deletecollection"}, right
 
 
