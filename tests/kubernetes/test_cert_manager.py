@@ -219,10 +219,10 @@ async def test_an_issuer_of_another_group_is_not_ours(server: ApiServer, client:
 
 
 class World:
-    """The sequencer over a journal in which a CA was replaced 10 s after the epoch's start."""
+    """The sequencer over a journal in which a CA was replaced 10 s after the epoch's start, or where all is ``well``."""
 
-    def __init__(self, client: KubernetesClient, *namespaces: str) -> None:
-        story, _, good = replaced()
+    def __init__(self, client: KubernetesClient, *namespaces: str, well: bool = False) -> None:
+        story, good = running() if well else replaced()[::2]
         journal = MemoryJournal(Effects())
         for entry in story.entries:
             journal.put(entry.record)
@@ -312,6 +312,21 @@ async def test_what_is_missing_is_told_by_name(server: ApiServer, restricted: Ku
     assert world.errors()["nats"].endswith("; is cert-manager installed?")
     assert "list certificates in orders, found 403" in world.errors()["orders"]
     assert "docs/kubernetes.md" in world.errors()["orders"]
+
+
+async def test_a_missing_right_is_told_before_the_day_of_need(server: ApiServer, restricted: KubernetesClient) -> None:
+    server.namespace("orders")
+    certificate(server, "a", START - 100)
+    world = World(restricted, "nats", "orders", well=True)
+    async with world.running():
+        await eventually(look(world.errors), "the error")
+        assert world.errors().keys() == {"orders"}
+        looks = "/apis/cert-manager.io/v1/namespaces/{}/certificates"
+        told = len(world.events)
+        await eventually(look(lambda: len(world.events) > told), "another try")
+    asked = [line.partition("?")[0].removeprefix("GET ") for line in server.requests]
+    assert asked.count(looks.format("nats")) == 1
+    assert patches(server) == []
 
 
 async def test_a_revocation_marks_them_once(server: ApiServer, deployment: Deployment) -> None:
