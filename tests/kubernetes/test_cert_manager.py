@@ -219,7 +219,7 @@ async def test_an_issuer_of_another_group_is_not_ours(server: ApiServer, client:
 
 
 class World:
-    """The sequencer over a journal in which a CA was replaced 10 s after the epoch's start, or where all is ``well``."""
+    """The sequencer over a journal in which a CA was replaced at ``START + 10``, or where all is ``well``."""
 
     def __init__(self, client: KubernetesClient, *namespaces: str, well: bool = False) -> None:
         story, good = running() if well else replaced()[::2]
