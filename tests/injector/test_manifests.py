@@ -66,6 +66,9 @@ def test_the_authority_and_the_example_of_nats_never_wait_for_it(objects: list[O
     for built in (objects, *map(build, EXAMPLES)):
         for name, template in pods(built):
             assert not is_sent(objects, named("nats"), template["metadata"]["labels"]), name
+    namespace = one(build("examples/nats"), "Namespace", "nats")["metadata"]
+    labels = named(namespace["name"], **namespace["labels"])
+    assert not is_sent(objects, labels, {"tidemark.io/inject": "nats"}), "whatever somebody labels there"
 
 
 def test_only_the_creation_of_pods(objects: list[Object]) -> None:

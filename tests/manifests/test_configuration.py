@@ -71,6 +71,21 @@ def test_the_api_listens_where_service_and_probes_look(overlay: str) -> None:
     assert "localhost" in config.api.names, "for kubectl port-forward"
 
 
+def test_openbao_is_set_up_with_the_beginning_of_the_overlays_configuration() -> None:
+    """As docs/install.md says: up to [api], with a state directory of the operator's machine, outside of any pod."""
+    text, api, _ = authority_toml("overlays/openbao").partition("[api]")
+    assert api
+    text = text.replace('state = "/var/lib/tidemark"', 'state = "state"')
+    config = parse(text.encode(), "setup.toml", Path("/home/operator"), {})
+    assert config.state == Path("/home/operator/state")
+    assert config.openbao is not None
+    assert config.kubernetes is None
+    assert config.injector is None
+    in_the_pod = authority_config("overlays/openbao").openbao
+    assert in_the_pod is not None
+    assert config.openbao.layout == in_the_pod.layout
+
+
 def test_replicas_fit_the_issuer() -> None:
     """Two where nothing is kept in the pod; one, which lets go of its volume first, where everything is."""
     openbao = one(build("overlays/openbao"), "Deployment", "tidemark-authority")["spec"]
