@@ -99,7 +99,9 @@ class Announcement:
         await unbounded(self._run(deliver), name="tidemark announcements")
 
     async def _run(self, deliver: Callable[[Announced], None]) -> None:
-        await self._wake.wait()  # without a set there is nothing to connect with
+        while not self._moved:  # without a set there is nothing to connect with
+            self._wake.clear()
+            await self._wake.wait()
         while True:
             self._wake.clear()
             self._moved = self._lost = False
@@ -108,6 +110,8 @@ class Announcement:
                     await self._listen(connection, deliver)
             except Exception as error:  # noqa: BLE001 # as above
                 self._is_away(error)
+            if not self._moved:
+                self._wake.clear()  # it was the connection's own end that rang
             pause = min(_FIRST_PAUSE * 2 ** min(self._failures, 16), _LONGEST_PAUSE)
             self._failures += 1
             # Another set in place may be what it takes.

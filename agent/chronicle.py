@@ -42,11 +42,12 @@ class Chronicle:
 
     def broker(self, broker: Broker) -> None:
         """How the second source stands; its absence is one line a minute, whatever is found in turn."""
+        before = self._board.status.broker
         self._board.post(broker=broker)
-        if broker.connected:
-            log.event("broker_connected", server=broker.detail)
-        else:
+        if not broker.connected:
             log.warning("broker_away", "broker_away", detail=broker.detail)
+        elif broker != before:
+            log.event("broker_connected", server=broker.detail)
 
     def fails(self, reason: str, detail: str, mark: Mark | None = None, **fields: object) -> None:
         """Something went wrong; a failure that stays keeps the time of its beginning."""

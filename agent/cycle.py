@@ -206,11 +206,12 @@ class Cycle:
                 self.chronicle.rejected(refusal.reason)
                 if refusal.reason != Reason.SUPERSEDED:
                     self.chronicle.journey_ends(refusal.reason, travel.swapped_at, travel.stages, refusal.claimed)
+        in_place = self.holdings.installed.trust_set.mark if self.holdings.installed else None
         for refusal in refusals:
             if refusal.reason == Reason.SUPERSEDED:
                 continue  # a source that lags behind another is normal, and no concern
             travel.concern = travel.concern or refusal
-            if refusal.reason == Reason.OVERLAP and choice.adopted is not None:
+            if refusal.reason == Reason.OVERLAP and travel.mark not in (None, in_place):
                 self.alarm.set(1.0)  # it may overlap with the bundle that goes in now
             if refusal.retry_at is not None:
                 self.alarm.set(min(max(1.0, refusal.retry_at - self.clocks.now()), _LONGEST_HOLD))

@@ -112,20 +112,20 @@ class Handover:
         """Have every workload use a set that it has proven before, in one try.
 
         CA list and leaf alone are the proof, where they can be seen: a server whose configuration is broken refuses
-        this reload too, and may never have left the set.
+        this reload too, and may never have left the set. Each workload is told, whatever comes of the others.
 
         Raises:
             WorkloadAbsent, NotProven: a workload does not show it.
         """
-        await self._all(lambda place: self._bring_back(place, expected))
+        await self._all(lambda place: self._bring_back(place, expected), until=asyncio.ALL_COMPLETED)
 
-    async def _all(self, one: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]:
+    async def _all(self, one: Callable[[int], Coroutine[Any, Any, T]], until: str = asyncio.FIRST_EXCEPTION) -> list[T]:
         # No TaskGroup: where a child fails, Python before 3.11.5 leaves the parent marked as being cancelled, and every
         # later asyncio.timeout in it then ends the task instead of the wait.
         tasks = [asyncio.create_task(one(place)) for place in range(len(self._workloads))]
         try:
             if tasks:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                await asyncio.wait(tasks, return_when=until)
         finally:
             for task in tasks:
                 task.cancel()

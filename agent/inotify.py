@@ -27,6 +27,13 @@ class Inotify:
         except OSError:
             self._inotify.close()
             raise
+        self._watches = len(self._inotify.watches)
+
+    @property
+    def stands(self) -> bool:
+        """Whether every directory is still watched: a watch ends with its directory, and the next one of that name may
+        have its inode number."""
+        return len(self._inotify.watches) == self._watches
 
     async def changed(self) -> None:
         """Wait for a change since the watch was made, or since this last returned."""

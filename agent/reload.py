@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
+from agent.answer import read_answer
 from agent.bearer import TokenUnusable, read_token
 from agent.target import HttpTarget, SignalTarget
 from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
@@ -192,7 +193,7 @@ class HttpReloader:
                     allow_redirects=False,
                 ) as response,
             ):
-                body = await response.content.read(_LONGEST_ANSWER)
+                body = await read_answer(response, _LONGEST_ANSWER)
                 status = response.status
         except TokenUnusable as error:
             raise WorkloadAbsent("not_permitted", str(error)) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from agent import log
+from agent.answer import read_answer
 from agent.bearer import TokenUnusable, read_token
 from agent.board import Board
 from agent.status import AgentStatus, is_under_way, receipt_of
@@ -89,7 +90,7 @@ class Reporter:
             async with self.http.post(
                 url, data=body, headers=headers, ssl=self._tls(), timeout=_TIMEOUT, allow_redirects=False
             ) as response:
-                answer = await response.content.read(_LONGEST_ANSWER)
+                answer = await read_answer(response, _LONGEST_ANSWER)
                 code = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NotSent(f"{url}: expected an answer, found {type(error).__name__}: {error}") from error

@@ -161,7 +161,7 @@ class Sources:
         shown: object = None
         while True:
             with _Watch(self._directories()) as watch:
-                while watch.directories == self._directories():
+                while watch.stands and watch.directories == self._directories():
                     # The watch stands before the look: a switch in between wakes it.
                     sighting = replace(self.look(), watch_fault=watch.fault)
                     if _shows(sighting) != shown:
@@ -206,6 +206,11 @@ class _Watch:
             self.fault = (
                 f"expected to watch {names}, found {error.strerror}; looking every {_REREAD_SECONDS:.0f} s instead"
             )
+
+    @property
+    def stands(self) -> bool:
+        """Whether no directory has ended under it."""
+        return self._inotify is None or self._inotify.stands
 
     def __enter__(self) -> "_Watch":
         return self

@@ -71,6 +71,18 @@ class Broker:
             connections = (await response.json())["connections"]
         return [c["tls_peer_certs"][0]["cert_sha256"] for c in connections if c.get("name") == name]
 
+    async def connections(self, name: str) -> int:
+        """How many connections of this name there have been."""
+        url = f"http://127.0.0.1:{self.monitor}/connz?state=any"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return sum(c.get("name") == name for c in (await response.json())["connections"])
+
+    async def messages(self) -> int:
+        """How many messages it has taken so far."""
+        url = f"http://127.0.0.1:{self.monitor}/varz"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return int((await response.json())["in_msgs"])
+
     async def forget(self) -> None:
         """Delete the stream, as someone who cleans up too much."""
         async with await tidemark.nats.connect(self.url, directory=self.files) as connection:

@@ -1,6 +1,9 @@
 """The second source: bundles that come over JetStream, beside the mount, ahead of it, and without it."""
 
+import asyncio
 import json
+import logging
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -137,13 +140,17 @@ async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_cam
 
 
 async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_does(
-    forge: Forge, site: Site, broker: Broker
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(1)
-        await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
-        status = await observed.fails("overlap")
+        with monkeypatch.context() as watched:
+            alarms: list[float] = []
+            watched.setattr(observed.agent.cycle.alarm, "set", alarms.append)
+            await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
+            status = await observed.fails("overlap")
+            assert alarms == [], "time alone mends nothing"
         assert status.installed
         assert status.installed.mark.sequence == 1
         site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
@@ -172,7 +179,7 @@ def test_a_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, st
 
 
 async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
-    forge: Forge, site: Site, broker: Broker
+    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     await broker.announce(forge.bundle(7))
     site.show(forge.bundle(2), forge.leaf())
@@ -186,6 +193,8 @@ async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
             lambda: sorted(p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()) == ["..7-1"],
             "the rest to be swept",
         )
+        await hears(observed)
+    assert [record for record in caplog.records if record.getMessage() == "broker_away"] == []
 
 
 async def test_without_a_broker_the_mount_carries_on(
@@ -234,6 +243,28 @@ async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
         await observed.is_proven(3)
 
 
+async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_with_another_set(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcement, "_FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(announcement, "_LONGEST_PAUSE", 3600.0)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+
+        async def asked(times: int) -> bool:
+            return await broker.connections("tidemark-agent nats-0") >= times
+
+        await eventually(partial(asked, 2), "the broker to be asked, first of all and then for good")
+        for _ in range(100):
+            assert not await asked(3), "nothing has changed, and the pause is long"
+        await broker.announce(forge.bundle(2))
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(2, leaf)
+        assert await broker.connections("tidemark-agent nats-0") == 3
+
+
 async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site, broker: Broker) -> None:
     await broker.announce(forge.bundle(1))
     first, second = forge.leaf(), forge.leaf()
@@ -251,6 +282,45 @@ async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site
         # And what is announced after that is still heard.
         await broker.announce(forge.bundle(2))
         await observed.is_proven(2)
+
+
+async def test_a_broker_that_stays_is_told_of_once(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(announcement, "_REREAD_SECONDS", 0.02)
+    caplog.set_level(logging.INFO, "tidemark.agent")
+    site.show(forge.bundle(1), forge.leaf())
+    await broker.announce(forge.bundle(1))
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        before = await broker.messages()
+
+        async def looked() -> bool:
+            return await broker.messages() > before + 5
+
+        await eventually(looked, "a few looks at the stream")
+    assert [record.getMessage() for record in caplog.records].count("broker_connected") == 1
+
+
+@pytest.mark.parametrize("answering", [True, False])
+async def test_it_stops_within_five_seconds_whatever_the_broker_does(
+    forge: Forge,
+    site: Site,
+    broker: Broker,
+    agent_process: Callable[[Mapping[str, str]], AgentProcess],
+    answering: bool,
+) -> None:
+    await broker.announce(forge.bundle(1))
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment())
+    await eventually(lambda: (process.status().get("broker") or {}).get("connected"), "the broker to be heard")
+    assert process.process is not None
+    assert broker.process is not None
+    if not answering:
+        broker.process.send_signal(signal.SIGSTOP)
+    process.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.process.wait, 5) == 0
 
 
 async def test_the_status_and_the_log_say_so_and_not_too_often(

@@ -251,6 +251,31 @@ async def test_an_application_that_uses_something_else_is_reverted(
         await observed.is_proven(2)
 
 
+async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
+    forge: Forge, site: Site, server: NatsServer, application: Application
+) -> None:
+    def answer(request: dict[str, Any]) -> web.Response:
+        response = web.json_response({"ca_sha256": first.ca_sha256})
+        response.force_close()  # so that each request takes a connection, and time
+        return response
+
+    first = forge.bundle(1)
+    application.answer = answer
+    site.targets = f"{server.target} {application.url}"
+    site.show(first, forge.leaf())
+    await application.start()
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        await server.start()
+        await observed.is_proven(1)
+        server.stop()
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert status.failure
+        assert "is back in place for when the workload is" in status.failure.detail
+        assert [request["sequence"] for request in application.asked][-2:] == [2, 1], "it was told to go back"
+
+
 async def test_an_application_that_refuses_everything_is_told_apart(
     forge: Forge, site: Site, application: Application
 ) -> None:

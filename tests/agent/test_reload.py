@@ -194,6 +194,19 @@ async def test_an_application_that_says_nothing_useful_acknowledges(
     assert reloaded.answer == {}
 
 
+async def test_an_answer_that_comes_in_pieces_is_read_whole(application: Serve, http: aiohttp.ClientSession) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (b'{"ca_', b'sha256":"', b"c" * 64, b'"}'):
+            await response.write(piece)
+            await asyncio.sleep(0.02)  # the pace
+        return response
+
+    reloaded = await HttpReloader(HttpTarget(await application(answer)), http).reload(EXPECTED, 5.0)
+    assert reloaded.answer == {"ca_sha256": "c" * 64}
+
+
 async def test_an_application_that_hangs_or_is_away_is_told_apart(
     application: Serve, http: aiohttp.ClientSession
 ) -> None:

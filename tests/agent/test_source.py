@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -211,6 +212,25 @@ async def test_mounts_may_come_late_and_be_made_anew(mount: KubeletMount, tmp_pa
             await eventually(lambda n=number: delivered[-1].bundle.files and revision(delivered[-1].bundle) == n, "it")  # type: ignore[misc]  # a lambda with a default
             mount.show(files(number + 1))  # and the new one is watched
             await eventually(lambda n=number: revision(delivered[-1].bundle) == n + 1, "the next")  # type: ignore[misc]  # a lambda with a default
+
+
+async def test_a_mount_that_is_deleted_and_made_anew_at_once_is_watched_again(
+    mount: KubeletMount, tmp_path: Path
+) -> None:
+    mount.show(files(1))
+    async with watching(Sources(mount.path, None, tmp_path / "trust" / "trust.toml")) as delivered:
+        (tmp_path / "trust").mkdir()
+        await eventually(lambda: delivered and delivered[-1].bundle.files, "the first sight")
+
+        def shows(number: int) -> bool:
+            return delivered[-1].bundle.files is not None and revision(delivered[-1].bundle) == number
+
+        for number in range(2, 22, 2):
+            shutil.rmtree(mount.path)
+            mount.show(files(number))  # where the file system has it so, under the same inode number
+            await eventually(partial(shows, number), "the new mount's")
+            mount.show(files(number + 1))
+            await eventually(partial(shows, number + 1), "the next")
 
 
 async def test_a_burst_of_switches_ends_with_the_last(mount: KubeletMount, tmp_path: Path) -> None:
