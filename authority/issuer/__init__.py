@@ -9,7 +9,7 @@ from cryptography.x509 import NameOID
 
 from tidemark.certificates import Certificate, not_after
 
-_INTENT = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_INTENT = re.compile(r"epoch-[0-9]{1,16}-[0-9]{1,16}")
 
 
 class IssuerError(Exception):
@@ -58,14 +58,17 @@ class IssuedLeaf:
 
 
 def is_intent(name: str) -> bool:
-    """Whether a CA can have this name: it becomes part of paths."""
+    """Whether a CA of ours can have this name, which becomes part of paths.
+
+    What has another name is somebody else's: in OpenBao the mount may have been in use before, and is not cleared.
+    """
     return _INTENT.fullmatch(name) is not None
 
 
 def check_intent(name: str) -> str:
     """Return the name. Raises IssuerError for one that no CA can have."""
     if not is_intent(name):
-        raise IssuerError(f"intent {name[:100]!r}: expected lower-case letters, digits and '-'")
+        raise IssuerError(f"intent {name[:100]!r}: expected epoch-<epoch>-<sequence>")
     return name
 
 
