@@ -130,17 +130,23 @@ class FileElection:
     async def won(self) -> None:
         """Return once ``me`` leads."""
         self._loop = asyncio.get_running_loop()
-        while not self.leads:
-            await self._changed.wait()
+        while True:
+            changed = self._changed  # before the look: the thread may win between the two
+            if self.leads:
+                return
+            await changed.wait()
 
     async def lost(self) -> None:
         """Return once the term is over that was running at the call, also where nobody has noticed yet."""
         self._loop = asyncio.get_running_loop()
         term = self._term
-        while term is not None and self._term is term and self.leads:
+        while term is not None:
+            changed = self._changed
+            if self._term is not term or not self.leads:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._until - self._clock())):
-                    await self._changed.wait()
+                    await changed.wait()
 
     def _campaign_for_ever(self) -> None:
         """The thread's work."""

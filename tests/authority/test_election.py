@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from authority.election import ElectionError, Replica
 from authority.election.file import FileElection
-from tests.authority.deployment import eventually
+from tests.authority.deployment import PATIENCE, eventually
 
 LEASE = 10.0
 
@@ -57,6 +57,27 @@ async def test_the_first_leads_and_the_other_knows_whom(house: House) -> None:
     two.turn()
     assert (one.leads, two.leads) == (True, False)
     assert one.leader == two.leader == one.me
+
+
+async def test_a_win_between_a_look_and_the_wait_is_not_missed(house: House) -> None:
+    class Overtaken(FileElection):
+        """Its thread wins just after whoever waits has looked."""
+
+        overtaken = False
+
+        @property
+        def leads(self) -> bool:
+            found = super().leads
+            if not self.overtaken:
+                self.overtaken = True
+                self.turn()
+            return found
+
+    one = Overtaken(Replica("one", "https://one:8443"), house.directory, unexpected, LEASE, house.clock)
+    async with asyncio.timeout(PATIENCE):
+        await one.won()
+    assert one.overtaken
+    assert one.leads
 
 
 async def test_a_term_that_is_renewed_goes_on_for_ever(house: House) -> None:
