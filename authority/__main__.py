@@ -171,7 +171,7 @@ def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
         chronicle.observe(event)
         meters.observe(event)
 
-    references = {"the API server": parts.cluster.client} if parts.cluster else {}
+    references = dict(kept.references) | ({"the API server": parts.cluster.client} if parts.cluster else {})
     here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe, references=references)
     leaves, rotation = Leaves(here, issuer, _leaf_stores(config, parts.cluster)), Rotation(here, outside)
     reissues = Reissues(here, parts.cluster.cert_manager() if parts.cluster else None, lambda: rotation.active)
@@ -311,6 +311,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if environment.get("TIDEMARK_LOG") == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request to the API server otherwise
     return asyncio.run(cli.execute(parsed, environment, _run_until_signalled))
 
 

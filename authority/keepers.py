@@ -1,9 +1,9 @@
 """Who keeps roots, CAs, statement keys, control CA and journal, as the configuration says: files, or OpenBao."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from authority import durable
 from authority.config import AuthorityConfig, OpenBaoConfig
@@ -18,6 +18,7 @@ from authority.keystore import KeystoreError
 from authority.openbao_client import OpenBaoAccess, OpenBaoClient, OpenBaoError, Unreachable
 from authority.openbao_control import open_control_ca
 from authority.pauses import Pauses
+from authority.reference_clock import ReferenceClock
 from authority.signer import StatementSigner
 from authority.signer.embedded import open_signer
 from authority.signer.openbao import open_transit_signer
@@ -35,6 +36,8 @@ class Keepers:
     issuer: Issuer
     signer: StatementSigner
     journal: Journal
+    references: Mapping[str, ReferenceClock] = field(default_factory=dict)
+    """The clocks of others among them, by their names, that ours has to agree with."""
 
 
 @asynccontextmanager
@@ -113,4 +116,5 @@ async def _in_openbao(
         OpenBaoIssuer(client, layout, config.key_type, tolerance_seconds=tolerance, clock=clock),
         await open_transit_signer(client, layout.transit, layout.key, config.trust_domain),
         OpenBaoJournal(client, layout.kv, layout.prefix),
+        {"OpenBao": client},
     )

@@ -1,18 +1,21 @@
 """The real program on a real OpenBao: set up, sealed at the start, held at the gate, killed, its token revoked."""
 
+import asyncio
 import json
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from authority.__main__ import run
 from authority.config import SECRET_ID_VARIABLE, TOKEN_VARIABLE
 from authority.history import History, fold
 from authority.journal import StatementRecord
 from authority.journal.openbao import OpenBaoJournal
 from tests.authority.bao import ROOT_TOKEN, Server, Space
-from tests.authority.deployment import AGENTS, Deployment, Program, command, eventually
+from tests.authority.deployment import AGENTS, Deployment, Program, ask, command, eventually
 from tests.authority.test_cli import Fleet
 from tests.authority.test_replicas import two
 from tidemark.certificates import not_after
@@ -136,6 +139,28 @@ async def test_it_rotates_is_killed_and_goes_on(house: Deployment, empty_space: 
     (key,) = Trust.parse(printed.out.encode()).keys
     assert key.name == "bus.example.com/tidemark-1"
     assert house.environment[SECRET_ID_VARIABLE] not in program.log.read_text()
+
+
+async def test_nothing_is_signed_while_openbaos_clock_differs(house: Deployment, empty_space: Space) -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(house.config, stop, lambda: time.time() - 3600))
+
+    async def has_said() -> bool:
+        if task.done():
+            task.result()
+        if not (house.state / "api.json").exists():
+            return False
+        async with house.session(house.token("operator")) as session:
+            failures = (await ask(session, "/api/v1/status"))["failures"]
+        return any("clock: expected it within 5 s of OpenBao's, found it -3" in one["error"] for one in failures)
+
+    try:
+        await eventually(has_said, "a word about the clock")
+        assert (await history(empty_space)).statements == ()
+        assert await empty_space.names("keys") == set()
+    finally:
+        stop.set()
+        await asyncio.gather(task)
 
 
 async def test_of_two_replicas_on_one_openbao_the_other_takes_over(house: Deployment, empty_space: Space) -> None:
