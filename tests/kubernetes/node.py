@@ -73,6 +73,8 @@ class AgentsPod:
     namespace: str
     name: str
     told: list[dict[str, Any]] = field(default_factory=list)
+    refused: int = 0
+    """The statement that the application does not take: it goes on with what it had, and says so."""
 
     @property
     def full_name(self) -> str:
@@ -132,7 +134,8 @@ class AgentsPod:
         async def reload(request: web.Request) -> web.Response:
             asked = await request.json()
             self.told.append(asked)
-            return web.json_response({"ca_sha256": asked["ca_sha256"], "leaf_sha256": asked["leaf_sha256"]})
+            used = self.told[0] if asked["sequence"] == self.refused else asked
+            return web.json_response({"ca_sha256": used["ca_sha256"], "leaf_sha256": asked["leaf_sha256"]})
 
         application = web.Application()
         application.router.add_post("/-/reload", reload)
