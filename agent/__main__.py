@@ -92,7 +92,7 @@ def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> 
         servers=config.nats_servers,
         directory=config.out,
         login=lambda: (
-            {"name": f"tidemark-agent {config.pod}"}
+            {"name": f"tidemark-agent {config.pod}", "tls_handshake_first": config.nats_handshake_first}
             | (dict(login.with_creds(config.nats_creds)) if config.nats_creds else {})
         ),
         tell=chronicle.broker,

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 PREFIX = "TIDEMARK_"
 _DEFAULT_LISTEN = "0.0.0.0:9465"
+_HANDSHAKE_FIRST = "?handshake_first=true"
 _LONGEST_SPLAY = 3600.0
 _LONGEST_NAME = 253
 _LONGEST_UID = 64
@@ -53,8 +54,8 @@ class ConfigError(ValueError):
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """What the agent is told; see the README for each variable. ``leaf`` is None where the leaf is not managed,
-    ``authority_url`` where no receipts are sent; ``nats_servers`` is empty where no announcement is listened for;
-    ``splay`` in seconds."""
+    ``authority_url`` where no receipts are sent; ``nats_servers`` is empty where no announcement is listened for,
+    and they begin with TLS where ``nats_handshake_first``; ``splay`` in seconds."""
 
     bundle: Path
     leaf: Path | None
@@ -67,6 +68,7 @@ class AgentConfig:
     authority_url: str | None
     token_file: Path | None
     nats_servers: tuple[str, ...]
+    nats_handshake_first: bool
     nats_creds: Path | None
     listen: Address
     splay: float
@@ -107,6 +109,7 @@ class _Reader:
             authority_url=self._authority_url(),
             token_file=self._optional_path("AUTHORITY_TOKEN_FILE", "the path of the token"),
             nats_servers=self._nats_servers(),
+            nats_handshake_first=_HANDSHAKE_FIRST in self._get("NATS_URL"),
             nats_creds=self._optional_path("NATS_CREDS_FILE", "the path of the creds file"),
             listen=self._parsed("LISTEN", _address, "host:port", _address(_DEFAULT_LISTEN)),
             splay=self._parsed("SPLAY", _seconds, f"0 to {_LONGEST_SPLAY:.0f} seconds", 0.0),
@@ -172,8 +175,11 @@ class _Reader:
         return tuple(targets)
 
     def _nats_servers(self) -> tuple[str, ...]:
-        """Separated by spaces, commas or both."""
-        servers = tuple(self._get("NATS_URL").replace(",", " ").split())
+        """Separated by spaces, commas or both; ``?handshake_first=true`` at each of them or at none."""
+        given = self._get("NATS_URL").replace(",", " ").split()
+        servers = tuple(url.removesuffix(_HANDSHAKE_FIRST) for url in given)
+        if len({url.endswith(_HANDSHAKE_FIRST) for url in given}) > 1:
+            self._fault("NATS_URL", f"{_HANDSHAKE_FIRST} at each URL or at none", "it at some")
         for url in servers:
             try:
                 parts = urlsplit(url)
@@ -184,7 +190,7 @@ class _Reader:
             if "@" in url:  # shown nowhere: it may be a password
                 self._fault("NATS_URL", f"no login in the URL, but in the file of {PREFIX}NATS_CREDS_FILE", "one")
             elif not usable or parts.path or parts.query or parts.fragment:
-                self._fault("NATS_URL", "tls://host:port", repr(url[:80]))
+                self._fault("NATS_URL", f"tls://host:port or tls://host:port{_HANDSHAKE_FIRST}", repr(url[:80]))
         return servers
 
     def _authority_url(self) -> str | None:

@@ -25,11 +25,21 @@ class Broker:
         self.port = free_port()
         self.monitor = free_port()
         self.log = folder / "nats.log"
+        self.handshake_first = False
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
+        return self._address + ("?handshake_first=true" if self.handshake_first else "")
+
+    @property
+    def _address(self) -> str:
         return f"tls://127.0.0.1:{self.port}"
+
+    async def _connected(self) -> tidemark.nats.Connection:
+        return await tidemark.nats.connect(
+            self._address, directory=self.files, tls_handshake_first=self.handshake_first
+        )
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -44,7 +54,8 @@ class Broker:
             f"listen: 127.0.0.1:{self.port}\nhttp: 127.0.0.1:{self.monitor}\n"
             f'jetstream {{ store_dir: "{self.folder}" }}\n'
             f'tls {{ cert_file: "{self.files}/tls.crt", key_file: "{self.files}/tls.key", '
-            f'ca_file: "{self.files}/ca.crt", verify: true }}\n'
+            f'ca_file: "{self.files}/ca.crt", verify: true, '
+            f"handshake_first: {str(self.handshake_first).lower()} }}\n"
         )
         self.process = subprocess.Popen([NATS_SERVER, "-c", config, "-l", self.log])
 
@@ -57,7 +68,7 @@ class Broker:
 
     async def announce(self, *said: Bundle | bytes, headers: Mapping[str, str] = HEADERS) -> None:
         """Say this on the subject, one after the other; the stream is made where it is missing."""
-        async with await tidemark.nats.connect(self.url, directory=self.files) as connection:
+        async with await self._connected() as connection:
             stream = connection.jetstream()
             await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], max_msgs=32))
             for one in said:
@@ -85,5 +96,5 @@ class Broker:
 
     async def forget(self) -> None:
         """Delete the stream, as someone who cleans up too much."""
-        async with await tidemark.nats.connect(self.url, directory=self.files) as connection:
+        async with await self._connected() as connection:
             await connection.jetstream().delete_stream(STREAM)

@@ -265,6 +265,27 @@ async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_w
         assert await broker.connections("tidemark-agent nats-0") == 3
 
 
+async def test_a_broker_that_begins_with_tls_is_heard(forge: Forge, site: Site, broker: Broker) -> None:
+    broker.stop()
+    broker.handshake_first = True
+    await broker.start()
+    await broker.announce(forge.bundle(1))
+    site.nats_url = broker.url
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        await broker.announce(forge.bundle(2))
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(2, leaf)
+
+        async def moved() -> bool:
+            return await broker.presented("tidemark-agent nats-0") == [leaf.sha256]
+
+        await eventually(moved, "the new leaf to be presented")
+
+
 async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site, broker: Broker) -> None:
     await broker.announce(forge.bundle(1))
     first, second = forge.leaf(), forge.leaf()

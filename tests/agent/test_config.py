@@ -91,8 +91,14 @@ def test_everything_that_can_be_said() -> None:
         ("AUTHORITY_URL", "http://authority:8443", "expected https://host:port, found 'http://authority:8443'"),
         ("AUTHORITY_URL", "https://user:word@authority", "expected https://host:port"),
         ("AUTHORITY_URL", "https://authority:8443/api", "expected https://host:port"),
-        ("NATS_URL", "http://nats:4222", "expected tls://host:port, found 'http://nats:4222'"),
+        ("NATS_URL", "http://nats:4222", "handshake_first=true, found 'http://nats:4222'"),
         ("NATS_URL", "tls://nats:0", "expected tls://host:port"),
+        (
+            "NATS_URL",
+            "tls://a:1?handshake_first=false",
+            "expected tls://host:port or tls://host:port?handshake_first=true",
+        ),
+        ("NATS_URL", "tls://a:1?handshake_first=true tls://b:1", "?handshake_first=true at each URL or at none"),
         ("NATS_URL", "tls://a:4222,tls://user:word@b:4222", "expected no login in the URL"),
         ("NATS_CREDS_FILE", "user.creds", "expected the path of the creds file, an absolute path, found user.creds"),
         ("LISTEN", "9465", "expected host:port, found '9465'"),
@@ -131,6 +137,14 @@ def test_the_broker_needs_a_leaf_and_a_login_a_broker() -> None:
         "TIDEMARK_NATS_URL: expected tls://host:port, as TIDEMARK_NATS_CREDS_FILE is set, found nothing"
     ]
     assert "word" not in " ".join(faults(NATS_URL="tls://user:word@nats:4222"))
+
+
+def test_a_broker_may_begin_with_tls() -> None:
+    base = LEAST | {"TIDEMARK_LEAF": "/leaf"}
+    first = "tls://a:1?handshake_first=true,tls://b?handshake_first=true"
+    config = read_config(base | {"TIDEMARK_NATS_URL": first})
+    assert (config.nats_servers, config.nats_handshake_first) == (("tls://a:1", "tls://b"), True)
+    assert not read_config(base | {"TIDEMARK_NATS_URL": "tls://a:1"}).nats_handshake_first
 
 
 def test_what_the_kubelet_says_of_services_is_no_typo() -> None:
