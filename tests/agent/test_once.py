@@ -28,9 +28,10 @@ def broker(tmp_path: Path, forge: Forge) -> Iterator[Broker]:
     made.stop()
 
 
-def run(site: Site, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+def run(site: Site, *arguments: str, largest: int = -1, **changes: str) -> "subprocess.CompletedProcess[str]":
+    limit = [f"--fsize={largest}"] if largest >= 0 else []
     return subprocess.run(
-        [sys.executable, "-m", "agent", *(arguments or ["--once"])],
+        [*(["prlimit", *limit] if limit else []), sys.executable, "-m", "agent", *(arguments or ["--once"])],
         env={"PATH": os.environ["PATH"], **site.environment(TIDEMARK_LOG="json", **changes)},
         cwd=CHECKOUT,
         capture_output=True,
@@ -84,6 +85,20 @@ def test_what_cannot_be_installed_or_written_is_told_apart(forge: Forge, site: S
     done = run(site)
     assert (done.returncode, events(done)) == (1, [("install_failed", "")])
     assert f"{site.out}: expected to write there, found File exists (EEXIST)" in done.stdout
+
+
+def test_where_files_cannot_be_written_whole_the_old_set_stays(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    assert run(site).returncode == 0
+    before = snapshot(site)
+    site.show(forge.bundle(2))
+    done = run(site, largest=1000)  # as a full disk: a write ends half way
+    assert (done.returncode, events(done)) == (1, [("install_failed", "")])
+    assert "(EFBIG)" in done.stdout
+    assert snapshot(site) == before
+    assert [p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..1-1"]
+    assert run(site).returncode == 0
+    assert site.installed().sequence == 2
 
 
 def test_every_exit_status_is_documented(site: Site) -> None:

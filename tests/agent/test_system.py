@@ -4,9 +4,10 @@ import asyncio
 import base64
 import hashlib
 import json
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from agent.workload import Expectation, NotProven, Reloaded, WorkloadAbsent
 from tests.agent.conftest import write_set
 from tests.agent.forge import Forge
 from tests.agent.rig import NATS_SERVER, eventually, free_port
-from tests.agent.site import Site
+from tests.agent.site import AgentProcess, Site
 from tidemark.receipt import AgentState, Level
 
 ACCOUNTS = """
@@ -190,6 +191,26 @@ async def test_the_identity_that_the_server_knows_is_found(
         await reload(server.target, tmp_path / "new")
     for identities in ((files, tmp_path / "new"), (tmp_path / "new", files)):
         assert await reload(server.target, *identities) == Reloaded()
+
+
+async def test_it_stops_within_five_seconds_while_the_server_does_not_answer(
+    forge: Forge, site: Site, server: Server, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+) -> None:
+    server.files = site.out
+    site.targets = server.target
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment())
+    await process.answers("/startupz")
+    await server.start()
+    await process.answers("/readyz")
+    assert process.process is not None
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    site.show(forge.bundle(2))
+    await eventually(lambda: site.installed().sequence == 2, "the newer set")
+    process.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.process.wait, 5) == 0
+    assert site.installed().sequence == 2
 
 
 async def test_a_whole_journey_without_a_signal(forge: Forge, site: Site, server: Server) -> None:
