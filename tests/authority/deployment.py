@@ -29,14 +29,14 @@ PATIENCE = 30.0
 AGENTS = ("nats-0", "app-0")
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Look until there is something; fails naming ``what`` after ``PATIENCE``."""
-    deadline = time.monotonic() + PATIENCE
+async def eventually(look: Callable[[], Awaitable[Any]], what: str, patience: float = PATIENCE) -> Any:
+    """Look until there is something; fails naming ``what`` after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if found := await look():
             return found
         await asyncio.sleep(0.02)
-    raise AssertionError(f"expected {what} within {PATIENCE} s, it did not happen")
+    raise AssertionError(f"expected {what} within {patience} s, it did not happen")
 
 
 @dataclass(frozen=True)

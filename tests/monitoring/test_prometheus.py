@@ -4,8 +4,9 @@ import asyncio
 import copy
 import re
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ import aiohttp
 import pytest
 import yaml
 
+from playground.deployment import deployed
+from playground.layout import Layout
 from tests.agent.rig import free_port
 from tests.authority.deployment import eventually
 from tests.monitoring.house import House, rule_groups
 from tests.platform.tools import tool
+from tidemark.trust import Trust
 
 Alerts = set[tuple[str, str]]
+
+MISSED_SECONDS = 90.0
+"""An agent of the playground is missing after 20 s: D/2 and two heartbeats."""
 
 
 def hurried(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -32,16 +39,37 @@ def hurried(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return groups
 
 
+@dataclass(frozen=True)
+class Scraped:
+    """Where agents, by pod, and the authority are, as URLs; and the CA of the authority's certificate, in PEM."""
+
+    agents: Mapping[str, str]
+    authority: str
+    control_ca: bytes
+
+    @classmethod
+    async def of(cls, house: House) -> "Scraped":
+        agents = {name: agent.url for name, agent in house.agents.items()}
+        return cls(agents, house.deployment.url, await house.control_ca())
+
+    @classmethod
+    def of_playground(cls, layout: Layout) -> "Scraped":
+        control_ca = Trust.parse(layout.trust_file.read_bytes()).control_ca
+        assert control_ca is not None
+        return cls({pod.name: pod.agent_url for pod in layout.pods}, layout.authority_url, control_ca.encode())
+
+
 class Prometheus:
     """A server of its own on a free port; it keeps its data under ``root``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scraped: Scraped) -> None:
         self.root = root
+        self.scraped = scraped
         self.url = f"http://127.0.0.1:{free_port()}"
 
     @asynccontextmanager
-    async def running(self, house: House) -> AsyncIterator["Prometheus"]:
-        await self._configure(house)
+    async def running(self) -> AsyncIterator["Prometheus"]:
+        self._configure()
         command = [
             f"--config.file={self.root / 'prometheus.yaml'}",
             f"--storage.tsdb.path={self.root / 'data'}",
@@ -55,15 +83,15 @@ class Prometheus:
             process.terminate()
             await process.wait()
 
-    async def _configure(self, house: House) -> None:
+    def _configure(self) -> None:
         self.root.mkdir()
-        (self.root / "ca.crt").write_bytes(await house.control_ca())
+        (self.root / "ca.crt").write_bytes(self.scraped.control_ca)
         (self.root / "rules.yaml").write_text(yaml.safe_dump({"groups": hurried(rule_groups())}))
         agents = [
-            {"targets": [agent.url.removeprefix("http://")], "labels": {"namespace": "bus", "pod": name}}
-            for name, agent in house.agents.items()
+            {"targets": [url.removeprefix("http://")], "labels": {"namespace": "bus", "pod": name}}
+            for name, url in self.scraped.agents.items()
         ]
-        authority = {"targets": [house.deployment.url.removeprefix("https://")], "labels": {"namespace": "tidemark"}}
+        authority = {"targets": [self.scraped.authority.removeprefix("https://")], "labels": {"namespace": "tidemark"}}
         configuration = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],
@@ -94,7 +122,9 @@ class Prometheus:
         """Whether every target is up, and the rules have been evaluated over what they show."""
         targets = ((await self.ask("targets")) or {}).get("activeTargets", [])
         recorded = (await self.ask("query", query="tidemark:verifications:1h")) or {"result": []}
-        return len(targets) == 3 and all(one["health"] == "up" for one in targets) and len(recorded["result"]) >= 2
+        agents = len(self.scraped.agents)
+        are_up = len(targets) == agents + 1 and all(one["health"] == "up" for one in targets)
+        return are_up and len(recorded["result"]) >= agents
 
     async def is_quiet(self) -> bool:
         return await self.firing() == set()
@@ -107,16 +137,20 @@ class Prometheus:
 
 
 @pytest.mark.needs("prometheus")
-async def test_an_agent_that_stops_is_missed_and_nothing_else_is(house: House, tmp_path: Path) -> None:
-    async with Prometheus(tmp_path / "prometheus").running(house) as prometheus:
+async def test_an_agent_of_the_playground_that_stops_is_missed_and_nothing_else_is(tmp_path: Path) -> None:
+    layout = Layout.allot(tmp_path / "playground")
+    async with (
+        deployed(layout, "playground", print) as deployment,
+        Prometheus(tmp_path / "prometheus", Scraped.of_playground(layout)).running() as prometheus,
+    ):
         await eventually(prometheus.sees_everything, "everything to be scraped")
-        await eventually(prometheus.is_quiet, "what fired before anything was scraped to end")
-        house.agents["nats-0"].stop()
+        await eventually(prometheus.is_quiet, "what fired before anything was scraped to end", MISSED_SECONDS)
+        await deployment.agents["nats-0"].stop(5)
 
         async def fires() -> Alerts:
             return {alert for alert in await prometheus.firing() if alert[0] == "TidemarkRequiredAgentMissing"}
 
-        assert await eventually(fires, "the alert") == {("TidemarkRequiredAgentMissing", "")}
+        assert await eventually(fires, "the alert", MISSED_SECONDS) == {("TidemarkRequiredAgentMissing", "")}
         told = await prometheus.ask("alerts")
         (alert,) = (one for one in told["alerts"] if one["labels"]["alertname"] == "TidemarkRequiredAgentMissing")
         assert alert["annotations"]["summary"] == "Required agents that are not heard of: 1"
@@ -125,7 +159,7 @@ async def test_an_agent_that_stops_is_missed_and_nothing_else_is(house: House, t
 
 @pytest.mark.needs("prometheus")
 async def test_a_secret_that_somebody_else_writes_is_paged_at_once(house: House, tmp_path: Path) -> None:
-    async with Prometheus(tmp_path / "prometheus").running(house) as prometheus:
+    async with Prometheus(tmp_path / "prometheus", await Scraped.of(house)).running() as prometheus:
         await eventually(prometheus.sees_everything, "everything to be scraped")
         mount = house.deployment.root / "app-0" / "bundle"
         note = (mount / "bundle.note").read_text()

@@ -217,7 +217,9 @@ class Wire(Client):
             # nats-py closes nothing where it was told to close before, or where TLS had not come about yet.
             for writer in writers:
                 if writer is not None:
-                    writer.transport.abort()
+                    # A TLS transport that has ended already has nothing to abort, which Python 3.11.2 stumbles over.
+                    with contextlib.suppress(AttributeError):
+                        writer.transport.abort()
         self._let_go()
 
     def _let_go(self) -> None:
