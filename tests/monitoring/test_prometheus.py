@@ -139,6 +139,7 @@ class Prometheus:
 @pytest.mark.needs("prometheus")
 async def test_an_agent_of_the_playground_that_stops_is_missed_and_nothing_else_is(tmp_path: Path) -> None:
     layout = Layout.allot(tmp_path / "playground")
+    layout.root.mkdir()
     async with (
         deployed(layout, "playground", print) as deployment,
         Prometheus(tmp_path / "prometheus", Scraped.of_playground(layout)).running() as prometheus,
