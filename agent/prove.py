@@ -82,26 +82,37 @@ class ServerProver:
         deadline = loop.time() + within
         if self._target.monitor is not None and (baseline is not None or not self._target.shows):
             await _until(within, partial(self._loaded_after, baseline.load_time if baseline else None))
-        presented = expected.presented or expected.leaf
-        # A client or leafnode port lets a withheld flight pass in silence; others log less of a whole handshake.
-        ports = [(address, self._silences if presented is None else None) for address in self._target.nats]
-        ports += [(address, None) for address in self._target.tls]
-        if not ports:
+        if not self._target.shows:
             return Proof(self._target.allowed, self._target.allowed, "no port is named to look at the CA list")
-        context = handshake.client_context(presented)
-        pause = _FIRST_PAUSE if presented is not None else _NOTICED_PAUSE
-        silent = await asyncio.gather(
-            *(
-                _until(deadline - loop.time(), partial(_compare, expected, context, address, silences), pause)
-                for address, silences in ports
-            )
-        )
+        silent = await self._look(expected, deadline, loaded=baseline is not None and baseline.load_time is not None)
         if any(silent):
             shown = "the leaf alone is shown" if expected.leaf else "nothing is shown"
             where = ", ".join(str(address) for address in silent if address)
             detail = f"{where}: the server asks clients for no certificate (verify is off), so {shown}"
             return Proof(Level.RELOADED, Level.RELOADED, detail)
         return Proof(Level.PROVEN, Level.PROVEN)
+
+    async def _look(self, expected: Expectation, deadline: float, *, loaded: bool) -> list[Address | None]:
+        """Compare what all ports show; ``loaded``: the server has read its files since, so they show it now or never.
+
+        Without a leaf to present, each look may leave a line in the server's log (decision 19). So ports are looked at
+        one after another, and not again where that cannot help: a set that is not taken leaves one line for each try.
+        """
+        now = asyncio.get_running_loop().time
+        presented = expected.presented or expected.leaf
+        context = handshake.client_context(presented)
+        compare = partial(_compare, expected, context)
+        if presented is not None:
+            ports = (*self._target.nats, *self._target.tls)
+            looks = [_until(deadline - now(), partial(compare, address, None)) for address in ports]
+            return await asyncio.gather(*looks)
+        seen = []
+        for address in (*self._target.nats, *self._target.tls):
+            silences = self._silences if address in self._target.nats else None
+            within = deadline - now()
+            pause = within if loaded else _NOTICED_PAUSE
+            seen.append(await _until(within, partial(compare, address, silences), pause))
+        return seen
 
     async def _load_time(self) -> str:
         url = f"{self._target.monitor}/varz"
@@ -112,7 +123,9 @@ class ServerProver:
             raise _NotYet("unreachable", f"{url}: {error.strerror}", absent=True) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise _NotYet("monitor", f"{url}: expected a JSON answer, found {error!r}") from error
-        load_time = varz.get("config_load_time") if isinstance(varz, dict) else None
+        varz = varz if isinstance(varz, dict) else {}
+        self._silences.version = str(varz.get("version", ""))
+        load_time = varz.get("config_load_time")
         if not isinstance(load_time, str):
             raise _NotYet("monitor", f"{url}: expected the field config_load_time, found none")
         return load_time

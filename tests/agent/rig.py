@@ -20,6 +20,7 @@ from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import Leaf, parse_leaf
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
+OLDEST_NATS_SERVER = Path(sys.prefix) / "servers" / "2.10" / "bin" / "nats-server"
 NOBODY = 65534
 PATIENCE = 20.0
 """How long a test waits for something that must happen, in seconds; far above what it takes."""

@@ -1,7 +1,9 @@
 """What each kind of port of a real nats-server shows, and what the server's log says of being looked at."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -9,10 +11,10 @@ import pytest
 
 from agent.prove import ServerProver
 from agent.target import Address, SignalTarget, parse_target
-from agent.workload import Expectation, NotProven, Proof, Reloaded
+from agent.workload import Baseline, Expectation, NotProven, Proof, Reloaded
 from tests.agent.conftest import write_set
 from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import NATS_SERVER, eventually, free_port, parsed
+from tests.agent.rig import NATS_SERVER, OLDEST_NATS_SERVER, eventually, free_port, parsed
 from tests.agent.site import Site
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates
@@ -20,6 +22,11 @@ from tidemark.receipt import Level
 
 KINDS = {"client": "nats", "leafnode": "nats", "route": "tls", "gateway": "tls", "websocket": "tls"}
 """Each kind of port, and the key of a target's URL that it goes by."""
+
+
+NOTED = ["route", "gateway", "websocket"]
+"""The kinds of port that log every handshake without a certificate, however it ends; the others log some ends."""
+PROGRAMS = [pytest.param(NATS_SERVER, id="newest"), pytest.param(OLDEST_NATS_SERVER, id="oldest")]
 
 
 class Listeners:
@@ -32,6 +39,7 @@ class Listeners:
         self.monitor = free_port()
         self.pidfile = folder / "nats.pid"
         self.log = folder / "nats.log"
+        self.program = NATS_SERVER
         self.options = "verify: true, timeout: 1"
         self.handshake_first = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -57,7 +65,7 @@ class Listeners:
 
     def launch(self) -> None:
         self.write_config()
-        self.process = subprocess.Popen([NATS_SERVER, "-c", self.folder / "nats.conf", "-l", self.log])
+        self.process = subprocess.Popen([self.program, "-c", self.folder / "nats.conf", "-l", self.log])
 
     def target(self, *kinds: str, monitored: bool = True) -> str:
         ports = "".join(f"&{KINDS[kind]}=127.0.0.1:{self.ports[kind]}" for kind in kinds)
@@ -123,9 +131,11 @@ async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
     assert listeners.complaints() == []
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
 async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
-    forge: Forge, site: Site, listeners: Listeners
+    forge: Forge, site: Site, listeners: Listeners, program: Path
 ) -> None:
+    listeners.program = program
     forge.include_root = False  # so that a leaf of a CA that the server has not loaded yet would be complained of
     listeners.files = site.out
     site.targets = listeners.target(*KINDS, monitored=False)  # so that it is looked at while it reloads
@@ -142,28 +152,62 @@ async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
     assert listeners.complaints() == []
 
 
+@dataclass(frozen=True)
+class Looked:
+    """A server that a rotation is proven of without a leaf, and the kinds of port that log every look."""
+
+    program: Path
+    logged: Sequence[str]
+    handshake_first: str = ""
+    monitored: bool = True
+
+
 @pytest.mark.parametrize(
-    ("kind", "lines"), [("client", 0), ("leafnode", 0), ("route", 1), ("gateway", 1), ("websocket", 1)]
+    "case",
+    [
+        pytest.param(Looked(NATS_SERVER, NOTED, ", handshake_first: true"), id="newest"),
+        pytest.param(Looked(NATS_SERVER, NOTED, monitored=False), id="newest-unmonitored"),
+        pytest.param(Looked(OLDEST_NATS_SERVER, [*KINDS]), id="oldest"),
+    ],
 )
-async def test_without_a_leaf_to_present_at_most_one_line_is_logged(
-    forge: Forge, site: Site, listeners: Listeners, kind: str, lines: int
+async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs_every_look(
+    forge: Forge, site: Site, listeners: Listeners, case: Looked
 ) -> None:
+    listeners.program, listeners.handshake_first = case.program, case.handshake_first
     site.leaf_managed = False
-    site.targets = listeners.target(kind)
+    site.targets = listeners.target(*KINDS, monitored=case.monitored)
     site.show(forge.bundle(1))
     await listeners.start()
     async with site.agent() as observed:
         await observed.shows(lambda s: s.installed, "a set to be installed")
-        first = listeners.files / "ca.crt"
-        first.write_bytes(site.file("ca.crt"))
+        ca_file = listeners.files / "ca.crt"
+        ca_file.write_bytes(site.file("ca.crt"))
         await observed.is_proven(1)
         before = len(listeners.complaints())
         second = forge.bundle(2, [forge.epoch + 1, forge.epoch])
-        first.write_bytes(second.ca)
+        ca_file.write_bytes(second.ca)
         site.show(second)
         await observed.is_proven(2)
-        await eventually(lambda: not established(listeners.ports[kind]), "every handshake to have ended")
-        assert len(listeners.complaints()) - before == lines
+        for port in listeners.ports.values():
+            await eventually(partial(lambda port: not established(port), port), "every handshake to have ended")
+        assert len(listeners.complaints()) - before == len(case.logged)
+
+
+async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the_number_of_ports(
+    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession
+) -> None:
+    write_set(listeners.files, forge.bundle(1), forge.leaf())
+    await listeners.start()
+    target = parse_target(listeners.target("route", "gateway", "websocket"))
+    assert isinstance(target, SignalTarget)
+    prover = ServerProver(target, http)
+    for tries in (1, 2):
+        expected = expect(forge.bundle(2, [forge.epoch + 1, forge.epoch]), None)
+        with pytest.raises(NotProven, match="expected the CA list") as caught:
+            await prover.prove(expected, Reloaded(), Baseline("before the reload"), 5.0)
+        assert caught.value.reason == "ca_list"
+        await eventually(lambda: not established(listeners.ports["route"]), "the handshake to have ended")
+        assert len(listeners.complaints()) == tries
 
 
 async def test_without_verify_the_leaf_is_shown_and_nothing_is_logged(
