@@ -22,15 +22,17 @@ class Alarm:
         """Ring in so many seconds, or earlier if that was asked for already."""
         self._seconds = seconds if self._seconds is None else min(seconds, self._seconds)
 
-    async def wait(self) -> None:
-        """Wait for either."""
+    async def wait(self) -> bool:
+        """Wait for either; whether it is for something newer."""
         try:
             async with asyncio.timeout(self._seconds):
                 await self._newer.wait()
         except TimeoutError:
             pass  # it is time to try again
+        newer = self._newer.is_set()
         self._newer.clear()
         self._seconds = None
+        return newer
 
     async def pause(self, seconds: float) -> None:
         """Wait so long; raises Overtaken as soon as there is something newer."""

@@ -36,16 +36,16 @@ class Chronicle:
 
     def warns(self, warnings: Sequence[Warned]) -> None:
         """What an operator should mend; replaces the warnings before."""
-        for warning in warnings:
-            log.warning(warning.name, detail=warning.detail)
+        for name in dict.fromkeys(warning.name for warning in warnings):
+            log.warning(name, detail="; ".join(warning.detail for warning in warnings if warning.name == name))
         self._board.post(warnings=tuple(warnings))
 
     def broker(self, broker: Broker) -> None:
-        """How the second source stands; its absence is one line a minute, whatever is found in turn."""
+        """How the second source stands."""
         before = self._board.status.broker
         self._board.post(broker=broker)
         if not broker.connected:
-            log.warning("broker_away", "broker_away", detail=broker.detail)
+            log.warning("broker_away", detail=broker.detail)
         elif broker != before:
             log.event("broker_connected", server=broker.detail)
 

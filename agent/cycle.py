@@ -16,6 +16,7 @@ from agent.chronicle import Chronicle
 from agent.handover import HandedOver, Handover, Patience
 from agent.holdings import Clocks, Holdings, Placed
 from agent.install import InstallFailed
+from agent.retry import Retry
 from agent.source import Fault, Look, Sighting
 from agent.status import Warned, state_of_proof
 from agent.trust_set import TrustSet
@@ -64,6 +65,7 @@ class _Travel:
     stages: dict[str, float] = field(default_factory=dict)
     mark: Mark | None = None
     concern: Refusal | None = None
+    next_may_overlap: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -87,10 +89,10 @@ class Cycle:
     _heard: tuple[Heard, ...] = ()
     _asked_first: bool = False
     _last_refusals: tuple[Refusal, ...] = ()
-    _refused: tuple[str, str | None] | None = None
-    _failures: int = 0
+    _retry: Retry = field(init=False)
 
     def __post_init__(self) -> None:
+        self._retry = Retry(self.patience)
         self.handover.on_report = self._report
 
     @property
@@ -111,7 +113,8 @@ class Cycle:
     async def run(self) -> None:
         """Make a journey for each sighting, and again where something is left to do; runs until it is cancelled."""
         while True:
-            await self.alarm.wait()
+            if await self.alarm.wait():
+                self._retry.something_changed()
             if self._sighting is not None:
                 await self._journey(self._sighting)
 
@@ -126,7 +129,7 @@ class Cycle:
             self._restore(self.trust)
             await self._ask_first(sighting, self.trust)
             choice = self._choose(sighting, self.trust, travel)
-            if choice.trust_set is None or self._is_settled(choice, travel):
+            if choice.trust_set is None or self._is_settled(choice, travel) or self._must_wait(choice.trust_set):
                 self.holdings.keep()
             else:
                 await self._hand_over(self._place(choice.trust_set, travel), travel)
@@ -211,8 +214,7 @@ class Cycle:
             if refusal.reason == Reason.SUPERSEDED:
                 continue  # a source that lags behind another is normal, and no concern
             travel.concern = travel.concern or refusal
-            if refusal.reason == Reason.OVERLAP and travel.mark not in (None, in_place):
-                self.alarm.set(1.0)  # it may overlap with the bundle that goes in now
+            travel.next_may_overlap |= refusal.reason == Reason.OVERLAP and travel.mark not in (None, in_place)
             if refusal.retry_at is not None:
                 self.alarm.set(min(max(1.0, refusal.retry_at - self.clocks.now()), _LONGEST_HOLD))
             elif refusal.reason == "leaf_not_yet_valid":
@@ -246,6 +248,13 @@ class Cycle:
         self._tell_concern(travel.concern)
         return True
 
+    def _must_wait(self, trust_set: TrustSet) -> bool:
+        """Whether the set was refused and its pause is not over: something else rang."""
+        rest = self._retry.rest(trust_set.key, asyncio.get_running_loop().time())
+        if rest:
+            self.alarm.set(rest)
+        return rest > 0
+
     def _place(self, trust_set: TrustSet, travel: _Travel) -> Placed:
         """Install the set, unless it is what lies there."""
         placed = self.holdings.installed
@@ -258,8 +267,7 @@ class Cycle:
         else:
             self.chronicle.reports(self.handover.reports)
         travel.stages["install"] = asyncio.get_running_loop().time() - begin
-        if trust_set.key != self._refused:
-            self._failures = 0
+        self._retry.begins(trust_set.key)
         return placed
 
     async def _hand_over(self, placed: Placed, travel: _Travel) -> None:
@@ -276,8 +284,10 @@ class Cycle:
             self.chronicle.proven(trust_set, travel.stages)
             self.chronicle.journey_ends(state_of_proof(trust_set), travel.swapped_at, travel.stages, trust_set)
             self._tell_concern(travel.concern)
-            self._refused, self._failures = None, 0
+            self._retry.succeeds()
             self.holdings.settle(placed)
+            if travel.next_may_overlap:
+                self.alarm.set(0.0)  # what had nothing in common with the set before may have with this one
 
     async def _bring(self, expected: Expectation, *, look_first: bool) -> HandedOver:
         """Hand over while the disk makes the switch durable: the workload need not wait for that, the report must."""
@@ -311,17 +321,16 @@ class Cycle:
         self.chronicle.went_back(state, trust_set, in_place.trust_set, failure.reason)
         self.chronicle.fails(failure.reason, detail, trust_set.mark)
         self.chronicle.journey_ends(state, travel.swapped_at, travel.stages, trust_set)
-        self._refused = trust_set.key
-        self._come_back()
+        self._come_back(trust_set)
 
     def _follow(self) -> None:
         if self.announcements is not None:
             self.announcements.follow()
 
-    def _come_back(self) -> None:
+    def _come_back(self, refused: TrustSet | None = None) -> None:
         """Try again after a pause that grows with each failure."""
-        self._failures += 1
-        self.alarm.set(self.patience.before_return(self._failures))
+        now = asyncio.get_running_loop().time()
+        self.alarm.set(self._retry.fails(now, refused.key if refused else None))
 
     def _expectation(self, placed: Placed, known: Sequence[Placed | None]) -> Expectation:
         verified, leaf = placed.trust_set.verified, placed.trust_set.leaf
@@ -336,12 +345,12 @@ class Cycle:
             identities=tuple(dict.fromkeys(self.holdings.path(one) for one in known if one is not None)),
         )
 
-    def _report(self, trouble: WorkloadAbsent | NotProven | None) -> None:
+    def _report(self, target: str, trouble: WorkloadAbsent | NotProven | None) -> None:
         self.chronicle.reports(self.handover.reports)
         if trouble is not None and self.holdings.installed is not None:
             waiting = isinstance(trouble, WorkloadAbsent) or None
             mark = self.holdings.installed.trust_set.mark
-            self.chronicle.fails(trouble.reason, str(trouble), mark, waiting=waiting)
+            self.chronicle.fails(trouble.reason, str(trouble), mark, target=target, waiting=waiting)
 
 
 def _trusted_throughout(placed: Placed, known: Sequence[Placed | None], now: float) -> Leaf | None:

@@ -87,7 +87,7 @@ class Handover:
         self._metrics = metrics
         self._pause = pause
         self.reports: list[TargetReport] = []
-        self.on_report: Callable[[WorkloadAbsent | NotProven | None], None] = lambda _: None
+        self.on_report: Callable[[str, WorkloadAbsent | NotProven | None], None] = lambda _name, _trouble: None
         self.forget()
 
     def forget(self) -> None:
@@ -193,9 +193,9 @@ class Handover:
         target = self._workloads[place].target
         self.reports[place] = TargetReport(target.url, proof.level, proof.allowed, proof.detail)
         self._metrics.reloaded(target.name, proof.level.word)
-        self.on_report(None)
+        self.on_report(target.name, None)
 
     def _report(self, place: int, level: Level, why: WorkloadAbsent | NotProven) -> None:
         target = self._workloads[place].target
         self.reports[place] = TargetReport(target.url, level, target.allowed, str(why))
-        self.on_report(why)
+        self.on_report(target.name, why)

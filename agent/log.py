@@ -1,7 +1,8 @@
 """Logging at the edge: an event's name with fields, as text, or as JSON lines with ``TIDEMARK_LOG=json``.
 
-A line that says exactly what one said less than a minute ago is left out, so that a fault that stays does not fill the
-log; ``said_as`` makes lines that differ count as the same. Fields never hold keys or tokens.
+A line that says what one said less than a minute ago is left out, so that a fault that stays does not fill the log.
+What it says is the event and its fields, without the prose (``detail``, ``error``), which may hold the time or a port
+of the moment, and without measurements. Fields never hold keys or tokens.
 """
 
 import itertools
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 
 _REPEAT_SECONDS = 60.0
 _MOST_REMEMBERED = 1000
+_PROSE = {"detail", "error"}
 
 _logger = logging.getLogger("tidemark.agent")
 
@@ -24,14 +26,14 @@ class Style(StrEnum):
     JSON = "json"
 
 
-def event(name: str, level: int = logging.INFO, said_as: str = "", /, **fields: object) -> None:
+def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
     """Log that something happened."""
-    _logger.log(level, name, extra={"fields": fields, "said_as": said_as})
+    _logger.log(level, name, extra={"fields": fields})
 
 
-def warning(name: str, said_as: str = "", /, **fields: object) -> None:
+def warning(name: str, /, **fields: object) -> None:
     """Log something that an operator should look at."""
-    event(name, logging.WARNING, said_as, **fields)
+    event(name, logging.WARNING, **fields)
 
 
 def error(name: str, /, **fields: object) -> None:
@@ -78,16 +80,14 @@ class _Json(logging.Formatter):
 
 
 class _Unrepeated(logging.Filter):
-    """Drops a record that equals one of the last minute."""
+    """Drops a record that says what one of the last minute said."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = getattr(record, "said_as", "") or (
-            f"{record.levelno} {record.getMessage()} {getattr(record, 'fields', '')}"
-        )
+        said = _gist(record)
         last = self._said.get(said)
         if last is not None and 0 <= record.created - last < _REPEAT_SECONDS:
             return False
@@ -101,3 +101,10 @@ class _Unrepeated(logging.Filter):
     def _forget(self, before: float) -> None:
         for said in [said for said, _ in itertools.takewhile(lambda one: one[1] <= before, self._said.items())]:
             del self._said[said]
+
+
+def _gist(record: logging.LogRecord) -> str:
+    """What a record says, without what changes from time to time; of a library's, the text before formatting."""
+    fields = getattr(record, "fields", {}).items()
+    kept = {name: value for name, value in fields if name not in _PROSE and not isinstance(value, float)}
+    return f"{record.name} {record.levelno} {record.msg} {kept}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.agent.broker import Broker
 from tests.agent.forge import Forge, LeafFiles
 from tests.agent.rig import NatsServer, bundle_files, leaf_files
 from tests.agent.site import AgentProcess, Site
@@ -91,3 +92,14 @@ def server(site: Site, nats_server: Callable[..., NatsServer]) -> NatsServer:
     made = nats_server(site.out)
     site.targets = made.target
     return made
+
+
+@pytest.fixture
+async def broker(tmp_path: Path, forge: Forge, site: Site) -> AsyncIterator[Broker]:
+    """A broker that is up; the site's agents listen to it."""
+    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
+    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
+    await made.start()
+    site.nats_url = made.url
+    yield made
+    made.stop()

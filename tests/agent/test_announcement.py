@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,24 +12,12 @@ import pytest
 
 from agent import announcement
 from tests.agent.broker import Broker
-from tests.agent.conftest import write_set
 from tests.agent.forge import Forge
 from tests.agent.rig import eventually, free_port
 from tests.agent.site import AgentProcess, Observed, Site
 from tidemark.bundle import Bundle
 from tidemark.note import Signer
 from tidemark.receipt import AgentState
-
-
-@pytest.fixture
-async def broker(tmp_path: Path, forge: Forge, site: Site) -> AsyncIterator[Broker]:
-    """A broker that is up; the site's agents listen to it."""
-    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
-    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
-    await made.start()
-    site.nats_url = made.url
-    yield made
-    made.stop()
 
 
 def count(observed: Observed, outcome: str, reason: str = "") -> float:

@@ -50,6 +50,23 @@ def test_the_same_line_is_not_repeated_within_a_minute() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
+def test_prose_and_measurements_that_change_do_not_make_another_line() -> None:
+    stream = io.StringIO()
+    log.configure(Style.TEXT, stream)
+    for seconds in range(5):
+        log.warning("failure", reason="held", sequence=7, detail=f"the clocks differ by {seconds} s")
+        log.warning("failure", reason="held", sequence=8, detail=f"the clocks differ by {seconds} s")
+        log.warning("receipt_not_sent", error=f"port {seconds} refused", after=seconds / 10)
+        logging.getLogger("aiohttp.server").warning("port %d refused", seconds)
+    said = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
+    assert said == [
+        'failure reason=held sequence=7 detail="the clocks differ by 0 s"',
+        'failure reason=held sequence=8 detail="the clocks differ by 0 s"',
+        'receipt_not_sent error="port 0 refused" after=0.0000',
+        "port 0 refused",
+    ]
+
+
 def test_what_libraries_log_is_in_the_same_style() -> None:
     stream = io.StringIO()
     log.configure(Style.JSON, stream)

@@ -142,6 +142,42 @@ async def test_it_stops_within_five_seconds_while_an_application_does_not_answer
     assert await asyncio.to_thread(process.process.wait, 5) == 0
 
 
+async def test_it_stops_within_five_seconds_on_the_way_back(
+    forge: Forge, site: Site, application: "Application", agent_process: StartAgent, tmp_path: Path
+) -> None:
+    told_back = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        asked = await request.json()
+        application.asked.append(asked)
+        if asked["sequence"] == 2:
+            return web.json_response({"ca_sha256": first.ca_sha256})  # it does not take the second set
+        if len(application.asked) > 1:
+            told_back.set()
+            await asyncio.Event().wait()  # nor does it say anything when it is told to go back
+        return application.echo(asked)
+
+    first = forge.bundle(1)
+    application.handler = answer
+    await application.start()
+    site.show(first, forge.leaf())
+    process = agent_process(site.environment())
+    await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 1, "a proof")
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+    async with asyncio.timeout(PATIENCE):
+        await told_back.wait()
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.process.wait, 5) == 0
+    # What it leaves is the whole set that it went back to; its next start tries the newer one again.
+    assert site.installed().sequence == 1
+    parse_leaf(site.file("tls.crt"), site.file("tls.key"))
+    application.asked.clear()
+    first = forge.bundle(2, [forge.epoch + 1, forge.epoch])  # which it takes now
+    process.start(tmp_path / "agent.log")
+    await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
+
+
 async def test_a_port_that_is_taken_is_named(site: Site, forge: Forge, agent_process: StartAgent) -> None:
     site.show(forge.bundle(1), forge.leaf())
     environment = site.environment()

@@ -1,13 +1,16 @@
 """What happens when a set is not taken: the way back, what forbids it, and the next try."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from agent.handover import Patience
+from tests.agent.broker import Broker
 from tests.agent.forge import Forge
 from tests.agent.rig import NatsServer, eventually, without_privileges
-from tests.agent.site import BRIEF, Site, begin, serves, snapshot
+from tests.agent.site import BRIEF, Observed, Site, begin, serves, snapshot
 from tidemark.receipt import AgentState, Level
 
 MakeServer = Callable[..., NatsServer]
@@ -130,6 +133,47 @@ async def test_two_targets_stand_and_fall_together(
         assert serves(site, other)
 
 
+async def test_a_set_is_tried_three_times_by_default(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(patience=replace(BRIEF, proof=0.3, tries=Patience().tries)) as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        tries = observed.agent.registry.get_sample_value(
+            "ca_rotation_reloads_total", {"target": f"signal:{server.pidfile}", "outcome": "reload_refused"}
+        )
+        told = server.log.read_text().count("Failed to reload server configuration")
+        assert (tries, told) == (3, 4), "and once more to go back"
+
+
+async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused_set(
+    forge: Forge, site: Site, server: NatsServer, broker: Broker
+) -> None:
+    patience = replace(BRIEF, proof=0.2, tries=1, refused=2.0)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(patience=patience) as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
+        await observed.fails("overlap")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        now = asyncio.get_running_loop().time
+        at = []
+        for tries in (1, 2):
+            await eventually(partial(_tried, observed, tries), "a try")
+            at.append(now())
+        assert at[1] - at[0] > 0.85 * patience.refused
+        server.write_config()
+        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))  # which is something that changed
+        status = await observed.is_proven(6)
+        assert status.failure is None
+
+
+def _tried(observed: Observed, times: int) -> bool:
+    return sum(journey.outcome == AgentState.REVERTED for journey in observed.status.journeys) >= times
+
+
 async def test_the_pause_before_a_refused_set_grows(forge: Forge, site: Site, server: NatsServer) -> None:
     patience: Patience = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
     site.show(forge.bundle(1), forge.leaf())
@@ -138,11 +182,7 @@ async def test_the_pause_before_a_refused_set_grows(forge: Forge, site: Site, se
         server.write_config("broken {")
         site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
 
-        def refusals() -> list[float]:
-            journeys = [j for j in observed.status.journeys if j.outcome == "reverted"]
-            return [float(j.number) for j in journeys]
-
-        await eventually(lambda: len(refusals()) >= 3, "three tries")
+        await eventually(partial(_tried, observed, 3), "three tries")
         assert patience.before_return(1) < patience.before_return(4) < patience.before_return(40)
         assert patience.before_return(40) <= 1.1 * patience.longest_refused
         server.write_config()
