@@ -48,10 +48,10 @@ class KubernetesLeafStore:
     async def write(self, leaf: IssuedLeaf) -> None:
         """Make the Secret show this leaf."""
         metadata = ObjectMeta(name=self._secret, namespace=self._namespace, labels=dict([MANAGED]))
-        wanted = Secret(metadata=metadata, data=encoded({LEAF_FILE: leaf.certificate_pem, KEY_FILE: leaf.key_pem}))
+        data = encoded({LEAF_FILE: leaf.certificate_pem, KEY_FILE: leaf.key_pem})
+        wanted = Secret(metadata=metadata, data=data, type=_TYPE)  # an apply creates what was deleted meanwhile
         try:
             if self._found is None:
-                wanted.type = _TYPE
                 self._found = await self._client.create(wanted, self._namespace)
             else:
                 check_ours(f"secret {self.name}", self._found, _TYPE)

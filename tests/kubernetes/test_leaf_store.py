@@ -84,6 +84,18 @@ async def test_another_type_of_secret_is_named(server: ApiServer, store: Kuberne
         await store.write(await foundry.leaf(await foundry.bundle(1)))
 
 
+async def test_one_that_is_deleted_before_the_write_comes_back_with_its_type(
+    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+) -> None:
+    """A type cannot be changed: an Opaque one would be refused for ever."""
+    bundle = await foundry.bundle(1)
+    await store.write(await foundry.leaf(bundle))
+    assert await store.read() is not None
+    server.store.delete(SECRET, "tidemark", "nats-0-tls")
+    await store.write(await foundry.leaf(bundle))
+    assert found(server)["type"] == "kubernetes.io/tls"
+
+
 async def test_the_pods_that_mount_it_are_nudged(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> None:
     projected = {"name": "leaf", "projected": {"sources": [{"secret": {"name": "nats-0-tls"}}]}}
     labels = {"tidemark.io/agent": "true"}
