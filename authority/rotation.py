@@ -30,6 +30,7 @@ from authority.history import EpochCa, History
 from authority.issuer import IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal import (
+    NAMED,
     ActivationRecord,
     JournalConflict,
     JournalError,
@@ -337,7 +338,8 @@ class Rotation:
             case LeaveOut():
                 self._committed = await self._statements.leave_out(history, work)
             case Activate(ca=ca):
-                record = ActivationRecord(now, ca.sha256, work.opening, work.unproven, work.skipped)
+                named, count = work.unproven[:NAMED], len(work.unproven)
+                record = ActivationRecord(now, ca.sha256, work.opening, named, work.skipped, count)
                 await timeline.append(history, record)
                 observe(Activated(now, ca.epoch, ca.sha256, work.opening, work.unproven, work.skipped))
             case Switch(ca=ca):

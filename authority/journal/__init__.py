@@ -10,6 +10,9 @@ from typing import Protocol
 
 from tidemark.bundle import Bundle, Cause
 
+NAMED = 200
+"""Agents that a record names: OpenBao takes no JSON of more than a thousand texts (``max_request_json_strings``)."""
+
 
 class JournalError(Exception):
     """The journal could not be read or written; the message names it, and what to do."""
@@ -47,7 +50,8 @@ class StatementRecord:
 class ActivationRecord:
     """A CA (``ca``: its fingerprint) signs from here on.
 
-    ``unproven`` are agents left behind; ``skipped`` the fingerprints of older CAs that will never be activated.
+    ``unproven`` are agents left behind, the first ``NAMED`` of ``left_behind``; ``skipped`` the fingerprints of older
+    CAs that will never be activated.
     """
 
     at: int
@@ -55,6 +59,7 @@ class ActivationRecord:
     opening: Opening
     unproven: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    left_behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

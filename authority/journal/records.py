@@ -69,7 +69,8 @@ def _to_fields(record: Record) -> dict[str, Any]:
             fields |= {CA_FILE: record.bundle.ca.decode(), NOTE_FILE: record.bundle.note.decode()}
         case ActivationRecord():
             kind, fields = "activation", {"ca": record.ca, "opening": record.opening.value}
-            fields |= {"unproven": list(record.unproven), "skipped": list(record.skipped)}
+            fields |= {"unproven": list(record.unproven), "left_behind": record.left_behind}
+            fields |= {"skipped": list(record.skipped)}
         case OverrideRecord():
             kind, fields = "override", {"ca": record.ca, "who": record.who, "reason": record.reason}
         case WithdrawalRecord():
@@ -109,11 +110,13 @@ def _statement(fields: Fields) -> StatementRecord:
 
 
 def _activation(fields: Fields) -> ActivationRecord:
+    unproven = tuple(fields.strings("unproven"))
     return ActivationRecord(
         at=fields.instant("at"),
         ca=fields.digest("ca"),
         opening=fields.member("opening", Opening),
-        unproven=tuple(fields.strings("unproven")),
+        unproven=unproven,
+        left_behind=fields.integer("left_behind") if "left_behind" in fields else len(unproven),
         skipped=tuple(check_digest(sha256, "skipped") for sha256 in fields.strings("skipped")),
     )
 

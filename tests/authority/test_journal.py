@@ -36,7 +36,7 @@ LEAF = LeafRecord(START, CA, "grace", ("grace.example.com", "::1"), "7f0a", "ada
 
 
 def activation(at: int) -> ActivationRecord:
-    return ActivationRecord(at, CA, Opening.DEADLINE, ("orders", "späte-app"), ("a" * 64,))
+    return ActivationRecord(at, CA, Opening.DEADLINE, ("orders", "späte-app"), ("a" * 64,), left_behind=2)
 
 
 def statement() -> StatementRecord:

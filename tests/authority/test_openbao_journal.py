@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from authority.history import fold
-from authority.journal import ActivationRecord, Entry, JournalConflict, JournalError, Opening, OverrideRecord, Record
+from authority.journal import (
+    NAMED,
+    ActivationRecord,
+    Entry,
+    JournalConflict,
+    JournalError,
+    Opening,
+    OverrideRecord,
+    Record,
+)
 from authority.journal.openbao import OpenBaoJournal
 from authority.openbao_client import Json, OpenBaoClient
 from tests.authority.bao import Space
@@ -45,7 +54,7 @@ def journal_of(client: OpenBaoClient) -> OpenBaoJournal:
 
 
 def activation(at: int) -> ActivationRecord:
-    return ActivationRecord(at, CA, Opening.DEADLINE, ("orders", "späte-app"), ("a" * 64,))
+    return ActivationRecord(at, CA, Opening.DEADLINE, ("orders", "späte-app"), ("a" * 64,), left_behind=2)
 
 
 def rotations(count: int) -> Story:
@@ -108,6 +117,14 @@ async def test_people_read_records_and_the_bundle_of_an_epoch_with_bao_kv_get(
     assert reopen(Bundle(data[CA_FILE].encode(), data[NOTE_FILE].encode()), TRUST).sequence == 2
     override = json.loads(get("-format=json", "secret/ca-bundles/journal/000000000005"))["data"]["data"]
     assert (override["record"], override["who"], override["reason"]) == ("override", "ada", "späte Reparatur")
+
+
+async def test_openbao_takes_an_activation_that_leaves_a_large_fleet_behind(journal: OpenBaoJournal) -> None:
+    """It refuses JSON of more than a thousand texts."""
+    longest = [f"{'n' * 63}/{number:0253d}" for number in range(NAMED)]
+    largest = replace(activation(START), unproven=tuple(longest), skipped=("a" * 64,) * 64, left_behind=10_000)
+    await journal.append(1, largest)
+    assert await journal.read() == (Entry(1, largest),)
 
 
 async def test_a_taken_position_is_a_conflict_and_stays_as_it_is(journal: OpenBaoJournal) -> None:

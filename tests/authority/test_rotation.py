@@ -20,7 +20,7 @@ from authority.events import (
 from authority.fleet import FleetState
 from authority.gate import Closed
 from authority.history import fold
-from authority.journal import ActivationRecord, Opening, StatementRecord
+from authority.journal import NAMED, ActivationRecord, Opening, StatementRecord
 from authority.plan import RotationRefused
 from authority.publish import Outcome
 from authority.resume import LOOK_SECONDS
@@ -132,6 +132,23 @@ def test_an_application_left_behind_is_named() -> None:
         assert [(e.at - START, e.opening, e.unproven) for e in machine.of(Activated)][1:] == [
             (40, Opening.DEADLINE, ("orders",))
         ]
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_the_record_of_an_activation_counts_whom_a_large_fleet_leaves_behind_and_names_the_first() -> None:
+    async def main() -> None:
+        machine = Machine(proving=False)
+        names = sorted(["nats-0", *(f"orders-{number:04d}" for number in range(1500))])
+        for name in names[1:]:
+            machine.pods.add(name)
+        machine.boot()
+        await machine.settle()
+        (activated,) = machine.of(Activated)
+        assert sorted(activated.unproven) == names
+        (record,) = machine.rotation.history.activations
+        assert (record.left_behind, record.unproven) == (len(names), activated.unproven[:NAMED])
         await machine.stop()
 
     virtual_time.run(main())
