@@ -96,7 +96,7 @@ async def run(
                     await until(
                         stop.wait(),
                         {
-                            "api": partial(door.keep, listening, answer, certificate.context),
+                            "api": partial(door.keep, listening, answer, certificate.context, _turned_away("api")),
                             "election": election.run,
                             "leading": partial(
                                 lead, election, desk.here, _sequencers(desk), partial(write_address, over=True)
@@ -249,11 +249,21 @@ async def _injecting(
         tasks["ca bundle"] = partial(webhook.keep_ca_bundle, cluster.client, config.webhook, ca, _ca_bundle_not_kept())
     with closing(await serve.listen(config.listen, "injector.listen")) as listening:
         runner, answer = await serve.start(webhook.application(config.sidecar))
-        tasks["injector"] = partial(door.keep, listening, answer, certificate.context)
+        tasks["injector"] = partial(door.keep, listening, answer, certificate.context, _turned_away("injector"))
         try:
             yield tasks
         finally:
             await runner.cleanup()
+
+
+def _turned_away(where: str) -> Callable[[str], None]:
+    repetitions = Repetitions()
+
+    def complain(address: str) -> None:
+        if not repetitions.is_one(address, "", time.monotonic()):
+            log.warning("connection_turned_away", extra={"fields": {"server": where, "address": address}})
+
+    return complain
 
 
 def _ca_bundle_not_kept() -> Callable[[KubernetesError], None]:

@@ -6,12 +6,13 @@ again: two replicas that each take the other for the leader answer 503.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from authority.election import Election, Replica
 from tidemark.certificates import Certificate, to_pem
@@ -23,12 +24,11 @@ SECONDS = 25.0
 """How long the leader is waited for: a little longer than it lets an operator's request wait for its turn."""
 
 _CONNECT_SECONDS = 3.0
+_IDLE_SECONDS = 5.0  # half of what the leader allows: no request meets a connection that is being closed
 _CHUNK = 64 * 1024
 _READS = frozenset({"/api/v1/status", "/api/v1/fleet", "/api/v1/withdrawals"})
 _PASSED_ON = ("Authorization", "Content-Type")
 _PASSED_BACK = ("Content-Type", "WWW-Authenticate", "Allow")
-
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Forwarding:
     session: aiohttp.ClientSession
     server_name: str
 
-    async def answer(self, request: web.Request, handler: Answering) -> web.StreamResponse:
+    async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer here, or by the leader. Writes and receipts need it; what is only read is answered here without it."""
         is_write = request.method == "POST"
         if self.election.leads or not (is_write or request.path in _READS):
@@ -66,7 +66,7 @@ class Forwarding:
         async with self.session.request(
             request.method,
             f"{leader.url}{request.path_qs}",
-            data=await request.read() if request.can_read_body else None,
+            data=await request.read() or None,
             headers=headers,
             server_hostname=self.server_name,
             allow_redirects=False,
@@ -91,7 +91,7 @@ async def forwarding(election: Election, control_ca: Certificate, server_name: s
     """Opens the session to whoever leads; connections are kept for the next receipts."""
     context = ssl.create_default_context(cadata=to_pem([control_ca]).decode())
     timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=_CONNECT_SECONDS)
-    connector = aiohttp.TCPConnector(ssl=context, limit=32)
+    connector = aiohttp.TCPConnector(ssl=context, limit=32, keepalive_timeout=_IDLE_SECONDS)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
         yield Forwarding(election, session, server_name)
 

@@ -14,6 +14,7 @@ from typing import Never
 from aiohttp import web
 from lightkube.resources.admissionregistration_v1 import MutatingWebhookConfiguration
 
+from authority.door import in_turn
 from authority.injector import Decision, ReviewError, decide
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import KubernetesClient
@@ -41,7 +42,7 @@ def application(settings: SidecarSettings) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"live": True})
 
-    made = web.Application(client_max_size=_LARGEST_REVIEW)
+    made = web.Application(middlewares=[in_turn], client_max_size=_LARGEST_REVIEW)
     made.add_routes([web.post("/inject", inject), web.get("/livez", livez)])
     return made
 

@@ -5,41 +5,78 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from authority import door
+from authority import door, serve
 from authority.control import EmbeddedControlCa, ServerCertificate, create_control_ca, read_control_ca
+from authority.door import Rules
 from tidemark.certificates import to_pem
+
+ASKING = b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n"
+LEAVING = b"GET /large HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+LARGE = 16 * 2**20  # bytes: more than all buffers on the way
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._transport.write(data)
-
-
+@dataclass
 class House:
-    """A kept door, and how to come to it."""
+    """A kept door before an application, and how to come to it."""
 
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        self.port = port
-        self._context = context
+    port: int
+    context: ssl.SSLContext
+    turned_away: list[str] = field(default_factory=list)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def enter(self) -> Connection:
-        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self._context)
+    async def enter(self, address: str = "127.0.0.1") -> Connection:
+        return await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.context, server_hostname="127.0.0.1", local_addr=(address, 0)
+        )
 
-    async def answers(self, connection: Connection) -> bool:
-        reader, writer = connection
-        writer.write(b"anybody?")
-        return await reader.read(8) == b"anybody?"
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[door.in_turn])
+        application.add_routes(
+            [
+                web.post("/echo", self._echo),
+                web.get("/late", self._late),
+                web.get("/large", self._large),
+                web.get("/stream", self._stream),
+            ]
+        )
+        return application
+
+    async def _echo(self, request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    async def _late(self, _: web.Request) -> web.Response:
+        self.called.set()
+        await self.done.wait()
+        return web.Response(body=b"at last")
+
+    async def _large(self, _: web.Request) -> web.Response:
+        return web.Response(body=bytes(LARGE))
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(LARGE // 2**16):
+            await response.write(bytes(2**16))
+        await response.write_eof()
+        return response
+
+
+async def is_answered(connection: Connection) -> bool:
+    """Whether a request gets its answer."""
+    reader, writer = connection
+    writer.write(ASKING + b"anybody?!")
+    head = await reader.readuntil(b"\r\n\r\n")
+    return head.startswith(b"HTTP/1.1 200 ") and await reader.readexactly(9) == b"anybody?!"
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
@@ -51,42 +88,45 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 
 
 @asynccontextmanager
-async def house(state: Path, most: int, patience: float = 60.0) -> AsyncIterator[House]:
+async def house(state: Path, rules: Rules) -> AsyncIterator[House]:
     create_control_ca(state, "bus.example.com", int(time.time()), None)
     ca = read_control_ca(state, None)
     certificate = ServerCertificate(EmbeddedControlCa(ca), ["127.0.0.1"])
     await certificate.renew(int(time.time()))
     client = ssl.create_default_context(cadata=to_pem([ca.certificate]).decode())
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        keeping = asyncio.create_task(door.keep(listening, Echo, certificate.context, most, patience))
+    with closing(socket.create_server(("", 0))) as listening:
+        here = House(listening.getsockname()[1], client)
+        runner, answer = await serve.start(here.application())
+        keeping = asyncio.create_task(door.keep(listening, answer, certificate.context, here.turned_away.append, rules))
         try:
-            async with asyncio.timeout(30):
-                yield House(listening.getsockname()[1], client)
+            async with asyncio.timeout(60):
+                yield here
         finally:
             keeping.cancel()
             await asyncio.wait([keeping])
+            await runner.cleanup()
     with pytest.raises(asyncio.CancelledError):
         keeping.result()
 
 
 async def test_whoever_comes_besides_waits_until_another_leaves(tmp_path: Path) -> None:
-    async with house(tmp_path, most=2) as here:
+    async with house(tmp_path, Rules(most=2, idle=60.0)) as here:
         first, second = await here.enter(), await here.enter()
-        assert await here.answers(first)
-        assert await here.answers(second)
+        assert await is_answered(first)
+        assert await is_answered(second)
         third = asyncio.create_task(here.enter())
         done, _ = await asyncio.wait([third], timeout=0.2)  # as long as it may, it does not come in
         assert not done
         first[1].close()
         late = await third
-        assert await here.answers(late)
-        assert await here.answers(second)
+        assert await is_answered(late)
+        assert await is_answered(second)
         for _, writer in (second, late):
             writer.close()
 
 
 async def test_whoever_speaks_no_tls_takes_no_room(tmp_path: Path) -> None:
-    async with house(tmp_path, most=1) as here:
+    async with house(tmp_path, Rules(most=1)) as here:
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -95,20 +135,109 @@ async def test_whoever_speaks_no_tls_takes_no_room(tmp_path: Path) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
             writer.close()
         inside = await here.enter()
-        assert await here.answers(inside)
+        assert await is_answered(inside)
         inside[1].close()
 
 
-async def test_whoever_asks_nothing_is_shown_out(tmp_path: Path) -> None:
-    async with house(tmp_path, most=1, patience=0.1) as here:
+@pytest.mark.parametrize(
+    "said", [b"", b"P", ASKING[:30], ASKING, ASKING + b"any"], ids=["nothing", "a byte", "half a head", "head", "body"]
+)
+async def test_whoever_does_not_ask_in_whole_is_shown_out(
+    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, Rules(most=1, patience=0.1)) as here:
         for _ in range(2):
             reader, writer = await here.enter()
+            writer.write(said)
             assert await ended(reader)
             writer.close()
-        asking = await here.enter()
-        assert await here.answers(asking)
-        staying = asyncio.create_task(ended(asking[0]))
-        done, _ = await asyncio.wait([staying], timeout=0.3)
-        assert not done  # having asked, it may stay
-        asking[1].close()
-        assert await staying
+    assert not caplog.messages  # strangers fill no log
+
+
+@pytest.mark.parametrize("begin", [b"GET /late HTTP/1.1\r\nX-Slow: ", ASKING], ids=["head", "body"])
+async def test_a_byte_now_and_then_gains_no_time(tmp_path: Path, begin: bytes) -> None:
+    async with house(tmp_path, Rules(most=1, patience=0.5)) as here:
+        reader, writer = await here.enter()
+        writer.write(begin)
+        end = asyncio.create_task(ended(reader))
+        for _ in range(8 if begin == ASKING else 1_000_000):  # a ninth byte would make it whole
+            done, _ = await asyncio.wait([end], timeout=0.1)
+            if done:
+                break
+            writer.write(b"x")
+        assert await end
+        writer.close()
+
+
+async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
+    async with house(tmp_path, Rules(most=2, patience=2.0)) as here:
+        staying = await here.enter()
+        for _ in range(2):
+            assert await is_answered(staying)
+        assert await ended(staying[0])
+        staying[1].close()
+
+
+@pytest.mark.parametrize("path", ["large", "stream"])
+@pytest.mark.parametrize("closing_words", [b"", b"Connection: close\r\n"], ids=["stays", "leaves"])
+async def test_whoever_does_not_take_the_answer_is_shown_out(
+    tmp_path: Path, path: str, closing_words: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, Rules(most=1, patience=1.0, idle=60.0)) as here:
+        reader, writer = await here.enter()
+        writer.write(f"GET /{path} HTTP/1.1\r\nHost: here\r\n".encode() + closing_words + b"\r\n")
+        another = await here.enter()  # there is one place
+        another[1].close()
+        taken = 0
+        with suppress(OSError):
+            while piece := await reader.read(2**16):
+                taken += len(piece)
+        assert taken < LARGE
+        writer.close()
+    assert not caplog.messages
+
+
+async def test_whoever_asked_is_not_hurried_while_the_answer_is_made(tmp_path: Path) -> None:
+    async with house(tmp_path, Rules(most=1, patience=1.0)) as here:
+        reader, writer = await here.enter()
+        writer.write(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        await here.called.wait()
+        answer = asyncio.create_task(reader.read())
+        done, _ = await asyncio.wait([answer], timeout=1.5)
+        assert not done
+        here.done.set()
+        assert (await answer).endswith(b"\r\n\r\nat last")
+        writer.close()
+
+
+async def test_in_a_full_house_whoever_idles_makes_room(tmp_path: Path) -> None:
+    async with house(tmp_path, Rules(most=2, patience=60.0, idle=0.1)) as here:
+        idling, asking = await here.enter(), await here.enter()
+        assert await is_answered(idling)
+        asking[1].write(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        await here.called.wait()
+        newcomer = await here.enter()
+        assert await ended(idling[0])
+        assert await is_answered(newcomer)
+        here.done.set()
+        assert (await asking[0].read()).endswith(b"at last")
+        for _, writer in (idling, asking, newcomer):
+            writer.close()
+
+
+async def test_one_address_has_its_share_and_no_more(tmp_path: Path) -> None:
+    async with house(tmp_path, Rules(most=4, of_one=2)) as here:
+        greedy = [await here.enter("127.0.0.2") for _ in range(2)]
+        for _ in range(3):
+            with pytest.raises(OSError):  # noqa: PT011 - however the kernel puts it
+                await here.enter("127.0.0.2")
+        assert here.turned_away == ["127.0.0.2"] * 3
+        others = [await here.enter("127.0.0.3"), await here.enter("127.0.0.4")]
+        for each in (*greedy, *others):
+            assert await is_answered(each)
+        greedy[0][1].close()
+        assert await ended(greedy[0][0])
+        again = await here.enter("127.0.0.2")
+        assert await is_answered(again)
+        for _, writer in (*greedy, *others, again):
+            writer.close()

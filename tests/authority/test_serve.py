@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
+from authority.door import in_turn
 from authority.journal import StatementRecord
 from authority.journal.directory import DirectoryJournal
 from authority.one_off import LeafOrder
@@ -328,6 +329,7 @@ async def test_a_request_that_does_not_get_its_turn_is_answered_all_the_same(tmp
         create_token(tmp_path, role)
     api = Api(StuckDesk(), read_tokens(tmp_path), open_reads=True, write_seconds=0.01)
     headers = {"Authorization": f"Bearer {(tmp_path / 'tokens/operator').read_text().strip()}"}
+    assert in_turn in api.application().middlewares  # so that the door does not hurry whoever waits for its turn
     async with TestServer(api.application()) as server, aiohttp.ClientSession(server.make_url("/")) as session:
         for path, name in (("rotate", "rotate"), ("override", "override"), ("revoke", "revocation")):
             said = await refusal(session, "POST", f"/api/v1/{path}", json={"reason": "in vain"}, headers=headers)
