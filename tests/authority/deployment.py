@@ -18,6 +18,7 @@ import aiohttp
 from authority.__main__ import run
 from authority.config import AuthorityConfig, load
 from authority.init import initialise, trust_of
+from authority.publish import mount
 from authority.tokens import read_token
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import Leaf, fingerprint, not_after, not_before, parse_leaf
@@ -90,12 +91,15 @@ class Deployment:
 
     async def bundle(self, agent: str) -> VerifiedBundle:
         """What an agent finds in its mount."""
-        mount = self.root / agent / "bundle"
-        return reopen(Bundle((mount / CA_FILE).read_bytes(), (mount / NOTE_FILE).read_bytes()), await self.trust())
+        directory = self.root / agent / "bundle"
+        with mount.locked(directory):  # no file of one set and the other of the next
+            ca, note = (directory / CA_FILE).read_bytes(), (directory / NOTE_FILE).read_bytes()
+        return reopen(Bundle(ca, note), await self.trust())
 
     def leaf(self, agent: str) -> Leaf:
-        mount = self.root / agent / "leaf"
-        return parse_leaf((mount / LEAF_FILE).read_bytes(), (mount / KEY_FILE).read_bytes())
+        directory = self.root / agent / "leaf"
+        with mount.locked(directory):
+            return parse_leaf((directory / LEAF_FILE).read_bytes(), (directory / KEY_FILE).read_bytes())
 
     async def context(self) -> ssl.SSLContext:
         """Trusts the control CA, and nothing else."""
