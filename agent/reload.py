@@ -6,11 +6,14 @@ signal yet and would die of it, so nothing is signalled in its first second of l
 """
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,7 @@ FIRST_SECOND = 1.0
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _COMM_LENGTH = 15
+_LONGEST_PID = 10
 _LONGEST_ANSWER = 64 * 1024
 _SHOWN_OF_ANSWER = 200
 
@@ -48,22 +52,33 @@ class SignalReloader:
 
     async def started_after(self, instant: float) -> bool:
         """See ``Reloader``; start times are rounded down, so a yes is certain."""
-        return self._checked(self._pid()).started > instant
+        with self._found() as (_, process):
+            return process.started > instant
 
     async def reload(self, expected: Expectation, within: float) -> Reloaded:
         """See ``Reloader``. The process is found anew at each call: it may have been restarted."""
+        with self._found() as (pidfd, process):
+            await asyncio.sleep(max(0.0, process.started + FIRST_SECOND - time.clock_gettime(time.CLOCK_BOOTTIME)))
+            self._send(pidfd, process)
+        return Reloaded()
+
+    @contextmanager
+    def _found(self) -> Iterator[tuple[int, Process]]:
+        """The process, and a pidfd that has been its since before its name was read."""
         pid = self._pid()
         try:
             pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            raise self._gone(pid) from None
+        except OSError as error:
+            # The number may be a thread's by now, which /proc shows like a process: EINVAL, in newer kernels ENOENT.
+            if error.errno in {errno.ESRCH, errno.EINVAL, errno.ENOENT}:
+                raise self._gone(pid) from None
+            raise WorkloadAbsent(
+                "not_permitted", f"process {pid}: expected to open a pidfd of it, found {error.strerror}"
+            ) from None
         try:
-            process = self._checked(pid)
-            await asyncio.sleep(max(0.0, process.started + FIRST_SECOND - time.clock_gettime(time.CLOCK_BOOTTIME)))
-            self._send(pidfd, process)
+            yield pidfd, self._checked(pid)
         finally:
             os.close(pidfd)
-        return Reloaded()
 
     def _send(self, pidfd: int, process: Process) -> None:
         try:
@@ -124,7 +139,7 @@ def _pid_in(pidfile: Path) -> int:
         raise WorkloadAbsent("no_process", f"{pidfile}: expected a pid file, found none: not started yet?") from None
     except (OSError, UnicodeDecodeError) as error:
         raise WorkloadAbsent("no_process", f"{pidfile}: expected a readable pid file, found {error}") from None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) < 2**31):
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_PID and 0 < int(text) < 2**31):
         raise WorkloadAbsent("stale_pidfile", f"{pidfile}: expected a pid in digits, found {text[:20]!r}")
     return int(text)
 
@@ -135,12 +150,13 @@ def _processes() -> list[Process]:
 
 
 def _process(pid: int) -> Process | None:
-    """What /proc says of a process (proc_pid_stat(5)); None if it has ended, also where nobody has reaped it yet."""
+    """What /proc says of a process (proc_pid_stat(5)); None if it has ended, also where nobody has reaped it yet, or is
+    none that we may see (``hidepid``)."""
     folder = _PROC / str(pid)
     try:
         stat = (folder / "stat").read_bytes().decode(errors="replace")
         uid = folder.stat().st_uid
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     name = stat[stat.index("(") + 1 : stat.rindex(")")]
     fields = stat[stat.rindex(")") + 2 :].split()
@@ -242,6 +258,6 @@ def _object(body: bytes) -> dict[str, object]:
     """The answer's JSON object; any other answer says nothing."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

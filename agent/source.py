@@ -128,8 +128,14 @@ def _look_at_plain(mount: Path, names: Sequence[str]) -> Look:
 def _read(path: Path, folder: int | None) -> bytes:
     """A file's content, as far as the largest bundle that is accepted, and one byte more."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
-    with os.fdopen(fd, "rb") as file:
-        return file.read(MAX_BYTES + 1)
+    try:
+        # Not the file object's to close: where the path is a directory, there is none that would.
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # named by what it is, not by its descriptor
+    finally:
+        os.close(fd)
 
 
 def _unreadable(path: Path, error: OSError) -> Fault:

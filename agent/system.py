@@ -115,7 +115,7 @@ def _object(message: Msg) -> dict[str, object]:
     """An answer's JSON object; any other answer says nothing."""
     try:
         value = json.loads(message.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID, PublicKeyAlgorithmOID
 
@@ -29,12 +31,18 @@ _COMMENT = re.compile(rb"#[^\x00-\x08\x0a-\x1f\x7f]{0,199}")
 _EC_CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
 """The curves that Go can read; a certificate on another is skipped by nats-server as if it were not there."""
 
+_LEAST_RSA_BITS = 2048
+"""OpenSSL presents and trusts no shorter one by default (security level 2), whatever Go does."""
+
 _NAME_LENGTHS = {
     NameOID.COUNTRY_NAME: (2, 2),
     NameOID.JURISDICTION_COUNTRY_NAME: (2, 2),
     NameOID.COMMON_NAME: (1, 64),
 }
 """Least and most bytes of the attributes whose length the library only warns about (RFC 5280, appendix A.1)."""
+
+
+_LEAF_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)
 
 
 class PemError(ValueError):
@@ -147,6 +155,8 @@ def _fault(certificate: Certificate) -> str | None:
         return f"expected a curve that every workload can read, found {error}" if on_curve else None
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name not in _EC_CURVES:
         return f"expected a curve that every workload can read, found {key.curve.name}"
+    if isinstance(key, RSAPublicKey) and key.key_size < _LEAST_RSA_BITS:
+        return f"expected an RSA key of at least {_LEAST_RSA_BITS} bits, found {key.key_size}"
     return None
 
 
@@ -237,8 +247,8 @@ def parse_leaf(certificate_pem: bytes, key_pem: bytes) -> Leaf:
     """Read a leaf (first), its chain, and its unencrypted private key.
 
     Raises:
-        LeafRejected: a file that does not parse (``pem``, ``key``), a CA as leaf (``ca``), or a key of another
-            certificate (``key_mismatch``).
+        LeafRejected: a file that does not parse (``pem``, ``key``), a key that TLS cannot use (``pem``, ``key``), a CA
+            as leaf (``ca``), or a key of another certificate (``key_mismatch``).
     """
     try:
         certificates = parse_certificates(certificate_pem, most=10)
@@ -251,6 +261,8 @@ def parse_leaf(certificate_pem: bytes, key_pem: bytes) -> Leaf:
     key = _read_key(key_pem)
     if key.public_key() != of_leaf:
         raise LeafRejected("key_mismatch", "tls.key: expected the key of tls.crt's first certificate, found another")
+    if not isinstance(key, _LEAF_KEYS):  # neither OpenSSL nor Go serves with another one
+        raise LeafRejected("key", f"tls.key: expected an RSA, EC or Ed25519 key, found {type(key).__name__}")
     if _claims_ca(certificates[0]):
         raise LeafRejected("ca", "tls.crt: expected a leaf certificate first, found a CA")
     return Leaf(certificates[0], certificates[1:], certificate_pem, key_pem)

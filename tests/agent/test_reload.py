@@ -6,6 +6,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -95,7 +96,24 @@ async def test_a_stale_pid_file_hits_nobody(tmp_path: Path, start: Callable[...,
         await asyncio.to_thread(bystander.wait, 0.2)
 
 
-@pytest.mark.parametrize("content", ["", "nobody", "-1", "0", "99999999999", "1 2"])
+async def test_a_pid_file_with_the_number_of_a_thread_hits_nobody(tmp_path: Path) -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        name = await eventually(lambda: Path(f"/proc/self/task/{thread.native_id}/comm").read_text().strip(), "a name")
+        (tmp_path / "pid").write_text(str(thread.native_id))
+        by_file = reloader(f"signal:?pidfile={tmp_path}/pid&process={name}")
+        for ask in (by_file.reload(EXPECTED, 5.0), by_file.started_after(0.0)):
+            with pytest.raises(WorkloadAbsent, match="expected a running process, found none with pid") as caught:
+                await ask
+            assert caught.value.reason == "stale_pidfile"
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("content", ["", "nobody", "-1", "0", "99999999999", "1 2", "1" * 300, "1" * 5000])
 async def test_a_pid_file_without_a_pid_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "pid").write_text(content)
     with pytest.raises(WorkloadAbsent, match=f"{tmp_path}/pid: expected a pid in digits"):
@@ -184,11 +202,12 @@ async def test_an_application_that_refuses_is_quoted(application: Serve, http: a
         await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0)
 
 
+@pytest.mark.parametrize("said", ["ok", "[]", "[" * 60_000])
 async def test_an_application_that_says_nothing_useful_acknowledges(
-    application: Serve, http: aiohttp.ClientSession
+    application: Serve, http: aiohttp.ClientSession, said: str
 ) -> None:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(text="ok")
+        return web.Response(text=said)
 
     reloaded = await HttpReloader(HttpTarget(await application(answer)), http).reload(EXPECTED, 5.0)
     assert reloaded.answer == {}

@@ -29,6 +29,10 @@ def revision(look: Look | None) -> int:
     return found
 
 
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.fixture
 def mount(tmp_path: Path) -> KubeletMount:
     return KubeletMount(tmp_path / "bundle")
@@ -79,6 +83,18 @@ def test_a_file_is_read_no_further_than_any_bundle_goes(mount: KubeletMount) -> 
     look = look_at(mount.path, BUNDLE_FILES)
     assert look.files
     assert len(look.files["ca.crt"]) == MAX_BYTES + 1
+
+
+def test_a_directory_in_a_files_place_is_named_and_costs_no_descriptor(mount: KubeletMount) -> None:
+    mount.show(files(1))
+    (mount.path / "..data" / "bundle.note").unlink()
+    (mount.path / "..data" / "bundle.note").mkdir()
+    before = descriptors()
+    for _ in range(3):
+        look = look_at(mount.path, BUNDLE_FILES)
+        assert look.fault
+        assert f"{mount.path}/bundle.note: expected a readable file, found Is a directory" in look.fault.detail
+    assert descriptors() == before
 
 
 @contextlib.asynccontextmanager

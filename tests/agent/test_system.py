@@ -179,6 +179,21 @@ async def test_a_server_that_does_not_answer_is_given_up_on(files: Path) -> None
     listener.close()
 
 
+@pytest.mark.parametrize("greeting", [b"INFO []", b'INFO {"tls_required": true, "connect_urls": 5}', b"x" * 200_000])
+async def test_what_is_no_nats_server_is_named(files: Path, greeting: bytes) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting + b"\r\n")
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    with pytest.raises(WorkloadAbsent, match=f"127.0.0.1:{port}: expected to connect, found") as caught:
+        await reload(f"nats-sys://127.0.0.1:{port}", files)
+    assert caught.value.reason == "unreachable"
+    listener.close()
+
+
 async def test_the_identity_that_the_server_knows_is_found(
     server: Server, files: Path, tmp_path: Path, forge: Forge
 ) -> None:

@@ -52,6 +52,8 @@ def private(key: Any, form: serialization.PrivateFormat = PKCS8, secret: bytes |
     return written
 
 
+X25519 = x25519.X25519PrivateKey.from_private_bytes(b"1" * 32)
+SHORT = rsa.generate_private_key(65537, 1536)  # noqa: S505 - that is what it is for
 KEYS: dict[str, Callable[[], Any]] = {
     "EC": lambda: ec_key("leaf"),
     "EC P-384": lambda: ec_key("leaf", ec.SECP384R1()),
@@ -107,6 +109,16 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], Callable[[], bytes]]] = {
     ),
     "another key": ("key_mismatch", lambda: LEAF.pem, lambda: private(ec_key("another"))),
     "another key of another kind": ("key_mismatch", lambda: LEAF.pem, lambda: private(KEYS["Ed25519"]())),
+    "a key that TLS cannot use": (
+        "key",
+        lambda: replace(leaf_recipe(CA), key=X25519).make().pem,  # type: ignore[arg-type]  # what no recipe should have
+        lambda: private(X25519),
+    ),
+    "an RSA key that is too short": (
+        "pem",
+        lambda: replace(leaf_recipe(CA), key=SHORT).make().pem,
+        lambda: private(SHORT),
+    ),
     "a key that cannot sign": ("key_mismatch", lambda: LEAF.pem, lambda: private(x25519.X25519PrivateKey.generate())),
     "the CA's key": ("key_mismatch", lambda: LEAF.pem + CA.pem, lambda: CA.key_pem),
     "the chain the wrong way round": ("key_mismatch", lambda: CA.pem + LEAF.pem, lambda: LEAF.key_pem),

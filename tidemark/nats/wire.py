@@ -33,6 +33,9 @@ _NO_PATIENCE = 0.05  # seconds, where there was no TLS session to take leave of
 _DIALLING: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 _LASTING: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 2}
 
+_UNEXPECTED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What nats-py comes across in a greeting that no nats-server says."""
+
 _OVERRIDDEN = (
     *("_send_ping", "_process_pong", "_process_op_err", "_close", "_connect_to_server", "_process_connect_init"),
     *("_build_message", "_process_msg"),
@@ -76,7 +79,15 @@ class Wire(Client):
         if target.tls_name and not options.get("tls_hostname"):
             asked["tls_hostname"] = target.tls_name
         # nats-py would try again and again; an error callback that raises is how it is told to let the first one out.
-        await self.connect([target.url], error_cb=_raise, tls=self._offered.context, **asked)
+        connecting = self.connect([target.url], error_cb=_raise, tls=self._offered.context, **asked)
+        try:
+            await connecting
+        except (OSError, nats.errors.Error):  # a certificate that does not verify is a ValueError as well
+            raise
+        except _UNEXPECTED as error:
+            raise nats.errors.Error(
+                f"nats: expected a server's greeting, found {type(error).__name__}: {error}"
+            ) from error
 
     def keep(self, options: dict[str, Any], servers: list[str], instead: Srv | None) -> None:
         """Reconnect from now on by itself, to the application's servers.
