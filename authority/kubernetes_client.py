@@ -144,8 +144,8 @@ class _Lightkube(AsyncClient):
             if response.status_code != httpx2.codes.OK:
                 await response.aread()
                 wire.raise_for_status(response)
-            async for line in response.aiter_lines():
-                event = decode_watch_event(line.encode())
+            async for line in _lines(response):
+                event = decode_watch_event(line)
                 if event.type == "ERROR":
                     raise ApiError(status=decode_status(bytes(event.object)))
                 if event.type == "BOOKMARK":  # an empty object, which need not be a valid one of its kind
@@ -156,6 +156,15 @@ class _Lightkube(AsyncClient):
                 yield Happening(event.type, found, found.metadata.resourceVersion)
         finally:
             await response.aclose()
+
+
+async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """What ends in a line feed: for httpx2 a line ends at U+0085 and others as well, which any annotation may hold."""
+    begun = b""
+    async for data in response.aiter_bytes():
+        *lines, begun = (begun + data).split(b"\n")
+        for line in lines:
+            yield line
 
 
 class KubernetesClient:

@@ -301,7 +301,7 @@ def _json(body: Json, status: int = 200) -> web.Response:
 
 
 def _line(event: Json) -> bytes:
-    return json.dumps(event).encode() + b"\n"
+    return json.dumps(event, ensure_ascii=False).encode() + b"\n"  # Go escapes no U+0085
 
 
 async def _body(request: web.Request) -> Json:

@@ -53,6 +53,20 @@ async def test_what_comes_changes_and_leaves(server: ApiServer, client: Kubernet
         await until(lambda: known() == set(), "what was deleted to leave")
 
 
+async def test_a_line_ends_where_json_ends_and_not_at_what_else_unicode_calls_a_line_end(
+    server: ApiServer, client: KubernetesClient
+) -> None:
+    """Who may annotate an object could else stop the watch of all of them."""
+    failures: list[str] = []
+    async with watching(client, failures) as known:
+        await until(lambda: known() == set() and server.watches, "the watch")
+        metadata = {"name": "a", "labels": {"on": "yes"}, "annotations": {"text": "one\u0085two\u2028three"}}
+        server.store.put(NAMESPACE, {"metadata": metadata})
+        server.namespace("b", on="yes")
+        await until(lambda: failures or known() == {"a", "b"}, "what came")
+    assert failures == []
+
+
 async def test_it_goes_on_where_a_watch_ended(server: ApiServer, client: KubernetesClient) -> None:
     async with watching(client, []) as known:
         await until(lambda: known() == set() and server.watches, "the watch")
