@@ -9,7 +9,10 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from authority.history import EMPTY, History, fold
-from authority.journal import Entry, Journal, JournalConflict, Record
+from authority.journal import Entry, Journal, JournalConflict, JournalError, Record
+
+_CATCH_UP = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
+"""Seconds between looks at a journal that shows less than it has already shown."""
 
 
 class NotLeading(JournalConflict):
@@ -44,8 +47,12 @@ class Timeline:
     async def read(self) -> History:
         """The history as it is now; costs one look at the head where nothing was appended. Raises JournalError."""
         async with self._turn:
-            if self._is_stale or await self._journal.head() != self._history.head:
-                self._change(fold(await self._journal.read()))
+            found = await self._head()
+            if self._is_stale or found != self._history.head:
+                history = fold(await self._journal.read())
+                if history.head < found:
+                    raise JournalError(f"journal: expected records up to {found}, found them up to {history.head}")
+                self._change(history)
                 self._is_stale = False
             return self._history
 
@@ -65,7 +72,7 @@ class Timeline:
             JournalConflict: the decision rests on a history that has moved on, or another replica leads.
             JournalError: the journal could not be read.
         """
-        found = await self._journal.head()
+        found = await self._head()
         self.check_lease()
         if found != decided_on.head:
             raise JournalConflict(f"journal: expected its head at {decided_on.head}, found it at {found}")
@@ -90,6 +97,20 @@ class Timeline:
         async with self._turn:
             self._is_stale = True  # the head stays where it is
             await self._journal.fold(keep, through)
+
+    async def _head(self) -> int:
+        """The journal's head. Raises JournalError.
+
+        A standby of OpenBao answers reads, and may not know yet what was written a moment ago: it is given time to
+        catch up, or a CA that was just committed would look like one that nobody needs. What shows less for longer was
+        restored from a backup.
+        """
+        for pause in _CATCH_UP:
+            found = await self._journal.head()
+            if found >= self._history.head:
+                return found
+            await asyncio.sleep(pause)
+        return await self._journal.head()
 
     def _change(self, history: History) -> None:
         self._history = history

@@ -1,7 +1,7 @@
 """The rotation sequencer over a world in memory, in virtual time: a life of rotations, and what goes wrong in one."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -20,12 +20,12 @@ from authority.events import (
 from authority.fleet import FleetState
 from authority.gate import Closed
 from authority.history import fold
-from authority.journal import NAMED, ActivationRecord, Opening, StatementRecord
+from authority.journal import NAMED, ActivationRecord, Entry, Opening, Record, StatementRecord
 from authority.plan import RotationRefused
 from authority.publish import Outcome
 from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
-from tests.authority.fakes import MemoryPublisher, statement_of
+from tests.authority.fakes import MemoryJournal, MemoryPublisher, statement_of
 from tests.authority.machine import Machine
 from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, START, Story, running
 from tidemark.bundle import Bundle, Cause
@@ -438,6 +438,45 @@ def test_forced_rotations_that_would_overfill_the_bundles_are_refused_before_any
             await machine.rotation.rotate("ada", "practice")
         assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
         assert machine.journal.last == full.history.head
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+@dataclass
+class LaggingJournal(MemoryJournal):
+    """One whose reads are answered by a standby that learns of each record ``lag`` seconds late."""
+
+    lag: float = 0.5
+    seen: int = 0
+
+    async def read(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in await super().read() if entry.position <= self.seen)
+
+    async def head(self) -> int:
+        return self.seen
+
+    def put(self, record: Record) -> None:
+        super().put(record)
+        asyncio.get_running_loop().call_later(self.lag, self._learn, self.last)
+
+    def _learn(self, position: int) -> None:
+        self.seen = position
+
+
+def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
+    """OpenBao's standbys answer reads, a moment late: what was just appended must not look like an orphan."""
+
+    async def main() -> None:
+        machine = Machine()
+        machine.journal = LaggingJournal(machine.effects)
+        machine.boot()
+        await machine.until(START + 5)
+        await machine.rotation.rotate("ada", "a key may have leaked")
+        await machine.until(START + 45)
+        assert set(machine.issuer.cas) == {ca.intent for ca in machine.rotation.history.cas}
+        assert machine.issuer.active == f"epoch-{EPOCH + 2}-4"
+        assert (machine.of(Conflict), machine.of(Failed)) == ([], [])
         await machine.stop()
 
     virtual_time.run(main())

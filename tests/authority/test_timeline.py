@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from authority.journal import JournalConflict, JournalError
+from authority.journal import Entry, JournalConflict, JournalError
 from authority.pauses import Pauses
 from authority.timeline import Timeline
 from tests.authority import virtual_time
@@ -53,6 +53,39 @@ async def test_a_decision_on_an_older_history_is_refused() -> None:
         await timeline.fold(decided_on, (), 1)
     await timeline.confirm(await timeline.read())
     assert timeline.history.cas[0].sha256 == ca.sha256
+
+
+def test_a_journal_that_shows_less_for_good_was_restored() -> None:
+    async def main() -> None:
+        story, _ = running()
+        journal = MemoryJournal()
+        for entry in story.entries:
+            journal.put(entry.record)
+        timeline = Timeline(journal)
+        history = await timeline.read()
+        journal.records.pop(journal.last)
+        journal.last -= 1
+        with pytest.raises(JournalConflict):
+            await timeline.confirm(history)
+        assert (await timeline.read()).head == history.head - 1
+        assert asyncio.get_running_loop().time() < 12
+
+    virtual_time.run(main())
+
+
+async def test_records_that_end_before_the_head_are_not_the_journal() -> None:
+    class Torn(MemoryJournal):
+        async def read(self) -> tuple[Entry, ...]:
+            return (await super().read())[:-1]
+
+    story, _ = running()
+    journal = Torn()
+    for entry in story.entries:
+        journal.put(entry.record)
+    timeline = Timeline(journal)
+    with pytest.raises(JournalError, match="expected records up to 2, found them up to 1"):
+        await timeline.read()
+    assert timeline.history.head == 0
 
 
 @pytest.mark.parametrize(("when", "stands"), [(When.BEFORE, False), (When.AFTER, True)])
