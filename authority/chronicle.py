@@ -9,7 +9,7 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from authority.events import Conflict, Event, Failed, Held, WithdrawalAsked, Withdrawing
+from authority.events import Conflict, Event, Failed, Held, Surpassed, WithdrawalAsked, Withdrawing
 from authority.withdrawal import Stage
 
 KEPT = 50
@@ -21,7 +21,7 @@ _NAMED = 20
 
 log = logging.getLogger("authority")
 
-_WARNINGS: frozenset[type[Event]] = frozenset({Held, WithdrawalAsked, Withdrawing, Failed, Conflict})
+_WARNINGS: frozenset[type[Event]] = frozenset({Held, WithdrawalAsked, Withdrawing, Failed, Conflict, Surpassed})
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 

@@ -67,6 +67,19 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Surpassed:
+    """Targets show a validly signed higher statement than ours: the journal lost some, or another authority writes.
+
+    Nothing is written over it; the authority reads what they show and goes on above it.
+    """
+
+    at: int
+    target: str
+    sequence: int
+    newer: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FleetProven:
     """Every required agent has proven the newest statement; ``seconds`` from its commit to the last receipt."""
 
@@ -239,6 +252,7 @@ class Following:
 Event = (
     Prepared
     | Published
+    | Surpassed
     | FleetProven
     | Held
     | Activated

@@ -9,23 +9,30 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from authority.events import Failed, Published, Step
+from authority.events import Failed, Published, Step, Surpassed
 from authority.history import SignedStatement
 from authority.journal import JournalConflict, JournalError
 from authority.pauses import Pauses
-from authority.publish import Outcome, Publisher, PublishError
+from authority.publish import Brought, Outcome, Publisher, PublishError
 from authority.surroundings import Surroundings
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
+
+_NAMED = 10  # failures in one error
 
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What came of a publisher's last look: ``outcome`` for ``sequence``, or an ``error`` ("" for none)."""
+    """What came of a publisher's last look for ``sequence``.
+
+    ``outcome`` is None where a target failed and none showed a higher sequence; ``error`` says which failed ("" for
+    none), ``newer`` which show a validly signed higher sequence.
+    """
 
     at: int
     sequence: int
     outcome: Outcome | None
     error: str
+    newer: tuple[str, ...] = ()
 
 
 class Publishing:
@@ -77,24 +84,30 @@ class Publishing:
         try:
             bundle = await self._confirmed(newest)
             self._here.timeline.check_lease()
-            outcome = await publisher.publish(bundle)
+            brought = await publisher.publish(bundle)
         except JournalConflict:
             return  # a newer statement is on its way here
         except (PublishError, JournalError, BundleRejected) as error:
-            self._states[publisher.name] = TargetState(self._here.now(), sequence, None, str(error))
-            pause = pauses.failed(publisher.name)
-            self._here.observe(Failed(self._here.now(), Step.PUBLISH, publisher.name, str(error), pause))
-            return
-        last = self._states.get(publisher.name)
-        self._states[publisher.name] = TargetState(self._here.now(), sequence, outcome, "")
-        if outcome is Outcome.NEWER:
-            pauses.failed(publisher.name)
-            self._on_newer()
+            brought = Brought(failed=(str(error),))
+        self._take(publisher.name, sequence, brought, asyncio.get_running_loop().time() - began, pauses)
+
+    def _take(self, name: str, sequence: int, brought: Brought, seconds: float, pauses: Pauses[str]) -> None:
+        now, last = self._here.now(), self._states.get(name)
+        outcome = brought.outcome if brought.newer or not brought.failed else None
+        self._states[name] = TargetState(now, sequence, outcome, _sentence(brought.failed), brought.newer)
+        if not brought.newer and not brought.failed:
+            pauses.succeeded(name)
         else:
-            pauses.succeeded(publisher.name)
-        if outcome is not Outcome.UNCHANGED or last is None or last.sequence != sequence or last.error:
-            seconds = asyncio.get_running_loop().time() - began
-            self._here.observe(Published(self._here.now(), publisher.name, sequence, outcome, seconds))
+            pause = pauses.failed(name)
+        if brought.failed:
+            self._here.observe(Failed(now, Step.PUBLISH, name, _sentence(brought.failed), pause))
+        if brought.newer:
+            if last is None or (last.sequence, last.newer) != (sequence, brought.newer):
+                self._here.observe(Surpassed(now, name, sequence, brought.newer))
+            self._on_newer()
+        is_news = last is None or last.sequence != sequence or last.error or outcome is not Outcome.UNCHANGED
+        if outcome is not None and is_news:
+            self._here.observe(Published(now, name, sequence, outcome, seconds))
 
     async def _confirmed(self, newest: SignedStatement) -> VerifiedBundle:
         """The statement, after one more look at the journal that it still is the newest (invariant 8)."""
@@ -104,3 +117,8 @@ class Publishing:
         if self._verified is None or self._verified.digest != newest.digest:
             self._verified = reopen(newest.bundle, self._here.trust)
         return self._verified
+
+
+def _sentence(failed: Sequence[str]) -> str:
+    more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    return "; ".join(failed[:_NAMED]) + more

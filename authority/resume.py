@@ -33,6 +33,8 @@ async def _shown(publisher: Publisher, trust: Trust, complain: Complain) -> list
         return []
     verified = []
     for one in shown:
+        if one.error:
+            complain(publisher.name, one.error)
         try:
             verified += [reopen(one.bundle, trust)] if one.bundle else []
         except BundleRejected as error:

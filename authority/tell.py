@@ -56,9 +56,15 @@ def status(answer: Answer) -> RenderableType:
         ),
         _table(
             "Publishers",
-            ("publisher", "last outcome", "when", "error"),
+            ("publisher", "last outcome", "when", "ahead of us", "error"),
             (
-                (each["name"], each["outcome"] or "-", _until(each["at"], now), each["error"])
+                (
+                    each["name"],
+                    each["outcome"] or "-",
+                    _until(each["at"], now),
+                    _names(each["newer"]) or "-",
+                    each["error"],
+                )
                 for each in answer["publishers"]
             ),
         ),

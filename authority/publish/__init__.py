@@ -15,7 +15,7 @@ class PublishError(Exception):
 
 
 class Outcome(StrEnum):
-    """What publishing to one target came to."""
+    """What publishing to a target came to."""
 
     WRITTEN = "written"
     UNCHANGED = "unchanged"  # the target already shows exactly this
@@ -23,29 +23,51 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Brought:
+    """What publishing came to at all targets of a publisher; what was found at one hides nothing of another.
+
+    ``written`` and ``newer`` name targets; ``failed`` are sentences, each of which names its own.
+    """
+
+    written: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The most telling one of the targets that did not fail."""
+        if self.newer:
+            return Outcome.NEWER
+        return Outcome.WRITTEN if self.written else Outcome.UNCHANGED
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """What one target shows now, untrusted: None where it shows nothing or nothing that reads as a bundle."""
+    """What one target shows now, untrusted: None where it shows nothing or nothing that reads as a bundle.
+
+    ``error`` says why it could not be read, "" where it could.
+    """
 
     target: str
     bundle: Bundle | None
+    error: str = ""
 
 
 class Publisher(Protocol):
     """Brings bundles to one kind of target; knows nothing of the others.
 
     ``publish`` decides by comparing with the target itself, never with what it remembers, writes each target as a
-    whole (no reader sees half), and may be repeated. One target failing does not keep the others from being written;
-    the error raised at the end then names each that failed.
+    whole (no reader sees half), and may be repeated. One target failing keeps no other from being written or read.
     """
 
     name: str
     """For metrics, logs and status: ``directory``, ``jetstream``, ``kubernetes``."""
 
-    async def publish(self, bundle: VerifiedBundle) -> Outcome:
-        """Make every target show this bundle; ``WRITTEN`` if one or more had to be written. Raises PublishError."""
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
+        """Make every target show this bundle. Raises PublishError: nothing is known of any of them."""
 
     async def shown(self) -> tuple[Shown, ...]:
-        """What every target shows now. Raises PublishError."""
+        """What every target shows now. Raises PublishError: nothing is known of any of them."""
 
     def watch(self, changed: asyncio.Event) -> None:
         """Set ``changed`` whenever a target may show something else than it did, or came to be; the caller keeps it.

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from authority.issuer import IssuedLeaf
-from authority.publish import Outcome, PublishError, Shown, mount
+from authority.publish import Brought, Outcome, PublishError, Shown, mount
 from authority.publish.compare import compare
 from authority.publish.mount import Content
+from authority.publish.side_by_side import side_by_side
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import LeafRejected, parse_leaf
 from tidemark.trust import Trust
@@ -31,22 +32,15 @@ class DirectoryPublisher:
         self._trust = trust
         self._clock = clock
 
-    async def publish(self, bundle: VerifiedBundle) -> Outcome:
-        """Make every directory show this bundle; side by side, so that a slow one keeps no other waiting."""
-        writes = [asyncio.to_thread(self._publish_to, directory, bundle) for directory in self._directories]
-        results = await asyncio.gather(*writes, return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, PublishError):
-                raise failure
-        if failures:
-            raise PublishError("; ".join(map(str, failures)))
-        telling = (Outcome.WRITTEN, Outcome.NEWER)
-        return next((outcome for outcome in telling if outcome in results), Outcome.UNCHANGED)
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
+        """Make every directory show this bundle."""
+        return await side_by_side(
+            {str(directory): asyncio.to_thread(self._publish_to, directory, bundle) for directory in self._directories}
+        )
 
     async def shown(self) -> tuple[Shown, ...]:
         """What every directory shows now."""
-        return await asyncio.to_thread(self._shown)
+        return await asyncio.to_thread(lambda: tuple(map(_shown, self._directories)))
 
     def watch(self, changed: asyncio.Event) -> None:
         """Nobody tells of a directory: it is looked at."""
@@ -63,9 +57,6 @@ class DirectoryPublisher:
         except OSError as error:
             raise PublishError(f"{directory}: expected to write the bundle, found {error}") from None
         return Outcome.WRITTEN
-
-    def _shown(self) -> tuple[Shown, ...]:
-        return tuple(Shown(str(directory), _read_bundle(directory)) for directory in self._directories)
 
 
 class DirectoryLeafStore:
@@ -100,6 +91,13 @@ class DirectoryLeafStore:
                 mount.switch(self._directory, files, int(self._clock()))
         except OSError as error:
             raise PublishError(f"{self._directory}: expected to write the leaf, found {error}") from None
+
+
+def _shown(directory: Path) -> Shown:
+    try:
+        return Shown(str(directory), _read_bundle(directory))
+    except PublishError as error:
+        return Shown(str(directory), None, str(error))
 
 
 def _read_bundle(directory: Path) -> Bundle | None:

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 
-from authority.publish import Outcome, PublishError, Shown
+from authority.publish import Brought, Outcome, PublishError, Shown
 from authority.publish.compare import compare
 from tidemark.bundle import Bundle
 from tidemark.fields import FieldError
@@ -71,14 +71,23 @@ class JetStreamPublisher:
             "duplicate_window": _REPEATED_SECONDS,
         }
 
-    async def publish(self, bundle: VerifiedBundle) -> Outcome:
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
         """Make the bundle the stream's last message."""
         async with self._in_time("write"):
             connection = await self._connected()
             stream = connection.jetstream()
-            outcome = await self._publish_to(stream, await self._reconciled(stream), bundle)
-            await connection.reload()
-        return outcome
+            outcome = await self._publish_to(stream, bundle)
+        failed: tuple[str, ...] = ()
+        try:
+            async with self._in_time("write"):
+                await connection.reload()
+        except PublishError as error:
+            failed = (str(error),)
+        return Brought(
+            written=(STREAM,) if outcome is Outcome.WRITTEN else (),
+            newer=(STREAM,) if outcome is Outcome.NEWER else (),
+            failed=failed,
+        )
 
     async def shown(self) -> tuple[Shown, ...]:
         """The stream's last message."""
@@ -115,15 +124,19 @@ class JetStreamPublisher:
                 self._connection = await self._connect()
             return self._connection
 
-    async def _publish_to(self, stream: JetStreamContext, info: StreamInfo, bundle: VerifiedBundle) -> Outcome:
+    async def _publish_to(self, stream: JetStreamContext, bundle: VerifiedBundle) -> Outcome:
         # The stream's end first, then its last message: what comes in between makes the write fail, and nothing else.
-        outcome = compare(STREAM, await _last(stream), bundle, self._trust)
-        if outcome is not Outcome.WRITTEN:
+        info = await self._existing(stream)
+        outcome = compare(STREAM, await _last(stream) if info else None, bundle, self._trust)
+        if outcome is Outcome.NEWER:
+            return outcome  # nor is the stream put right: another may own it
+        await self._put_right(stream, info)
+        if outcome is Outcome.UNCHANGED:
             return outcome
         headers = {
             FORMAT_HEADER: FORMAT,
             Header.MSG_ID: f"{bundle.statement.trust_domain}.{bundle.sequence}.{bundle.digest}",
-            Header.EXPECTED_LAST_SEQUENCE: str(info.state.last_seq),
+            Header.EXPECTED_LAST_SEQUENCE: str(info.state.last_seq if info else 0),
         }
         stored = await stream.publish(SUBJECT, bundle.bundle.to_json(), stream=STREAM, headers=headers)
         if stored.duplicate and await _last(stream) != bundle.bundle:
@@ -133,14 +146,12 @@ class JetStreamPublisher:
             )
         return Outcome.WRITTEN
 
-    async def _reconciled(self, stream: JetStreamContext) -> StreamInfo:
-        """The stream, made where it is missing and put right where it differs."""
-        info = await self._existing(stream)
+    async def _put_right(self, stream: JetStreamContext, info: StreamInfo | None) -> None:
+        """Make the stream where it is missing, and change it where it differs from what it should be."""
         if info is None:
-            return await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], **self._owned))
-        if any(getattr(info.config, name) != value for name, value in self._owned.items()):
-            return await stream.update_stream(info.config.evolve(**self._owned))
-        return info
+            await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], **self._owned))
+        elif any(getattr(info.config, name) != value for name, value in self._owned.items()):
+            await stream.update_stream(info.config.evolve(**self._owned))
 
     async def _existing(self, stream: JetStreamContext) -> StreamInfo | None:
         """Our stream, or None where it is missing and its place is free."""

@@ -6,7 +6,7 @@ version that was compared: whoever wrote a higher sequence meanwhile makes the w
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 from lightkube.models.meta_v1 import ObjectMeta
@@ -16,10 +16,11 @@ from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import Conflict, Exists, KubernetesClient, Selection
 from authority.kubernetes_watch import Failing, Watch
 from authority.nudge import Nudge
-from authority.publish import Outcome, PublishError, Shown
+from authority.publish import Brought, Outcome, PublishError, Shown
 from authority.publish.compare import compare
 from authority.publish.kubernetes_history import HISTORY_LABEL, history_name, is_past
 from authority.publish.kubernetes_secrets import MANAGED, bundle_in, bundle_secret, check_ours
+from authority.publish.side_by_side import side_by_side
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
 
@@ -36,7 +37,6 @@ _TRUSTED = Selection(ConfigMap, fields=(("metadata.name", TRUST_CONFIG_MAP),))
 
 _AT_ONCE = 16  # namespaces that are written at the same time
 _TRIES = 3  # over what others write at the same time
-_NAMED = 10  # failures in one error
 _BREATH = 1.0  # seconds between two wakes, however often somebody changes what we watch
 
 
@@ -53,8 +53,8 @@ class KubernetesPublisher:
         self._watchers: WeakKeyDictionary[asyncio.Event, None] = WeakKeyDictionary()
         self._changed = asyncio.Event()
 
-    async def publish(self, bundle: VerifiedBundle) -> Outcome:
-        """Make every labelled namespace show this bundle; one that cannot be written keeps no other waiting."""
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
+        """Make every labelled namespace show this bundle, and keep it in the history."""
         try:
             namespaces = await self._namespaces()
             live = dict((await self._client.list(LIVE, lambda one: (_namespace(one), one))).items)
@@ -69,16 +69,10 @@ class KubernetesPublisher:
                     await self._create_trust(namespace)
                 return await self._bring(namespace, live.get(namespace), bundle)
 
-        results = await _all([*(bring(namespace) for namespace in namespaces), self._keep_history(bundle)])
-        failures = [str(result) for result in results if isinstance(result, PublishError)]
-        await self._nudge_pods(
-            bundle, [name for name, result in zip(namespaces, results, strict=False) if result is Outcome.WRITTEN]
-        )
-        if failures:
-            more = f"; and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-            raise PublishError("; ".join(failures[:_NAMED]) + more)
-        telling = (Outcome.WRITTEN, Outcome.NEWER)
-        return next((outcome for outcome in telling if outcome in results), Outcome.UNCHANGED)
+        works = {_target(namespace): bring(namespace) for namespace in namespaces}
+        brought = await side_by_side(works | {"history": self._keep_history(bundle)})
+        await self._nudge_pods(bundle, [name for name in namespaces if _target(name) in brought.written])
+        return brought
 
     async def shown(self) -> tuple[Shown, ...]:
         """What every labelled namespace shows now."""
@@ -179,15 +173,6 @@ class KubernetesPublisher:
         await self._nudge.again()
         for namespace in written:
             await self._nudge.pods(namespace, LIVE_SECRET, f"{bundle.sequence}")
-
-
-async def _all(works: Sequence[Awaitable[Outcome]]) -> list[Outcome | PublishError]:
-    """Every outcome, or the PublishError in its place. Raises what is none."""
-    results = await asyncio.gather(*works, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, PublishError):
-            raise result
-    return [result for result in results if isinstance(result, Outcome | PublishError)]
 
 
 def _target(namespace: str) -> str:

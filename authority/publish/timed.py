@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from authority.publish import Outcome, Publisher, Shown
+from authority.publish import Brought, Publisher, Shown
 from tidemark.verify import VerifiedBundle
 
 
@@ -18,7 +18,7 @@ class TimedPublisher:
         self._publisher = publisher
         self._began = began
 
-    async def publish(self, bundle: VerifiedBundle) -> Outcome:
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
         """Note the time, then publish."""
         self._began(bundle.digest)
         return await self._publisher.publish(bundle)

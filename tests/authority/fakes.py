@@ -19,7 +19,7 @@ from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest
 from authority.journal import Entry, JournalConflict, JournalError, Record
 from authority.journal.records import dump_record, load_record
 from authority.keystore import CaPair
-from authority.publish import Outcome, PublishError, Shown
+from authority.publish import Brought, PublishError, Shown
 from authority.signer import SignerError
 from tests.authority.stories import ROOT, SIGNER, TRUST, make_ca
 from tidemark import note
@@ -218,13 +218,13 @@ class MemoryPublisher:
     texts: dict[int, set[str]] = field(default_factory=dict)
     on_write: Callable[[Bundle], None] = lambda _: None
 
-    async def publish(self, bundle: VerifiedBundle) -> Outcome:
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
         self.tries += 1
         await self._reach()
         if self.bundle == bundle.bundle:
-            return Outcome.UNCHANGED
+            return Brought()
         if self._verified_sequence() > bundle.sequence:
-            return Outcome.NEWER
+            return Brought(newer=(self.name,))
 
         def write() -> None:
             self.bundle = bundle.bundle
@@ -232,7 +232,7 @@ class MemoryPublisher:
             self.on_write(bundle.bundle)
 
         self.effects.perform(f"publish to {self.name}", write, PublishError)
-        return Outcome.WRITTEN
+        return Brought(written=(self.name,))
 
     async def shown(self) -> tuple[Shown, ...]:
         await self._reach()

@@ -1,6 +1,7 @@
 """The directory publisher and leaf store, on real directories, watched and read as an agent would."""
 
 import os
+import re
 import stat
 import threading
 import time
@@ -66,7 +67,7 @@ def read_only(path: Path) -> Iterator[None]:
 async def test_a_directory_looks_as_the_kubelets(foundry: Foundry, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle = await foundry.bundle(1)
-    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
     assert shown(target) == bundle.bundle
     assert (target / "ca.crt").readlink() == Path("..data/ca.crt")
     (generation,) = generations(target)
@@ -82,7 +83,7 @@ async def test_what_is_there_already_is_not_touched(foundry: Foundry, target: Pa
     bundle = await foundry.bundle(1)
     await DirectoryPublisher([target], foundry.trust).publish(bundle)
     before = generations(target)
-    assert await DirectoryPublisher([target], foundry.trust).publish(bundle) is Outcome.UNCHANGED
+    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is Outcome.UNCHANGED
     assert generations(target) == before
 
 
@@ -91,7 +92,7 @@ async def test_the_next_one_takes_the_place_of_the_last(foundry: Foundry, target
     await publisher.publish(await foundry.bundle(1))
     (before,) = generations(target)
     second = await foundry.bundle(2)
-    assert await publisher.publish(second) is Outcome.WRITTEN
+    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
     assert shown(target) == second.bundle
     (after,) = generations(target)
     assert after != before
@@ -101,12 +102,12 @@ async def test_nothing_is_written_over_a_higher_sequence(foundry: Foundry, targe
     publisher = DirectoryPublisher([target], foundry.trust)
     old, new = await foundry.bundle(1), await foundry.bundle(2)
     await publisher.publish(new)
-    assert await publisher.publish(old) is Outcome.NEWER
+    assert (await publisher.publish(old)).outcome is Outcome.NEWER
     assert shown(target) == new.bundle
     # Its signed note counts, even where the file beside it was damaged.
     (target / "ca.crt").write_bytes(b"damaged")
-    assert await publisher.publish(old) is Outcome.NEWER
-    assert await publisher.publish(new) is Outcome.WRITTEN
+    assert (await publisher.publish(old)).outcome is Outcome.NEWER
+    assert (await publisher.publish(new)).outcome is Outcome.WRITTEN
     assert shown(target) == new.bundle
 
 
@@ -114,7 +115,7 @@ async def test_what_another_key_signed_is_written_over(foundry: Foundry, target:
     stranger = await Foundry.create(tmp_path / "stranger", NOW)
     await DirectoryPublisher([target], stranger.trust).publish(await stranger.bundle(9))
     bundle = await foundry.bundle(1)
-    assert await DirectoryPublisher([target], foundry.trust).publish(bundle) is Outcome.WRITTEN
+    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is Outcome.WRITTEN
     assert shown(target) == bundle.bundle
 
 
@@ -122,10 +123,8 @@ async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: Foun
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle, other = await foundry.bundle(1), await foundry.bundle(1, Cause.FORCED)
     await publisher.publish(bundle)
-    with pytest.raises(
-        PublishError, match=r"expected sequence 1 to be the statement .*two authorities have written it"
-    ):
-        await publisher.publish(other)
+    (failure,) = (await publisher.publish(other)).failed
+    assert re.search("expected sequence 1 to be the statement .*two authorities have written it", failure)
     assert shown(target) == bundle.bundle
 
 
@@ -148,11 +147,11 @@ async def test_a_damaged_directory_comes_back(foundry: Foundry, target: Path, da
             (target / "..data").unlink()
         case "one file less":
             (target / "..data" / "ca.crt").unlink()
-    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
     assert shown(target) == bundle.bundle
     assert (target / "ca.crt").is_symlink()
     assert len(generations(target)) == 1
-    assert await publisher.publish(bundle) is Outcome.UNCHANGED
+    assert (await publisher.publish(bundle)).outcome is Outcome.UNCHANGED
 
 
 async def test_what_a_crash_left_behind_is_cleared(foundry: Foundry, target: Path) -> None:
@@ -172,13 +171,30 @@ async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: Foun
     publisher = DirectoryPublisher([bad, good, worse, other], foundry.trust)
     bundle = await foundry.bundle(1)
     with read_only(bad), read_only(worse):
-        with pytest.raises(PublishError) as caught:
-            await publisher.publish(bundle)
-        assert str(bad) in str(caught.value)
-        assert str(worse) in str(caught.value)
+        brought = await publisher.publish(bundle)
+        assert brought.written == (str(good), str(other))
+        assert [str(bad) in brought.failed[0], str(worse) in brought.failed[1]] == [True, True]
         assert shown(good) == shown(other) == bundle.bundle
-    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
     assert shown(bad) == bundle.bundle
+
+
+async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: Foundry, tmp_path: Path) -> None:
+    fresh, ahead, bad = (tmp_path / name for name in ("fresh", "ahead", "bad"))
+    newer = await foundry.bundle(9)
+    await DirectoryPublisher([ahead], foundry.trust).publish(newer)
+    publisher = DirectoryPublisher([fresh, bad, ahead], foundry.trust)
+    with read_only(bad):
+        brought = await publisher.publish(await foundry.bundle(2))
+        assert (brought.written, brought.newer) == ((str(fresh),), (str(ahead),))
+        assert brought.outcome is Outcome.NEWER
+        (failure,) = brought.failed
+        assert str(bad) in failure
+    (bad / "..data" / "ca.crt").mkdir(parents=True)
+    looks = {one.target: one for one in await publisher.shown()}
+    assert looks[str(ahead)].bundle == newer.bundle
+    assert looks[str(bad)].bundle is None
+    assert looks[str(bad)].error.startswith(f"{bad}: expected to read ca.crt, found ")
 
 
 async def test_no_reader_ever_sees_files_of_two_bundles(foundry: Foundry, target: Path) -> None:
@@ -253,7 +269,7 @@ async def test_bundle_and_leaf_may_share_a_directory(foundry: Foundry, target: P
     assert shown(target) == second.bundle
     assert await store.read() == leaf.certificate_pem
     assert mode(target / "tls.key") == 0o640
-    assert await publisher.publish(second) is Outcome.UNCHANGED
+    assert (await publisher.publish(second)).outcome is Outcome.UNCHANGED
 
 
 async def test_a_leaf_that_cannot_be_written_is_an_error_with_the_path(foundry: Foundry, target: Path) -> None:
@@ -268,5 +284,6 @@ async def test_a_target_that_cannot_be_read_is_an_error(foundry: Foundry, target
     await publisher.publish(bundle)
     (target / "..data" / "ca.crt").unlink()
     (target / "..data" / "ca.crt").mkdir()
-    with pytest.raises(PublishError, match=r"expected to read ca\.crt, found .*Is a directory"):
-        await publisher.shown()
+    (seen,) = await publisher.shown()
+    assert seen.bundle is None
+    assert re.search(r"expected to read ca\.crt, found .*Is a directory", seen.error)

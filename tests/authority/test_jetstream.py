@@ -78,7 +78,7 @@ async def test_a_bundle_is_announced(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     assert [(seen.target, seen.bundle) for seen in await publisher.shown()] == [(STREAM, None)]
-    assert await publisher.publish(first) is Outcome.WRITTEN
+    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
     message = await stream.get_last_msg(STREAM, SUBJECT)
     assert message.data == first.bundle.to_json()
     assert message.headers is not None
@@ -91,7 +91,7 @@ async def test_what_the_stream_shows_already_is_not_said_again(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
-    assert await publisher.publish(first) is Outcome.UNCHANGED
+    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
     assert (await stream.stream_info(STREAM)).state.messages == 1
 
 
@@ -100,7 +100,7 @@ async def test_a_late_leader_cannot_announce_an_older_one(
 ) -> None:
     second = await foundry.bundle(2)
     await publisher.publish(second)
-    assert await publisher.publish(first) is Outcome.NEWER
+    assert (await publisher.publish(first)).outcome is Outcome.NEWER
     assert await last(stream) == second.bundle
 
 
@@ -157,7 +157,7 @@ async def test_what_strangers_say_is_said_over(
     with pytest.raises(PublishError, match=r"expected to write sequence 1 .*takes it for a repetition for 30 s"):
         await publisher.publish(first)
     second = await foundry.bundle(2)
-    assert await publisher.publish(second) is Outcome.WRITTEN
+    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
     assert await last(stream) == second.bundle
 
 
@@ -213,7 +213,7 @@ async def test_a_broker_that_is_away_is_an_error_and_comes_back(
     with pytest.raises(PublishError, match=r"jetstream: expected to write .* found: .*Connect call failed"):
         await publisher.publish(first)
     broker.start()
-    assert await publisher.publish(first) is Outcome.WRITTEN
+    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
     broker.stop()
     with pytest.raises(PublishError, match=r"jetstream: expected to write .*"):
         await publisher.publish(await foundry.bundle(2))
@@ -221,7 +221,7 @@ async def test_a_broker_that_is_away_is_an_error_and_comes_back(
     deadline = time.monotonic() + 20
     while True:
         try:
-            outcome = await publisher.publish(await foundry.bundle(2))
+            outcome = (await publisher.publish(await foundry.bundle(2))).outcome
             break
         except PublishError:
             assert time.monotonic() < deadline
@@ -239,6 +239,19 @@ async def test_without_an_identity_there_is_nothing_to_connect_with(
     await publisher.close()
 
 
+async def test_a_higher_sequence_is_seen_though_the_identity_cannot_be_taken_up(
+    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle, stream: JetStreamContext, tmp_path: Path
+) -> None:
+    await publisher.publish(await foundry.bundle(2))
+    await stream.update_stream((await stream.stream_info(STREAM)).config.evolve(max_msgs=7))
+    (tmp_path / "identity" / "..data" / "tls.crt").write_text("no certificate")
+    brought = await publisher.publish(first)
+    assert (brought.outcome, brought.newer) == (Outcome.NEWER, (STREAM,))
+    (failure,) = brought.failed
+    assert failure.startswith("jetstream: expected to write metadata.client.ca-cert, found: ")
+    assert (await stream.stream_info(STREAM)).config.max_msgs == 7  # whoever is ahead may want it so
+
+
 async def test_a_new_identity_is_taken_up(
     publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
 ) -> None:
@@ -247,5 +260,5 @@ async def test_a_new_identity_is_taken_up(
     assert isinstance(connection, tidemark.nats.Connection)
     before = connection.leaf_sha256
     await DirectoryLeafStore(tmp_path / "identity").write(await foundry.leaf(first))
-    assert await publisher.publish(first) is Outcome.UNCHANGED
+    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
     assert connection.leaf_sha256 != before

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from authority.kubernetes_client import KubernetesClient
 from authority.nudge import NUDGE_ANNOTATION, Nudge
-from authority.publish import Outcome, PublishError
+from authority.publish import Brought, Outcome, PublishError
 from authority.publish.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, KubernetesPublisher
 from tests.authority.foundry import CLOCK, Foundry
 from tests.kubernetes.apiserver import Answering, ApiServer, internal_error
@@ -72,13 +72,13 @@ async def test_every_labelled_namespace_shows_the_bundle(
     server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
 ) -> None:
     first = await foundry.bundle(1)
-    assert await publisher.publish(first) is Outcome.WRITTEN
+    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
     assert live(server, "nats") == live(server, "apps") == first.bundle
     assert live(server, "other") is None
-    assert await publisher.publish(first) is Outcome.UNCHANGED
+    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
 
     second = await foundry.bundle(2)
-    assert await publisher.publish(second) is Outcome.WRITTEN
+    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
     found = server.store.find(SECRET, "nats", LIVE_SECRET)
     assert found is not None
     assert live(server, "nats") == second.bundle
@@ -114,10 +114,10 @@ async def test_a_secret_that_was_edited_or_deleted_comes_back(
     bundle = await foundry.bundle(1)
     await publisher.publish(bundle)
     server.store.merge(SECRET, "nats", LIVE_SECRET, edit, "kubectl-edit")
-    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
     assert live(server, "nats") == bundle.bundle
     server.store.delete(SECRET, "nats", LIVE_SECRET)
-    assert await publisher.publish(bundle) is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
     assert live(server, "nats") == bundle.bundle
 
 
@@ -137,17 +137,29 @@ async def test_nothing_is_written_over_a_higher_sequence(
 ) -> None:
     newer = await foundry.bundle(7)
     server.store.put(SECRET, secret_of(newer))
-    assert await publisher.publish(await foundry.bundle(6)) is Outcome.WRITTEN  # to the other namespace
-    assert await publisher.publish(await foundry.bundle(6)) is Outcome.NEWER
+    brought = await publisher.publish(await foundry.bundle(6))
+    assert brought == Brought(written=("secret apps/nats-ca-tls",), newer=("secret nats/nats-ca-tls",))
     assert live(server, "nats") == newer.bundle
+
+
+async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    server.store.put(SECRET, secret_of(await foundry.bundle(7)))
+    tls = {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
+    server.store.put(SECRET, secret_of(await foundry.bundle(1), LIVE_SECRET, "apps") | tls)
+    brought = await publisher.publish(await foundry.bundle(6))
+    assert (brought.outcome, brought.newer) == (Outcome.NEWER, ("secret nats/nats-ca-tls",))
+    (failure,) = brought.failed
+    assert failure.startswith("secret apps/nats-ca-tls: expected a Secret of type Opaque")
 
 
 async def test_another_text_of_the_same_sequence_is_told(
     server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
 ) -> None:
     server.store.put(SECRET, secret_of(await foundry.bundle(3, Cause.FORCED)))
-    with pytest.raises(PublishError, match="two authorities"):
-        await publisher.publish(await foundry.bundle(3))
+    (failure,) = (await publisher.publish(await foundry.bundle(3))).failed
+    assert "two authorities" in failure
 
 
 @pytest.mark.parametrize("standing", [True, False])
@@ -194,7 +206,7 @@ async def test_an_answer_that_is_lost_changes_nothing(
 
         server.interfere = lost
         bundle = await foundry.bundle(sequence)
-        assert await publisher.publish(bundle) is Outcome.WRITTEN
+        assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
         assert live(server, "nats") == live(server, "apps") == bundle.bundle
 
 
@@ -204,28 +216,28 @@ async def test_one_bad_namespace_keeps_no_other_waiting(
     bundle = await foundry.bundle(1)
     tls = secret_of(bundle) | {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
     server.store.put(SECRET, tls)
-    with pytest.raises(PublishError, match=r"secret nats/nats-ca-tls: expected a Secret of type Opaque, found kubern"):
-        await publisher.publish(bundle)
+    (failure,) = (await publisher.publish(bundle)).failed
+    assert failure.startswith("secret nats/nats-ca-tls: expected a Secret of type Opaque, found kubern")
     assert live(server, "apps") == bundle.bundle
 
     server.store.delete(SECRET, "nats", LIVE_SECRET)
     immutable = secret_of(bundle) | {"immutable": True, "data": {}}
     server.store.put(SECRET, immutable)
-    with pytest.raises(PublishError, match="found it immutable; delete it"):
-        await publisher.publish(bundle)
+    (failure,) = (await publisher.publish(bundle)).failed
+    assert "found it immutable; delete it" in failure
     server.store.delete(SECRET, "nats", LIVE_SECRET)
     foreign = secret_of(bundle) | {"data": {}}
     foreign["metadata"]["annotations"] = {"cert-manager.io/certificate-name": "nats"}
     server.store.put(SECRET, foreign)
-    with pytest.raises(PublishError, match="cert-manager's Certificate 'nats'"):
-        await publisher.publish(bundle)
+    (failure,) = (await publisher.publish(bundle)).failed
+    assert "cert-manager's Certificate 'nats'" in failure
 
 
 async def test_a_namespace_that_is_going_is_left_alone(
     server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
 ) -> None:
     server.store.terminate(NAMESPACE, "", "nats")
-    assert await publisher.publish(await foundry.bundle(1)) is Outcome.WRITTEN
+    assert (await publisher.publish(await foundry.bundle(1))).outcome is Outcome.WRITTEN
     assert live(server, "nats") is None
 
 
@@ -248,8 +260,8 @@ async def test_history_is_kept_and_pruned_with_its_epochs(
     publisher = KubernetesPublisher(client, foundries[0].trust, "tidemark")
     bundles = [await one.bundle(sequence) for sequence, one in enumerate(foundries, start=1)]
     names = [f"nats-ca-bundle-epoch-{one.statement.epoch}-{one.sequence}" for one in bundles]
-    assert await publisher.publish(bundles[0]) is Outcome.UNCHANGED  # no namespace wants it
-    assert await publisher.publish(bundles[1]) is Outcome.UNCHANGED
+    assert (await publisher.publish(bundles[0])).outcome is Outcome.UNCHANGED  # no namespace wants it
+    assert (await publisher.publish(bundles[1])).outcome is Outcome.UNCHANGED
     assert history(server) == set(names[:2])
     foreign = secret_of(bundles[0], "nats-ca-bundle-epoch-1-1", "tidemark")  # without our label: not ours
     server.store.put(SECRET, foreign)
@@ -286,10 +298,10 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
 
     server.interfere = refuse
     second = await foundry.bundle(2)
-    assert await nudging.publish(second) is Outcome.WRITTEN  # its delivery waits for nothing
+    assert (await nudging.publish(second)).outcome is Outcome.WRITTEN  # its delivery waits for nothing
     assert "by themselves" in complaints[0]
     server.interfere = None
-    assert await nudging.publish(second) is Outcome.UNCHANGED
+    assert (await nudging.publish(second)).outcome is Outcome.UNCHANGED
     assert nudged() == {"nats-0": "2"}
 
 
