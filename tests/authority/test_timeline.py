@@ -6,7 +6,7 @@ import pytest
 
 from authority.journal import Entry, JournalConflict, JournalError
 from authority.pauses import Pauses
-from authority.timeline import Timeline
+from authority.timeline import NotLeading, Timeline
 from tests.authority import virtual_time
 from tests.authority.fakes import Effects, How, MemoryJournal, Strike, When
 from tests.authority.stories import EPOCH, START, running
@@ -53,6 +53,21 @@ async def test_a_decision_on_an_older_history_is_refused() -> None:
         await timeline.fold(decided_on, (), 1)
     await timeline.confirm(await timeline.read())
     assert timeline.history.cas[0].sha256 == ca.sha256
+
+
+async def test_who_leads_no_longer_neither_writes_nor_goes_on_to_an_effect() -> None:
+    story, _ = running()
+    journal, leads = MemoryJournal(), [True]
+    timeline = Timeline(journal, lambda: leads[-1])
+    history = await timeline.append(await timeline.read(), story.entries[0].record)
+    leads.append(False)
+    with pytest.raises(NotLeading):
+        await timeline.confirm(history)
+    with pytest.raises(NotLeading):
+        await timeline.append(history, story.entries[1].record)
+    with pytest.raises(NotLeading):
+        await timeline.fold(history, (), 1)
+    assert (journal.last, journal.effects.names) == (1, ["append StatementRecord"])
 
 
 def test_a_journal_that_shows_less_for_good_was_restored() -> None:
