@@ -102,6 +102,7 @@ async def run(
                                 lead, election, desk.here, _sequencers(desk), partial(write_address, over=True)
                             ),
                             "following": partial(follow, election, desk.here),
+                            "tokens": partial(tokens.keep_current, config.state, _tokens_not_read()),
                             "api certificate": partial(certificate.keep_renewed, clock, _certificate_not_renewed),
                             **injecting,
                             **watching(publishers, desk.roster.members),
@@ -272,6 +273,16 @@ def _ca_bundle_not_kept() -> Callable[[KubernetesError], None]:
     def complain(error: KubernetesError) -> None:
         if not repetitions.is_one("", str(error), time.monotonic()):
             log.error("ca_bundle_not_kept", extra={"fields": {"error": str(error)}})
+
+    return complain
+
+
+def _tokens_not_read() -> Callable[[KeystoreError], None]:
+    repetitions = Repetitions()
+
+    def complain(error: KeystoreError) -> None:
+        if not repetitions.is_one("", str(error), time.monotonic()):
+            log.error("tokens_not_read", extra={"fields": {"error": str(error)}})
 
     return complain
 

@@ -1,23 +1,28 @@
 """Bearer tokens of the API: agents send receipts with theirs, operators ask for changes with theirs (RFC 6750).
 
 Each is a 0600 file of the state directory, ``<state>/tokens/<holder>``. The holder's name is a role, or a role with a
-name of its own (``operator-alice``), and goes into the journal with what the holder asked for.
+name of its own (``operator-alice``), and goes into the journal with what the holder asked for. The files are read again
+and again: a token that was taken away is worth nothing from then on.
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Never, Protocol
 
 from authority import durable
 from authority.keystore import KeystoreError
 
 TOKENS = "tokens"
+
+LOOK_SECONDS = 2.0
+"""How often the files are read."""
 
 _SHORTEST = 32
 _HOLDER = re.compile(r"(agent|operator)(-[A-Za-z0-9._-]{1,64})?")
@@ -58,7 +63,7 @@ class Reviewer(Protocol):
         """Whose token it is; None where it is nobody's. Raises NotReviewed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tokens:
     """Holders by the SHA-256 of their token; agents are known by ``reviewer`` instead, where there is one."""
 
@@ -73,6 +78,17 @@ class Tokens:
             if hmac.compare_digest(known, digest):
                 found = holder
         return found
+
+    async def keep_current(
+        self, state: Path, failed: Callable[[KeystoreError], None], look_seconds: float = LOOK_SECONDS
+    ) -> Never:
+        """Read the files again and again. While one of them is no token, what was read last counts, and it is told."""
+        while True:
+            await asyncio.sleep(look_seconds)
+            try:
+                self._holders = await asyncio.to_thread(_read_holders, state)
+            except KeystoreError as error:
+                failed(error)
 
 
 def create_token(state: Path, role: Role) -> Path | None:
@@ -89,16 +105,20 @@ def create_token(state: Path, role: Role) -> Path | None:
 
 
 def read_tokens(state: Path) -> Tokens:
-    """Read every token of the state directory. Raises KeystoreError."""
-    directory = state / TOKENS
+    """Read every token of the state directory. Raises KeystoreError, also where agents or operators have none."""
+    holders = _read_holders(state)
+    if {holder.role for holder in holders.values()} != set(Role):
+        raise KeystoreError(f"{state / TOKENS}: expected a token of agents and one of operators; run 'init' first")
+    return Tokens(holders)
+
+
+def _read_holders(state: Path) -> dict[bytes, Holder]:
     holders: dict[bytes, Holder] = {}
-    for path in sorted(directory.glob("[!.]*")):
+    for path in sorted((state / TOKENS).glob("[!.]*")):
         if not (match := _HOLDER.fullmatch(path.name)):
             raise KeystoreError(f"{path}: expected a file named 'agent', 'operator' or 'operator-<name>'")
         holders[hashlib.sha256(read_token(path).encode()).digest()] = Holder(path.name, Role(match[1]))
-    if {holder.role for holder in holders.values()} != set(Role):
-        raise KeystoreError(f"{directory}: expected a token of agents and one of operators; run 'init' first")
-    return Tokens(holders)
+    return holders
 
 
 def read_token(path: Path) -> str:

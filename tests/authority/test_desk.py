@@ -1,5 +1,6 @@
 """What the API's answers rest on: tokens, the ledger of proofs, and events as lines."""
 
+import asyncio
 import json
 import logging
 from dataclasses import replace
@@ -18,7 +19,7 @@ from authority.keystore import KeystoreError
 from authority.ledger import STATEMENTS, Ledger
 from authority.tokens import Holder, Role, create_token, read_token, read_tokens
 from authority.withdrawal import Stage
-from tests.authority.deployment import receipt
+from tests.authority.deployment import eventually, receipt
 from tests.authority.foundry import Foundry
 from tidemark.certificates import parse_leaf
 from tidemark.epoch import PRESETS
@@ -67,6 +68,32 @@ def test_a_token_that_is_none(tokens: Path, name: str, content: bytes, complaint
     with pytest.raises(KeystoreError, match=complaint) as caught:
         read_tokens(tokens)
     assert "short" not in str(caught.value)
+
+
+async def test_tokens_that_come_and_go_count_at_once_and_one_that_is_none_takes_no_other_away(tokens: Path) -> None:
+    known, failures = read_tokens(tokens), list[KeystoreError]()
+    alice = tokens / "tokens" / "operator-alice"
+    reading = asyncio.create_task(known.keep_current(tokens, failures.append, look_seconds=0.01))
+
+    async def who() -> Holder | None:
+        return known.holder_of("a" * 40)
+
+    async def told() -> list[KeystoreError]:
+        return failures
+
+    async def is_nobodys() -> bool:
+        return await who() is None
+
+    alice.write_text("a" * 40)
+    assert await eventually(who, "alice") == Holder("operator-alice", Role.OPERATOR)
+    alice.write_text("short")
+    await eventually(told, "a complaint")
+    assert await who() is not None
+    for path in (alice, tokens / "tokens" / "operator"):
+        path.unlink()
+    await eventually(is_nobodys, "that nobody is alice")
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
 
 
 def test_without_tokens(tmp_path: Path) -> None:

@@ -135,6 +135,19 @@ async def test_a_certificate_of_an_intermediate_opens_nothing(deployment: Deploy
     assert (await deployment.bundle("nats-0")).sequence == 1
 
 
+async def test_a_token_that_is_taken_away_opens_nothing_any_more(deployment: Deployment) -> None:
+    alice = deployment.state / "tokens" / "operator-alice"
+    alice.write_text("a" * 40)
+    async with deployment.session("a" * 40) as session:
+
+        async def answered(status: int) -> bool:
+            return (await refusal(session, "POST", "/api/v1/rotate", json={}))[0] == status
+
+        await eventually(partial(answered, 400), "the token to count")
+        alice.unlink()
+        await eventually(partial(answered, 401), "the token to be worth nothing")
+
+
 async def test_each_role_has_its_own_token(
     deployment: Deployment, agent: aiohttp.ClientSession, operator: aiohttp.ClientSession
 ) -> None:
