@@ -16,25 +16,14 @@ from authority.config import parse
 from authority.metrics import Metrics
 from authority.wishes import INJECT, Mode, Refused, read_wishes
 from authority.wishes import PREFIX as ANNOTATIONS
+from tests.docs.pages import CHECKOUT, DOCUMENTS, blocks, prose
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
-
-CHECKOUT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
 def document(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    return [text for _, found, text in _FENCE.findall(path.read_text()) if found == language]
-
-
-def prose(path: Path) -> str:
-    return _FENCE.sub("", path.read_text())
 
 
 def anchors(path: Path) -> set[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from tests.kubernetes import status
+from tests.kubernetes import discovery, status
 from tests.kubernetes.accounts import Accounts, Wish
 from tests.kubernetes.certificates import serving_files
 from tests.kubernetes.kinds import KINDS, NAMESPACE, POD, TOKEN_REVIEW, Kind
@@ -160,6 +160,8 @@ class ApiServer:
         holder = self.accounts.authenticate(token) if scheme == "Bearer" else None
         if holder is None:
             raise status.unauthorized()
+        if request.method == "GET" and (found := discovery.document(request.path)) is not None:
+            return _json(found)
         asked = _taken_apart(request)
         kind, name = asked.kind, asked.name
         wish = Wish(asked.verb, kind.group, asked.resource, asked.namespace, name)

@@ -44,7 +44,30 @@ MUTATING_WEBHOOKS = Kind(
     "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False
 )
 
-_ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOOKS, CERTIFICATE)
+_KEPT = (
+    Kind("", "ServiceAccount", "serviceaccounts"),
+    Kind("", "Service", "services"),
+    Kind("", "PersistentVolumeClaim", "persistentvolumeclaims"),
+    Kind("apps", "Deployment", "deployments"),
+    Kind("apps", "StatefulSet", "statefulsets"),
+    Kind("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
+    Kind("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+    *(Kind("rbac.authorization.k8s.io", name, f"{name.lower()}s") for name in ("Role", "RoleBinding")),
+    *(
+        Kind("rbac.authorization.k8s.io", name, f"{name.lower()}s", namespaced=False)
+        for name in ("ClusterRole", "ClusterRoleBinding")
+    ),
+    Kind("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False),
+    Kind(
+        "admissionregistration.k8s.io",
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+        namespaced=False,
+    ),
+)
+"""What is applied with the rest of the manifests, and is here nothing but kept."""
+
+_ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOOKS, CERTIFICATE, *_KEPT)
 KINDS = {(kind.group, kind.plural): kind for kind in _ALL}
 
 
