@@ -121,7 +121,7 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
     cycle = Cycle(
         directory=config.out,
         holdings=Holdings(Output(config.out), str(config.bundle), clocks),
-        handover=Handover(workloads, patience, metrics, alarm.pause),
+        handover=Handover(workloads, patience, metrics, alarm.pause, alarm.idle),
         chronicle=chronicle,
         clocks=clocks,
         alarm=alarm,

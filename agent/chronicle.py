@@ -53,13 +53,9 @@ class Chronicle:
         """Something went wrong; a failure that stays keeps the time of its beginning."""
         before = self._board.status.failure
         sequence, digest = (mark.sequence, mark.digest) if mark else (0, "")
-        if before is None or (before.reason, before.detail, before.sequence, before.digest) != (
-            reason,
-            detail,
-            sequence,
-            digest,
-        ):
-            self._board.post(failure=Failure(reason, detail, int(self._now()), sequence, digest))
+        stays = before and (before.reason, before.sequence, before.digest) == (reason, sequence, digest)
+        since = before.at if before and stays else int(self._now())
+        self._board.post(failure=Failure(reason, detail, since, sequence, digest))
         log.warning("failure", reason=reason, detail=detail, sequence=sequence or None, **fields)
 
     def recovers(self) -> None:

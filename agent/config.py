@@ -8,7 +8,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent.log import Style
-from agent.target import Address, SystemTarget, Target, TargetError, parse_target
+from agent.target import Address, SystemTarget, Target, TargetError, is_host, parse_target
 from tidemark.receipt import PodClass
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class _Reader:
         for url in servers:
             try:
                 parts = urlsplit(url)
-                usable = parts.scheme in {"tls", "nats"} and bool(parts.hostname) and parts.port != 0
+                usable = parts.scheme in {"tls", "nats"} and is_host(parts.hostname) and parts.port != 0
             except ValueError:
                 usable = False
                 parts = urlsplit("")
@@ -199,7 +199,7 @@ class _Reader:
             return None
         try:
             parts = urlsplit(value)
-            usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+            usable = parts.scheme == "https" and is_host(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
         except ValueError:
             usable = False
             parts = urlsplit("")
@@ -210,7 +210,12 @@ class _Reader:
 
 def _address(text: str) -> Address:
     parts = urlsplit(f"//{text}")
-    if not parts.hostname or parts.port is None or f"{parts.hostname}:{parts.port}" != text.strip("[").replace("]", ""):
+    if (
+        not parts.hostname
+        or not is_host(parts.hostname)
+        or parts.port is None
+        or f"{parts.hostname}:{parts.port}" != text.strip("[").replace("]", "")
+    ):
         raise ValueError(text)
     return Address(parts.hostname, parts.port)
 

@@ -27,7 +27,6 @@ from tidemark.receipt import AgentState
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import Mark, Reason
 
-_LONGEST_HOLD = 60.0
 _CLOCK_PAUSE = 10.0
 FIRST_WORD = 2.0
 """Seconds that a pod without memory waits for the broker, once."""
@@ -199,8 +198,8 @@ class Cycle:
     def _note_refusals(self, choice: Choice, travel: _Travel) -> None:
         """Tell what the sources show and is not taken; what was told before is not counted again."""
         refusals = (*choice.refused, *([choice.leaf_refused] if choice.leaf_refused else []))
-        fresh = [refusal for refusal in refusals if refusal not in self._last_refusals]
-        self._last_refusals = refusals
+        fresh = [refusal for refusal in refusals if _gist(refusal) not in self._last_refusals]
+        self._last_refusals = tuple(map(_gist, refusals))
         for refusal in fresh:
             if refusal is choice.leaf_refused:
                 if choice.trust_set is None:
@@ -216,11 +215,12 @@ class Cycle:
             travel.concern = travel.concern or refusal
             travel.next_may_overlap |= refusal.reason == Reason.OVERLAP and travel.mark not in (None, in_place)
             if refusal.retry_at is not None:
-                self.alarm.set(min(max(1.0, refusal.retry_at - self.clocks.now()), _LONGEST_HOLD))
+                self.alarm.set(max(1.0, refusal.retry_at - self.clocks.now()))
             elif refusal.reason == "leaf_not_yet_valid":
                 self.alarm.set(_CLOCK_PAUSE)
         if travel.concern is not None:
             self._tell_concern(travel.concern)
+            self.alarm.set(self.patience.judged)
 
     def _tell_concern(self, concern: Refusal | None) -> None:
         """What the mounts show and is not taken is the failure of a set that is otherwise well."""
@@ -373,6 +373,12 @@ def judge(sighting: Sighting, heard: Sequence[Heard], trust: Trust, holdings: Ho
         tuple(one.bundle for one in heard),
     )
     return choose(shown, trust, holdings.known(), installed.trust_set if installed else None, int(now))
+
+
+def _gist(refusal: Refusal) -> Refusal:
+    """What a refusal is about: without its words, which may hold the time, where something else says so."""
+    says_itself = refusal.claimed is None and not refusal.reason.startswith("leaf_")
+    return refusal if says_itself else replace(refusal, detail="")
 
 
 def _shown(look: Look) -> dict[str, bytes] | Refusal:

@@ -34,7 +34,8 @@ class Patience:
     ``proof``: for one proof; ``tries`` with ``pause`` between them, doubled each time; ``look``: for a first look
     without telling, and for the look before telling; ``absent`` (doubled up to ``longest_absent``): before looking
     again for a workload that is not there; ``refused`` (doubled up to ``longest_refused``): before a refused set, or
-    one that could not be written, is tried again.
+    one that could not be written, is tried again; ``judged``: before what was rejected is judged again, at the latest,
+    as a clock may have been set meanwhile.
     """
 
     proof: float = 5.0
@@ -45,6 +46,7 @@ class Patience:
     longest_absent: float = 2.0
     refused: float = 10.0
     longest_refused: float = 300.0
+    judged: float = 60.0
 
     def before_try(self, failures: int) -> float:
         """The pause after so many failed tries, with jitter."""
@@ -73,7 +75,8 @@ class HandedOver:
 
 
 class Handover:
-    """Brings sets to the workloads. ``pause`` waits, and raises where a newer candidate makes waiting pointless."""
+    """Brings sets to the workloads. ``pause`` waits, and raises where a newer candidate makes waiting pointless;
+    ``idle`` as well, for a workload that is not there, also where it is time to judge the candidates again."""
 
     def __init__(
         self,
@@ -81,11 +84,13 @@ class Handover:
         patience: Patience,
         metrics: AgentMetrics,
         pause: Callable[[float], Awaitable[None]],
+        idle: Callable[[float], Awaitable[None]],
     ) -> None:
         self._workloads = workloads
         self._patience = patience
         self._metrics = metrics
         self._pause = pause
+        self._idle = idle
         self.reports: list[TargetReport] = []
         self.on_report: Callable[[str, WorkloadAbsent | NotProven | None], None] = lambda _name, _trouble: None
         self.forget()
@@ -149,7 +154,7 @@ class Handover:
             except WorkloadAbsent as absent:
                 self._report(place, Level.NONE, absent)
                 self._metrics.reloaded(workload.target.name, "absent")
-                await self._pause(patience.before_look(looks))
+                await self._idle(patience.before_look(looks))
                 looks += 1
             except NotProven as failure:
                 self._report(place, Level.NONE, failure)

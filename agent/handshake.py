@@ -27,7 +27,7 @@ _GREETING = b"INFO "
 
 
 class HandshakeFailed(Exception):
-    """No handshake came about; ``absent`` says that nobody listens there."""
+    """No handshake came about; ``absent`` says that nobody was reached there."""
 
     def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__(message)
@@ -100,8 +100,8 @@ async def look(address: Address, context: SSL.Context, *, silences: Silences | N
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=_RECORDS)
     except ConnectionRefusedError as error:
         raise HandshakeFailed("nothing listens there (connection refused)", absent=True) from error
-    except OSError as error:
-        raise HandshakeFailed(f"cannot connect: {error}") from error
+    except OSError as error:  # no such name, no way, or several addresses that refuse, as localhost's two do
+        raise HandshakeFailed(f"cannot connect: {error}", absent=True) from error
     withheld = False
     try:
         connection = SSL.Connection(context, None)

@@ -167,8 +167,9 @@ def _http_target(url: str, parts: SplitResult) -> HttpTarget:
         faults.append("expected no user and password in the URL, found some")
     if parts.fragment:
         faults.append("expected no fragment (#), found one")
-    if not parts.hostname:
-        faults.append(f"expected {parts.scheme}://host:port/path, found no host")
+    if not is_host(parts.hostname):
+        found = repr(parts.hostname[:80]) if parts.hostname else "no host"
+        faults.append(f"expected {parts.scheme}://host:port/path, found {found}")
     try:
         _ = parts.port
     except ValueError as error:
@@ -267,10 +268,18 @@ def _signal_target(url: str, parts: SplitResult) -> SignalTarget:
     return SignalTarget(url, process, pidfile, SIGNALS[name], monitor, addresses["nats"], addresses["tls"])
 
 
+def is_host(name: str | None) -> bool:
+    """Whether this can be the name or the address of a host: others are no names that can be looked up (RFC 1035)."""
+    try:
+        return bool(name and name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def _monitor(value: str, faults: list[str]) -> str:
     try:
         parts = urlsplit(value)
-        usable = parts.scheme == "http" and parts.hostname and parts.port != 0 and parts.username is None
+        usable = parts.scheme == "http" and is_host(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment:
@@ -284,6 +293,6 @@ def _address(key: str, value: str, faults: list[str]) -> Address:
         address = Address(parts.hostname or "", parts.port or 0)
     except ValueError:
         address = Address("", 0)
-    if not address.host or not address.port or value not in (str(address), f"{address.host}:{address.port}"):
+    if not is_host(address.host) or not address.port or value not in (str(address), f"{address.host}:{address.port}"):
         faults.append(f"{key}: expected host:port, found {value!r}")
     return address

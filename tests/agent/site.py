@@ -28,7 +28,7 @@ from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle, reopen
 
 CHECKOUT = Path(__file__).parents[2]
-BRIEF = Patience(proof=1.0, tries=2, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3)
+BRIEF = Patience(proof=1.0, tries=2, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3, judged=0.3)
 """Patience of agents in tests that wait for a failure."""
 
 

@@ -14,7 +14,7 @@ from agent import announcement
 from tests.agent.broker import Broker
 from tests.agent.forge import Forge
 from tests.agent.rig import eventually, free_port
-from tests.agent.site import AgentProcess, Observed, Site
+from tests.agent.site import BRIEF, AgentProcess, Observed, Site
 from tidemark.bundle import Bundle
 from tidemark.note import Signer
 from tidemark.receipt import AgentState
@@ -138,7 +138,7 @@ async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_d
             watched.setattr(observed.agent.cycle.alarm, "set", alarms.append)
             await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
             status = await observed.fails("overlap")
-            assert alarms == [], "time alone mends nothing"
+            assert set(alarms) <= {BRIEF.judged}, "no sooner than anything that was refused"
         assert status.installed
         assert status.installed.mark.sequence == 1
         site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))

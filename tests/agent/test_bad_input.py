@@ -177,9 +177,45 @@ async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: Forge, 
         status = await observed.fails("held")
         assert status.failure
         assert "the clocks differ by 100 s" in status.failure.detail
+        ahead = 50.0
+        status = await observed.shows(lambda s: s.failure and "differ by 50 s" in s.failure.detail, "another judgement")
+        assert status.failure
+        assert status.failure.at == forge.now, "when it began"
+        labels = {"outcome": "rejected", "reason": "held"}
+        assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", labels) == 1
+        assert len(status.journeys) == 1
         ahead = 100.0
-        site.show(leaf=forge.leaf())  # anything that makes it look again before the minute is over
         await observed.is_proven(1)
+
+
+async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: Forge, site: Site) -> None:
+    ahead = 2.0 * forge.clock.validity_seconds
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.fails("expired")
+        ahead = 3000.0  # the bundle lasts longer than the leaf
+        status = await observed.fails("leaf_expired")
+        assert status.state is AgentState.STARTING
+        ahead = 0.0
+        status = await observed.is_proven(1)
+        assert status.failure is None
+
+
+async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
+    forge: Forge, site: Site, nats_server: MakeServer
+) -> None:
+    ahead = 0.0
+    server = nats_server(site.out)
+    site.targets = server.target
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.fails("no_process")
+        site.show(forge.bundle(2, issued_at=forge.now + 100))
+        await observed.shows(lambda s: [j for j in s.journeys if j.outcome == "held"], "a held statement")
+        ahead = 100.0
+        await eventually(lambda: site.installed().sequence == 2, "the statement whose time has come")
+        await server.start()
+        await observed.is_proven(2)
 
 
 async def test_a_mount_without_data_is_named_and_harmless(forge: Forge, site: Site, nats_server: MakeServer) -> None:

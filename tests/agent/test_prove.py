@@ -160,6 +160,9 @@ async def test_nobody_there_is_no_failed_proof(forge: Forge, http: aiohttp.Clien
     prover = ServerProver(signal_target(f"signal:?process=nats-server&nats=127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"127.0.0.1:{port}: nothing listens there"):
         await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
+    prover = ServerProver(signal_target("signal:?process=nats-server&nats=255.255.255.255:4222"), http)  # no host's
+    with pytest.raises(WorkloadAbsent, match=r"255\.255\.255\.255:4222: cannot connect: .*unreachable"):
+        await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
 
 
 async def test_many_changes_leave_no_complaint_in_the_servers_log(
