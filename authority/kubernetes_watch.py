@@ -107,7 +107,7 @@ class Watch(Generic[R, T]):
 
     def _take_up(self, happening: Happening[R]) -> None:
         self._confirm()
-        self._version = happening.version
+        self._version = happening.version or self._version
         if happening.object is None:
             return  # a bookmark
         key = _key(happening.object)

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lightkube.resources.core_v1 import Pod
-
+from authority.any_pod import Pod, rows, table
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import KubernetesClient, Missing, Selection
 
@@ -45,7 +44,7 @@ class Nudge:
 
     async def _pods(self, namespace: str, secret: str, content: str) -> None:
         mounting = Selection(Pod, namespace, labels=(AGENT_LABEL,))
-        listing = await self.client.list(mounting, lambda pod: _name(pod) if mounts(pod, secret) else "")
+        listing = await self.client.list(mounting, lambda pod: pod.metadata.name if mounts(pod, secret) else "")
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def annotate(pod: str) -> None:
@@ -63,14 +62,10 @@ class Nudge:
 
 def mounts(pod: Pod, secret: str) -> bool:
     """Whether the pod has a volume that shows the Secret, by itself or projected with others."""
-    for volume in (pod.spec.volumes if pod.spec is not None else None) or ():
-        if volume.secret is not None and volume.secret.secretName == secret:
+    for volume in rows(table(pod.raw.get("spec")).get("volumes")):
+        if table(volume.get("secret")).get("secretName") == secret:
             return True
-        sources = (volume.projected.sources if volume.projected is not None else None) or ()
-        if any(source.secret is not None and source.secret.name == secret for source in sources):
+        sources = rows(table(volume.get("projected")).get("sources"))
+        if any(table(source.get("secret")).get("name") == secret for source in sources):
             return True
     return False
-
-
-def _name(pod: Pod) -> str:
-    return (pod.metadata.name if pod.metadata is not None else None) or ""

@@ -8,9 +8,9 @@ token shows.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from lightkube.resources.core_v1 import Pod
-
+from authority.any_pod import Pod, rows, table, text
 from authority.fleet import Expected
 from authority.kubernetes_client import KubernetesClient, Selection
 from authority.kubernetes_watch import Failing, Watch
@@ -21,10 +21,18 @@ from tidemark.receipt import PodClass, Receipt
 
 CLASS_LABEL = "tidemark.io/class"
 
+_PHASES = frozenset({"Pending", "Running", "Succeeded", "Failed", "Unknown"})
+_NOT_RUNNING = frozenset({"Pending", "Succeeded", "Failed"})
+_STATUSES = ("True", "False", "Unknown")
+_NOBODY = "?"  # no token has this uid, so no receipt counts for the pod
+
 
 @dataclass(frozen=True, slots=True)
 class AgentPod:
-    """What is kept of a pod. ``since`` (Unix seconds) is when its readiness last changed."""
+    """What is kept of a pod. ``since`` (Unix seconds) is when its readiness last changed.
+
+    ``strange`` names what could not be read of it.
+    """
 
     namespace: str
     name: str
@@ -34,6 +42,7 @@ class AgentPod:
     is_terminating: bool
     is_ready: bool
     since: int
+    strange: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -42,29 +51,53 @@ class AgentPod:
 
 
 def agent_pod(pod: Pod) -> AgentPod:
-    """Take from a pod what is kept of it; pure."""
-    metadata, status = pod.metadata, pod.status
-    if metadata is None:
-        raise ValueError("pod: expected metadata, found none")
-    conditions = (status.conditions if status is not None else None) or ()
-    ready = next((condition for condition in conditions if condition.type == "Ready"), None)
+    """Take from a pod what is kept of it; pure.
+
+    What it does not say, or says in a way that nobody understands, is taken as what keeps the gate closed: a required
+    agent that is there and ready, and has proven nothing.
+    """
+    metadata, status = table(pod.raw.get("metadata")), table(pod.raw.get("status"))
+    uid, phase, deleted = text(metadata.get("uid")), text(status.get("phase")), text(metadata.get("deletionTimestamp"))
+    conditions = rows(status.get("conditions"))
+    ready = next((condition for condition in conditions if condition.get("type") == "Ready"), None)
     instants = (
-        ready.lastTransitionTime if ready is not None else None,
-        status.startTime if status is not None else None,
-        metadata.creationTimestamp,
+        ready.get("lastTransitionTime") if ready is not None else None,
+        status.get("startTime"),
+        metadata.get("creationTimestamp"),
     )
-    since = next((instant for instant in instants if instant is not None), None)
-    is_application = (metadata.labels or {}).get(CLASS_LABEL) == PodClass.APPLICATION
+    since = next((_instant(instant) for instant in instants if instant is not None), None)
+    is_legible = {
+        "metadata.name": bool(pod.metadata.name),
+        "metadata.namespace": bool(pod.metadata.namespace),
+        "metadata.uid": bool(uid),
+        "metadata.deletionTimestamp": bool(deleted) or metadata.get("deletionTimestamp") is None,
+        "status.phase": phase in _PHASES,
+        "status.conditions": isinstance(status.get("conditions") or [], list) and all(conditions),
+        "status of the condition Ready": ready is None or ready.get("status") in _STATUSES,
+        "the instants": since is not None,
+    }
+    strange = tuple(name for name, legible in is_legible.items() if not legible)
+    is_application = table(metadata.get("labels")).get(CLASS_LABEL) == PodClass.APPLICATION
     return AgentPod(
-        namespace=metadata.namespace or "",
-        name=metadata.name or "",
-        uid=metadata.uid or "",
-        pod_class=PodClass.APPLICATION if is_application else PodClass.REQUIRED,  # what is not known is waited for
-        is_running=status is not None and status.phase == "Running",
-        is_terminating=metadata.deletionTimestamp is not None,
-        is_ready=ready is not None and ready.status == "True",
-        since=int(since.timestamp()) if since is not None else 0,
+        namespace=pod.metadata.namespace,
+        name=pod.metadata.name,
+        uid=uid or _NOBODY,
+        pod_class=PodClass.APPLICATION if is_application else PodClass.REQUIRED,
+        is_running=phase not in _NOT_RUNNING,
+        is_terminating=bool(deleted),
+        is_ready=bool(strange) or (ready is not None and ready["status"] == "True"),
+        since=since or 0,
+        strange=strange,
     )
+
+
+def _instant(value: object) -> int | None:
+    """Unix seconds of an RFC 3339 instant; None where it is none."""
+    try:
+        instant = datetime.fromisoformat(text(value))
+        return int(instant.timestamp()) if instant.tzinfo is not None else None
+    except ValueError:
+        return None
 
 
 def expected(pods: Sequence[AgentPod]) -> tuple[Expected, ...]:
@@ -79,16 +112,20 @@ def expected(pods: Sequence[AgentPod]) -> tuple[Expected, ...]:
 class PodMembers:
     """Keeps to ``authority.roster.Members``. ``on_change`` is called when pods came, changed or went.
 
-    ``failed`` takes what could not be watched; a namespace whose pods nobody can say makes the whole fleet unreadable.
+    A namespace whose pods nobody can say makes the whole fleet unreadable; a pod that cannot be read does not, and is
+    waited for. ``failed`` takes both.
     """
 
     def __init__(
         self, client: KubernetesClient, namespaces: Sequence[str], on_change: Callable[[], None], failed: Failing
     ) -> None:
         self._on_change = on_change
+        self._failed = failed
         self._expected: tuple[Expected, ...] | None = None
         self._watches = {
-            namespace: Watch(client, Selection(Pod, namespace, labels=(AGENT_LABEL,)), agent_pod, self._changed, failed)
+            namespace: Watch(
+                client, Selection(Pod, namespace, labels=(AGENT_LABEL,)), self._take, self._changed, failed
+            )
             for namespace in namespaces
         }
 
@@ -126,6 +163,13 @@ class PodMembers:
         async with asyncio.TaskGroup() as group:
             for namespace, watch in self._watches.items():
                 group.create_task(watch.run(), name=f"watch pods in {namespace}")
+
+    def _take(self, pod: Pod) -> AgentPod:
+        taken = agent_pod(pod)
+        if taken.strange:
+            found = f"found {', '.join(taken.strange)} missing or strange; it is waited for as one that is ready"
+            self._failed(f"pod {taken.full_name}", f"pod {taken.full_name}: expected a pod, {found}", 0.0)
+        return taken
 
     def _changed(self) -> None:
         self._expected = None

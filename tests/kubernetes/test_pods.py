@@ -1,7 +1,8 @@
 """The fleet from pods: who is expected, whose receipts count, and when nobody can say."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from lightkube.models.core_v1 import PodCondition, PodStatus
-from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Pod
+from hypothesis import given
+from hypothesis import strategies as st
 
-from authority.fleet import FleetState
+from authority.any_pod import Pod
+from authority.fleet import FleetState, ReceiptBook, view
 from authority.kubernetes_client import KubernetesClient
+from authority.nudge import mounts
 from authority.pods import AgentPod, PodMembers, agent_pod, expected
 from authority.roster import Roster, UnexpectedAgent
 from authority.tokens import Sender
@@ -47,13 +49,111 @@ def agent(name: str, **changes: Any) -> AgentPod:
 
 
 def test_what_is_kept_of_a_pod() -> None:
-    ready = PodCondition(type="Ready", status="True", lastTransitionTime=THEN)
-    metadata = ObjectMeta(name="app-0", namespace="apps", uid="u", labels={"tidemark.io/class": "application"})
-    pod = Pod(metadata=metadata, status=PodStatus(phase="Running", conditions=[ready]))
     at = int(THEN.timestamp())
-    assert agent_pod(pod) == AgentPod("apps", "app-0", "u", PodClass.APPLICATION, True, False, True, at)
-    odd = Pod(metadata=ObjectMeta(name="x", labels={"tidemark.io/class": "else"}, creationTimestamp=THEN))
-    assert agent_pod(odd) == AgentPod("", "x", "", PodClass.REQUIRED, False, False, False, at)
+    raw = body("app-0", "apps")
+    raw["metadata"] |= {"uid": "u", "labels": {"tidemark.io/class": "application"}}
+    assert agent_pod(Pod(raw)) == AgentPod("apps", "app-0", "u", PodClass.APPLICATION, True, False, True, at)
+    raw["metadata"] |= {"labels": {"tidemark.io/class": "else"}, "creationTimestamp": "2026-01-02T03:04:05Z"}
+    raw["status"] = {"phase": "Pending"}
+    assert agent_pod(Pod(raw)) == AgentPod("apps", "app-0", "u", PodClass.REQUIRED, False, False, False, at)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+INSTANTS = st.sampled_from(
+    ["2026-01-02T03:04:05Z", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23"]
+)
+
+
+def optional(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects that have each of these fields, or have it with something else in it, or lack it."""
+    return st.fixed_dictionaries({}, optional={name: value | JSON for name, value in fields.items()})
+
+
+CONDITIONS = optional(type=st.just("Ready"), status=st.sampled_from(["True", "False"]), lastTransitionTime=INSTANTS)
+PODS = JSON | optional(
+    metadata=optional(
+        name=st.text(),
+        namespace=st.text(),
+        uid=st.text(),
+        labels=optional(**{"tidemark.io/class": st.sampled_from(["required", "application"])}),
+        creationTimestamp=INSTANTS,
+        deletionTimestamp=INSTANTS,
+    ),
+    status=optional(
+        phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
+        startTime=INSTANTS,
+        conditions=st.lists(CONDITIONS | JSON, max_size=3),
+    ),
+    spec=optional(volumes=st.lists(optional(secret=JSON, projected=optional(sources=JSON)) | JSON, max_size=3)),
+)
+
+
+def says(raw: Any, *path: str) -> Any:
+    """What stands at this place, None where there is none."""
+    for name in path:
+        raw = raw.get(name) if isinstance(raw, dict) else None
+    return raw
+
+
+@given(PODS)
+def test_no_pod_whatever_is_in_it_vanishes_from_those_who_must_prove(raw: Any) -> None:
+    pod = agent_pod(Pod(raw))
+    assert not mounts(Pod(raw), "nats-ca-tls")
+    is_over = says(raw, "status", "phase") in ("Pending", "Succeeded", "Failed")
+    deleted = says(raw, "metadata", "deletionTimestamp")
+    is_going = isinstance(deleted, str) and deleted != ""
+    counted = expected([pod])
+    assert len(counted) == (not is_over and not is_going)
+    for one in counted:
+        is_application = says(raw, "metadata", "labels", "tidemark.io/class") == "application"
+        assert one.pod_class is (PodClass.APPLICATION if is_application else PodClass.REQUIRED)
+        assert one.uid  # "" would let the receipt of any pod of this name count
+        assert one.ready or not pod.strange  # never put into quarantine for what nobody understands
+        fleet = view(counted, ReceiptBook(), "", PLAYGROUND.clock, one.since)
+        assert [agent.state for agent in fleet.agents] == [FleetState.MISSING]
+
+
+STRANGE: dict[str, Callable[[Any], None]] = {
+    "an instant": lambda pod: pod["status"]["conditions"][0].update(lastTransitionTime="0000-01-01T00:00:00Z"),
+    "no condition": lambda pod: pod["status"].update(conditions=["Ready"]),
+    "no status": lambda pod: pod.pop("status"),
+    "no uid": lambda pod: pod["metadata"].pop("uid"),
+    "labels": lambda pod: pod["metadata"].update(labels=["tidemark.io/agent"]),
+}
+
+
+@pytest.mark.parametrize("damage", STRANGE)
+async def test_a_strange_pod_hides_no_other_and_is_waited_for(
+    server: ApiServer, client: KubernetesClient, damage: str
+) -> None:
+    async def damaged(request: web.Request, handle: Answering) -> web.StreamResponse:
+        response = await handle(request)
+        if request.path.endswith("/pods") and "watch" not in request.query and isinstance(response, web.Response):
+            found = json.loads(response.body or b"")  # type: ignore[arg-type]
+            STRANGE[damage](next(pod for pod in found["items"] if pod["metadata"]["name"] == "nats-1"))
+            return web.json_response(found)
+        return response
+
+    server.namespace("nats")
+    for name in ("nats-0", "nats-1"):
+        server.store.put(POD, body(name))
+    server.interfere = damaged
+    told: list[str] = []
+    members = PodMembers(client, ["nats"], lambda: None, lambda what, error, _: told.append(f"{what}: {error}"))
+    task = asyncio.create_task(members.run())
+    await until(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "both pods")
+    assert [one.pod_class for one in members.expected() or ()] == [PodClass.REQUIRED] * 2
+    server.store.put(POD, body("nats-2"))
+    await until(lambda: "nats/nats-2" in (names(members) or ()), "the pod that came later")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [line.partition(": expected a pod, found ")[0] for line in told] == (
+        [] if damage == "labels" else ["pod nats/nats-1: pod nats/nats-1"]
+    )
 
 
 def test_expected_are_running_pods_that_nobody_deletes() -> None:
