@@ -13,6 +13,7 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.journal import Journal
 from authority.leaves import Leaves, Workload
 from authority.publish import LeafStore, Publisher
+from authority.reference_clock import ReferenceClock
 from authority.rotation import Outside, Rotation
 from authority.signer import StatementSigner
 from authority.surroundings import Surroundings
@@ -83,6 +84,7 @@ class Machine:
     proving: bool = True
     readable: bool = True
     look_every: int = 0
+    references: dict[str, ReferenceClock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.journal = MemoryJournal(self.effects)
@@ -116,7 +118,9 @@ class Machine:
         self.timeline = Timeline(journal)
         issuer = SerializedIssuer(keeper)
         trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
-        here = Surroundings(self.timeline, trust, self.timing, self.now, self.events.append, self.look_every)
+        here = Surroundings(
+            self.timeline, trust, self.timing, self.now, self.events.append, self.look_every, self.references
+        )
         outside = Outside(issuer, signer, self.publishers, self.include_root, self.view)
         self.rotation = Rotation(here, outside)
         self.leaves = Leaves(here, issuer, self.workloads)

@@ -154,6 +154,37 @@ def test_the_record_of_an_activation_counts_whom_a_large_fleet_leaves_behind_and
     virtual_time.run(main())
 
 
+@dataclass
+class Clock:
+    """Somebody else's."""
+
+    server_time: float | None = None
+
+
+def test_nothing_is_activated_or_deleted_while_the_clocks_differ() -> None:
+    async def main() -> None:
+        there = Clock()
+        machine = Machine(references={"OpenBao": there})
+        machine.boot()
+        await machine.until(START + 18)
+        machine.issuer.cas["epoch-1-1"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]  # an orphan, to the next start
+        await machine.stop()
+        there.server_time = START - 3600.0
+        machine.boot()
+        await machine.until(START + 25)
+        assert {failed.step for failed in machine.of(Failed)} == {Step.SWITCH, Step.ACTIVATE, Step.RETIRE, Step.LEAF}
+        assert machine.issuer.active == f"epoch-{EPOCH}-1"
+        assert len(machine.of(Activated)) == 1
+        assert "epoch-1-1" in machine.issuer.cas
+        there.server_time = START + 30.0
+        await machine.until(START + 31)
+        assert machine.issuer.active == f"epoch-{EPOCH + 1}-2"
+        assert "epoch-1-1" not in machine.issuer.cas
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
 def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None:
     async def main() -> None:
         broken = MemoryPublisher("broker", is_down=True)
