@@ -20,15 +20,17 @@ from authority.events import (
 from authority.fleet import FleetState
 from authority.gate import Closed
 from authority.history import fold
+from authority.issuer import CaRequest
 from authority.journal import NAMED, ActivationRecord, Entry, Opening, Record, StatementRecord
 from authority.plan import RotationRefused
 from authority.publish import Outcome
 from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
-from tests.authority.fakes import MemoryJournal, MemoryPublisher, statement_of
+from tests.authority.fakes import MemoryIssuer, MemoryJournal, MemoryPublisher, statement_of
 from tests.authority.machine import Machine
 from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, START, Story, running
 from tidemark.bundle import Bundle, Cause
+from tidemark.certificates import Certificate
 from tidemark.epoch import PRESETS
 from tidemark.note import Signer
 from tidemark.receipt import PodClass
@@ -149,6 +151,29 @@ def test_the_record_of_an_activation_counts_whom_a_large_fleet_leaves_behind_and
         assert sorted(activated.unproven) == names
         (record,) = machine.rotation.history.activations
         assert (record.left_behind, record.unproven) == (len(names), activated.unproven[:NAMED])
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+@dataclass
+class CrookedIssuer(MemoryIssuer):
+    """Makes CAs that are not valid yet."""
+
+    async def issue_ca(self, request: CaRequest) -> Certificate:
+        return await super().issue_ca(replace(request, not_before=request.not_before + 60))
+
+
+def test_what_agents_would_refuse_is_neither_committed_nor_published() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.issuer = CrookedIssuer(machine.effects)
+        machine.boot()
+        await machine.settle()
+        failed = machine.of(Failed)[0]
+        assert failed.step is Step.PREPARE
+        assert "anchors" in failed.error
+        assert (machine.journal.last, machine.target.bundle) == (0, None)
         await machine.stop()
 
     virtual_time.run(main())

@@ -119,7 +119,8 @@ async def test_a_revocation_goes_its_stages_and_each_agents_time_to_distrust_is_
     assert (withdrawal["stage"], withdrawal["waiting"], withdrawal["statement"]) == ("distrusting", ["app-0"], 3)
     took = withdrawal["distrusted"]["nats-0"]
     assert 0 < took["since_statement"] <= took["since_asked"]
-    await site.prove("app-0")
+    await site.prove("nats-0", "app-0")
+    assert (await site.withdrawal())["distrusted"]["nats-0"] == took
     (short,) = (await ask(site.operator, "/api/v1/status"))["withdrawals"]
     assert (short["stage"], short["distrusted"]) == ("done", 2)
     assert short["slowest"] >= took["since_asked"]

@@ -24,7 +24,7 @@ from authority.kubernetes_client import (
     Selection,
     Unreachable,
 )
-from authority.reference_clock import ClockDiffers, check_clock
+from authority.reference_clock import ClockDiffers, Dated, check_clock
 from tests.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.kubernetes.kinds import NAMESPACE, SECRET
 
@@ -156,6 +156,14 @@ async def test_nobody_there(server: ApiServer, client: KubernetesClient) -> None
         await client.get(Secret, "a", "tidemark")
     await server.start()
     assert await client.get(Secret, "a", "tidemark") is None
+
+
+async def test_an_answer_that_was_slow_does_not_say_what_time_it_is() -> None:
+    now, dated = asyncio.get_running_loop().time(), Dated()
+    dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now - 5)
+    assert dated.server_time is None
+    dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now)
+    assert dated.server_time == pytest.approx(1_800_000_000, abs=1)
 
 
 async def test_the_servers_clock(server: ApiServer, client: KubernetesClient) -> None:
