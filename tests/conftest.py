@@ -1,7 +1,7 @@
 """Groups of tests that need programs which pip does not install: Prometheus.
 
 A test that carries ``@pytest.mark.needs("promtool")`` belongs to the group of that program. ``make test`` installs what
-it may (``platform.mk``); a group whose program is not there is not run, and the last line of the test run names it.
+it may (``.ci/platform``); a group whose program is not there is not run, and the last line of the test run names it.
 """
 
 import pytest

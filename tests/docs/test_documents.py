@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import kubernetes_validate
@@ -42,27 +44,61 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(page), target
 
 
-def commands(path: Path) -> list[list[str]]:
-    """Calls of the authority's command line, without the program's name."""
-    found = []
+PROGRAMS = {
+    ("tidemark-authority",): "authority",
+    ("python", "-m", "authority"): "authority",
+    ("tidemark-agent",): "agent",
+    ("python", "-m", "agent"): "agent",
+}
+"""How the programs are called."""
+_END = ("|", ">", ">>", "&&", "||", "&", ";")
+
+
+def lines(path: Path) -> Iterator[str]:
+    """What is typed: in blocks, in back-ticks, and in the comments of manifests."""
+    if path.suffix != ".md":
+        comments = [line.strip("# \n") for line in path.read_text().splitlines() if line.lstrip().startswith("#")]
+        yield from (comment for comment in comments if comment.startswith(("tidemark-", "kubectl ")))
+        return
     for block in blocks(path, "sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.replace("$TIDEMARK", ""), comments=True)
-            words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", "&")), len(words))]
-            if words[:1] == ["tidemark-authority"]:
-                found.append(words[1:])
-            elif words[:3] == ["python", "-m", "authority"]:
-                found.append(words[3:])
+        yield from block.replace("\\\n", " ").splitlines()
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(path)) if " " in span)
+
+
+def commands(path: Path) -> list[tuple[str, list[str]]]:
+    """Calls of our programs, wherever they stand in a line: the program, and its arguments."""
+    found = []
+    for line in lines(path):
+        if not any(call[-1] in line for call in PROGRAMS) or line.endswith("…"):
+            continue
+        words = shlex.split(line.replace("$TIDEMARK", ""), comments=True)
+        for call, program in PROGRAMS.items():
+            at = next((i for i in range(len(words)) if tuple(words[i : i + len(call)]) == call), None)
+            if at is not None and (at == 0 or words[at - 1] in (*_END, "--")):
+                rest = words[at + len(call) :]
+                found.append((program, rest[: next((i for i, word in enumerate(rest) if word in _END), len(rest))]))
     return found
 
 
-def test_commands_of_the_authority_are_taken(document: Path) -> None:
-    for words in commands(document):
-        cli.parser().parse_args(words)  # exits where it does not know one
+MANIFESTS = sorted((CHECKOUT / "manifests").rglob("*.yaml"))
+
+
+def test_commands_of_the_programs_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    for path in [*DOCUMENTS, *MANIFESTS]:
+        for program, words in commands(path):
+            try:
+                if program == "authority" and words:  # else its name alone
+                    cli.parser().parse_args(words)
+                elif program == "agent":
+                    assert words in ([], ["--once"], ["--help"]), words
+            except SystemExit:
+                pytest.fail(f"{path.name}: {words}: {capsys.readouterr().err}")
 
 
 def test_the_pages_have_commands_to_test() -> None:
-    assert sum(len(commands(path)) for path in DOCUMENTS) > 15
+    count = Counter(program for path in [*DOCUMENTS, *MANIFESTS] for program, _ in commands(path))
+    assert count["authority"] > 25
+    assert count["agent"] >= 2
 
 
 def metrics() -> set[str]:

@@ -78,6 +78,7 @@ async def rotate(terminal: Terminal, pod: AuthorityPod) -> None:
         return await signing(pod) == made
 
     assert before != made
+    await terminal.type("kubectl -n tidemark exec deploy/tidemark-authority -c authority -- tidemark-authority status")
     await eventually(signs, "the new CA to sign, once it is proven")
 
 

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,12 @@ class Member:
     def succeeds(self, *probes: str) -> bool:
         return all(self.ask(SERVER[probe]["httpGet"]["path"])[0] == 200 for probe in probes)
 
-    def routed_to(self) -> set[str]:
-        return {route["remote_name"] for route in self.ask("/routez")[1].get("routes", [])}
+    def is_routed_to(self, names: set[str]) -> bool:
+        return {route["remote_name"] for route in self.ask("/routez")[1].get("routes", [])} == names
 
-    def meta_leader(self) -> str:
-        return str(self.ask("/jsz")[1].get("meta_cluster", {}).get("leader", ""))
+    def is_led_by(self, names: set[str]) -> bool:
+        """Whether it knows JetStream's leader, and that is one of these."""
+        return self.ask("/jsz")[1].get("meta_cluster", {}).get("leader", "") in names
 
     def stop(self) -> None:
         if self.process is not None:
@@ -100,20 +102,19 @@ def members(tmp_path: Path) -> Iterator[list[Member]]:
 
 
 async def test_they_find_each_other_are_ready_and_one_leaves_in_good_order(members: list[Member]) -> None:
-    forge = Forge(int(time.time()))
+    forge, names = Forge(int(time.time())), {member.name for member in members}
     for member in members:
         member.install(bundle_files(forge.bundle(1)) | leaf_files(forge.leaf()))
     first, *others = members
     first.start()
     await eventually(lambda: first.ask("/varz")[0] == 200, "one server")
-    assert not first.meta_leader(), "alone it has no quorum: they start together"
+    assert not first.is_led_by(names), "alone it has no quorum: they start together"
     for member in others:
         member.start()
-    names = {member.name for member in members}
     for member in members:
-        await eventually(lambda member=member: member.succeeds(*PROBES), f"{member.name} to be ready")
-        await eventually(lambda member=member: member.routed_to() == names - {member.name}, "routes with mutual TLS")
-    await eventually(lambda: first.meta_leader() in names, "JetStream's leader")
+        await eventually(partial(member.succeeds, *PROBES), f"{member.name} to be ready")
+        await eventually(partial(member.is_routed_to, names - {member.name}), "routes with mutual TLS")
+    await eventually(partial(first.is_led_by, names), "JetStream's leader")
     leaving = members[-1]
     leaving.pre_stop()
     await eventually(lambda: "Entering lame duck mode" in leaving.log.read_text(), "the hook to be heard")
@@ -123,8 +124,8 @@ async def test_they_find_each_other_are_ready_and_one_leaves_in_good_order(membe
         await asyncio.to_thread(leaving.process.wait)
     assert "Initiating Shutdown" in leaving.log.read_text()
     for member in members[:-1]:
-        await eventually(lambda member=member: member.succeeds(*PROBES), f"{member.name} goes on")
-        await eventually(lambda member=member: member.meta_leader() in names - {leaving.name}, "a leader that is there")
+        await eventually(partial(member.succeeds, *PROBES), f"{member.name} goes on")
+        await eventually(partial(member.is_led_by, names - {leaving.name}), "a leader that is there")
 
 
 def test_there_is_time_to_leave() -> None:
