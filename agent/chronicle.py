@@ -114,9 +114,10 @@ class Chronicle:
 
     def went_back(self, state: AgentState, refused: TrustSet, in_place: TrustSet, reason: str) -> None:
         """A set was not proven; ``in_place`` is what lies there now, and ``state`` says how the way back went."""
-        taken_back = refused.mark if in_place.key != refused.key else None
-        self._board.post(state=state, reverted=taken_back, installed=Installed.of(in_place))
-        self._metrics.reverted(reason)
+        taken_back = in_place.key != refused.key
+        self._board.post(state=state, reverted=refused.mark if taken_back else None, installed=Installed.of(in_place))
+        if taken_back:
+            self._metrics.reverted(reason)
         self._metrics.show(self._board.status)
         log.error(state.value, reason=reason, refused=refused.mark.sequence, in_place=in_place.mark.sequence)
 

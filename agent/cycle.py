@@ -305,6 +305,8 @@ class Cycle:
             detail += "; it stays: no other set has been proven"
         elif proven.trust_set.verified.intermediates & set(trust_set.verified.statement.withdrawn):
             detail += "; it stays: the last proven set holds a withdrawn CA"
+        elif not proven.trust_set.is_valid_at(int(self.clocks.now())):
+            detail += "; it stays: the last proven set has expired"
         else:
             back = self.holdings.put_back(proven)
             self._follow()

@@ -71,10 +71,13 @@ class ServerProver:
         self._silences = Silences()
 
     async def baseline(self, within: float) -> Baseline:
-        """The load time before the signal."""
+        """The load time before the signal; a server that cannot say it was not told yet, and so has refused nothing."""
         if self._target.monitor is None:
             return Baseline()
-        return Baseline(await _until(within, self._load_time))
+        try:
+            return Baseline(await _until(within, self._load_time))
+        except NotProven as error:
+            raise WorkloadAbsent(error.reason, str(error)) from error
 
     async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
         """See ``Prover``."""

@@ -4,7 +4,16 @@ import hashlib
 from dataclasses import dataclass
 
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE
-from tidemark.certificates import Leaf, LeafRejected, fingerprint, issued_by, leaf_issuer, not_after, not_before
+from tidemark.certificates import (
+    Leaf,
+    LeafRejected,
+    fingerprint,
+    is_valid_at,
+    issued_by,
+    leaf_issuer,
+    not_after,
+    not_before,
+)
 from tidemark.receipt import LeafReport
 from tidemark.verify import Mark, VerifiedBundle
 
@@ -31,6 +40,12 @@ class TrustSet:
     def key(self) -> tuple[str, str | None]:
         """What makes it another set: the statement's text, and the leaf with its chain."""
         return self.verified.digest, hashlib.sha256(self.leaf.certificate_pem).hexdigest() if self.leaf else None
+
+    def is_valid_at(self, now: int) -> bool:
+        """Whether peers may take a workload that uses it: an intermediate is valid, and the leaf, if there is one."""
+        anchors = self.verified.statement.intermediates
+        leaf_is_valid = self.leaf is None or is_valid_at(self.leaf.certificate, now)
+        return leaf_is_valid and any(anchor.not_before <= now <= anchor.not_after for anchor in anchors)
 
     def files(self) -> dict[str, bytes]:
         """The files by name, byte for byte as they were verified."""

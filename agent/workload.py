@@ -95,7 +95,7 @@ class Prover(Protocol):
     """Finds out what one workload uses. Changes nothing, may be repeated; the cycle repeats it."""
 
     async def baseline(self, within: float) -> Baseline:
-        """Look before the workload is told; raises WorkloadAbsent or NotProven."""
+        """Look before the workload is told; raises WorkloadAbsent."""
 
     async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
         """Wait up to ``within`` seconds until the workload shows the set; without a baseline by CA list and leaf alone.

@@ -1,6 +1,7 @@
 """What happens when a set is not taken: the way back, what forbids it, and the next try."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -62,8 +63,45 @@ async def test_a_set_with_a_withdrawn_ca_is_never_put_back(forge: Forge, site: S
         assert "the last proven set holds a withdrawn CA" in status.failure.detail
         assert site.installed().sequence == 2
         assert status.reverted is None
+        reverts = observed.agent.registry.get_sample_value("ca_rotation_reverts_total", {"reason": "reload_refused"})
+        assert reverts is None, "nothing was taken back"
         server.write_config()
         await observed.is_proven(2)
+
+
+async def test_a_set_that_has_expired_is_not_put_back(forge: Forge, site: Site, server: NatsServer) -> None:
+    ahead = 0.0
+    site.show(forge.bundle(1), forge.leaf(end=forge.now + 600))
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        ahead, leaf = 700.0, forge.leaf()
+        site.show(leaf=leaf)
+        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        assert status.failure
+        assert "the last proven set has expired" in status.failure.detail
+        assert site.file("tls.crt") == leaf.crt, "what a server that starts anew can serve by"
+        server.write_config()
+        await observed.is_proven(1, leaf)
+
+
+async def test_a_server_too_busy_to_be_told_has_refused_nothing(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        await observed.fails("no_answer")
+        looks = {"target": f"signal:{server.pidfile}", "outcome": "absent"}
+        sample = observed.agent.registry.get_sample_value
+        await eventually(
+            lambda: (sample("ca_rotation_reloads_total", looks) or 0) > BRIEF.tries, "more looks than tries"
+        )
+        assert site.installed().sequence == 2
+        server.process.send_signal(signal.SIGCONT)
+        await observed.is_proven(2)
+        assert all(journey.outcome != "reverted" for journey in observed.status.journeys)
 
 
 async def test_without_a_proven_set_there_is_no_way_back(forge: Forge, site: Site, server: NatsServer) -> None:
