@@ -312,7 +312,8 @@ class _Transport(httpx2.AsyncHTTPTransport):
     """
 
     def __init__(self, context: Any, dated: Dated) -> None:
-        super().__init__(verify=context)
+        # As many connections as are asked for: each watch keeps one, and a fleet may have hundreds of namespaces.
+        super().__init__(verify=context, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20))
         self._dated = dated
         self._ending: set[asyncio.Task[None]] = set()
 

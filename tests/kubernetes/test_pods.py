@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from lightkube.resources.coordination_v1 import Lease
 
 from authority.any_pod import Pod
 from authority.fleet import FleetState, ReceiptBook, view
@@ -211,6 +212,20 @@ async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesC
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert failures == []
+
+
+async def test_a_fleet_of_many_namespaces_leaves_connections_for_everything_else(
+    server: ApiServer, client: KubernetesClient
+) -> None:
+    """Each namespace's watch keeps one; the Lease is renewed over the same client."""
+    namespaces = [f"team-{number}" for number in range(101)]
+    for namespace in namespaces:
+        server.namespace(namespace)
+    async with watched(client, *namespaces) as members:
+        await until(lambda: server.watches == len(namespaces), "every watch")
+        assert names(members) == set()
+        async with asyncio.timeout(5):
+            assert await client.get(Lease, "tidemark-authority", "tidemark") is None
 
 
 async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiServer, client: KubernetesClient) -> None:
