@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.authority.bao import Server, Space, serving
+from tests.authority.machine import Machine
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,9 @@ async def space(empty_space: Space) -> Space:
     """A namespace where ``init --openbao`` was done."""
     await empty_space.set_up(int(time.time()))
     return empty_space
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """An authority over a world in memory, not booted yet, with one agent."""
+    return Machine()

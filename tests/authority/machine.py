@@ -1,9 +1,10 @@
 """A whole authority in virtual time: the real sequencers over a world in memory, with agents that prove it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from authority.events import Event
 from authority.fleet import FleetView
@@ -18,6 +19,7 @@ from authority.rotation import Outside, Rotation
 from authority.signer import StatementSigner
 from authority.surroundings import Surroundings
 from authority.timeline import Timeline
+from tests.authority import virtual_time
 from tests.authority.fakes import (
     Effects,
     MemoryIssuer,
@@ -67,6 +69,7 @@ def report_of(issued: IssuedLeaf | None, bundle: Bundle) -> LeafReport | None:
 
 
 E = TypeVar("E", bound=Event)
+P = ParamSpec("P")
 
 WORKLOAD = Workload("nats-0", "nats-0", ("nats-0.nats.svc",), ("127.0.0.1",))
 
@@ -187,3 +190,21 @@ class Machine:
     def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind) and where(event)]
+
+
+def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A test in virtual time whose ``machine`` has been booted before it, and is stopped after it."""
+
+    @wraps(test)
+    def live(*args: P.args, **fixtures: P.kwargs) -> None:
+        machine = fixtures["machine"]
+        assert isinstance(machine, Machine)
+
+        async def life() -> None:
+            machine.boot()
+            await test(*args, **fixtures)
+            await machine.stop()
+
+        virtual_time.run(life())
+
+    return live

@@ -16,7 +16,7 @@ from authority.keystore import CaPair
 from authority.leaves import Workload, cause_of_renewal, leaf_request, renewal_at, signing_ca
 from tests.authority import virtual_time
 from tests.authority.fakes import MemoryLeafStore
-from tests.authority.machine import WORKLOAD, Machine
+from tests.authority.machine import WORKLOAD, Machine, alive
 from tests.authority.stories import EPOCH, PLAYGROUND, START, make_ca, running
 from tidemark.certificates import Certificate, fingerprint, is_valid_at, not_after, not_before, parse_leaf
 from tidemark.epoch import PRESETS, Timing
@@ -134,26 +134,21 @@ def test_nothing_is_due_where_nothing_can_be_signed(pair: CaPair) -> None:
     assert cause(None, replace(history, cas=(adopted,)), START) is None
 
 
-def test_leaves_follow_each_activation_and_no_half_life_doubles_it() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 95)
-        written = machine.of(LeafWritten)
-        assert [(e.at - START, e.cause) for e in written] == [
-            (0, LeafCause.MISSING),
-            *[(second, LeafCause.ACTIVATION) for second in (20, 40, 60, 80)],
-        ]
-        assert [e.ca for e in written] == [e.ca for e in machine.of(Activated)]
-        assert machine.leaf.leaf is not None
-        leaf = parse_leaf(machine.leaf.leaf.certificate_pem, machine.leaf.leaf.key_pem)
-        assert (not_before(leaf.certificate), not_after(leaf.certificate)) == (START + 75, START + 120)
-        assert leaf.chain == (machine.issuer.cas[f"epoch-{EPOCH + 4}-5"].certificate,)
-        state = machine.leaves.states["nats-0"]
-        assert (state.not_after, state.ca, state.error) == (START + 120, written[-1].ca, "")
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(machine: Machine) -> None:
+    await machine.until(START + 95)
+    written = machine.of(LeafWritten)
+    assert [(e.at - START, e.cause) for e in written] == [
+        (0, LeafCause.MISSING),
+        *[(second, LeafCause.ACTIVATION) for second in (20, 40, 60, 80)],
+    ]
+    assert [e.ca for e in written] == [e.ca for e in machine.of(Activated)]
+    assert machine.leaf.leaf is not None
+    leaf = parse_leaf(machine.leaf.leaf.certificate_pem, machine.leaf.leaf.key_pem)
+    assert (not_before(leaf.certificate), not_after(leaf.certificate)) == (START + 75, START + 120)
+    assert leaf.chain == (machine.issuer.cas[f"epoch-{EPOCH + 4}-5"].certificate,)
+    state = machine.leaves.states["nats-0"]
+    assert (state.not_after, state.ca, state.error) == (START + 120, written[-1].ca, "")
 
 
 def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_out() -> None:
@@ -178,25 +173,20 @@ def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_ou
     virtual_time.run(main())
 
 
-def test_a_leaf_that_was_deleted_or_replaced_comes_back() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 1)
-        machine.leaf.leaf = None
-        await machine.until(START + 7)
-        stranger = signed(make_ca(EPOCH, START, START + 80), Validity(START, START + 40))
-        assert machine.leaf.leaf is not None
-        machine.leaf.leaf = replace(machine.leaf.leaf, certificate_pem=b"-----BEGIN nothing")
-        await machine.until(START + 13)
-        pem = stranger.public_bytes(encoding=certify.Encoding.PEM)
-        machine.leaf.leaf = replace(machine.leaf.leaf, certificate_pem=pem)
-        await machine.until(START + 19)
-        causes = [e.cause for e in machine.of(LeafWritten)]
-        assert causes == [LeafCause.MISSING, LeafCause.MISSING, LeafCause.MISSING, LeafCause.FOREIGN]
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_a_leaf_that_was_deleted_or_replaced_comes_back(machine: Machine) -> None:
+    await machine.until(START + 1)
+    machine.leaf.leaf = None
+    await machine.until(START + 7)
+    stranger = signed(make_ca(EPOCH, START, START + 80), Validity(START, START + 40))
+    assert machine.leaf.leaf is not None
+    machine.leaf.leaf = replace(machine.leaf.leaf, certificate_pem=b"-----BEGIN nothing")
+    await machine.until(START + 13)
+    pem = stranger.public_bytes(encoding=certify.Encoding.PEM)
+    machine.leaf.leaf = replace(machine.leaf.leaf, certificate_pem=pem)
+    await machine.until(START + 19)
+    causes = [e.cause for e in machine.of(LeafWritten)]
+    assert causes == [LeafCause.MISSING, LeafCause.MISSING, LeafCause.MISSING, LeafCause.FOREIGN]
 
 
 def test_a_target_that_fails_is_tried_again_and_holds_nobody_else_up() -> None:
@@ -220,44 +210,34 @@ def test_a_target_that_fails_is_tried_again_and_holds_nobody_else_up() -> None:
     virtual_time.run(main())
 
 
-def test_a_leaf_decided_upon_an_older_history_is_not_written() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 10)
-        machine.leaf.leaf = None
-        issue_leaf = machine.issuer.issue_leaf
-        issued: list[LeafRequest] = []
+@alive
+async def test_a_leaf_decided_upon_an_older_history_is_not_written(machine: Machine) -> None:
+    await machine.until(START + 10)
+    machine.leaf.leaf = None
+    issue_leaf = machine.issuer.issue_leaf
+    issued: list[LeafRequest] = []
 
-        async def slow(intent: str, request: LeafRequest) -> IssuedLeaf:
-            """While we sign, somebody else decides something."""
-            issued.append(request)
-            if len(issued) == 1:
-                machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
-            return await issue_leaf(intent, request)
+    async def slow(intent: str, request: LeafRequest) -> IssuedLeaf:
+        """While we sign, somebody else decides something."""
+        issued.append(request)
+        if len(issued) == 1:
+            machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
+        return await issue_leaf(intent, request)
 
-        machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
-        await machine.until(START + 16)
-        assert (len(issued), machine.leaf.written) == (2, 2)
-        await machine.stop()
-
-    virtual_time.run(main())
+    machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
+    await machine.until(START + 16)
+    assert (len(issued), machine.leaf.written) == (2, 2)
 
 
-def test_a_leaf_that_agents_would_refuse_is_not_written() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 10)
-        other = make_ca(EPOCH, START, START + 80)
-        machine.issuer.cas = dict.fromkeys(machine.issuer.cas, other)  # keys that are not the journal's CAs
-        machine.leaf.leaf = None
-        await machine.until(START + 18)
-        assert machine.leaf.leaf is None
-        assert "expected a chain to one of 1 anchors" in machine.leaves.states["nats-0"].error
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: Machine) -> None:
+    await machine.until(START + 10)
+    other = make_ca(EPOCH, START, START + 80)
+    machine.issuer.cas = dict.fromkeys(machine.issuer.cas, other)  # keys that are not the journal's CAs
+    machine.leaf.leaf = None
+    await machine.until(START + 18)
+    assert machine.leaf.leaf is None
+    assert "expected a chain to one of 1 anchors" in machine.leaves.states["nats-0"].error
 
 
 def test_where_a_ca_signs_again_its_leaves_of_the_first_time_are_replaced(pair: CaPair) -> None:

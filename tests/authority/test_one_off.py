@@ -25,7 +25,7 @@ from authority.timeline import Timeline
 from tests.authority import virtual_time
 from tests.authority.deployment import Deployment, ask, command, eventually
 from tests.authority.fakes import MemoryIssuer, MemoryJournal, MemorySigner
-from tests.authority.machine import Machine
+from tests.authority.machine import Machine, alive
 from tests.authority.stories import DOMAIN, PLAYGROUND, START, running
 from tidemark.certificates import fingerprint, leaf_issuer, not_after, not_before, parse_leaf
 from tidemark.trust import Trust
@@ -56,26 +56,21 @@ def _pems(made: OneOff) -> tuple[bytes, bytes]:
     return made.issued.certificate_pem, made.issued.key_pem
 
 
-def test_what_cannot_be_recorded_is_handed_to_nobody() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 5)
-        issue_leaf = machine.issuer.issue_leaf
+@alive
+async def test_what_cannot_be_recorded_is_handed_to_nobody(machine: Machine) -> None:
+    await machine.until(START + 5)
+    issue_leaf = machine.issuer.issue_leaf
 
-        async def slow(intent: str, request: LeafRequest) -> IssuedLeaf:
-            """While we sign, somebody else decides something."""
-            machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
-            return await issue_leaf(intent, request)
+    async def slow(intent: str, request: LeafRequest) -> IssuedLeaf:
+        """While we sign, somebody else decides something."""
+        machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
+        return await issue_leaf(intent, request)
 
-        machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
-        with pytest.raises(RotationRefused, match="taken; try again"):
-            await machine.rotation.issue_leaf(ORDER)
-        assert machine.of(LeafIssued) == []
-        assert not any(isinstance(record, LeafRecord) for record in machine.journal.records.values())
-        await machine.stop()
-
-    virtual_time.run(main())
+    machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
+    with pytest.raises(RotationRefused, match="taken; try again"):
+        await machine.rotation.issue_leaf(ORDER)
+    assert machine.of(LeafIssued) == []
+    assert not any(isinstance(record, LeafRecord) for record in machine.journal.records.values())
 
 
 async def test_while_nothing_signs_it_is_refused() -> None:

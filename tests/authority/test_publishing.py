@@ -8,7 +8,7 @@ from authority.publish import Brought, Outcome, PublishError, Shown
 from authority.publish.side_by_side import side_by_side
 from tests.authority import virtual_time
 from tests.authority.fakes import MemoryPublisher
-from tests.authority.machine import Machine
+from tests.authority.machine import Machine, alive
 from tests.authority.stories import EPOCH, START, running
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle
@@ -90,24 +90,18 @@ def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> 
     virtual_time.run(main())
 
 
-def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long() -> None:
+@alive
+async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine: Machine) -> None:
     """Its note is ours and counts; what lies beside it cannot be gone on from."""
-
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 1)
-        stuck = Cluster([Ahead("ahead")])
-        machine.publishers.append(stuck)
-        await machine.stop()
-        machine.boot()
-        await machine.until(START + 9)
-        assert [(e.target, e.newer) for e in machine.of(Surpassed)] == [("cluster", ("ahead",))]
-        state = machine.rotation.targets["cluster"]
-        assert (state.outcome, state.error, state.newer) == (Outcome.NEWER, "", ("ahead",))
-        await machine.stop()
-
-    virtual_time.run(main())
+    await machine.until(START + 1)
+    stuck = Cluster([Ahead("ahead")])
+    machine.publishers.append(stuck)
+    await machine.stop()
+    machine.boot()
+    await machine.until(START + 9)
+    assert [(e.target, e.newer) for e in machine.of(Surpassed)] == [("cluster", ("ahead",))]
+    state = machine.rotation.targets["cluster"]
+    assert (state.outcome, state.error, state.newer) == (Outcome.NEWER, "", ("ahead",))
 
 
 class Ahead(MemoryPublisher):

@@ -27,7 +27,7 @@ from authority.publish import Outcome
 from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
 from tests.authority.fakes import MemoryIssuer, MemoryJournal, MemoryPublisher, statement_of
-from tests.authority.machine import Machine
+from tests.authority.machine import Machine, alive
 from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, START, Story, running
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import Certificate
@@ -39,43 +39,33 @@ NEXT = START + 20
 PREPARED = NEXT - 8
 
 
-def test_a_first_start_prepares_the_present_epoch_and_activates_it_at_once() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.settle()
-        assert [(e.sequence, e.epoch, e.cause) for e in machine.of(Prepared)] == [(1, EPOCH, Cause.ROTATION)]
-        assert [(e.epoch, e.opening) for e in machine.of(Activated)] == [(EPOCH, Opening.BOOTSTRAP)]
-        assert machine.issuer.active == f"epoch-{EPOCH}-1"
-        assert machine.target.sequence == 1
-        assert [(e.target, e.outcome) for e in machine.of(Published)] == [("mounts", Outcome.WRITTEN)]
-        assert machine.rotation.targets["mounts"].sequence == 1
-        ca = machine.issuer.cas[f"epoch-{EPOCH}-1"].certificate
-        assert ca.not_valid_before_utc.timestamp() == START - 5
-        assert ca.not_valid_after_utc.timestamp() == START + 80
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_a_first_start_prepares_the_present_epoch_and_activates_it_at_once(machine: Machine) -> None:
+    await machine.settle()
+    assert [(e.sequence, e.epoch, e.cause) for e in machine.of(Prepared)] == [(1, EPOCH, Cause.ROTATION)]
+    assert [(e.epoch, e.opening) for e in machine.of(Activated)] == [(EPOCH, Opening.BOOTSTRAP)]
+    assert machine.issuer.active == f"epoch-{EPOCH}-1"
+    assert machine.target.sequence == 1
+    assert [(e.target, e.outcome) for e in machine.of(Published)] == [("mounts", Outcome.WRITTEN)]
+    assert machine.rotation.targets["mounts"].sequence == 1
+    ca = machine.issuer.cas[f"epoch-{EPOCH}-1"].certificate
+    assert ca.not_valid_before_utc.timestamp() == START - 5
+    assert ca.not_valid_after_utc.timestamp() == START + 80
 
 
-def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 65)
-        assert [(e.at - START, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(0, 0), (12, 1), (32, 2), (52, 3)]
-        assert [(e.at - START, e.opening) for e in machine.of(Activated)] == [
-            (0, Opening.BOOTSTRAP),
-            (20, Opening.GATE),
-            (40, Opening.GATE),
-            (60, Opening.GATE),
-        ]
-        assert [e.sequence for e in machine.of(FleetProven)] == [1, 2, 3, 4]
-        assert machine.of(Held) == []
-        assert machine.of(Failed) == []
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start(machine: Machine) -> None:
+    await machine.until(START + 65)
+    assert [(e.at - START, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(0, 0), (12, 1), (32, 2), (52, 3)]
+    assert [(e.at - START, e.opening) for e in machine.of(Activated)] == [
+        (0, Opening.BOOTSTRAP),
+        (20, Opening.GATE),
+        (40, Opening.GATE),
+        (60, Opening.GATE),
+    ]
+    assert [e.sequence for e in machine.of(FleetProven)] == [1, 2, 3, 4]
+    assert machine.of(Held) == []
+    assert machine.of(Failed) == []
 
 
 def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
@@ -120,23 +110,18 @@ def test_a_receipt_opens_the_gate_the_moment_it_arrives() -> None:
     virtual_time.run(main())
 
 
-def test_an_application_left_behind_is_named() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 10)
-        machine.pods.add("orders", PodClass.APPLICATION)
-        machine.proving = False
-        for second in range(11, 46):
-            await machine.until(START + second)
-            machine.pods.prove("nats-0", machine.pods_mark(), machine.now())
-            machine.rotation.wake()
-        assert [(e.at - START, e.opening, e.unproven) for e in machine.of(Activated)][1:] == [
-            (40, Opening.DEADLINE, ("orders",))
-        ]
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_an_application_left_behind_is_named(machine: Machine) -> None:
+    await machine.until(START + 10)
+    machine.pods.add("orders", PodClass.APPLICATION)
+    machine.proving = False
+    for second in range(11, 46):
+        await machine.until(START + second)
+        machine.pods.prove("nats-0", machine.pods_mark(), machine.now())
+        machine.rotation.wake()
+    assert [(e.at - START, e.opening, e.unproven) for e in machine.of(Activated)][1:] == [
+        (40, Opening.DEADLINE, ("orders",))
+    ]
 
 
 def test_the_record_of_an_activation_counts_whom_a_large_fleet_leaves_behind_and_names_the_first() -> None:
@@ -233,37 +218,27 @@ def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None
     virtual_time.run(main())
 
 
-def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_again() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 13)
-        newest = machine.target.bundle
-        assert newest is not None
-        first = machine.timeline.history.statements[0].bundle
-        for second, found in enumerate([None, Bundle(newest.ca + b"#\n", newest.note), first]):
-            machine.target.bundle = found
-            await machine.sleep(6 if second else 5)
-            assert machine.target.bundle == newest
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_again(machine: Machine) -> None:
+    await machine.until(START + 13)
+    newest = machine.target.bundle
+    assert newest is not None
+    first = machine.timeline.history.statements[0].bundle
+    for second, found in enumerate([None, Bundle(newest.ca + b"#\n", newest.note), first]):
+        machine.target.bundle = found
+        await machine.sleep(6 if second else 5)
+        assert machine.target.bundle == newest
 
 
-def test_unchanged_targets_are_reported_once_for_each_statement() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.settle()
-        await machine.stop()
-        machine.events.clear()
-        machine.boot()
-        await machine.until(START + 11)
-        assert [(e.sequence, e.outcome) for e in machine.of(Published)] == [(1, Outcome.UNCHANGED)]
-        assert machine.target.tries > 3
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_unchanged_targets_are_reported_once_for_each_statement(machine: Machine) -> None:
+    await machine.settle()
+    await machine.stop()
+    machine.events.clear()
+    machine.boot()
+    await machine.until(START + 11)
+    assert [(e.sequence, e.outcome) for e in machine.of(Published)] == [(1, Outcome.UNCHANGED)]
+    assert machine.target.tries > 3
 
 
 def test_a_lost_journal_goes_on_above_what_the_targets_show() -> None:
@@ -335,149 +310,114 @@ def test_what_a_stranger_signed_is_reported_and_written_over() -> None:
     virtual_time.run(main())
 
 
-def test_an_outage_longer_than_v_recovers_by_itself() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 25)
-        await machine.stop()
-        await asyncio.sleep(500)
-        machine.boot()
+@alive
+async def test_an_outage_longer_than_v_recovers_by_itself(machine: Machine) -> None:
+    await machine.until(START + 25)
+    await machine.stop()
+    await asyncio.sleep(500)
+    machine.boot()
+    await machine.settle()
+    epoch = PLAYGROUND.clock.epoch_at(machine.now())
+    assert [(e.epoch, e.opening) for e in machine.of(Activated)][2:] == [(epoch, Opening.BOOTSTRAP)]
+    await machine.sleep(40)
+    assert [e.opening for e in machine.of(Activated)][3:] == [Opening.GATE, Opening.GATE]
+
+
+@alive
+async def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it(machine: Machine) -> None:
+    await machine.until(START + 11)
+    machine.issuer.is_down = True
+    await machine.until(START + 30)
+    failures = machine.of(Failed, lambda e: e.step is Step.PREPARE)
+    assert len(failures) > 3
+    assert Step.PREPARE in machine.rotation.failures
+    machine.issuer.is_down = False
+    await machine.until(START + 36)
+    assert [(e.sequence, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(1, 0), (2, 1), (3, 2)]
+    assert machine.rotation.failures == {}
+
+
+@alive
+async def test_a_journal_that_is_down_stops_everything_until_it_is_back(machine: Machine) -> None:
+    await machine.until(START + 11)
+    machine.journal.is_down = True
+    await machine.until(START + 30)
+    assert machine.target.sequence == 1
+    assert Step.JOURNAL in machine.rotation.failures
+    machine.rotation.wake()
+    await machine.settle()
+    assert len(machine.of(Failed, lambda e: e.step is Step.JOURNAL)) < 10
+    machine.journal.is_down = False
+    await machine.until(START + 37)
+    assert machine.target.sequence == 3
+
+
+@alive
+async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_deleted(machine: Machine) -> None:
+    await machine.until(START + 11)
+    sign = machine.signer.sign
+
+    async def overtaken(text: str) -> object:
+        """While we sign, another authority commits the same epoch."""
+        machine.signer.sign = sign  # type: ignore[method-assign]  # once
+        other = Story(entries=[], history=machine.timeline.history)
+        other.prepare(EPOCH + 1, PREPARED)
+        record = other.entries[0].record
+        assert isinstance(record, StatementRecord)
+        machine.journal.put(replace(record, intent="epoch-of-another"))
+        return await sign(text)
+
+    machine.signer.sign = overtaken  # type: ignore[method-assign, assignment]  # a slow signer
+    await machine.until(START + 15)
+    (conflict,) = machine.of(Conflict)
+    assert conflict.step is Step.PREPARE
+    assert [e.sequence for e in machine.of(Prepared)] == [1]
+    assert machine.target.sequence == 2
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+    assert [e.orphans for e in machine.of(Retired)] == [True]
+
+
+@alive
+async def test_cas_that_a_crash_left_behind_are_deleted_at_the_start(machine: Machine) -> None:
+    await machine.settle()
+    await machine.stop()
+    machine.issuer.cas["epoch-5-2"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]
+    machine.boot()
+    await machine.settle()
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+
+
+@alive
+async def test_what_agents_would_refuse_is_never_committed(machine: Machine) -> None:
+    await machine.until(START + 11)
+    machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
+    await machine.until(START + 19)
+    assert machine.timeline.history.next_sequence == 2
+    assert all("signature" in e.error for e in machine.of(Failed, lambda e: e.step is Step.PREPARE))
+    assert machine.of(Failed)
+    assert machine.target.sequence == 1
+
+
+@alive
+async def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice_in_an_epoch(machine: Machine) -> None:
+    await machine.until(START + 3)
+    for second, sequence in ((3, 2), (6, 3)):
+        await machine.until(START + second)
+        statement = await machine.rotation.rotate("ada", "a key may have leaked")
+        assert (statement.sequence, statement.cause, statement.epoch) == (sequence, Cause.FORCED, EPOCH)
         await machine.settle()
-        epoch = PLAYGROUND.clock.epoch_at(machine.now())
-        assert [(e.epoch, e.opening) for e in machine.of(Activated)][2:] == [(epoch, Opening.BOOTSTRAP)]
-        await machine.sleep(40)
-        assert [e.opening for e in machine.of(Activated)][3:] == [Opening.GATE, Opening.GATE]
-        await machine.stop()
-
-    virtual_time.run(main())
-
-
-def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 11)
-        machine.issuer.is_down = True
-        await machine.until(START + 30)
-        failures = machine.of(Failed, lambda e: e.step is Step.PREPARE)
-        assert len(failures) > 3
-        assert Step.PREPARE in machine.rotation.failures
-        machine.issuer.is_down = False
-        await machine.until(START + 36)
-        assert [(e.sequence, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(1, 0), (2, 1), (3, 2)]
-        assert machine.rotation.failures == {}
-        await machine.stop()
-
-    virtual_time.run(main())
-
-
-def test_a_journal_that_is_down_stops_everything_until_it_is_back() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 11)
-        machine.journal.is_down = True
-        await machine.until(START + 30)
-        assert machine.target.sequence == 1
-        assert Step.JOURNAL in machine.rotation.failures
         machine.rotation.wake()
         await machine.settle()
-        assert len(machine.of(Failed, lambda e: e.step is Step.JOURNAL)) < 10
-        machine.journal.is_down = False
-        await machine.until(START + 37)
-        assert machine.target.sequence == 3
-        await machine.stop()
-
-    virtual_time.run(main())
-
-
-def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_deleted() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 11)
-        sign = machine.signer.sign
-
-        async def overtaken(text: str) -> object:
-            """While we sign, another authority commits the same epoch."""
-            machine.signer.sign = sign  # type: ignore[method-assign]  # once
-            other = Story(entries=[], history=machine.timeline.history)
-            other.prepare(EPOCH + 1, PREPARED)
-            record = other.entries[0].record
-            assert isinstance(record, StatementRecord)
-            machine.journal.put(replace(record, intent="epoch-of-another"))
-            return await sign(text)
-
-        machine.signer.sign = overtaken  # type: ignore[method-assign, assignment]  # a slow signer
-        await machine.until(START + 15)
-        (conflict,) = machine.of(Conflict)
-        assert conflict.step is Step.PREPARE
-        assert [e.sequence for e in machine.of(Prepared)] == [1]
-        assert machine.target.sequence == 2
-        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
-        assert [e.orphans for e in machine.of(Retired)] == [True]
-        await machine.stop()
-
-    virtual_time.run(main())
-
-
-def test_cas_that_a_crash_left_behind_are_deleted_at_the_start() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.settle()
-        await machine.stop()
-        machine.issuer.cas["epoch-5-2"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]
-        machine.boot()
-        await machine.settle()
-        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
-        await machine.stop()
-
-    virtual_time.run(main())
-
-
-def test_what_agents_would_refuse_is_never_committed() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 11)
-        machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
-        await machine.until(START + 19)
-        assert machine.timeline.history.next_sequence == 2
-        assert all("signature" in e.error for e in machine.of(Failed, lambda e: e.step is Step.PREPARE))
-        assert machine.of(Failed)
-        assert machine.target.sequence == 1
-        await machine.stop()
-
-    virtual_time.run(main())
-
-
-def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice_in_an_epoch() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 3)
-        for second, sequence in ((3, 2), (6, 3)):
-            await machine.until(START + second)
-            statement = await machine.rotation.rotate("ada", "a key may have leaked")
-            assert (statement.sequence, statement.cause, statement.epoch) == (sequence, Cause.FORCED, EPOCH)
-            await machine.settle()
-            machine.rotation.wake()
-            await machine.settle()
-            assert machine.issuer.active == f"epoch-{EPOCH}-{sequence}"
-        await machine.until(START + 13)
-        statement = await machine.rotation.rotate("ada", "again")
-        assert (statement.sequence, statement.epoch) == (5, EPOCH + 1)
-        record = machine.journal.records[machine.journal.last]
-        assert isinstance(record, StatementRecord)
-        assert (record.who, record.reason) == ("ada", "again")
-        await machine.until(START + 25)
-        assert [e.opening for e in machine.of(Activated)] == [Opening.BOOTSTRAP, *[Opening.GATE] * 3]
-        assert machine.issuer.active == f"epoch-{EPOCH + 1}-5"
-        await machine.stop()
-
-    virtual_time.run(main())
+        assert machine.issuer.active == f"epoch-{EPOCH}-{sequence}"
+    await machine.until(START + 13)
+    statement = await machine.rotation.rotate("ada", "again")
+    assert (statement.sequence, statement.epoch) == (5, EPOCH + 1)
+    record = machine.journal.records[machine.journal.last]
+    assert isinstance(record, StatementRecord)
+    assert (record.who, record.reason) == ("ada", "again")
+    await machine.until(START + 25)
+    assert [e.opening for e in machine.of(Activated)] == [Opening.BOOTSTRAP, *[Opening.GATE] * 3]
+    assert machine.issuer.active == f"epoch-{EPOCH + 1}-5"
 
 
 def test_forced_rotations_that_would_overfill_the_bundles_are_refused_before_anything_is_issued() -> None:
@@ -538,22 +478,17 @@ def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
     virtual_time.run(main())
 
 
-def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothing_behind() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 3)
-        machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
-        with pytest.raises(RotationRefused, match=r"signature.*; try again"):
-            await machine.rotation.rotate("ada", "a key may have leaked")
-        await machine.settle()
-        assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
-        machine.issuer.is_down = True
-        with pytest.raises(RotationRefused, match="issuer: down; try again"):
-            await machine.rotation.rotate("ada", "a key may have leaked")
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothing_behind(machine: Machine) -> None:
+    await machine.until(START + 3)
+    machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
+    with pytest.raises(RotationRefused, match=r"signature.*; try again"):
+        await machine.rotation.rotate("ada", "a key may have leaked")
+    await machine.settle()
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+    machine.issuer.is_down = True
+    with pytest.raises(RotationRefused, match="issuer: down; try again"):
+        await machine.rotation.rotate("ada", "a key may have leaked")
 
 
 def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() -> None:
@@ -594,25 +529,20 @@ def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
     virtual_time.run(main())
 
 
-def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 20 * 40)
-        assert 5 <= len(machine.issuer.cas) <= 8
-        assert len(machine.journal.records) < 40
-        assert machine.journal.last > 80
-        history = fold(await machine.journal.read())
-        assert {ca.intent for ca in history.cas if ca.intent} >= set(machine.issuer.cas)
-        await machine.stop()
-        machine.events.clear()
-        machine.boot()
-        await machine.until(START + 20 * 42 - 5)
-        assert [e.opening for e in machine.of(Activated)] == [Opening.GATE]
-        assert not machine.of(Retired, lambda e: e.orphans)
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small(machine: Machine) -> None:
+    await machine.until(START + 20 * 40)
+    assert 5 <= len(machine.issuer.cas) <= 8
+    assert len(machine.journal.records) < 40
+    assert machine.journal.last > 80
+    history = fold(await machine.journal.read())
+    assert {ca.intent for ca in history.cas if ca.intent} >= set(machine.issuer.cas)
+    await machine.stop()
+    machine.events.clear()
+    machine.boot()
+    await machine.until(START + 20 * 42 - 5)
+    assert [e.opening for e in machine.of(Activated)] == [Opening.GATE]
+    assert not machine.of(Retired, lambda e: e.orphans)
 
 
 @pytest.mark.parametrize(("before", "after"), [("playground", "testing"), ("testing", "playground")])
@@ -650,15 +580,10 @@ def test_a_bundle_without_the_root_does_as_well() -> None:
     virtual_time.run(main())
 
 
-def test_the_fleet_is_shown_as_the_plan_sees_it() -> None:
-    async def main() -> None:
-        machine = Machine()
-        machine.boot()
-        await machine.until(START + 13)
-        view = machine.view(machine.rotation.history, machine.now())
-        assert [agent.state for agent in view.agents] == [FleetState.PROVEN]
-        records = [type(record) for record in machine.journal.records.values()]
-        assert records == [StatementRecord, ActivationRecord, StatementRecord]
-        await machine.stop()
-
-    virtual_time.run(main())
+@alive
+async def test_the_fleet_is_shown_as_the_plan_sees_it(machine: Machine) -> None:
+    await machine.until(START + 13)
+    view = machine.view(machine.rotation.history, machine.now())
+    assert [agent.state for agent in view.agents] == [FleetState.PROVEN]
+    records = [type(record) for record in machine.journal.records.values()]
+    assert records == [StatementRecord, ActivationRecord, StatementRecord]
