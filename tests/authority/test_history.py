@@ -119,6 +119,9 @@ def test_what_is_asked_for_one_ca_adds_up() -> None:
     last = story.withdraw(first, START + 3, urgent=True)
     assert last.withdrawal is not None
     assert (last.withdrawal.cause, last.withdrawal.urgent, last.withdrawal.position) == (Cause.REVOCATION, True, 4)
+    less = story.withdraw(first, START + 4)
+    assert less.withdrawal is not None
+    assert (less.withdrawal.cause, less.withdrawal.urgent, less.withdrawal.position) == (Cause.REVOCATION, True, 4)
 
 
 def test_a_ca_that_a_statement_lists_as_withdrawn_never_signs_again() -> None:

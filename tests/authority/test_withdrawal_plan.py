@@ -159,6 +159,8 @@ def test_who_says_nothing_about_a_leaf_is_waited_for_also_an_application() -> No
     pods.prove("orders", story.mark(), NEXT + 6, leaf_of(first, NEXT + 4))
     assert reissue(bad, scene(story, NEXT + 6, pods)).is_done
     assert reissue(bad, scene(story, NEXT + 60, pods)).waiting == ("nats-0", "orders")  # long ago is not now
+    pods.add("nats-1")
+    assert reissue(bad, scene(story, NEXT + 6, pods)).waiting == ("nats-1",)  # it has never said anything
 
 
 def test_neither_an_empty_fleet_nor_an_unreadable_one_has_re_issued_anything() -> None:

@@ -237,7 +237,8 @@ async def test_a_namespace_that_is_going_is_left_alone(
     server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
 ) -> None:
     server.store.terminate(NAMESPACE, "", "nats")
-    assert (await publisher.publish(await foundry.bundle(1))).outcome is Outcome.WRITTEN
+    brought = await publisher.publish(await foundry.bundle(1))
+    assert (brought.outcome, brought.failed) == (Outcome.WRITTEN, ())
     assert live(server, "nats") is None
 
 
@@ -303,6 +304,9 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
     server.interfere = None
     assert (await nudging.publish(second)).outcome is Outcome.UNCHANGED
     assert nudged() == {"nats-0": "2"}
+    server.requests.clear()
+    await nudging.publish(second)
+    assert not [line for line in server.requests if "/pods" in line], "once is enough"
 
 
 @asynccontextmanager
