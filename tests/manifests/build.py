@@ -19,16 +19,16 @@ Object = dict[str, Any]
 
 
 @cache
-def _text(path: str) -> str:
-    command = [str(KUBECTL), "kustomize", str(MANIFESTS / path)]
+def _text(path: Path) -> str:
+    command = [str(KUBECTL), "kustomize", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def build(path: str) -> list[Object]:
-    """Every object of a kustomization; fresh ones at each call."""
-    return [item for item in yaml.safe_load_all(_text(path)) if item]
+    """Every object of a kustomization; fresh ones at each call. ``path`` is below manifests/, or absolute."""
+    return [item for item in yaml.safe_load_all(_text(MANIFESTS / path)) if item]
 
 
 def everything() -> Iterator[tuple[str, Object]]:

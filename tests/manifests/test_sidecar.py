@@ -1,12 +1,14 @@
 """The agent as a native sidecar: what it waits for, what waits for it, and what it is given."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.config import AgentConfig, read_config
 from agent.target import HttpTarget, SignalTarget
-from tests.manifests.build import Object, build, one, pods
+from tests.manifests.build import MANIFESTS, Object, build, one, pods
 from tidemark.receipt import PodClass
 
 EXAMPLES = ("examples/nats", "examples/application")
@@ -151,6 +153,21 @@ def test_applications_are_asked_over_http_and_not_all_at_once() -> None:
     assert config.pod_class is PodClass.APPLICATION
     assert [type(target) for target in config.targets] == [HttpTarget]
     assert config.splay > 0
+
+
+def test_agents_follow_the_announcement_where_the_component_says_so(path: str, tmp_path: Path) -> None:
+    """A kustomization of somebody's own, as docs/install.md has it; the rest of the pod is as it was."""
+    here = os.path.relpath(MANIFESTS, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{here}/{path}]\ncomponents: [{here}/components/announcement]\n"
+    )
+    ((_, before),), ((_, after),) = pods(build(path)), pods(build(str(tmp_path)))
+    servers = config_of(after).nats_servers
+    clients = one(build("examples/nats"), "Service", "nats")["metadata"]
+    assert servers == (f"tls://{clients['name']}.{clients['namespace']}.svc.cluster.local:4222",)
+    agent = agent_of(after)
+    agent["env"] = [entry for entry in agent["env"] if entry["name"] != "TIDEMARK_NATS_URL"]
+    assert after == before
 
 
 def test_nats_never_waits_for_a_webhook_or_for_its_peers() -> None:

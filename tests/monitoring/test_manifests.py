@@ -68,8 +68,16 @@ def test_every_alert_says_what_to_do(rule: Object) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert annotations["summary"]
     assert annotations["description"]
-    assert annotations["runbook_url"] == f"https://tidemark.example.com/docs/operate.md#{name.lower()}"
+    assert annotations["runbook_url"] == f"docs/operate.md#{name.lower()}"
     assert f"### {name}\n" in OPERATE.read_text(), "the anchor of the URL"
+
+
+def test_one_line_says_where_the_runbook_is() -> None:
+    groups = one(build("monitoring"), "PrometheusRule", "tidemark")["spec"]["groups"]
+    built = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
+    place = "https://tidemark.example.com/docs/operate.md"
+    assert built == [f"{place}#{rule['alert'].lower()}" for rule in ALERTS]
+    assert (MANIFESTS / "monitoring/kustomization.yaml").read_text().count(place) == 1
 
 
 def test_somebody_elses_bundle_wakes_somebody() -> None:
