@@ -43,13 +43,13 @@ class Ca:
             encipher_only=False,
             decipher_only=False,
         )
-        certificate = (
+        self.certificate = (
             self._template(self._subject, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def leaf(self, name: str = "application") -> tuple[bytes, bytes]:
         """A new certificate for 127.0.0.1 and its key, as PEM."""
@@ -83,13 +83,14 @@ class Output:
     path: Path
     switched: int = 0
 
-    def install(self, ca: bytes, certificate: bytes, key: bytes) -> None:
+    def install(self, ca: bytes, certificate: bytes, key: bytes, note: bytes | None = None) -> None:
         self.path.mkdir(exist_ok=True)
         old = self.path / f"..{self.switched}"
         self.switched += 1
         generation = self.path / f"..{self.switched}"
         generation.mkdir()
-        for name, content in (("ca.crt", ca), ("tls.crt", certificate), ("tls.key", key)):
+        files = {"ca.crt": ca, "tls.crt": certificate, "tls.key": key} | ({"bundle.note": note} if note else {})
+        for name, content in files.items():
             (generation / name).write_bytes(content)
             if not (self.path / name).is_symlink():
                 (self.path / name).symlink_to(f"..data/{name}")

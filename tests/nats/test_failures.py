@@ -1,6 +1,7 @@
 """A reload that fails changes nothing and names its step; servers that fail are outlived."""
 
 import asyncio
+import hashlib
 import signal
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 import tidemark.nats
 from tests.nats.rig import Ca, Output, Servers, digests, eventually, until
+from tidemark import note
+from tidemark.bundle import NO_PREVIOUS, Anchor, Cause, Role, Statement
+from tidemark.certificates import fingerprint, not_after, not_before
+from tidemark.epoch import EpochClock
 from tidemark.nats import Connection, OldConnectionBroke, ReloadFailed
 
 
@@ -151,6 +156,50 @@ async def test_a_reconnect_goes_back_to_the_last_set_that_worked(
     lone.nodes[0].start()
     await until(lambda: connection.is_connected, "it is connected again")
     await _still_works(connection, before)
+
+
+async def test_a_reconnect_never_goes_back_to_a_set_with_a_withdrawn_ca(
+    lone: Servers, output: Output, first: Ca, second: Ca
+) -> None:
+    errors: list[Exception] = []
+
+    async def failed(error: Exception) -> None:
+        errors.append(error)
+
+    async with await eventually(lone.urls, output, reconnect_time_wait=0.05, error_cb=failed) as connection:
+        output.install(second.pem, *second.leaf(), withdrawal(second, first))
+        node = lone.nodes[0]  # whoever has the key of the first CA can be this server
+        node.kill()
+        node.start()
+        await until(lambda: sum("verify failed" in str(error) for error in errors) >= 4, "it has tried four times")
+        assert not connection.is_connected
+        node.kill()
+        node.set_trust([first, second], second)
+        node.start()
+        await until(lambda: connection.is_connected, "it is back")
+        assert digests(connection) == output.digests()
+
+
+def withdrawal(signing: Ca, withdrawn: Ca) -> bytes:
+    """A bundle's note that leaves a CA out; of its kind, what an agent would have verified."""
+    clock = EpochClock(epoch_seconds=1200, validity_seconds=4800, prepare_seconds=300)
+    certificate = signing.certificate
+    begin, end = not_before(certificate), not_after(certificate)
+    statement = Statement(
+        trust_domain="bus.test",
+        sequence=2,
+        clock=clock,
+        epoch=1,
+        cause=Cause.REVOCATION,
+        issued_at=begin,
+        next_update=end,
+        expires_at=end,
+        anchors=(Anchor(Role.INTERMEDIATE, 1, fingerprint(certificate), begin, end),),
+        withdrawn=(fingerprint(withdrawn.certificate),),
+        ca_sha256=hashlib.sha256(signing.pem).hexdigest(),
+        previous=NO_PREVIOUS,
+    )
+    return bytes(note.sign(statement.text(), [note.Signer.generate("bus.test/a")]))
 
 
 async def test_a_reload_ends_a_reconnect_and_sends_what_waited(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tidemark.certificates import LeafRejected, PemError, not_after, parse_certificates, parse_leaf
+from tidemark import note
+from tidemark.bundle import NOTE_FILE, Statement, StatementError
+from tidemark.certificates import LeafRejected, PemError, fingerprint, not_after, parse_certificates, parse_leaf
 from tidemark.nats.errors import SetUnreadable
 
 _LARGEST = 512 * 1024  # bytes in a file; the bundle's own limit
@@ -31,6 +33,14 @@ class InstalledSet:
     leaf_not_after: int
     """Until when the leaf is valid: Unix seconds, UTC."""
     context: ssl.SSLContext = field(compare=False, repr=False)
+    anchors: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Of the DER of each CA in ``ca.crt``."""
+    withdrawn: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Of the DER of each CA that the bundle's statement calls withdrawn; none where there is no statement."""
+
+    def withdraws_from(self, other: "InstalledSet") -> bool:
+        """Whether the other one trusts a CA that this one calls withdrawn."""
+        return not self.withdrawn.isdisjoint(other.anchors)
 
 
 def read_installed(directory: Path) -> InstalledSet:
@@ -89,7 +99,17 @@ def _read(generation: Path) -> InstalledSet:
         chain_sha256=hashlib.sha256(certificate).hexdigest(),
         leaf_not_after=not_after(leaf.certificate),
         context=context,
+        anchors=frozenset(map(fingerprint, anchors)),
+        withdrawn=_withdrawn(generation / NOTE_FILE),
     )
+
+
+def _withdrawn(path: Path) -> frozenset[str]:
+    """What the statement says; the agent has verified it. A directory that is not an agent's has none."""
+    try:
+        return frozenset(Statement.parse(note.parse(path.read_bytes()).text).withdrawn)
+    except (OSError, note.NoteError, StatementError):
+        return frozenset()
 
 
 def _bytes(path: Path) -> bytes:

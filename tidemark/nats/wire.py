@@ -276,9 +276,13 @@ class Wire(Client):
                 answered.set_exception(error)
 
     async def _connect_to_server(self, s: Srv) -> None:
-        """Before every attempt: the set that is installed by now or, every other time, the last one that worked."""
+        """Before every attempt: the set that is installed by now or, every other time, the last one that worked.
+
+        That one no more once a CA of it is withdrawn: whoever has its key could be the server.
+        """
         if self._attempts > 0:
-            self._offered = await self._newest() if self._attempts % 2 else self.installed
+            newest = await self._newest()
+            self._offered = newest if self._attempts % 2 or newest.withdraws_from(self.installed) else self.installed
             self.options["tls"] = self._offered.context
         self._attempts += 1
         await super()._connect_to_server(s)
