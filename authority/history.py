@@ -73,8 +73,9 @@ class EpochCa:
     an authority whose journal was lost: trusted until it expires, and no more). ``published_at`` is when its first
     statement was committed, ``position`` that record's; ``clock`` the one it was made under; ``forced`` that its first
     statement's cause was not the rotation; ``activated_at`` is when it began to sign (again), None where it never did;
-    ``skipped`` that a newer one was activated in its place. ``withdrawal`` is set from the moment that it is to be
-    taken out of use, ``left_out`` once a statement lists it as withdrawn.
+    ``signs_again`` that this was not the first time; ``skipped`` that a newer one was activated in its place.
+    ``withdrawal`` is set from the moment that it is to be taken out of use, ``left_out`` once a statement lists it as
+    withdrawn.
     """
 
     number: int
@@ -89,6 +90,7 @@ class EpochCa:
     first_sequence: int
     forced: bool
     activated_at: int | None = None
+    signs_again: bool = False
     skipped: bool = False
     withdrawal: Withdrawal | None = None
     left_out: LeftOut | None = None
@@ -112,6 +114,14 @@ class EpochCa:
     def retire_at(self) -> int:
         """From here on nobody needs the CA or its key: an epoch after its expiry."""
         return self.not_after + self.clock.epoch_seconds
+
+    def signed_since_activation(self, leaf_not_before: int, tolerance_seconds: int) -> bool:
+        """Whether a leaf of this CA was signed since it was activated: certain where it was so but once.
+
+        Else its NotBefore tells, a tolerance before the issue. By whose clock that is would count for every leaf
+        otherwise: OpenBao's may be a moment behind ours.
+        """
+        return not self.signs_again or leaf_not_before + tolerance_seconds >= (self.activated_at or 0)
 
     def is_expired(self, now: int) -> bool:
         """Whether it can no longer sign or be trusted."""
@@ -255,7 +265,8 @@ def fold(entries: Sequence[Entry]) -> History:
                 activations.append(record)
                 activated_position = entry.position
                 if (ca := cas.get(record.ca)) is not None:
-                    cas[ca.sha256] = replace(ca, activated_at=record.at, skipped=False)
+                    again = ca.activated_at is not None
+                    cas[ca.sha256] = replace(ca, activated_at=record.at, signs_again=again, skipped=False)
                 cas |= {sha256: replace(cas[sha256], skipped=True) for sha256 in record.skipped if sha256 in cas}
             case OverrideRecord():
                 overrides.append(record)

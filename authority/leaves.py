@@ -103,8 +103,10 @@ def cause_of_renewal(
     signer = signer_of(shown, history)
     if signer is None:
         return LeafCause.FOREIGN
-    if signer.sha256 != signing.sha256 or not_before(shown) + timing.tolerance_seconds < (signing.activated_at or 0):
-        return LeafCause.ACTIVATION  # also where it signs again, and the leaf is from its first time
+    if signer.sha256 != signing.sha256:
+        return LeafCause.ACTIVATION
+    if not signing.signed_since_activation(not_before(shown), timing.tolerance_seconds):
+        return LeafCause.ACTIVATION  # it signs again, and the leaf is from its first time
     if _names(shown) != _names_of(workload):
         return LeafCause.NAMES
     would_end = leaf_request(workload, signing, timing, now).not_after

@@ -140,9 +140,8 @@ def reissue(bad: EpochCa, scene: Scene) -> Reissue:
     """
     if bad.intent and bad.activated_at is None:
         return Reissue(True, ())
-    begin = _activated_at(scene.history) - scene.tolerance_seconds
     expected = [agent for agent in scene.fleet.agents if agent.expected]
-    waiting = tuple(agent.name for agent in expected if not _has_another(agent, bad, begin))
+    waiting = tuple(agent.name for agent in expected if not _has_another(agent, bad, scene))
     return Reissue(scene.fleet.readable and bool(expected) and not waiting, waiting)
 
 
@@ -150,10 +149,13 @@ def _activated_at(history: History) -> int:
     return history.activations[-1].at if history.activations else 0
 
 
-def _has_another(agent: AgentView, bad: EpochCa, begin: int) -> bool:
+def _has_another(agent: AgentView, bad: EpochCa, scene: Scene) -> bool:
     if not agent.fresh or agent.received is None or agent.received.receipt.leaf is None:
         return False
-    leaf = agent.received.receipt.leaf
+    leaf, signing = agent.received.receipt.leaf, scene.history.signing
+    if signing is not None and leaf.issuer_sha256 == signing.sha256 != bad.sha256:
+        return signing.signed_since_activation(leaf.not_before, scene.tolerance_seconds)
+    begin = _activated_at(scene.history) - scene.tolerance_seconds
     return leaf.issuer_sha256 != bad.sha256 and leaf.not_before >= begin
 
 

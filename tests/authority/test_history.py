@@ -51,6 +51,8 @@ def test_the_ca_activated_last_signs_and_older_ones_are_no_candidates() -> None:
     assert story.history.candidates == ()
     assert [ca.skipped for ca in story.history.cas] == [False, True, False]
     assert [ca.activated_at for ca in story.history.cas] == [START, None, START + 40]
+    story.activate(story.history.cas[0], START + 41)
+    assert [ca.signs_again for ca in story.history.cas] == [True, False, False]
 
 
 def test_statements_that_contain_a_ca_are_found_by_its_fingerprint() -> None:

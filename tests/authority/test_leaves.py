@@ -240,10 +240,16 @@ async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: Machine) 
     assert "expected a chain to one of 1 anchors" in machine.leaves.states["nats-0"].error
 
 
+def test_a_leaf_that_the_issuers_clock_dates_before_the_activation_is_not_replaced(pair: CaPair) -> None:
+    """OpenBao counts back from its own now, which may be a moment behind ours."""
+    early = signed(pair, Validity(START - PLAYGROUND.tolerance_seconds - 2, START + 40))
+    assert cause(early, history_of(pair), START + 1) is None
+
+
 def test_where_a_ca_signs_again_its_leaves_of_the_first_time_are_replaced(pair: CaPair) -> None:
     history = history_of(pair)
     (ca,) = history.cas
-    again = replace(history, cas=(replace(ca, activated_at=START + 30),))
+    again = replace(history, cas=(replace(ca, activated_at=START + 30, signs_again=True),))
     assert cause(signed(pair, Validity(START + 24, START + 65)), again, START + 30) is LeafCause.ACTIVATION
     assert cause(signed(pair, Validity(START + 25, START + 65)), again, START + 30) is None
 

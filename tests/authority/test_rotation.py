@@ -11,6 +11,7 @@ from authority.events import (
     Failed,
     FleetProven,
     Held,
+    LeftOut,
     Overridden,
     Prepared,
     Published,
@@ -24,6 +25,7 @@ from authority.issuer import CaRequest
 from authority.journal import NAMED, ActivationRecord, Entry, Opening, Record, StatementRecord
 from authority.plan import RotationRefused
 from authority.publish import Outcome
+from authority.requests import Wanted
 from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
 from tests.authority.fakes import MemoryIssuer, MemoryJournal, MemoryPublisher, statement_of
@@ -562,6 +564,30 @@ def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) 
         assert (first.opening, first.epoch) == (Opening.GATE, PRESETS[after].clock.epoch_at(machine.now()))
         await machine.sleep(PRESETS[after].clock.epoch_seconds * 6)
         assert {e.opening for e in machine.of(Activated)} == {Opening.GATE}
+        assert machine.of(Failed) == []
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdrawn() -> None:
+    """The statement then counts by its clock: agents look whether the first CA ends as that says."""
+
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 25)
+        await machine.stop()
+        machine.timing = PRESETS["testing"]
+        machine.boot()
+        await machine.sleep(1)
+        bad = machine.rotation.history.cas[-1]
+        assert bad.clock == PRESETS["testing"].clock
+        await machine.rotation.withdraw("ada", "it was too early", Wanted(Cause.ROLLBACK, bad.sha256, urgent=True))
+        await machine.sleep(1)
+        (left_out,) = machine.of(LeftOut)
+        statements = {one.statement.sequence: one.statement for one in machine.rotation.history.statements}
+        assert statements[left_out.sequence].clock == PLAYGROUND.clock
         assert machine.of(Failed) == []
         await machine.stop()
 

@@ -150,6 +150,16 @@ def test_a_leaf_counts_where_another_ca_signed_it_since_the_activation(
     assert isinstance(ask(story, NEXT + 5, pods), LeaveOut) is is_done
 
 
+def test_a_leaf_of_a_new_ca_counts_whatever_the_issuers_clock_says() -> None:
+    story, _, second = rotated()
+    bad = story.withdraw(second, NEXT + 3, Cause.REVOCATION)
+    new = story.prepare(EPOCH + 1, NEXT + 3, Cause.FORCED)
+    story.activate(new, NEXT + 4)
+    pods = servers("nats-0")
+    pods.prove("nats-0", story.mark(), NEXT + 5, leaf_of(new, NEXT + 4 - TOLERANCE - 2))
+    assert reissue(bad, scene(story, NEXT + 5, pods)).is_done
+
+
 def test_who_says_nothing_about_a_leaf_is_waited_for_also_an_application() -> None:
     pods = servers("nats-0")
     pods.add("orders", PodClass.APPLICATION)
