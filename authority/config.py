@@ -4,7 +4,6 @@ Everything is read once, at the start; every fault is reported at once, each wit
 was found. ``python -m authority check-config`` does just this. The README lists the keys.
 """
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,7 @@ from authority.keystore import KeyType
 from authority.kubernetes_config import KubernetesConfig, SecretName, read_kubernetes, read_secret_name
 from authority.leaf_names import LONGEST_NAME, leaf_faults, usual_form
 from authority.listen import Listen, is_dns_name, read_listen, read_names
-from authority.openbao_client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
-from authority.openbao_layout import Layout
+from authority.openbao_config import OpenBaoConfig, read_openbao
 from authority.tables import Table
 from authority.withdrawal_config import WithdrawalConfig, read_withdrawal
 from tidemark.bundle import check_trust_domain
@@ -31,16 +29,8 @@ from tidemark.receipt import PodClass
 ENCRYPTION_VARIABLE = "TIDEMARK_KEY_PASSPHRASE"
 """Environment variable with the passphrase that encrypts the keys at rest (none: they are not)."""
 
-SECRET_ID_VARIABLE = "TIDEMARK_OPENBAO_SECRET_ID"  # noqa: S105 - the name of the variable, not its value
-"""Environment variable with the secret id of the AppRole login."""
-
 ADVERTISE_VARIABLE = "TIDEMARK_ADVERTISE"
 """Environment variable with the host by which other replicas reach this one, such as the pod's address."""
-
-TOKEN_VARIABLE = "TIDEMARK_OPENBAO_TOKEN"  # noqa: S105 - the name of the variable, not its value
-"""Environment variable with a token of OpenBao: the operator's for ``init --openbao``, or ours where auth = "token"."""
-
-SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 
 MAX_REPLICAS = 5
 """The most replicas that a JetStream stream can have."""
@@ -48,22 +38,12 @@ MAX_REPLICAS = 5
 LONGEST_LEASE = 60
 """Seconds: nobody rotates for so long when the leader is cut off."""
 
-_PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
-
 
 class IssuerKind(StrEnum):
     """Who keeps roots, CAs, signing keys and the journal."""
 
     EMBEDDED = "embedded"
     OPENBAO = "openbao"
-
-
-class Auth(StrEnum):
-    """How the authority gets into OpenBao."""
-
-    APPROLE = "approle"
-    KUBERNETES = "kubernetes"
-    TOKEN = "token"  # noqa: S105 - a word of the configuration
 
 
 class ConfigError(ValueError):
@@ -120,15 +100,6 @@ class LeafConfig:
     place: Path | SecretName
     dns: tuple[str, ...]
     ip: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenBaoConfig:
-    """Where OpenBao is, how to get in, and where everything is there; ``operator`` is the login for ``init``."""
-
-    access: OpenBaoAccess
-    layout: Layout
-    operator: TokenLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,64 +271,11 @@ def _leaf_place(table: Table, base: Path) -> Path | SecretName:
 
 def _issuer(top: Table, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig | None:
     """The ``[openbao]`` table, where that is the issuer; it may stand there and wait for its day."""
-    kind, table = top.member("issuer", IssuerKind, IssuerKind.EMBEDDED), top.table("openbao")
+    kind = top.member("issuer", IssuerKind, IssuerKind.EMBEDDED)
     if kind is IssuerKind.EMBEDDED and "openbao" not in top:
         return None
-    operator = TokenLogin(environment.get(TOKEN_VARIABLE, ""))
-    access = OpenBaoAccess(
-        url=_openbao_url(table),
-        login=_login(table, base, environment),
-        namespace=table.text("namespace") if "namespace" in table else "",
-        ca_file=base / table.text("ca_file") if "ca_file" in table else None,
-    )
-    defaults = Layout()
-    layout = Layout(**{name: table.text(key, getattr(defaults, name), 128) for name, key in _LAYOUT_KEYS.items()})
-    for name, key in _LAYOUT_KEYS.items():
-        if not _PATH.fullmatch(getattr(layout, name)):
-            table.fault(
-                key, f"expected letters, digits, '-', '_' and '/' between them, found {getattr(layout, name)!r}"
-            )
-    mounts = [layout.root, layout.intermediate, layout.control]
-    if len(set(mounts)) < len(mounts):
-        table.fault("root_mount", f"expected three different mounts of CAs, found {', '.join(mounts)}")
-    return OpenBaoConfig(access, layout, operator) if kind is IssuerKind.OPENBAO else None
-
-
-_LAYOUT_KEYS = {
-    "root": "root_mount",
-    "intermediate": "intermediate_mount",
-    "control": "control_mount",
-    "transit": "transit_mount",
-    "kv": "kv_mount",
-    "prefix": "kv_prefix",
-    "role": "pki_role",
-    "key": "transit_key",
-}
-
-
-def _openbao_url(table: Table) -> str:
-    url = table.text("url")
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if url and "@" in url:  # never shown: it may hold a password
-        table.fault("url", "expected a URL without user and password, found one with '@'")
-    elif url and (parts.scheme not in ("https", "http") or not parts.hostname):
-        table.fault("url", f"expected a URL such as 'https://openbao.example.com:8200', found {url!r}")
-    elif parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-        table.fault("url", f"expected https for another machine, since tokens travel on it, found {url!r}")
-    return url
-
-
-def _login(table: Table, base: Path, environment: Mapping[str, str]) -> Login:
-    auth = table.member("auth", Auth, Auth.APPROLE)
-    if auth is Auth.TOKEN:
-        return TokenLogin(environment.get(TOKEN_VARIABLE, ""))
-    mount = table.text("auth_mount", auth.value, 128)
-    if auth is Auth.KUBERNETES:
-        return KubernetesLogin(table.text("role"), base / table.text("jwt_file", SERVICE_ACCOUNT_TOKEN), mount)
-    return AppRoleLogin(table.text("role_id"), environment.get(SECRET_ID_VARIABLE, ""), mount)
+    openbao = read_openbao(top.table("openbao"), base, environment)
+    return openbao if kind is IssuerKind.OPENBAO else None
 
 
 def _across(config: AuthorityConfig) -> list[str]:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from authority import durable
-from authority.config import AuthorityConfig, OpenBaoConfig
+from authority.config import AuthorityConfig
 from authority.control import ControlCa, EmbeddedControlCa, keep_control_certificate, read_control_ca
 from authority.issuer import Issuer
 from authority.issuer.embedded import EmbeddedIssuer
@@ -16,6 +16,7 @@ from authority.journal.directory import DirectoryJournal
 from authority.journal.openbao import OpenBaoJournal
 from authority.keystore import KeystoreError
 from authority.openbao_client import OpenBaoAccess, OpenBaoClient, OpenBaoError, Unreachable
+from authority.openbao_config import OpenBaoConfig
 from authority.openbao_control import open_control_ca
 from authority.pauses import Pauses
 from authority.reference_clock import ReferenceClock

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from authority.__main__ import run
-from authority.config import SECRET_ID_VARIABLE, TOKEN_VARIABLE
 from authority.history import History, fold
 from authority.journal import StatementRecord
 from authority.journal.openbao import OpenBaoJournal
+from authority.openbao_config import SECRET_ID_VARIABLE, TOKEN_VARIABLE
 from tests.authority.bao import ROOT_TOKEN, Server, Space
 from tests.authority.deployment import AGENTS, Deployment, Program, ask, command, eventually
 from tests.authority.test_cli import Fleet
