@@ -76,6 +76,7 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
         return Workload(target, SignalReloader(target), ServerProver(target, http))
     if isinstance(target, SystemTarget):
         # Only now, as with the announcement.
+        lean.import_nats()
         from agent.system import SystemReloader  # noqa: PLC0415
 
         return Workload(target, SystemReloader(target), ServerProver(target, http))
@@ -86,6 +87,7 @@ def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> 
     if not config.nats_servers:
         return None
     # Only now: nats-py takes megabytes, and an agent without a broker need not have it.
+    lean.import_nats()
     from agent import announcement, login  # noqa: PLC0415
 
     return announcement.Announcement(
