@@ -256,3 +256,6 @@ async def test_embedded(terminal: Terminal, server: ApiServer, tmp_path: Path) -
         await terminal.type(operator_token)
         await follow_nats(terminal, server, pod, program, tmp_path)
     assert "found 403" not in program.log.read_text(), "a right is missing"
+    (application,) = fenced(section("install.md", "An application"), "sh")
+    (monitoring,) = fenced(section("install.md", "Monitoring"), "sh")
+    await terminal.type(application, monitoring)

@@ -4,6 +4,7 @@ import fnmatch
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +78,20 @@ def test_it_starts_and_stops_as_it_should(dockerfile: Dockerfile, program: str) 
     assert dockerfile.final.all("STOPSIGNAL") == ["SIGTERM"]
     (environment,) = dockerfile.final.all("ENV")
     assert pairs(environment)["PATH"].startswith("/opt/tidemark/bin:")
+
+
+def test_the_entry_command_is_a_program(program: str) -> None:
+    """A COPY keeps the mode that git has; without its bit the container would end with "permission denied"."""
+    command = ["git", "ls-files", "--stage", f"images/tidemark-{program}"]
+    listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    assert listed.startswith("100755 ")
+    copied = dict(text.split() for text in read(CHECKOUT / f"Dockerfile.{program}").stage("build").all("COPY"))
+    assert copied[f"images/tidemark-{program}"] == f"/opt/tidemark/bin/tidemark-{program}", "where PATH begins"
+
+
+def test_the_version_is_the_projects(dockerfile: Dockerfile) -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"VERSION={version}" in dockerfile.final.all("ARG")
 
 
 def test_labels(dockerfile: Dockerfile, program: str) -> None:

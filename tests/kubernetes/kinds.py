@@ -44,10 +44,12 @@ MUTATING_WEBHOOKS = Kind(
     "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False
 )
 
+_MONITORING = ("PodMonitor", "ServiceMonitor", "PrometheusRule")
 _KEPT = (
     Kind("", "ServiceAccount", "serviceaccounts"),
     Kind("", "Service", "services"),
     Kind("", "PersistentVolumeClaim", "persistentvolumeclaims"),
+    *(Kind("monitoring.coreos.com", name, f"{name.lower()}s", custom=True) for name in _MONITORING),
     Kind("apps", "Deployment", "deployments"),
     Kind("apps", "StatefulSet", "statefulsets"),
     Kind("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
