@@ -1,11 +1,13 @@
 """An authority's pod without a kubelet: its volumes below a folder, its programs with the template's arguments."""
 
 import base64
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from authority.publish.mount import Content, switch
 from tests.authority.deployment import Deployment
 from tests.kubernetes.accounts import rules_of
 from tests.kubernetes.apiserver import ApiServer
@@ -50,9 +52,9 @@ def mount(server: ApiServer, root: Path) -> None:
     for where in container["volumeMounts"]:
         folder = root / where["mountPath"].removeprefix("/")
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in _files(server, volumes[where["name"]]).items():
-            (folder / name).write_bytes(data)
-            (folder / name).chmod(0o440)
+        files = _files(server, volumes[where["name"]])
+        if files:
+            switch(folder, {name: Content(data, 0o440) for name, data in files.items()}, int(time.time()))
 
 
 def _files(server: ApiServer, volume: Json) -> dict[str, bytes]:
@@ -102,7 +104,7 @@ def furnish(server: ApiServer, root: Path, moved: Mapping[str, str]) -> Authorit
     for old, new in {**addresses, **moved}.items():
         assert old in text, old
         text = text.replace(old, new)
-    pod.config_file.chmod(0o640)
+    pod.config_file.unlink()  # the link, as the kubelet made it
     pod.config_file.write_text(text)
     admit(server)
     environment = environment_of(server, template_of(server)["containers"][0], root)
