@@ -29,7 +29,7 @@ from tests.docs.pages import beginning, fenced, inline, section
 from tests.docs.terminal import Terminal
 from tests.kubernetes.accounts import Rule
 from tests.kubernetes.apiserver import ApiServer
-from tests.kubernetes.kinds import CONFIG_MAP, SECRET
+from tests.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
 from tests.kubernetes.node import AgentsPod, Node
 from tidemark.certificates import fingerprint, not_after, not_before, parse_leaf, to_pem
 from tidemark.trust import Trust
@@ -255,6 +255,9 @@ async def test_embedded(terminal: Terminal, server: ApiServer, tmp_path: Path) -
     async with Program(pod) as program:
         await terminal.type(operator_token)
         await follow_nats(terminal, server, pod, program, tmp_path)
+        await terminal.type("kubectl apply -k manifests/overlays/embedded")  # as for an upgrade
+        webhooks = server.store.get(MUTATING_WEBHOOKS, "", "tidemark-injector")["webhooks"]
+        assert all(webhook["clientConfig"].get("caBundle") for webhook in webhooks), "it is not taken back"
     assert "found 403" not in program.log.read_text(), "a right is missing"
     (application,) = fenced(section("install.md", "An application"), "sh")
     (monitoring,) = fenced(section("install.md", "Monitoring"), "sh")

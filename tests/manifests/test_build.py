@@ -1,5 +1,6 @@
 """Everything builds, and every object is what three Kubernetes minors take."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.manifests.build import BUILT, MANIFESTS, Object, build, containers, everything, pods
+from tests.manifests.build import BUILT, MANIFESTS, WITH_PODS, Object, build, containers, everything, pods
 
 MINORS = ("1.30", "1.33", "1.37")
 """The first with everything that is used here, the one that was measured, and the newest that there are schemas of."""
@@ -52,6 +53,21 @@ def test_images_are_pinned_and_are_the_version_that_this_is() -> None:
                 assert re.match(r"\d+\.\d+\.\d+", tag), container["image"]
                 if name.startswith("tidemark-"):
                     assert tag == version[1]
+
+
+@pytest.mark.parametrize("path", WITH_PODS)
+def test_images_of_ones_own_registry_go_everywhere(path: str, tmp_path: Path) -> None:
+    """``images:`` of a kustomization on top, as docs/install.md says; also the image that a component brought."""
+    wanted = {f"tidemark-{name}": f"registry.example.com/tidemark-{name}" for name in ("agent", "authority")}
+    images = [{"name": name, "newName": new, "digest": f"sha256:{'0' * 64}"} for name, new in wanted.items()]
+    resources = [os.path.relpath(MANIFESTS / path, tmp_path)]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "images": images}))
+    found = {
+        container["image"] for _, template in pods(build(str(tmp_path))) for container in containers(template["spec"])
+    }
+    ours = {image for image in found if "tidemark-" in image}
+    assert ours
+    assert ours <= {f"{new}@sha256:{'0' * 64}" for new in wanted.values()}
 
 
 def test_selectors_find_the_pods() -> None:
