@@ -64,7 +64,8 @@ class Holdings:
         current, proven = self._output.current(), self._kept.proven
         self.installed = self._reopen(current, trust) if current else None
         if proven is not None:
-            self.proven = self.installed if proven.directory == current else self._reopen(proven.directory, trust)
+            placed = self.installed if proven.directory == current else self._reopen(proven.directory, trust)
+            self.proven = placed if placed is not None and _is(placed.trust_set, proven) else None
         in_place = self.installed.trust_set.mark if self.installed else None
         self.highest = max((mark for mark in (self._kept.highest, in_place) if mark), key=_sequence, default=None)
         self.sweep()
@@ -113,8 +114,7 @@ class Holdings:
         """The workloads have proven what is in place."""
         self.proven = placed
         trust_set = placed.trust_set
-        leaf_sha256 = trust_set.leaf.sha256 if trust_set.leaf else None
-        self.keep(Proven(placed.directory, trust_set.mark, leaf_sha256, trust_set.issuer_sha256))
+        self.keep(Proven(placed.directory, trust_set.mark, _leaf_sha256(trust_set), trust_set.issuer_sha256))
 
     def keep(self, proven: Proven | None = None) -> None:
         """Write down what was noted, durably."""
@@ -150,6 +150,15 @@ class Holdings:
             issuer = self._kept.proven.issuer_sha256
         age = max(0.0, self._clocks.now() - files.switched_at)
         return Placed(TrustSet(verified, leaf, issuer), directory, self._clocks.boot() - age)
+
+
+def _is(trust_set: TrustSet, proven: Proven) -> bool:
+    """Whether this is what was proven, and no other set in a directory of that name."""
+    return (trust_set.mark, _leaf_sha256(trust_set)) == (proven.mark, proven.leaf_sha256)
+
+
+def _leaf_sha256(trust_set: TrustSet) -> str | None:
+    return trust_set.leaf.sha256 if trust_set.leaf else None
 
 
 def _sequence(mark: Mark) -> int:

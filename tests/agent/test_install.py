@@ -5,7 +5,9 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,3 +192,21 @@ async def test_an_installed_set_that_was_tampered_with_is_not_believed(forge: Fo
     async with site.agent() as observed:
         status = await observed.fails("mount_missing")
         assert (status.state, status.installed) == (AgentState.STARTING, None)
+
+
+@pytest.mark.parametrize("other", [{"leaf_sha256": "0" * 64}, {"mark": Mark(5, "0" * 64)}])
+async def test_another_set_in_the_proven_ones_directory_was_not_proven(
+    forge: Forge, site: Site, other: dict[str, Any]
+) -> None:
+    site.show(forge.bundle(5), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(5)
+    output = Output(site.out)
+    memory = output.recall()
+    assert memory.proven is not None
+    output.remember(replace(memory, proven=replace(memory.proven, **other)))
+    site.targets = "signal:?process=tide-nobody"
+    async with site.agent() as observed:
+        status = await observed.fails("no_process")
+        assert status.installed is not None
+        assert status.proven is None
