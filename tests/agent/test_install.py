@@ -118,6 +118,25 @@ def test_readers_see_one_set_or_the_other(forge: Forge, output: Output) -> None:
     assert torn == []
 
 
+def test_files_are_on_the_disk_before_anything_points_to_them(
+    forge: Forge, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, str | None]] = []
+    sync = os.fsync
+
+    def noting(fd: int) -> None:
+        sync(fd)
+        path = Path(f"/proc/self/fd/{fd}").readlink().relative_to(output.path.resolve())
+        synced.append((str(path), output.current()))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    output.install(make(forge, 1, forge.leaf()))
+    output.make_durable()
+    output.remember(MEMORY)
+    files = [(f"..1-1/{name}", None) for name in (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)]
+    assert synced == [*files, ("..1-1", None), (".", "..1-1"), (".tidemark.json.new", "..1-1")]
+
+
 def test_what_a_kill_left_half_done_is_mended(forge: Forge, output: Output) -> None:
     output.install(make(forge, 1, forge.leaf()))
     (output.path / "..2-1").mkdir()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -147,6 +148,19 @@ async def test_two_processes_of_one_name_are_not_guessed_between(
     with pytest.raises(WorkloadAbsent, match="expected one process named tide-workload, found 2"):
         await reload("signal:?process=tide-workload")
     assert not (tmp_path / "told").exists()
+
+
+async def test_of_two_processes_of_one_name_the_agents_own_is_meant(
+    open_folder: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    name = open_folder / "tide-shared"
+    name.symlink_to(shutil.which("sleep") or "")
+    if os.geteuid() == 0:  # another user's: nobody else can start one
+        start(name, "60")
+    with without_privileges():
+        own = start(name, "60")
+        assert await reload("signal:?process=tide-shared") == Reloaded()
+    assert await asyncio.to_thread(own.wait, 20) == -signal.SIGHUP
 
 
 async def test_a_long_name_is_compared_whole(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
