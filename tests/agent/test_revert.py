@@ -42,7 +42,7 @@ async def test_a_broken_configuration_is_reverted_and_tried_again(forge: Forge, 
 async def test_a_leaf_change_is_reverted_as_well(forge: Forge, site: Site, server: NatsServer) -> None:
     first = forge.leaf()
     site.show(forge.bundle(1), first)
-    async with site.agent() as observed:
+    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
         await begin(site, server, observed)
         server.write_config("broken {")
         site.show(leaf=forge.leaf())
