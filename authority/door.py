@@ -128,6 +128,8 @@ async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not guest.is_leaving:
             raise
         return web.Response()  # which nobody reads: it is gone, or was shown out
+    except web.RequestPayloadError:
+        raise web.HTTPBadRequest(text=f"{request.path}: expected a body as its headers say, found none") from None
     finally:
         guest.answered()
 

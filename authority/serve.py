@@ -6,6 +6,7 @@ for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a s
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from authority import durable, metrics
@@ -46,6 +48,15 @@ _IDLE_SECONDS = 10.0
 """After these a connection that asks nothing is closed in all form, before the door's patience is at its end."""
 
 _KEPT_HEADERS = frozenset({"Allow", "WWW-Authenticate", "Retry-After"})
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether what went wrong is ours: whoever sends what is no HTTP is answered with 400, and fills no log."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError)
+
+
+_log = logging.getLogger("authority.http")
+_log.addFilter(_is_ours)
 
 
 class ListenError(Exception):
@@ -349,7 +360,9 @@ async def listen(where: Listen, key: str) -> socket.socket:
 
 async def start(application: web.Application) -> tuple[web.AppRunner, Callable[[], asyncio.Protocol]]:
     """Make ready to answer; the second is what makes a connection's protocol. The caller cleans the runner up."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_IDLE_SECONDS)
+    runner = web.AppRunner(
+        application, logger=_log, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_IDLE_SECONDS
+    )
     await runner.setup()
     if runner.server is None:
         raise RuntimeError("aiohttp: expected a server once it is set up, found none")

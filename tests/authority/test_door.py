@@ -18,7 +18,6 @@ from authority.door import Rules
 from tidemark.certificates import to_pem
 
 ASKING = b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n"
-LEAVING = b"GET /large HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
 LARGE = 16 * 2**20  # bytes: more than all buffers on the way
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -47,6 +46,7 @@ class House:
                 web.get("/late", self._late),
                 web.get("/large", self._large),
                 web.get("/stream", self._stream),
+                web.get("/broken", self._broken),
             ]
         )
         return application
@@ -61,6 +61,9 @@ class House:
 
     async def _large(self, _: web.Request) -> web.Response:
         return web.Response(body=bytes(LARGE))
+
+    async def _broken(self, _: web.Request) -> web.Response:
+        raise RuntimeError("expected better")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -167,6 +170,36 @@ async def test_a_byte_now_and_then_gains_no_time(tmp_path: Path, begin: bytes) -
             writer.write(b"x")
         assert await end
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost here\r\n\r\n",
+        ASKING[:-4] + b"x\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+        ASKING[:-2] + b"Content-Encoding: gzip\r\n\r\nno gzip!!",
+    ],
+)
+async def test_whoever_speaks_no_http_fills_no_log(
+    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path, Rules(most=1)) as here:
+        reader, writer = await here.enter()
+        writer.write(said)
+        assert (await reader.readline()).split()[1] == b"400"
+        writer.close()
+    assert not caplog.messages
+
+
+async def test_an_error_of_ours_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with house(tmp_path, Rules(most=1)) as here:
+        reader, writer = await here.enter()
+        writer.write(b"GET /broken HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
+        writer.close()
+    assert "Error handling request from 127.0.0.1" in caplog.messages
 
 
 async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:

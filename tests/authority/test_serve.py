@@ -5,9 +5,11 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -348,6 +350,27 @@ async def test_a_request_that_does_not_get_its_turn_is_answered_all_the_same(tmp
             said = await refusal(session, "POST", f"/api/v1/{path}", json={"reason": "in vain"}, headers=headers)
             assert said == (503, f"{name}: expected its turn within 0.01 s, found none; status says what failed")
         assert await refusal(session, "GET", "/readyz") == (503, "expected a CA that signs, found none yet")
+
+
+async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out(
+    deployment: Deployment, agent: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    context, where = await deployment.context(), urlsplit(deployment.url)
+    hostile: list[asyncio.StreamWriter] = []
+    for _ in range(210):  # there are 200 places
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(
+                where.hostname, where.port, ssl=context, local_addr=("127.0.0.2", 0)
+            )
+            writer.write(b"P")
+            hostile.append(writer)
+    proven = mark(await deployment.bundle("nats-0"))
+    assert await send(agent, receipt("nats-0", proven, None, 1).to_json()) == {"newest_sequence": 1}
+    (told,) = [record for record in caplog.records if record.message == "connection_turned_away"]
+    assert told.__dict__["fields"] == {"server": "api", "address": "127.0.0.2"}
+    assert 0 < len(hostile) <= 50
+    for writer in hostile:
+        writer.transport.abort()
 
 
 async def test_a_journal_that_cannot_be_read_shows_in_the_status_until_it_can(
