@@ -180,6 +180,16 @@ async def test_nothing_outlives_the_root(issuer: OpenBaoIssuer) -> None:
     assert await issuer.intents() == frozenset()
 
 
+async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(issuer: OpenBaoIssuer, space: Space) -> None:
+    (root,) = await issuer.roots()
+    request = await space.client.write(
+        "pki/intermediate/generate/internal", {"common_name": "another", "key_type": "ec"}
+    )
+    signed = await space.client.write("pki/issuer/default/sign-intermediate", {"csr": request["csr"], "ttl": "1h"})
+    await space.client.write("pki/intermediate/set-signed", {"certificate": signed["certificate"]})
+    assert await issuer.roots() == (root,)
+
+
 async def test_the_default_root_of_two_signs_and_both_are_trusted(issuer: OpenBaoIssuer, space: Space) -> None:
     (first,) = await issuer.roots()
     body = {"common_name": "root", "organization": [DOMAIN], "issuer_name": "root-2", "ttl": "8760h", "key_type": "ec"}

@@ -22,7 +22,7 @@ from authority.fleet import FleetState
 from authority.gate import Closed
 from authority.history import fold
 from authority.issuer import CaRequest
-from authority.journal import NAMED, ActivationRecord, Entry, Opening, Record, StatementRecord
+from authority.journal import NAMED, ActivationRecord, Entry, Opening, OverrideRecord, Record, StatementRecord
 from authority.plan import RotationRefused
 from authority.publish import Outcome
 from authority.requests import Wanted
@@ -592,6 +592,25 @@ def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdr
         await machine.stop()
 
     virtual_time.run(main())
+
+
+@alive
+async def test_who_leads_again_goes_by_nothing_that_others_have_folded_away_meanwhile(machine: Machine) -> None:
+    """The head stays where it is then, and a fold that names records which are gone could not be read any more."""
+    await machine.until(START + 25)
+    whole = machine.rotation.history.entries
+    machine.journal.put(OverrideRecord(machine.now(), "c" * 64, "ada", "practice"))
+    machine.rotation.wake()
+    await machine.settle()
+    await machine.stop()
+    rotation = machine.rotation
+    assert rotation.history.head == whole[-1].position + 1
+    await machine.journal.fold((whole[0], *whole[2:]), through=whole[-1].position)
+    running_again = asyncio.create_task(rotation.run())
+    await machine.settle()
+    assert whole[1] not in rotation.history.entries
+    running_again.cancel()
+    await asyncio.gather(running_again, return_exceptions=True)
 
 
 def test_a_bundle_without_the_root_does_as_well() -> None:

@@ -104,6 +104,7 @@ async def test_a_list_takes_every_page(server: ApiServer, client: KubernetesClie
         server.store.create(SECRET, "n0", {"metadata": {"name": f"s{number}"}}, "test")
     found = await client.list(Selection(Secret), lambda one: one.metadata and one.metadata.name)
     assert len(set(found.items)) == 501
+    assert len([line for line in server.requests if "limit=500" in line]) == 2
     assert found.version == str(server.store.version)
     named = Selection(Secret, ALL_NAMESPACES, fields=(("metadata.name", "s7"),))
     assert len((await client.list(named, lambda one: one)).items) == 1
