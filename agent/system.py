@@ -4,6 +4,7 @@ The answer comes when the reload is done, and a refusal carries the server's own
 process that can be seen. Imported only where such a target is configured, as nats-py takes memory.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -33,19 +34,21 @@ class SystemReloader:
         return False
 
     async def reload(self, expected: Expectation, within: float) -> Reloaded:
-        """See ``Reloader``."""
+        """See ``Reloader``. A server that does not answer before it is told has refused nothing."""
+        told = asyncio.Event()
         try:
-            return await bounded(self._reload(expected, _SHARE * within), within, name="tidemark system reload")
+            return await bounded(self._reload(expected, _SHARE * within, told), within, name="tidemark system reload")
         except TimeoutError as error:
-            raise NotProven("no_answer", f"{self._target.address}: {error}") from None
+            raise _silence(told)("no_answer", f"{self._target.address}: {error}") from None
 
-    async def _reload(self, expected: Expectation, within: float) -> Reloaded:
+    async def _reload(self, expected: Expectation, within: float, told: asyncio.Event) -> Reloaded:
         async with self._connection(expected) as (connection, complaints):
             account: object = "unknown"
             try:
                 who = _object(await connection.request(_WHO, timeout=within))
                 account = _part(who, "data").get("account", account)
                 server = _part(who, "server").get("id")
+                told.set()
                 answer = _object(await connection.request(f"$SYS.REQ.SERVER.{server}.RELOAD", timeout=within))
             except nats.errors.NoRespondersError:
                 raise WorkloadAbsent(
@@ -54,14 +57,14 @@ class SystemReloader:
                     f"found account {account!s:.80}, where nobody takes the request to reload",
                 ) from None
             except nats.errors.Error as error:
-                raise self._unanswered(complaints, error) from None
+                raise self._unanswered(complaints, error, told) from None
         refused = answer.get("error")
         if refused:
             said = refused.get("description", refused) if isinstance(refused, dict) else refused
             raise NotProven("reload_refused", f"{self._target.address}: the server refuses to reload: {said!s:.600}")
         return Reloaded()
 
-    def _unanswered(self, complaints: list[str], error: Exception) -> WorkloadAbsent | NotProven:
+    def _unanswered(self, complaints: list[str], error: Exception, told: asyncio.Event) -> WorkloadAbsent | NotProven:
         found = "; ".join([*complaints, str(error)])
         if any("permissions violation" in complaint.lower() for complaint in complaints):
             return WorkloadAbsent(
@@ -69,7 +72,7 @@ class SystemReloader:
                 f"{self._target.address}: expected a user that may publish {_WHO} and "
                 f"$SYS.REQ.SERVER.*.RELOAD, found {found}",
             )
-        return NotProven(
+        return _silence(told)(
             "no_answer", f"{self._target.address}: expected an answer to the request to reload, found {found}"
         )
 
@@ -109,6 +112,11 @@ class SystemReloader:
         if target.user and target.password_file:
             options |= with_password(target.user, target.password_file)
         return options
+
+
+def _silence(told: asyncio.Event) -> type[WorkloadAbsent | NotProven]:
+    """What it means that no answer comes."""
+    return NotProven if told.is_set() else WorkloadAbsent
 
 
 def _object(message: Msg) -> dict[str, object]:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import time
@@ -174,9 +175,19 @@ async def test_a_server_that_does_not_answer_is_given_up_on(files: Path) -> None
 
     listener = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    with pytest.raises(NotProven, match=r"expected an answer within 0\.5 s, found none"):
+    with pytest.raises(WorkloadAbsent, match=r"expected an answer within 0\.5 s, found none") as caught:
         await reload(f"nats-sys://127.0.0.1:{port}", files, within=0.5)
+    assert caught.value.reason == "no_answer", "it was not told, and has refused nothing"
     listener.close()
+
+
+async def test_a_server_that_was_told_and_says_nothing_has_not_proven_it(server: Server, files: Path) -> None:
+    await server.start()
+    os.mkfifo(server.folder / "more.conf")  # a configuration whose reading does not end
+    server.write_config(extra='include "more.conf"')
+    with pytest.raises(NotProven, match=r"expected an answer to the request to reload, found .*timeout") as caught:
+        await reload(server.target, files, within=2.0)
+    assert caught.value.reason == "no_answer"
 
 
 @pytest.mark.parametrize("greeting", [b"INFO []", b'INFO {"tls_required": true, "connect_urls": 5}', b"x" * 200_000])
