@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from authority.any_pod import Pod, rows, table
+from authority.any_object import Pod, rows, table
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import KubernetesClient, Missing, Selection
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from authority.any_pod import Pod, rows, table, text
+from authority.any_object import Pod, rows, table, text
 from authority.fleet import Expected
 from authority.kubernetes_client import KubernetesClient, Selection
 from authority.kubernetes_watch import Failing, Watch

@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
+import msgspec
 from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret
+from lightkube.resources.core_v1 import ConfigMap, Secret
 
+from authority import any_object
+from authority.any_object import table
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import Conflict, Exists, KubernetesClient, Selection
 from authority.kubernetes_watch import Failing, Watch
@@ -31,9 +34,9 @@ TRUST_FILE = "trust.toml"
 
 ENABLED_LABEL = ("tidemark.io/bundle", "enabled")
 
-ENABLED = Selection(Namespace, labels=(ENABLED_LABEL,))
-LIVE = Selection(Secret, fields=(("metadata.name", LIVE_SECRET),))
-_TRUSTED = Selection(ConfigMap, fields=(("metadata.name", TRUST_CONFIG_MAP),))
+ENABLED = Selection(any_object.Namespace, labels=(ENABLED_LABEL,))
+LIVE = Selection(any_object.Secret, fields=(("metadata.name", LIVE_SECRET),))
+_TRUSTED = Selection(any_object.ConfigMap, fields=(("metadata.name", TRUST_CONFIG_MAP),))
 
 _AT_ONCE = 16  # namespaces that are written at the same time
 _TRIES = 3  # over what others write at the same time
@@ -57,8 +60,8 @@ class KubernetesPublisher:
         """Make every labelled namespace show this bundle, and keep it in the history."""
         try:
             namespaces = await self._namespaces()
-            live = dict((await self._client.list(LIVE, lambda one: (_namespace(one), one))).items)
-            trusted = set((await self._client.list(_TRUSTED, _namespace)).items)
+            live = {one.metadata.namespace: one for one in (await self._client.list(LIVE, lambda one: one)).items}
+            trusted = set((await self._client.list(_TRUSTED, lambda one: one.metadata.namespace)).items)
         except KubernetesError as error:
             raise PublishError(str(error)) from None
         turns = asyncio.Semaphore(_AT_ONCE)
@@ -67,7 +70,8 @@ class KubernetesPublisher:
             async with turns:
                 if namespace not in trusted:
                     await self._create_trust(namespace)
-                return await self._bring(namespace, live.get(namespace), bundle)
+                found = live.get(namespace)
+                return await self._bring(namespace, _read(found) if found is not None else None, bundle)
 
         works = {_target(namespace): bring(namespace) for namespace in namespaces}
         brought = await side_by_side(works | {"history": self._keep_history(bundle)})
@@ -78,10 +82,10 @@ class KubernetesPublisher:
         """What every labelled namespace shows now."""
         try:
             namespaces = set(await self._namespaces())
-            found = (await self._client.list(LIVE, lambda one: (_namespace(one), bundle_in(one)))).items
+            found = (await self._client.list(LIVE, lambda one: (one.metadata.namespace, _shown(one)))).items
         except KubernetesError as error:
             raise PublishError(str(error)) from None
-        return tuple(Shown(_target(namespace), bundle) for namespace, bundle in found if namespace in namespaces)
+        return tuple(shown for namespace, shown in found if namespace in namespaces)
 
     def watch(self, changed: asyncio.Event) -> None:
         """Set ``changed`` whenever a namespace was labelled, or a Secret of ours was changed or deleted."""
@@ -103,7 +107,7 @@ class KubernetesPublisher:
 
     async def _namespaces(self) -> tuple[str, ...]:
         """The labelled namespaces that are not being deleted."""
-        found = await self._client.list(ENABLED, lambda one: "" if _is_going(one) else _name(one))
+        found = await self._client.list(ENABLED, lambda one: "" if _is_going(one) else one.metadata.name)
         return tuple(name for name in found.items if name)
 
     async def _bring(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> Outcome:
@@ -179,13 +183,26 @@ def _target(namespace: str) -> str:
     return f"secret {namespace}/{LIVE_SECRET}"
 
 
-def _is_going(one: Namespace) -> bool:
-    return one.metadata is not None and one.metadata.deletionTimestamp is not None
+def _read(one: any_object.Secret) -> Secret:
+    try:
+        return msgspec.convert(one.raw, Secret)
+    except msgspec.ValidationError as error:
+        raise PublishError(
+            f"{_target(one.metadata.namespace)}: expected a Secret, found {error}; delete it and it is written anew"
+        ) from None
 
 
-def _name(one: Namespace | Secret) -> str:
+def _shown(one: any_object.Secret) -> Shown:
+    target = _target(one.metadata.namespace)
+    try:
+        return Shown(target, bundle_in(_read(one)))
+    except PublishError as error:
+        return Shown(target, None, str(error))
+
+
+def _is_going(one: any_object.Namespace) -> bool:
+    return table(one.raw.get("metadata")).get("deletionTimestamp") is not None
+
+
+def _name(one: Secret) -> str:
     return (one.metadata.name if one.metadata is not None else None) or ""
-
-
-def _namespace(one: Secret | ConfigMap) -> str:
-    return (one.metadata.namespace if one.metadata is not None else None) or ""

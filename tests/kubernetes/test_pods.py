@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightkube.resources.coordination_v1 import Lease
 
-from authority.any_pod import Pod
+from authority.any_object import Pod
 from authority.fleet import FleetState, ReceiptBook, view
 from authority.kubernetes_client import KubernetesClient
 from authority.nudge import mounts

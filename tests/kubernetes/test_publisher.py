@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -231,6 +232,36 @@ async def test_one_bad_namespace_keeps_no_other_waiting(
     server.store.put(SECRET, foreign)
     (failure,) = (await publisher.publish(bundle)).failed
     assert "cert-manager's Certificate 'nats'" in failure
+
+
+async def test_a_strange_secret_hides_no_other_and_is_named(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    """Whoever may write a Secret of this name anywhere may write what no model of Kubernetes reads."""
+
+    async def damaged(request: web.Request, handle: Answering) -> web.StreamResponse:
+        response = await handle(request)
+        if request.method == "GET" and request.path.endswith("/secrets") and isinstance(response, web.Response):
+            found = json.loads(response.body or b"")  # type: ignore[arg-type]
+            for one in found["items"]:
+                if one["metadata"]["namespace"] in ("other", "apps"):
+                    one["metadata"]["managedFields"] = [{"time": "0000-01-01T00:00:00Z"}]
+            return web.json_response(found)
+        return response
+
+    first, second = await foundry.bundle(1), await foundry.bundle(2)
+    await publisher.publish(first)
+    server.store.put(SECRET, secret_of(first, namespace="other"))
+    server.interfere = damaged
+    brought = await publisher.publish(second)
+    assert brought.written == ("secret nats/nats-ca-tls",)
+    (failure,) = brought.failed
+    assert failure.startswith("secret apps/nats-ca-tls: expected a Secret, found Invalid RFC3339 encoded datetime")
+    assert live(server, "nats") == second.bundle
+    looks = {one.target: one for one in await publisher.shown()}
+    assert looks["secret nats/nats-ca-tls"].bundle == second.bundle
+    assert looks["secret apps/nats-ca-tls"].error == failure
+    assert len(looks) == 2
 
 
 async def test_a_namespace_that_is_going_is_left_alone(
