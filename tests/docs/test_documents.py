@@ -19,6 +19,7 @@ from authority.metrics import Metrics
 from authority.wishes import INJECT, Mode, Refused, read_wishes
 from authority.wishes import PREFIX as ANNOTATIONS
 from tests.docs.pages import CHECKOUT, DOCUMENTS, blocks, prose
+from tests.manifests.custom import is_custom, validate
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
 
 
@@ -131,11 +132,11 @@ def test_variables_that_are_named_exist(document: Path) -> None:
 def test_kubernetes_objects_fit_the_schemas(document: Path) -> None:
     for block in blocks(document, "yaml"):
         for item in yaml.safe_load_all(block):
-            if (
-                isinstance(item, dict)
-                and "apiVersion" in item
-                and not item["apiVersion"].startswith("cert-manager.io/")
-            ):
+            if not isinstance(item, dict) or not {"apiVersion", "kind"} <= item.keys():
+                continue
+            if is_custom(item):
+                validate(item)
+            else:
                 kubernetes_validate.validate(item, "1.33", strict=True)
 
 

@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
 from tests.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.manifests.custom import is_custom, validate
 from tests.monitoring.house import rule_groups
 
 OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
@@ -31,6 +34,24 @@ def test_everything_builds_into_one_namespace() -> None:
         assert (
             file.name in (MANIFESTS / "monitoring" / "kustomization.yaml").read_text() or file.stem == "kustomization"
         )
+
+
+def test_objects_fit_their_schemas() -> None:
+    kinds = set()
+    for item in build("monitoring"):
+        if is_custom(item):
+            validate(item)
+            kinds.add(item["kind"])
+        else:
+            kubernetes_validate.validate(item, "1.33", strict=True)
+    assert kinds == {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
+
+
+def test_the_schemas_find_a_wrong_field() -> None:
+    monitor = one(build("monitoring"), "PodMonitor", "tidemark-agents")
+    monitor["spec"]["podMetricsEndpoint"] = monitor["spec"].pop("podMetricsEndpoints")
+    with pytest.raises(jsonschema.ValidationError, match="podMetricsEndpoint"):
+        validate(monitor)
 
 
 @pytest.mark.parametrize("path", ["examples/nats", "examples/application"])
