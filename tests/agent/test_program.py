@@ -59,7 +59,7 @@ async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
 ) -> None:
     server = nats_server(site.out)
     site.targets = server.target
-    process = agent_process(site.environment())
+    process = agent_process(site.environment() | {"http_proxy": "http://127.0.0.1:1"})  # a namespace's, and no way
     await process.answers("/livez")
     assert process.get("/startupz")[0] == 503
     assert "mount_missing" in process.get("/startupz")[1]

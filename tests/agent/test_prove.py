@@ -148,6 +148,8 @@ async def test_what_no_port_is_named_for_is_not_claimed(
     target = signal_target(f"signal:?pidfile={server.pidfile}&monitor=http://127.0.0.1:{server.monitor}")
     prover = ServerProver(target, http)
     baseline = await prover.baseline(5.0)
+    with pytest.raises(NotProven, match="expected config_load_time to move"):
+        await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 0.2)
     server.hang_up()
     assert (await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 5.0)).level is Level.RELOADED
 

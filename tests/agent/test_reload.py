@@ -216,6 +216,19 @@ async def test_an_application_that_refuses_is_quoted(application: Serve, http: a
         await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0)
 
 
+async def test_nobody_answers_in_an_applications_place(application: Serve, http: aiohttp.ClientSession) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response(await request.json())
+
+    other = await application(echo)
+
+    async def send_away(_: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect(other)
+
+    with pytest.raises(NotProven, match="expected status 2xx, found 307"):
+        await HttpReloader(HttpTarget(await application(send_away)), http).reload(EXPECTED, 5.0)
+
+
 @pytest.mark.parametrize("said", ["ok", "[]", "[" * 60_000])
 async def test_an_application_that_says_nothing_useful_acknowledges(
     application: Serve, http: aiohttp.ClientSession, said: str
