@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.status import unready
+from tests.agent.conftest import write_set
 from tests.agent.forge import Forge
 from tests.agent.rig import NatsServer, eventually, launch
 from tests.agent.site import Site, begin
@@ -129,6 +130,24 @@ async def test_a_workload_that_restarts_is_found_again(forge: Forge, site: Site,
         status = await observed.fails("stale_pidfile")
         assert status.state is AgentState.INSTALLED
         await server.start()
+        await observed.is_proven(2)
+
+
+async def test_a_workload_that_started_on_something_else_is_told_after_all(
+    forge: Forge, site: Site, nats_server: MakeServer
+) -> None:
+    elsewhere, used = site.folder / "elsewhere", site.folder / "used"
+    write_set(elsewhere, forge.bundle(1), forge.leaf())
+    used.symlink_to(elsewhere)
+    server = nats_server(used)
+    site.targets = server.target
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        await server.start()
+        await observed.fails("ca_list")  # it need not be told what lay there when it started, but does not show it
+        used.unlink()
+        used.symlink_to(site.out)
         await observed.is_proven(2)
 
 
