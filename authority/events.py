@@ -19,7 +19,8 @@ class Step(StrEnum):
     """Which step of a sequencer an event is about."""
 
     JOURNAL = "journal"  # reading what was decided
-    RESUME = "resume"  # at start: what the targets show, and clearing what a crash left behind
+    RESUME = "resume"  # at start: what the targets show
+    INSPECT = "inspect"  # what the issuer holds: whether a CA can sign, what a crash left behind
     PREPARE = "prepare"  # issue, compose, sign, verify, commit
     WITHDRAW = "withdraw"  # record that a CA is to be taken out of use
     LEAVE_OUT = "leave_out"  # a statement without it

@@ -73,9 +73,9 @@ class EpochCa:
     an authority whose journal was lost: trusted until it expires, and no more). ``published_at`` is when its first
     statement was committed, ``position`` that record's; ``clock`` the one it was made under; ``forced`` that its first
     statement's cause was not the rotation; ``activated_at`` is when it began to sign (again), None where it never did;
-    ``signs_again`` that this was not the first time; ``skipped`` that a newer one was activated in its place.
-    ``withdrawal`` is set from the moment that it is to be taken out of use, ``left_out`` once a statement lists it as
-    withdrawn.
+    ``signs_again`` that this was not the first time; ``skipped`` that a newer one was activated in its place; ``lost``
+    that the issuer was looked at and has not got its key (any more). ``withdrawal`` is set from the moment that it is
+    to be taken out of use, ``left_out`` once a statement lists it as withdrawn.
     """
 
     number: int
@@ -92,6 +92,7 @@ class EpochCa:
     activated_at: int | None = None
     signs_again: bool = False
     skipped: bool = False
+    lost: bool = False
     withdrawal: Withdrawal | None = None
     left_out: LeftOut | None = None
 
@@ -102,8 +103,8 @@ class EpochCa:
 
     @property
     def may_sign(self) -> bool:
-        """Whether it is ours, and nobody has asked for its withdrawal."""
-        return bool(self.intent) and self.withdrawal is None and self.left_out is None
+        """Whether it is ours, its key is there, and nobody has asked for its withdrawal."""
+        return bool(self.intent) and not self.lost and self.withdrawal is None and self.left_out is None
 
     @property
     def start(self) -> int:
@@ -193,9 +194,12 @@ class History:
         return tuple(ca for ca in self.cas if ca.number > after and ca.may_sign)
 
     def highest_prepared(self, clock: EpochClock) -> int:
-        """The highest epoch that has a CA of ours, withdrawn or not, counting by this clock's D; -1 where none has."""
-        epochs = [ca.epoch for ca in self.cas if ca.intent and ca.clock.epoch_seconds == clock.epoch_seconds]
-        return max(epochs, default=-1)
+        """The highest epoch that has a CA of ours, withdrawn or not, counting by this clock's D; -1 where none has.
+
+        One that was lost before anybody withdrew it does not count: its epoch is to have another.
+        """
+        made = [ca for ca in self.cas if ca.intent and (ca.withdrawal or ca.withdrawn or not ca.lost)]
+        return max((ca.epoch for ca in made if ca.clock.epoch_seconds == clock.epoch_seconds), default=-1)
 
     def intent_for(self, epoch: int) -> str:
         """The name of a CA of this epoch that the next statement is to add."""
@@ -204,6 +208,11 @@ class History:
     def find(self, sha256: str) -> EpochCa | None:
         """The CA with this fingerprint, if the journal (still) knows it."""
         return next((ca for ca in self.cas if ca.sha256 == sha256), None)
+
+    def held_by(self, issuer: Mapping[str, str]) -> "History":
+        """The same, by what the issuer holds (fingerprints by intent): a CA that it cannot sign with is lost."""
+        lost = {ca.sha256 for ca in self.cas if ca.intent and issuer.get(ca.intent) != ca.sha256}
+        return replace(self, cas=tuple(replace(ca, lost=ca.sha256 in lost) for ca in self.cas)) if lost else self
 
     def containing(self, sha256: str) -> frozenset[str]:
         """Digests of the statements that contain this CA."""

@@ -21,6 +21,7 @@ from authority.pauses import Pauses
 from authority.publish import LeafStore, PublishError
 from authority.reference_clock import ClockDiffers
 from authority.surroundings import Surroundings
+from authority.timeline import NotLeading
 from tidemark.certificates import (
     Certificate,
     LeafRejected,
@@ -178,6 +179,8 @@ class Leaves:
             try:
                 seconds = await self._look(workload, store)
                 pauses.succeeded(workload.name)
+            except NotLeading:
+                seconds = self._here.heartbeat  # until we are stopped
             except JournalConflict:
                 continue  # what was decided rests on what is no longer so
             except (IssuerError, PublishError, JournalError, LeafRejected, ClockDiffers) as error:

@@ -12,6 +12,7 @@ from authority.events import Step
 from authority.fleet import FleetView
 from authority.gate import Closed, Gate, gate_of, last_resort_at, ripe_at
 from authority.history import EpochCa, History, SignedStatement
+from authority.issuer import sequence_of
 from authority.journal import (
     ActivationRecord,
     Entry,
@@ -45,15 +46,15 @@ FOLD_AT = 16
 class World:
     """What a decision rests on.
 
-    ``intents`` are the CAs that the issuer holds: those found at the start and those asked for since. ``active`` is
-    the intent that the issuer was last told to sign with, None where that is not known. ``tolerance_seconds`` is how
-    far clocks may differ; a CA is rolled back unasked where more than ``rollback_above`` of the required agents put it
-    back.
+    ``intents`` are the CAs that the issuer holds; None where it was not looked at since the newest statement: nothing
+    is activated or deleted then. Where it was, the history says which CAs are lost. ``active`` is the intent that the
+    issuer signs with for others, None where that is not known. ``tolerance_seconds`` is how far clocks may differ; a CA
+    is rolled back unasked where more than ``rollback_above`` of the required agents put it back.
     """
 
     history: History
     fleet: FleetView
-    intents: frozenset[str]
+    intents: frozenset[str] | None
     active: str | None
     tolerance_seconds: int = 0
     rollback_above: Fraction = A_THIRD
@@ -167,10 +168,10 @@ def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[St
     due = (
         _withdrawal(world, clock, now),
         _leaving_out(world, clock, now),
-        _activation(history, gates, clock, now),
+        _activation(world, gates, clock, now),
         _switch(world, now),
         _preparation(history, clock, now),
-        _retirement(world, clock, now),
+        _retirement(world, now),
         _folding(history, clock, now),
     )
     for work in due:
@@ -264,7 +265,10 @@ def _is_adopted(newest: SignedStatement | None) -> bool:
     return newest is not None and not newest.intent and newest.statement.cause in (Cause.ROTATION, Cause.FORCED)
 
 
-def _activation(history: History, gates: Sequence[Gate], clock: EpochClock, now: int) -> Activate | None:
+def _activation(world: World, gates: Sequence[Gate], clock: EpochClock, now: int) -> Activate | None:
+    history = world.history
+    if world.intents is None:
+        return None
     newest_first = gates[::-1]
     signing = _signing(history, now)
     wanted = replacements(history, clock, now)
@@ -303,20 +307,24 @@ def _activate(gate: Gate, opening: Opening, history: History) -> Activate:
 
 def _switch(world: World, now: int) -> Switch | None:
     signing = _signing(world.history, now)
-    return Switch(signing) if signing is not None and signing.intent != world.active else None
+    if signing is None or signing.lost or signing.intent == world.active:
+        return None
+    return Switch(signing)
 
 
-def _retirement(world: World, clock: EpochClock, now: int) -> Retire | None:
-    cas = world.history.cas
-    expired = tuple(ca.intent for ca in cas if ca.intent in world.intents and now >= ca.retire_at)
+def _retirement(world: World, now: int) -> Retire | None:
+    """What nobody needs. A CA that no statement names goes once a statement of its number, or a later one, stands.
+
+    Until then a replica that was paused may still commit the statement that brings it, or we may ask for it again. From
+    then on the one's compare-and-set fails, and no CA will ever have the name again: a replica that is paused before it
+    deletes it can do no harm either.
+    """
+    history, intents = world.history, world.intents or frozenset()
+    expired = tuple(ca.intent for ca in history.cas if ca.intent in intents and now >= ca.retire_at)
     if expired:
         return Retire(expired, orphans=False)
-    needed = {ca.intent for ca in cas}
-    leaving = _leaving_out(world, clock, now)
-    for coming in (_preparation(world.history, clock, now), leaving.added if leaving else None):
-        if coming is not None:
-            needed.add(coming.intent)  # made before a crash or a failure, and about to be asked for again
-    orphans = tuple(sorted(world.intents - needed))
+    unnamed = intents - {ca.intent for ca in history.cas}
+    orphans = tuple(sorted(intent for intent in unnamed if sequence_of(intent) < history.next_sequence))
     return Retire(orphans, orphans=True) if orphans else None
 
 
@@ -366,5 +374,5 @@ def _next_change(world: World, gates: Sequence[Gate], clock: EpochClock, now: in
         instants += [gate.ca.start, gate.deadline, gate.ca.published_at + clock.prepare_seconds]
         if signing is not None:
             instants.append(ripe_at(gate.ca, signing, clock))
-    instants += [ca.retire_at for ca in history.cas if ca.intent in world.intents]
+    instants += [ca.retire_at for ca in history.cas if ca.intent in (world.intents or ())]
     return min(instant for instant in instants if instant > now)

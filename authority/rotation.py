@@ -27,6 +27,7 @@ from authority.events import (
 )
 from authority.fleet import FleetState, FleetView
 from authority.history import EpochCa, History
+from authority.inventory import Inventory
 from authority.issuer import IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal import (
@@ -111,16 +112,13 @@ class Rotation:
         self._here = surroundings
         self._outside = outside
         self._issuer = outside.issuer
-        self._statements = Statements(
-            surroundings, outside.issuer, outside.signer, self._claim, include_root=outside.include_root
-        )
+        self._inventory = Inventory(outside.issuer, surroundings)
+        self._statements = Statements(surroundings, outside.issuer, outside.signer, include_root=outside.include_root)
         self._publishing = Publishing(outside.publishers, surroundings, self._look_again)
         self._pauses = Pauses[Step](surroundings.heartbeat)
         self._wake = asyncio.Event()
         self._requests = Turns[History](StepError, _refusal)
         self._has_looked = False
-        self._intents: frozenset[str] = frozenset()
-        self._active: str | None = None
         self._hold: Hold | None = None
         self._held: Held | None = None
         self._withdrawing: dict[str, Withdrawing] = {}
@@ -139,8 +137,8 @@ class Rotation:
 
     @property
     def active(self) -> str | None:
-        """The CA that the issuer was told to sign with, by its intent; None before it was told of any."""
-        return self._active
+        """The CA that the issuer signs with for others, by its intent; None where that is not known."""
+        return self._inventory.active
 
     @property
     def failures(self) -> dict[Step, Failed]:
@@ -245,7 +243,8 @@ class Rotation:
     async def run(self) -> None:
         """Rotate and publish until cancelled. Nothing is known of what others did since the last time."""
         self._here.timeline.doubt()
-        self._has_looked, self._active = False, None
+        self._inventory.forget()
+        self._has_looked = False
         self._hold = self._held = self._committed = None
         self._failures.clear()
         self._withdrawing.clear()
@@ -289,12 +288,16 @@ class Rotation:
                 await self._look()
                 self._succeeded(Step.RESUME)
                 return None
-            now = self._here.now()
+            step = Step.INSPECT
+            if self._inventory.is_due(history) and step not in self._pauses.resting():
+                await self._inventory.look(history)
+                self._succeeded(Step.INSPECT)
+            history, now = self._inventory.judge(history), self._here.now()
             world = World(
                 history,
                 self._outside.fleet(history, now),
-                self._intents,
-                self._active,
+                self._inventory.intents(history),
+                self._inventory.active,
                 self._here.timing.tolerance_seconds,
                 self._outside.rollback_above,
             )
@@ -345,11 +348,11 @@ class Rotation:
             case Switch(ca=ca):
                 await timeline.confirm(history)
                 await self._issuer.activate(ca.intent)
-                self._active = ca.intent
+                self._inventory.activated(ca.intent)
             case Retire():
                 await timeline.confirm(history)
                 await self._issuer.delete(work.intents)
-                self._intents -= set(work.intents)
+                self._inventory.deleted(work.intents)
                 observe(Retired(now, work.intents, work.orphans))
             case Fold():
                 await timeline.fold(history, work.keep, work.through)
@@ -360,20 +363,16 @@ class Rotation:
         self._wake.set()
 
     async def _look(self) -> None:
-        """At the start: go on above the highest statement that a target shows, and learn what the issuer holds."""
+        """At the start: go on above the highest statement that a target shows."""
         highest = await highest_shown(self._outside.publishers, self._here.trust, self._could_not_look)
         history = await self._here.timeline.read()
         if highest is not None and highest.sequence >= history.next_sequence:
             # The CAs that it adds are trusted until they expire. Their keys may be another's: we never sign with them.
             await self._here.timeline.append(history, StatementRecord(self._here.now(), "", highest.bundle))
-        self._intents = await self._issuer.intents()
         self._has_looked = True
 
     def _could_not_look(self, publisher: str, error: str) -> None:
         self._here.observe(Failed(self._here.now(), Step.RESUME, publisher, error, 0.0))
-
-    def _claim(self, intent: str) -> None:
-        self._intents |= {intent}
 
     def _report(self, world: World, action: Work | Wait, now: int) -> None:
         """Tell of a hold or a withdrawal that changed, and of a fleet that has proven the newest statement."""

@@ -4,7 +4,7 @@ What fails on the way was never published: only a statement that stands in the j
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from authority.compose import Contents, Member, check, check_room, compose, still_withdrawn, surviving
@@ -31,24 +31,19 @@ class Committed:
 
 
 class Statements:
-    """Makes statements for the sequencer, one at a time.
-
-    ``claim`` is told the intent of each CA before it exists, so that one which is asked for and never used is retired.
-    """
+    """Makes statements for the sequencer, one at a time."""
 
     def __init__(
         self,
         surroundings: Surroundings,
         issuer: SerializedIssuer,
         signer: StatementSigner,
-        claim: Callable[[str], None],
         *,
         include_root: bool,
     ) -> None:
         self._here = surroundings
         self._issuer = issuer
         self._signer = signer
-        self._claim = claim
         self._include_root = include_root
 
     async def roots(self) -> tuple[Certificate, ...]:
@@ -112,7 +107,6 @@ class Statements:
         carried, roots = surviving(history, self._here.now(), without), await self.roots()
         check_room(len(carried) + 1, len(roots))
         await self._here.timeline.confirm(history)
-        self._claim(wanted.intent)
         request = CaRequest(
             intent=wanted.intent,
             trust_domain=self._here.trust.trust_domain,

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
+_UNKNOWN = "expected this replica to lead until it was done, found that it stops: it may be done or not, so look first"
+
 
 class Turns(Generic[S]):
     """A queue of what is to be carried out; whoever asked waits for the answer.
@@ -34,11 +36,15 @@ class Turns(Generic[S]):
             except self._errors as error:
                 if not answer.done():
                     answer.set_exception(self._refusal(error))
+            except asyncio.CancelledError:
+                if not answer.done():
+                    answer.set_exception(self._refusal(_UNKNOWN))
+                raise
             else:
                 if not answer.done():
                     answer.set_result(result)
             finally:
-                answer.cancel()  # where we are cancelled: nobody is left waiting
+                answer.cancel()  # where we are killed: nobody is left waiting
 
         self._waiting.append((serve, answer))
         return answer

@@ -1,7 +1,7 @@
 """Where certificate authorities live: the interface that the embedded issuer and OpenBao stand behind."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +57,19 @@ class IssuedLeaf:
     key_pem: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What an issuer holds.
+
+    ``cas`` has the intent of every CA that exists, be it in part, with its certificate's fingerprint: "" where it
+    cannot sign. ``active`` is the intent of the one that signs for others, "" where that is none of ours, and None
+    where the issuer signs for nobody but the authority.
+    """
+
+    cas: Mapping[str, str]
+    active: str | None = None
+
+
 def is_intent(name: str) -> bool:
     """Whether a CA of ours can have this name, which becomes part of paths.
 
@@ -70,6 +83,11 @@ def check_intent(name: str) -> str:
     if not is_intent(name):
         raise IssuerError(f"intent {name[:100]!r}: expected epoch-<epoch>-<sequence>")
     return name
+
+
+def sequence_of(intent: str) -> int:
+    """The number of the statement that was to bring this CA."""
+    return int(intent.rpartition("-")[2])
 
 
 class Issuer(Protocol):
@@ -96,8 +114,8 @@ class Issuer(Protocol):
     async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
         """Sign a leaf with the CA of this intent; NotAfter beyond the CA's own is an error."""
 
-    async def intents(self) -> frozenset[str]:
-        """The intents of every CA that exists, published or not."""
+    async def holdings(self) -> Holdings:
+        """What is there now, published or not."""
 
     async def delete(self, intents: Sequence[str]) -> None:
         """Delete CAs and their keys; one that is gone already is no error."""

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority import certify, durable, keystore
 from authority.certify import CaName, LeafNames, Validity
-from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
-from authority.keystore import CaPair, KeystoreError, KeyType
-from tidemark.certificates import Certificate, not_after, to_pem
+from authority.issuer import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
+from authority.keystore import KEY_FILE, CaPair, KeystoreError, KeyType
+from tidemark.certificates import Certificate, fingerprint, not_after, to_pem
 from tidemark.fields import format_instant
 
 ROOTS = "roots"
@@ -68,9 +68,9 @@ class EmbeddedIssuer:
         """Sign a leaf with the CA of this intent."""
         return await asyncio.to_thread(self._issue_leaf, intent, request)
 
-    async def intents(self) -> frozenset[str]:
-        """The intents of every CA that exists."""
-        return await asyncio.to_thread(self._intents)
+    async def holdings(self) -> Holdings:
+        """What is there now."""
+        return Holdings(await asyncio.to_thread(self._held))
 
     async def delete(self, intents: Sequence[str]) -> None:
         """Delete CAs and their keys."""
@@ -123,10 +123,10 @@ class EmbeddedIssuer:
             raise IssuerError(f"leaf {request.common_name}: expected names for a certificate, found {error}") from None
         return IssuedLeaf(to_pem([certificate, above.certificate]), keystore.key_pem(key, None))
 
-    def _intents(self) -> frozenset[str]:
+    def _held(self) -> dict[str, str]:
         try:
             durable.sweep(self._cas)
-            return frozenset(path.name for path in self._cas.iterdir() if is_intent(path.name))
+            return {path.name: _fingerprint(path) for path in self._cas.iterdir() if is_intent(path.name)}
         except OSError as error:
             raise IssuerError(f"{self._cas}: expected a readable directory, found {error.strerror}") from None
 
@@ -151,6 +151,14 @@ class EmbeddedIssuer:
 
     def _directory(self, intent: str) -> Path:
         return self._cas / check_intent(intent)
+
+
+def _fingerprint(directory: Path) -> str:
+    """Of the CA kept there; "" where it cannot sign. Its key is not opened."""
+    try:
+        return fingerprint(keystore.read_certificate(directory)) if (directory / KEY_FILE).is_file() else ""
+    except KeystoreError:
+        return ""
 
 
 def _numbered(roots: Path) -> list[int]:

@@ -19,13 +19,14 @@ from cryptography.x509.oid import NameOID
 
 from authority import keystore
 from authority.certify import LeafNames
-from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
+from authority.issuer import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
 from authority.keystore import KeyType
 from authority.openbao_client import Json, OpenBaoClient, OpenBaoError, RequestRefused
 from authority.openbao_layout import Layout
 from tidemark.certificates import (
     Certificate,
     PemError,
+    fingerprint,
     is_ca,
     issued_by,
     not_after,
@@ -72,6 +73,7 @@ class OpenBaoIssuer:
         self._key_type = key_type
         self._tolerance = tolerance_seconds
         self._clock = clock
+        self._fingerprints: dict[str, str] = {}  # by issuer: an id stands for one certificate for ever
 
     async def roots(self) -> tuple[Certificate, ...]:
         """The roots above the CAs: the default issuer of their mount, which signs, then the others, newest first."""
@@ -96,10 +98,12 @@ class OpenBaoIssuer:
         async with self._in_openbao():
             return await self._issue_leaf(intent, request)
 
-    async def intents(self) -> frozenset[str]:
-        """The intents of every CA that exists, be it the key alone."""
+    async def holdings(self) -> Holdings:
+        """What is there now, be it a key alone; the default issuer signs for others."""
         async with self._in_openbao():
-            return frozenset(held.intent for held in await self._all_held() if is_intent(held.intent))
+            ours = [held for held in await self._all_held() if is_intent(held.intent)]
+            cas = {held.intent: await self._fingerprint(held) for held in ours}
+            return Holdings(cas, next((held.intent for held in ours if held.default), ""))
 
     async def delete(self, intents: Sequence[str]) -> None:
         """Delete CAs and their keys."""
@@ -250,6 +254,15 @@ class OpenBaoIssuer:
         names = {str(info.get("key_name") or "") for info in keys.values()}
         names |= {str(info.get("issuer_name") or "") for info in issuers.values()}
         return [_held_of(name, keys, issuers) for name in sorted(names - {""})]
+
+    async def _fingerprint(self, held: _Held) -> str:
+        """Of the CA; "" where it cannot sign."""
+        if not held.key or not held.named:
+            return ""
+        issuer = held.issuers[0]
+        if issuer not in self._fingerprints:
+            self._fingerprints[issuer] = fingerprint(await self._certificate(self._layout.intermediate, issuer))
+        return self._fingerprints[issuer]
 
     async def _roots(self) -> dict[str, Certificate]:
         """The roots by their issuers' ids, the one that signs first. Raises IssuerError where there is none."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from authority.issuer import CaRequest, IssuedLeaf, Issuer, LeafRequest
+from authority.issuer import CaRequest, Holdings, IssuedLeaf, Issuer, LeafRequest
 from tidemark.certificates import Certificate
 
 
@@ -34,10 +34,10 @@ class SerializedIssuer:
         async with self._turn:
             return await self._issuer.issue_leaf(intent, request)
 
-    async def intents(self) -> frozenset[str]:
-        """The intents of every CA that exists."""
+    async def holdings(self) -> Holdings:
+        """What is there now."""
         async with self._turn:
-            return await self._issuer.intents()
+            return await self._issuer.holdings()
 
     async def delete(self, intents: Sequence[str]) -> None:
         """Delete CAs and their keys."""

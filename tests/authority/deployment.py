@@ -225,6 +225,8 @@ async def command(*arguments: str | Path, environment: Mapping[str, str] | None 
 class Program:
     """``python -m authority run`` as a process of its own; its log is kept in a file."""
 
+    module = "authority"
+
     def __init__(self, deployment: Deployment, environment: Mapping[str, str] | None = None, name: str = "log") -> None:
         self.deployment = deployment
         self.log = deployment.root / name
@@ -248,12 +250,18 @@ class Program:
     async def launch(self) -> None:
         """Start it and wait for nothing."""
         with self.log.open("ab") as log:
-            self._process = await _start(["--config", self.deployment.config_file, "run"], self._environment, log)
+            arguments: list[str | Path] = ["--config", self.deployment.config_file, "run"]
+            self._process = await _start(arguments, self._environment, log, self.module)
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    async def is_stopped(self) -> bool:
+        """Whether it is paused (proc(5))."""
+        stat = await asyncio.to_thread(Path(f"/proc/{self.pid}/stat").read_text)
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal and wait for nothing."""
@@ -274,11 +282,11 @@ class Program:
 
 
 async def _start(
-    arguments: Sequence[str | Path], environment: Mapping[str, str], output: int | IO[bytes]
+    arguments: Sequence[str | Path], environment: Mapping[str, str], output: int | IO[bytes], module: str = "authority"
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "authority", *map(str, arguments)),
+        *("-m", module, *map(str, arguments)),
         cwd=Path(__file__).parents[2],
         env={"PATH": os.environ["PATH"], **environment},
         stdin=asyncio.subprocess.PIPE if output == asyncio.subprocess.PIPE else asyncio.subprocess.DEVNULL,

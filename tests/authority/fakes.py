@@ -1,7 +1,8 @@
 """The world outside the authority, in memory behind the production interfaces; every effect on it may be struck.
 
 A strike before an effect means that it never happened, one after it that it happened and nobody was told. ``KILL``
-ends the process there (nothing in the authority catches it), ``FAIL`` is an error as the interface announces it.
+ends the process there (nothing in the authority catches it), ``FAIL`` is an error as the interface announces it,
+``PAUSE`` keeps the process from going on until it is resumed: what it was about to do, it does then.
 """
 
 import asyncio
@@ -15,16 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority import certify, keystore
 from authority.certify import LeafNames, Validity
-from authority.issuer import CaRequest, IssuedLeaf, IssuerError, LeafRequest
+from authority.issuer import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest
 from authority.journal import Entry, JournalConflict, JournalError, Record
 from authority.journal.records import dump_record, load_record
 from authority.keystore import CaPair
-from authority.publish import Brought, PublishError, Shown
+from authority.publish import Brought, Outcome, PublishError, Shown
 from authority.signer import SignerError
 from tests.authority.stories import ROOT, SIGNER, TRUST, make_ca
 from tidemark import note
 from tidemark.bundle import Bundle, Statement, digest_of
-from tidemark.certificates import Certificate, not_after, parse_certificates, to_pem
+from tidemark.certificates import Certificate, fingerprint, not_after, parse_certificates, to_pem
 from tidemark.note import SignedNote, Signer, Verifier
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
@@ -43,6 +44,7 @@ class When(Enum):
 class How(Enum):
     KILL = "kill"
     FAIL = "fail"
+    PAUSE = "pause"
 
 
 class Strike(NamedTuple):
@@ -59,6 +61,14 @@ class Effects:
 
     strike: Strike | None = None
     names: list[str] = field(default_factory=list)
+    paused: asyncio.Event = field(default_factory=asyncio.Event)
+    resumed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def arrive(self, name: str) -> None:
+        """Called by whoever is about to bring the effect about, with nothing left to look at before it."""
+        if not self.paused.is_set() and self.chosen(len(self.names), When.BEFORE, name) is How.PAUSE:
+            self.paused.set()
+            await self.resumed.wait()
 
     def perform(self, name: str, effect: Callable[[], T], error: type[Exception]) -> T:
         with self.around(name, error):
@@ -73,12 +83,13 @@ class Effects:
         yield
         self._maybe(number, When.AFTER, error)
 
-    def chosen(self, number: int, when: When) -> How | None:
-        """How the effect of this number is struck there, if it is."""
+    def chosen(self, number: int, when: When, name: str) -> How | None:
+        """How the effect of this number and name is struck there, if it is."""
         return self.strike.how if self.strike and self.strike[:2] == (number, when) else None
 
     def _maybe(self, number: int, when: When, error: type[Exception]) -> None:
-        how, name = self.chosen(number, when), self.names[number]
+        name = self.names[number]
+        how = self.chosen(number, when, name)
         if how is How.KILL:
             raise Killed(name)
         if how is How.FAIL:
@@ -102,6 +113,7 @@ class MemoryJournal:
 
     async def append(self, position: int, record: Record) -> None:
         self._check()
+        await self.effects.arrive("append")
         if position <= self.last:
             raise JournalConflict(f"position {position}: taken")
         if position != self.last + 1:
@@ -111,6 +123,7 @@ class MemoryJournal:
 
     async def fold(self, keep: tuple[Entry, ...], through: int) -> None:
         self._check()
+        await self.effects.arrive("fold")
 
         def replace() -> None:
             rest = {position: record for position, record in self.records.items() if position > through}
@@ -151,12 +164,14 @@ class MemoryIssuer:
             return made.certificate
 
         await asyncio.sleep(0)
+        await self.effects.arrive("issue")
         return self.effects.perform(f"issue {request.intent}", issue, IssuerError)
 
     async def activate(self, intent: str) -> None:
         self._check()
         if intent not in self.cas:
             raise IssuerError(f"CA {intent}: expected it, found none")
+        await self.effects.arrive("activate")
         self.effects.perform(f"activate {intent}", lambda: setattr(self, "active", intent), IssuerError)
 
     async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
@@ -171,9 +186,10 @@ class MemoryIssuer:
         leaf = certify.leaf(names, key, Validity(request.not_before, request.not_after), above)
         return IssuedLeaf(to_pem([leaf, above.certificate]), keystore.key_pem(key, None))
 
-    async def intents(self) -> frozenset[str]:
+    async def holdings(self) -> Holdings:
         self._check()
-        return frozenset(self.cas)
+        cas = {intent: fingerprint(pair.certificate) for intent, pair in self.cas.items()}
+        return Holdings(cas, self.active if self.active in self.cas else "")
 
     async def delete(self, intents: Sequence[str]) -> None:
         self._check()
@@ -182,6 +198,7 @@ class MemoryIssuer:
             for intent in intents:
                 self.cas.pop(intent, None)
 
+        await self.effects.arrive("delete")
         self.effects.perform(f"delete {' '.join(intents)}", delete, IssuerError)
 
     def _check(self) -> None:
@@ -198,6 +215,7 @@ class MemorySigner:
         return tuple(signer.verifier for signer in self.signers)
 
     async def sign(self, text: str) -> SignedNote:
+        await self.effects.arrive("sign")
         return self.effects.perform("sign", lambda: note.sign(text, self.signers), SignerError)
 
 
@@ -221,10 +239,10 @@ class MemoryPublisher:
     async def publish(self, bundle: VerifiedBundle) -> Brought:
         self.tries += 1
         await self._reach()
-        if self.bundle == bundle.bundle:
-            return Brought()
-        if self._verified_sequence() > bundle.sequence:
-            return Brought(newer=(self.name,))
+        if self._compare(bundle) is Outcome.WRITTEN:
+            await self.effects.arrive("publish")
+        if (outcome := self._compare(bundle)) is not Outcome.WRITTEN:
+            return Brought(newer=(self.name,) if outcome is Outcome.NEWER else ())
 
         def write() -> None:
             self.bundle = bundle.bundle
@@ -240,6 +258,11 @@ class MemoryPublisher:
 
     def watch(self, changed: asyncio.Event) -> None:
         pass
+
+    def _compare(self, wanted: VerifiedBundle) -> Outcome:
+        if self.bundle == wanted.bundle:
+            return Outcome.UNCHANGED
+        return Outcome.NEWER if self._verified_sequence() > wanted.sequence else Outcome.WRITTEN
 
     def _verified_sequence(self) -> int:
         try:
@@ -285,6 +308,7 @@ class MemoryLeafStore:
             self.written += 1
             self.on_write(leaf)
 
+        await self.effects.arrive("write leaf")
         self.effects.perform(f"write leaf to {self.name}", put, PublishError)
 
     @property

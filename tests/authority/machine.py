@@ -102,6 +102,7 @@ class Machine:
         self.pods.add("nats-0")
         self.on_view: Callable[[int], None] = self.report
         self._task: asyncio.Task[None] | None = None
+        self._leads: asyncio.Event
         self.rotation: Rotation
         self.leaves: Leaves
         self.timeline: Timeline
@@ -118,7 +119,9 @@ class Machine:
     ) -> None:
         """The same, with these for what it stands on."""
         self.pods.clock = self.timing.clock
-        self.timeline = Timeline(journal)
+        self._leads = leads = asyncio.Event()
+        leads.set()
+        self.timeline = Timeline(journal, leads.is_set)
         issuer = SerializedIssuer(keeper)
         trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
         here = Surroundings(
@@ -179,6 +182,13 @@ class Machine:
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
         return True
+
+    def depose(self) -> "asyncio.Task[None]":
+        """The authority leads no longer, whether it knows or not: another may be booted beside it. Returns its task."""
+        task, self._task = self._task, None
+        assert task is not None
+        self._leads.clear()
+        return task
 
     async def sleep_until_death(self) -> None:
         for _ in range(1000):

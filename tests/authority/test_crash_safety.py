@@ -1,7 +1,8 @@
 """Every step can be repeated (invariant 10): whatever effect on the outside is struck, the end is the same.
 
 Each scenario is lived once undisturbed, which counts its effects; then once for each of them, killed before it or after
-it and started again, and once with an error before it or after it and no restart.
+it and started again, once with an error before it or after it and no restart, and once paused before it: another leads
+meanwhile, and when the first is resumed it does what it was about to do.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from authority.history import History, fold
+from authority.issuer import Holdings
 from authority.issuer.serialized import SerializedIssuer
 from authority.plan import RotationRefused
 from authority.requests import Wanted
@@ -23,6 +25,7 @@ from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
+PAUSE_SECONDS = 2
 SECONDS_BEFORE = 12 * 20 - 5
 """Of the grown deployment: just before the epoch at whose start the journal is first folded."""
 
@@ -109,6 +112,7 @@ async def live(machine: Machine, seconds: int, order: Order | None) -> None:
     machine.boot()
     request: asyncio.Task[object] | None = None
     stands = order is None
+    takeover = asyncio.create_task(take_over(machine))
     for quarter in range(seconds * 4):
         await asyncio.sleep(0.25)
         machine.rotation.wake()  # a receipt has come
@@ -120,7 +124,25 @@ async def live(machine: Machine, seconds: int, order: Order | None) -> None:
             machine.boot()
         elif not stands and request is None and order is not None and quarter >= 4 * order.at:
             request = asyncio.ensure_future(order.ask(machine.rotation))
+    if not machine.effects.paused.is_set():
+        takeover.cancel()
+    (ended,) = await asyncio.gather(takeover, return_exceptions=True)
+    assert ended is None or isinstance(ended, asyncio.CancelledError), ended
     await machine.stop()
+
+
+async def take_over(machine: Machine) -> None:
+    """Where one is paused another leads; whoever asked the first still waits for it."""
+    await machine.effects.paused.wait()
+    paused = machine.depose()
+    await asyncio.sleep(0.5)
+    machine.boot()
+    await asyncio.sleep(PAUSE_SECONDS)
+    machine.effects.resumed.set()
+    await asyncio.sleep(0.1)
+    paused.cancel()  # it has found that it leads no longer
+    (ended,) = await asyncio.gather(paused, return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError), ended
 
 
 async def is_standing(machine: Machine, request: "asyncio.Future[object]", order: Order) -> bool:
@@ -146,6 +168,7 @@ class Scenario:
                 machine.began = self.base.began
                 copy_world(self.base, machine)
             await live(machine, self.seconds, self.order)
+            assert machine.effects.paused.is_set() is (strike is not None and strike.how is How.PAUSE)
             return await end_of(machine), machine.effects.names
 
         return virtual_time.run(main())
@@ -193,7 +216,7 @@ def second_epoch() -> Machine:
 def disturb(scenario: Scenario, how: How) -> list[str]:
     expected, names = scenario.run(None)
     for number, name in enumerate(names):
-        for when in When:
+        for when in When if how is not How.PAUSE else (When.BEFORE,):
             end, _ = scenario.run(Strike(number, when, how))
             assert end == expected, f"{how.value} {when.value} effect {number}, {name}"
     return names
@@ -261,17 +284,17 @@ def test_the_issuer_is_shared_one_call_at_a_time() -> None:
         running = 0
         most = 0
 
-        async def intents(self) -> frozenset[str]:
+        async def holdings(self) -> Holdings:
             self.running += 1
             self.most = max(self.most, self.running)
             await asyncio.sleep(1)
             self.running -= 1
-            return frozenset()
+            return Holdings({})
 
     async def main() -> None:
         counting = Counting()
-        issuer = SerializedIssuer(counting)  # type: ignore[arg-type]  # only intents is asked for
-        await asyncio.gather(*(issuer.intents() for _ in range(5)))
+        issuer = SerializedIssuer(counting)  # type: ignore[arg-type]  # only holdings is asked for
+        await asyncio.gather(*(issuer.holdings() for _ in range(5)))
         assert counting.most == 1
 
     virtual_time.run(main())

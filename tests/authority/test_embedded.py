@@ -73,7 +73,7 @@ async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: 
     later = replace(REQUEST, not_before=REQUEST.not_before + 5)
     assert await issuer.issue_ca(later) == ca
     assert await EmbeddedIssuer(state, KeyType.EC_P256, None).issue_ca(later) == ca
-    assert await issuer.intents() == {"epoch-7-3"}
+    assert set((await issuer.holdings()).cas) == {"epoch-7-3"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_an_intent_asked_for_otherwise_is_made_anew(issuer: EmbeddedIssuer
     assert after != before
     assert not_after(after) == asked.not_after
     assert await issuer.issue_ca(asked) == after
-    assert await issuer.intents() == {"epoch-7-3"}
+    assert set((await issuer.holdings()).cas) == {"epoch-7-3"}
 
 
 async def test_two_cas_of_one_epoch_have_two_names(issuer: EmbeddedIssuer) -> None:
@@ -100,7 +100,7 @@ async def test_nothing_outlives_the_root(issuer: EmbeddedIssuer) -> None:
         IssuerError, match=r"CA epoch-7-3: expected it to end by .*, as its root does, found .*new root"
     ):
         await issuer.issue_ca(replace(REQUEST, not_after=not_after(root) + 1))
-    assert await issuer.intents() == frozenset()
+    assert (await issuer.holdings()).cas == {}
 
 
 async def test_a_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
@@ -140,7 +140,7 @@ async def test_deleting_may_be_repeated(issuer: EmbeddedIssuer, state: Path) -> 
     await issuer.activate(REQUEST.intent)
     await issuer.delete([REQUEST.intent, "epoch-1-1"])
     await issuer.delete([REQUEST.intent])
-    assert await issuer.intents() == frozenset()
+    assert (await issuer.holdings()).cas == {}
     assert list((state / "issuer").iterdir()) == []
 
 
@@ -166,7 +166,7 @@ async def test_what_a_crash_left_half_is_no_ca_and_is_swept_up(issuer: EmbeddedI
     half = state / "issuer" / ".epoch-7-3.0badcafe.tmp"
     half.mkdir()
     (half / "ca.key").write_text("half a key")
-    assert await issuer.intents() == frozenset()
+    assert (await issuer.holdings()).cas == {}
     assert not half.exists()
     ca = await issuer.issue_ca(REQUEST)
     assert is_ca(ca)
@@ -193,7 +193,7 @@ async def test_without_init(tmp_path: Path) -> None:
     with pytest.raises(IssuerError, match=r"roots: expected a root, found none; run 'init' first"):
         await issuer.roots()
     with pytest.raises(IssuerError, match=r"issuer: expected a readable directory, found No such file"):
-        await issuer.intents()
+        await issuer.holdings()
     with pytest.raises(SignerError, match=r"signer: expected a signing key, found none; run 'init' first"):
         open_signer(tmp_path, DOMAIN, None)
 

@@ -46,8 +46,8 @@ class EachKindOnce(Effects):
     left: int = 0
     struck: list[tuple[str, When]] = field(default_factory=list)
 
-    def chosen(self, number: int, when: When) -> How | None:
-        kind = (kind_of(self.names[number]), when)
+    def chosen(self, number: int, when: When, name: str) -> How | None:
+        kind = (kind_of(name), when)
         if not self.left or kind in self.struck:
             return None
         self.struck.append(kind)

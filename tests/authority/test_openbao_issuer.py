@@ -75,7 +75,7 @@ async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: 
     assert await issuer.issue_ca(later) == ca
     async with space.authority() as other:
         assert await space.issuer(other).issue_ca(later) == ca
-    assert await issuer.intents() == {"epoch-7-3"}
+    assert set((await issuer.holdings()).cas) == {"epoch-7-3"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ async def test_nothing_outlives_the_root(issuer: OpenBaoIssuer) -> None:
         IssuerError, match=r"CA epoch-7-3: expected it to end by .*, as its root does, found .*new root"
     ):
         await issuer.issue_ca(replace(REQUEST, not_after=not_after(root) + 1))
-    assert await issuer.intents() == frozenset()
+    assert (await issuer.holdings()).cas == {}
 
 
 async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(issuer: OpenBaoIssuer, space: Space) -> None:
@@ -223,7 +223,7 @@ async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(
             with pytest.raises(IssuerError, match=rf"clock: expected OpenBao's within {TOLERANCE} s of ours"):
                 await act
         assert await wrong.issue_ca(REQUEST) is not None  # it stands: nothing has to be signed
-    assert await right.intents() == {"epoch-7-3"}
+    assert set((await right.holdings()).cas) == {"epoch-7-3"}
 
 
 def struck(space: Space, step: int, when: When) -> OpenBaoClient:
@@ -264,7 +264,7 @@ async def delete_with_a_crash(space: Space, intent: str, when: When) -> None:
         with pytest.raises(Killed):
             await space.issuer(dying).delete([intent])
     async with space.authority() as client:
-        assert (intent in await space.issuer(client).intents()) is (when is When.BEFORE)
+        assert (intent in (await space.issuer(client).holdings()).cas) is (when is When.BEFORE)
         await space.issuer(client).delete([intent])
     assert await space.names("keys") == await space.names("issuers") == {REQUEST.intent}
 
@@ -276,7 +276,7 @@ async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space
             await space.issuer(dying).issue_ca(REQUEST)
     async with space.authority() as client:
         issuer = space.issuer(client)
-        assert await issuer.intents() == {REQUEST.intent}
+        assert set((await issuer.holdings()).cas) == {REQUEST.intent}
         await issuer.delete([REQUEST.intent])
     assert (await space.names("keys"), await space.names("issuers")) == (set(), set())
 
@@ -288,7 +288,7 @@ async def test_what_others_keep_in_the_mount_is_none_of_ours(space: Space, issue
         body = {"common_name": name, "issuer_name": name, "key_name": name, "key_type": "ec"}
         await space.client.write("nats_int/root/generate/internal", body)
     await issuer.issue_ca(REQUEST)
-    assert await issuer.intents() == {REQUEST.intent}  # what is there and in no journal is deleted
+    assert set((await issuer.holdings()).cas) == {REQUEST.intent}  # what is there and in no journal is deleted
     for name in others:
         with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
             await issuer.delete([name])

@@ -243,13 +243,45 @@ def test_cas_are_retired_an_epoch_after_their_expiry() -> None:
     assert isinstance(next_action(world, CLOCK, old.retire_at), Wait)
 
 
-def test_cas_that_no_statement_names_are_retired_unless_they_are_about_to_be_used() -> None:
+def test_a_ca_that_no_statement_names_is_retired_once_none_can_name_it() -> None:
+    """Not before: a replica that was paused may yet commit the statement that brings it."""
     story, signing = running()
-    coming = f"epoch-{EPOCH + 1}-2"
-    world = World(story.history, NOBODY, frozenset({signing.intent, coming, "epoch-5-2"}), signing.intent)
-    resting = frozenset({Step.PREPARE})
-    assert next_action(world, CLOCK, PREPARED, resting) == Retire(("epoch-5-2",), orphans=True)
-    assert next_action(world, CLOCK, PREPARED - 1) == Retire(("epoch-5-2", coming), orphans=True)
+    waiting = {"epoch-5-2", "epoch-5-3"}
+    world = World(story.history, NOBODY, frozenset({signing.intent, "epoch-5-1", *waiting}), signing.intent)
+    assert next_action(world, CLOCK, PREPARED - 1) == Retire(("epoch-5-1",), orphans=True)
+    world = replace(world, intents=frozenset({signing.intent, *waiting}))
+    assert isinstance(next_action(world, CLOCK, PREPARED - 1), Wait)
+    second = story.prepare(EPOCH + 1, PREPARED)
+    world = replace(world, history=story.history, intents=frozenset({signing.intent, second.intent, *waiting}))
+    assert next_action(world, CLOCK, PREPARED) == Retire(("epoch-5-2",), orphans=True)
+
+
+def test_a_ca_whose_key_is_lost_never_signs_and_its_epoch_gets_another() -> None:
+    story, signing, ca, pods = held_story()
+    pods.prove("nats-0", story.mark(), NEXT)
+    fleet, held = pods.view(story, NEXT), {signing.intent: signing.sha256, ca.intent: ca.sha256}
+    world = World(story.history.held_by(held), fleet, frozenset(held), signing.intent)
+    assert next_action(world, CLOCK, NEXT) == Activate(ca, Opening.GATE, (), ())
+    assert isinstance(next_action(replace(world, intents=None), CLOCK, NEXT), Wait), "activated unseen"
+    for found in ({}, {ca.intent: ""}, {ca.intent: signing.sha256}):
+        history = story.history.held_by({signing.intent: signing.sha256, **found})
+        world = replace(world, history=history, intents=frozenset({signing.intent, *found}))
+        assert next_action(world, CLOCK, NEXT) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-3")
+
+
+def test_a_lost_ca_that_was_withdrawn_is_not_made_again() -> None:
+    story, signing, ca, pods = held_story()
+    story.withdraw(ca, NEXT, Cause.ROLLBACK)
+    history = story.history.held_by({signing.intent: signing.sha256})
+    world = World(history, pods.view(story, NEXT), frozenset({signing.intent}), signing.intent)
+    assert not isinstance(next_action(world, CLOCK, NEXT), Prepare)
+
+
+def test_where_the_signing_ca_is_lost_another_is_made_and_the_issuer_is_not_told_to_sign_with_it() -> None:
+    story, _ = running()
+    world = World(story.history.held_by({}), NOBODY, frozenset(), None)
+    assert next_action(world, CLOCK, START + 1) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-2")
+    assert isinstance(next_action(world, CLOCK, START + 1, frozenset({Step.PREPARE})), Wait)
 
 
 def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
@@ -257,7 +289,7 @@ def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
     pods.prove("nats-0", story.mark(), NEXT)
     story.append(ActivationRecord(NEXT, ca.sha256, Opening.GATE))
     now = NEXT + 12
-    world = World(story.history, NOBODY, frozenset({"epoch-5-2"}), None)
+    world = World(story.history, NOBODY, frozenset({"epoch-5-1"}), None)
     assert isinstance(next_action(world, CLOCK, now), Switch)
     assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH})), Prepare)
     assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH, Step.PREPARE})), Retire)

@@ -90,7 +90,9 @@ class Process(Program):
     """A replica as a process of its own."""
 
     def __init__(self, deployment: Deployment, name: str) -> None:
-        super().__init__(deployment, {"TIDEMARK_LOG": "json"}, name)
+        self.stop_once = deployment.root / f"stop-{name}"
+        super().__init__(deployment, {"TIDEMARK_LOG": "json", "STOP_ONCE": str(self.stop_once)}, name)
+        self.module = "tests.authority.stopping"
         self._launched = 0
 
     async def launch(self) -> None:
@@ -233,6 +235,39 @@ async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> N
         await deployment.until_published()
         for replica in (first, second):
             assert await replica.signal(signal.SIGTERM) == 0
+
+
+async def test_a_leader_paused_between_a_ca_and_its_record_commits_no_ca_whose_key_is_gone(tmp_path: Path) -> None:
+    """The other finds a CA that nothing asks for; it keeps the key, because this record may still come, as it does."""
+    deployment = make(tmp_path / "house")
+    async with watching(deployment), two(deployment) as (first, second), first.session() as session:
+        before = (await first.ask("/api/v1/status"))["newest"]["sequence"]
+        first.stop_once.touch()
+        request = asyncio.create_task(post(session, "asked of the one that stops"))
+        await eventually(first.is_stopped, "the first to stop before its record")
+        await eventually(second.leads, "the other to take over")
+        for _ in range(3):  # turns of the other's sequencer, with nothing in them to do
+            wanted = {"ca": "7", "reason": "there is none of epoch 7"}
+            async with second.session() as other, other.post("/api/v1/rollback", json=wanted) as response:
+                assert response.status == 409
+        first.send(signal.SIGCONT)
+        status, answer = await request  # it was told to stop meanwhile, or was just in time
+        assert status == 200 or (status, "it may be done or not" in answer["error"]) == (409, True)
+
+        async def forced() -> str:
+            newest = (await second.ask("/api/v1/status"))["newest"]
+            return str(newest["ca"]) if newest["sequence"] > before else ""
+
+        ca = await eventually(forced, "the record to be followed")
+        await deployment.until_published()
+        bundle = await deployment.bundle("nats-0")
+        assert bundle.sequence == before + 1
+        mark = Mark(bundle.sequence, bundle.digest)
+        async with second.session("agent") as agent:
+            for name in AGENTS:
+                async with agent.post("/api/v1/receipts", data=receipt(name, mark, None, 1).to_json()) as response:
+                    assert response.status == 200
+        await eventually(lambda: deployment.has_leaf_of("nats-0", ca), "a leaf signed by the CA of that record")
 
 
 @dataclass

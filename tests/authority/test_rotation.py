@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.events import (
     Activated,
@@ -23,6 +24,7 @@ from authority.gate import Closed
 from authority.history import fold
 from authority.issuer import CaRequest
 from authority.journal import NAMED, ActivationRecord, Entry, Opening, OverrideRecord, Record, StatementRecord
+from authority.keystore import CaPair
 from authority.plan import RotationRefused
 from authority.publish import Outcome
 from authority.requests import Wanted
@@ -30,7 +32,7 @@ from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
 from tests.authority.fakes import MemoryIssuer, MemoryJournal, MemoryPublisher, statement_of
 from tests.authority.machine import Machine, alive
-from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, START, Story, running
+from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, Story, running
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import Certificate
 from tidemark.epoch import PRESETS
@@ -180,12 +182,13 @@ def test_nothing_is_activated_or_deleted_while_the_clocks_differ() -> None:
         machine.boot()
         await machine.until(START + 18)
         machine.issuer.cas["epoch-1-1"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]  # an orphan, to the next start
+        machine.issuer.active = "another"
         await machine.stop()
         there.server_time = START - 3600.0
         machine.boot()
         await machine.until(START + 25)
         assert {failed.step for failed in machine.of(Failed)} == {Step.SWITCH, Step.ACTIVATE, Step.RETIRE, Step.LEAF}
-        assert machine.issuer.active == f"epoch-{EPOCH}-1"
+        assert machine.issuer.active == "another"
         assert len(machine.of(Activated)) == 1
         assert "epoch-1-1" in machine.issuer.cas
         there.server_time = START + 30.0
@@ -360,33 +363,55 @@ async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_d
     sign = machine.signer.sign
 
     async def overtaken(text: str) -> object:
-        """While we sign, another authority commits the same epoch."""
+        """While we sign, another authority commits a CA of this epoch."""
         machine.signer.sign = sign  # type: ignore[method-assign]  # once
         other = Story(entries=[], history=machine.timeline.history)
-        other.prepare(EPOCH + 1, PREPARED)
-        record = other.entries[0].record
-        assert isinstance(record, StatementRecord)
-        machine.journal.put(replace(record, intent="epoch-of-another"))
+        ca = other.prepare(EPOCH, PREPARED, Cause.FORCED)
+        machine.issuer.cas[ca.intent] = CaPair(ca.certificate, ec.generate_private_key(ec.SECP256R1()))
+        machine.journal.put(other.entries[0].record)
         return await sign(text)
 
     machine.signer.sign = overtaken  # type: ignore[method-assign, assignment]  # a slow signer
     await machine.until(START + 15)
     (conflict,) = machine.of(Conflict)
     assert conflict.step is Step.PREPARE
-    assert [e.sequence for e in machine.of(Prepared)] == [1]
-    assert machine.target.sequence == 2
-    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
-    assert [e.orphans for e in machine.of(Retired)] == [True]
+    assert [e.sequence for e in machine.of(Prepared)] == [1, 3]
+    assert machine.target.sequence == 3
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1", f"epoch-{EPOCH}-2", f"epoch-{EPOCH + 1}-3"}
+    assert [(e.intents, e.orphans) for e in machine.of(Retired)] == [((f"epoch-{EPOCH + 1}-2",), True)]
 
 
 @alive
-async def test_cas_that_a_crash_left_behind_are_deleted_at_the_start(machine: Machine) -> None:
+async def test_cas_that_a_crash_left_behind_are_deleted_once_no_statement_can_name_them(machine: Machine) -> None:
     await machine.settle()
     await machine.stop()
-    machine.issuer.cas["epoch-5-2"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]
+    for left in ("epoch-5-1", "epoch-5-2"):
+        machine.issuer.cas[left] = machine.issuer.cas[f"epoch-{EPOCH}-1"]
     machine.boot()
     await machine.settle()
-    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1", "epoch-5-2"}
+    await machine.until(PREPARED + 1)
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2"}
+
+
+@alive
+async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: Machine) -> None:
+    await machine.until(PREPARED + 1)
+    del machine.issuer.cas[f"epoch-{EPOCH + 1}-2"]
+    await machine.until(START + 25)
+    (failed,) = machine.of(Failed)
+    assert (failed.step, failed.target) == (Step.INSPECT, f"epoch-{EPOCH + 1}-2")
+    assert machine.issuer.active == f"epoch-{EPOCH + 1}-3"
+    assert [e.sequence for e in machine.of(Prepared)] == [1, 2, 3]
+    assert [e.opening for e in machine.of(Activated)] == [Opening.BOOTSTRAP, Opening.GATE]
+
+
+@alive
+async def test_the_ca_that_signs_for_others_is_set_again_where_somebody_sets_another(machine: Machine) -> None:
+    await machine.until(START + 21)
+    machine.issuer.active = f"epoch-{EPOCH}-1"  # as one that was paused before it told the issuer so
+    await machine.until(START + 27)
+    assert machine.issuer.active == f"epoch-{EPOCH + 1}-2"
 
 
 @alive
@@ -486,11 +511,12 @@ async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothi
     machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
     with pytest.raises(RotationRefused, match=r"signature.*; try again"):
         await machine.rotation.rotate("ada", "a key may have leaked")
-    await machine.settle()
-    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1"}
     machine.issuer.is_down = True
     with pytest.raises(RotationRefused, match="issuer: down; try again"):
         await machine.rotation.rotate("ada", "a key may have leaked")
+    machine.issuer.is_down, machine.signer.signers = False, (SIGNER,)
+    await machine.until(START + 20)
+    assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2"}
 
 
 def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() -> None:
