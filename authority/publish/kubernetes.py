@@ -68,10 +68,11 @@ class KubernetesPublisher:
 
         async def bring(namespace: str) -> Outcome:
             async with turns:
-                if namespace not in trusted:
-                    await self._create_trust(namespace)
                 found = live.get(namespace)
-                return await self._bring(namespace, _read(found) if found is not None else None, bundle)
+                outcome = await self._bring(namespace, _read(found) if found is not None else None, bundle)
+                if namespace not in trusted:  # after what running agents wait for: they read theirs long ago
+                    await self._create_trust(namespace)
+                return outcome
 
         works = {_target(namespace): bring(namespace) for namespace in namespaces}
         brought = await side_by_side(works | {"history": self._keep_history(bundle)})

@@ -108,6 +108,21 @@ async def test_the_trust_file_is_created_and_never_changed(
     assert server.store.find(CONFIG_MAP, "other", TRUST_CONFIG_MAP) is None
 
 
+async def test_a_trust_file_that_cannot_be_made_keeps_no_bundle_from_the_agents(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
+        is_made = request.method == "POST" and request.path.endswith("/configmaps")
+        return internal_error() if is_made else await handle(request)
+
+    server.interfere = refuse
+    bundle = await foundry.bundle(1)
+    brought = await publisher.publish(bundle)
+    assert len(brought.failed) == 2
+    assert all(TRUST_CONFIG_MAP in failure for failure in brought.failed)
+    assert live(server, "nats") == live(server, "apps") == bundle.bundle
+
+
 @pytest.mark.parametrize("edit", [{"data": {"ca.crt": "AAAA"}}, {"data": {"bundle.note": None}}, {"data": None}])
 async def test_a_secret_that_was_edited_or_deleted_comes_back(
     server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, edit: dict[str, Any]
