@@ -6,7 +6,6 @@ version that was compared: whoever wrote a higher sequence meanwhile makes the w
 """
 
 import asyncio
-from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -76,7 +75,9 @@ class KubernetesPublisher:
 
         works = {_target(namespace): bring(namespace) for namespace in namespaces}
         brought = await side_by_side(works | {"history": self._keep_history(bundle)})
-        await self._nudge_pods(bundle, [name for name in namespaces if _target(name) in brought.written])
+        for namespace in namespaces:
+            if self._nudge is not None and _target(namespace) in brought.written:
+                self._nudge.pods(namespace, LIVE_SECRET, f"{bundle.sequence}")
         return brought
 
     async def shown(self) -> tuple[Shown, ...]:
@@ -93,12 +94,14 @@ class KubernetesPublisher:
         self._watchers[changed] = None
 
     async def run(self, failed: Failing) -> None:
-        """Watch until cancelled; ``failed`` takes what could not be watched."""
+        """Watch, and nudge, until cancelled; ``failed`` takes what could not be watched."""
         namespaces = Watch(self._client, ENABLED, lambda _: None, self._changed.set, failed)
         secrets = Watch(self._client, LIVE, lambda _: None, self._changed.set, failed)
         async with asyncio.TaskGroup() as group:
             group.create_task(namespaces.run(), name="watch namespaces")
             group.create_task(secrets.run(), name="watch secrets")
+            if self._nudge is not None:
+                group.create_task(self._nudge.run(), name="nudge")
             while True:
                 await self._changed.wait()
                 self._changed.clear()
@@ -171,13 +174,6 @@ class KubernetesPublisher:
         except KubernetesError as error:
             raise PublishError(str(error)) from None
         return Outcome.UNCHANGED
-
-    async def _nudge_pods(self, bundle: VerifiedBundle, written: Iterable[str]) -> None:
-        if self._nudge is None:
-            return
-        await self._nudge.again()
-        for namespace in written:
-            await self._nudge.pods(namespace, LIVE_SECRET, f"{bundle.sequence}")
 
 
 def _target(namespace: str) -> str:

@@ -35,8 +35,6 @@ class KubernetesLeafStore:
             self._found = await self._client.get(Secret, self._secret, self._namespace)
         except KubernetesError as error:
             raise PublishError(str(error)) from None
-        if self._nudge is not None:
-            await self._nudge.again()
         if self._found is None:
             return None
         certificate, key = content(self._found, LEAF_FILE), content(self._found, KEY_FILE)
@@ -61,4 +59,4 @@ class KubernetesLeafStore:
             raise PublishError(str(error)) from None
         if self._nudge is not None:
             version = self._found.metadata.resourceVersion if self._found.metadata is not None else None
-            await self._nudge.pods(self._namespace, self._secret, version or "")
+            self._nudge.pods(self._namespace, self._secret, version or "")

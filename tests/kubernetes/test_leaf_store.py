@@ -1,5 +1,6 @@
 """A workload's leaf in a Secret of type kubernetes.io/tls."""
 
+import asyncio
 import base64
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from authority.publish.kubernetes_leaf import KubernetesLeafStore
 from tests.authority.foundry import Foundry
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.kinds import POD, SECRET
+from tests.kubernetes.waiting import until
 
 
 @pytest.fixture
@@ -102,10 +104,18 @@ async def test_the_pods_that_mount_it_are_nudged(server: ApiServer, client: Kube
     for name, volumes in (("nats-0", [projected]), ("nats-1", [])):
         metadata = {"name": name, "namespace": "tidemark", "labels": labels}
         server.store.put(POD, {"metadata": metadata, "spec": {"containers": [], "volumes": volumes}})
-    store = KubernetesLeafStore(client, "tidemark", "nats-0-tls", Nudge(client, lambda _: None))
+    nudge = Nudge(client, lambda _: None)
+    store = KubernetesLeafStore(client, "tidemark", "nats-0-tls", nudge)
     await store.write(await foundry.leaf(await foundry.bundle(1)))
-    one, other = (server.store.find(POD, "tidemark", name) for name in ("nats-0", "nats-1"))
-    assert one is not None
-    assert other is not None
-    assert one["metadata"]["annotations"] == {NUDGE_ANNOTATION: found(server)["metadata"]["resourceVersion"]}
-    assert "annotations" not in other["metadata"]
+    task = asyncio.create_task(nudge.run())
+
+    def annotations(name: str) -> Any:
+        one = server.store.find(POD, "tidemark", name)
+        assert one is not None
+        return one["metadata"].get("annotations")
+
+    await until(lambda: annotations("nats-0"), "the nudge")
+    assert annotations("nats-0") == {NUDGE_ANNOTATION: found(server)["metadata"]["resourceVersion"]}
+    assert annotations("nats-1") is None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -329,7 +329,8 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
     for one in (pod("nats-0", "nats"), pod("nats-1", "nats", "another"), pod("nats-2", "nats", agent="no")):
         server.store.put(POD, one)
     complaints: list[str] = []
-    nudging = KubernetesPublisher(client, foundry.trust, "tidemark", Nudge(client, complaints.append))
+    nudge = Nudge(client, complaints.append)
+    nudging = KubernetesPublisher(client, foundry.trust, "tidemark", nudge)
 
     def nudged() -> dict[str, str]:
         pods = {one["metadata"]["name"]: one["metadata"] for one in server.store.select(POD, "nats", lambda _: True)}
@@ -337,22 +338,32 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
             name: found["annotations"][NUDGE_ANNOTATION] for name, found in pods.items() if found.get("annotations")
         }
 
-    await nudging.publish(await foundry.bundle(1))
-    assert nudged() == {"nats-0": "1"}
+    assert (await nudging.publish(await foundry.bundle(1))).outcome is Outcome.WRITTEN
+    assert nudged() == {}, "its delivery waits for nothing"
+    task = asyncio.create_task(nudge.run(again_seconds=0.05))
+    await until(lambda: nudged() == {"nats-0": "1"}, "the nudge")
 
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
-        return internal_error() if "/pods" in request.path else await handle(request)
+        return internal_error() if request.method == "PATCH" and "/pods/" in request.path else await handle(request)
 
     server.interfere = refuse
+    for number in range(3, 60):
+        server.store.put(POD, pod(f"nats-{number}", "nats"))
+    server.requests.clear()
     second = await foundry.bundle(2)
-    assert (await nudging.publish(second)).outcome is Outcome.WRITTEN  # its delivery waits for nothing
+    assert (await nudging.publish(second)).outcome is Outcome.WRITTEN
+    await until(lambda: complaints, "a complaint")
     assert "by themselves" in complaints[0]
+    patched = [line for line in server.requests if line.startswith("PATCH") and "/pods/" in line]
+    assert len(set(patched)) < 57, "where nobody answers not every pod is tried"
     server.interfere = None
-    assert (await nudging.publish(second)).outcome is Outcome.UNCHANGED
-    assert nudged() == {"nats-0": "2"}
+    await until(lambda: set(nudged().values()) == {"2"} and len(nudged()) == 58, "all of them")
     server.requests.clear()
     await nudging.publish(second)
+    await asyncio.sleep(0.2)
     assert not [line for line in server.requests if "/pods" in line], "once is enough"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
