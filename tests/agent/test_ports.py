@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from agent.target import Address, SignalTarget, parse_target
 from agent.workload import Baseline, Expectation, NotProven, Proof, Reloaded
 from tests.agent.conftest import write_set
 from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import NATS_SERVER, OLDEST_NATS_SERVER, eventually, free_port, parsed
-from tests.agent.site import Site
+from tests.agent.rig import NATS_SERVER, OLDEST_NATS_SERVER, PATIENCE, eventually, free_port, parsed
+from tests.agent.site import BRIEF, Site
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates
 from tidemark.receipt import Level
@@ -178,7 +178,8 @@ async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs
     site.targets = listeners.target(*KINDS, monitored=case.monitored)
     site.show(forge.bundle(1))
     await listeners.start()
-    async with site.agent() as observed:
+    patience = replace(BRIEF, proof=PATIENCE, look=PATIENCE)  # a look that is broken off, on a busy machine, is logged
+    async with site.agent(patience=patience) as observed:
         await observed.shows(lambda s: s.installed, "a set to be installed")
         ca_file = listeners.files / "ca.crt"
         ca_file.write_bytes(site.file("ca.crt"))
