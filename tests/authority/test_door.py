@@ -203,7 +203,7 @@ async def test_an_error_of_ours_is_told(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=2, patience=2.0)) as here:
+    async with house(tmp_path, Rules(most=2, patience=1.0)) as here:
         staying = await here.enter()
         for _ in range(2):
             assert await is_answered(staying)
@@ -216,7 +216,7 @@ async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
 async def test_whoever_does_not_take_the_answer_is_shown_out(
     tmp_path: Path, path: str, closing_words: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, Rules(most=1, patience=1.0, idle=60.0)) as here:
+    async with house(tmp_path, Rules(most=1, patience=0.3, idle=60.0)) as here:
         reader, writer = await here.enter()
         writer.write(f"GET /{path} HTTP/1.1\r\nHost: here\r\n".encode() + closing_words + b"\r\n")
         another = await here.enter()  # there is one place
