@@ -160,11 +160,24 @@ async def run(config: AgentConfig, clocks: Clocks) -> None:
         app = serve.application(agent.board, agent.registry, clocks.now)
         runner = await serve.start(app, config.listen.host, config.listen.port)
         log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
+        _tell_of_noise(config)
         try:
             await until(stop, agent.work)
         finally:
             await runner.cleanup()
         log.event("stopped", state=agent.board.status.state.value)
+
+
+def _tell_of_noise(config: AgentConfig) -> None:
+    """Say beforehand what servers will log of an agent that has no leaf to present (decision 19)."""
+    for target in config.targets:
+        if config.leaf is None and isinstance(target, SignalTarget) and target.tls:
+            ports = ", ".join(map(str, target.tls))
+            detail = (
+                f"without TIDEMARK_LEAF the server logs an error of each look at {ports}, one for each rotation; with "
+                "the Secret of its leaf mounted there it logs none"
+            )
+            log.warning("looks_are_logged", target=target.name, detail=detail)
 
 
 async def until(stop: asyncio.Event, work: Work) -> None:

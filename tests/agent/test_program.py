@@ -203,6 +203,19 @@ async def test_sub_path_like_mounts_are_named_at_start(
     assert f"{site.bundle_mount.path}: expected ..data" in json.loads(line[0])["detail"]
 
 
+async def test_an_agent_without_a_leaf_says_at_its_start_what_its_looks_will_leave(
+    site: Site, agent_process: StartAgent, tmp_path: Path
+) -> None:
+    site.leaf_managed = False
+    look = "signal:?process=tide-nobody&nats=127.0.0.1:4222"
+    site.targets = f"{look} {look}&tls=127.0.0.1:6222&tls=127.0.0.1:7222"
+    process = agent_process(site.environment(TIDEMARK_LOG="json"))
+    await process.answers("/livez")
+    said = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
+    (told,) = (line for line in said if line["event"] == "looks_are_logged")
+    assert "an error of each look at 127.0.0.1:6222, 127.0.0.1:7222" in told["detail"]
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
