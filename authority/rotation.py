@@ -17,15 +17,12 @@ from authority.events import (
     Activated,
     Conflict,
     Failed,
-    FleetProven,
-    Held,
     Overridden,
     Retired,
     Step,
     WithdrawalAsked,
-    Withdrawing,
 )
-from authority.fleet import FleetState, FleetView
+from authority.fleet import FleetView
 from authority.history import EpochCa, History
 from authority.inventory import Inventory
 from authority.issuer import IssuerError
@@ -40,6 +37,7 @@ from authority.journal import (
     WithdrawalRecord,
 )
 from authority.one_off import LeafOrder, OneOff
+from authority.ongoing import Ongoing
 from authority.pauses import Pauses
 from authority.plan import (
     Activate,
@@ -63,12 +61,11 @@ from authority.reference_clock import ClockDiffers
 from authority.requests import Prospect, Wanted, chosen, force, prospect
 from authority.resume import highest_shown
 from authority.signer import SignerError, StatementSigner
-from authority.statements import Committed, Statements
+from authority.statements import Statements
 from authority.surroundings import Surroundings
 from authority.turns import Turns
 from authority.withdrawal import A_THIRD, Progress, Scene, progress
 from tidemark.bundle import Cause, Statement, StatementError
-from tidemark.receipt import PodClass
 from tidemark.verify import BundleRejected
 
 T = TypeVar("T")
@@ -119,11 +116,8 @@ class Rotation:
         self._wake = asyncio.Event()
         self._requests = Turns[History](StepError, _refusal)
         self._has_looked = False
-        self._hold: Hold | None = None
-        self._held: Held | None = None
-        self._withdrawing: dict[str, Withdrawing] = {}
         self._failures: dict[Step, Failed] = {}
-        self._committed: Committed | None = None
+        self._ongoing = Ongoing(surroundings)
 
     @property
     def history(self) -> History:
@@ -133,7 +127,7 @@ class Rotation:
     @property
     def hold(self) -> Hold | None:
         """What is held, and who is waited for, as the plan saw it last."""
-        return self._hold
+        return self._ongoing.hold
 
     @property
     def active(self) -> str | None:
@@ -164,8 +158,9 @@ class Rotation:
         async def carry_out(history: History) -> Statement:
             roots = await self._statements.roots()
             wanted = force(history, self._here.clock, len(roots), self._here.now())
-            self._committed = await self._statements.prepare(history, wanted, who, reason)
-            return self._committed.statement
+            committed = await self._statements.prepare(history, wanted, who, reason)
+            self._ongoing.committed = committed
+            return committed.statement
 
         return await self._ask(carry_out)
 
@@ -245,9 +240,8 @@ class Rotation:
         self._here.timeline.doubt()
         self._inventory.forget()
         self._has_looked = False
-        self._hold = self._held = self._committed = None
+        self._ongoing.forget()
         self._failures.clear()
-        self._withdrawing.clear()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._publishing.run(), name="publishing")
@@ -293,16 +287,19 @@ class Rotation:
                 await self._inventory.look(history)
                 self._succeeded(Step.INSPECT)
             history, now = self._inventory.judge(history), self._here.now()
+            scene = self._scene(history, now)
             world = World(
                 history,
-                self._outside.fleet(history, now),
+                scene.fleet,
                 self._inventory.intents(history),
                 self._inventory.active,
                 self._here.timing.tolerance_seconds,
                 self._outside.rollback_above,
             )
             action = next_action(world, self._here.clock, now, self._pauses.resting())
-            self._report(world, action, now)
+            if isinstance(action, Wait):
+                self._ongoing.waits(scene, action.hold)
+            self._ongoing.proven(scene)
             if self._requests and not isinstance(action, Activate | Prepare | LeaveOut):
                 await self._requests.serve_next(history)
                 return None
@@ -332,14 +329,14 @@ class Rotation:
         self._here.check_clock()
         match work:
             case Prepare():
-                self._committed = await self._statements.prepare(history, work)
+                self._ongoing.committed = await self._statements.prepare(history, work)
             case Withdraw(ca=ca, reason=reason):
                 asked = WithdrawalRecord(
                     now, ca.sha256, Cause.ROLLBACK, urgent=False, automatic=True, who="", reason=reason
                 )
                 await self._append_withdrawal(history, asked, ca)
             case LeaveOut():
-                self._committed = await self._statements.leave_out(history, work)
+                self._ongoing.committed = await self._statements.leave_out(history, work)
             case Activate(ca=ca):
                 named, count = work.unproven[:NAMED], len(work.unproven)
                 record = ActivationRecord(now, ca.sha256, work.opening, named, work.skipped, count)
@@ -374,51 +371,6 @@ class Rotation:
     def _could_not_look(self, publisher: str, error: str) -> None:
         self._here.observe(Failed(self._here.now(), Step.RESUME, publisher, error, 0.0))
 
-    def _report(self, world: World, action: Work | Wait, now: int) -> None:
-        """Tell of a hold or a withdrawal that changed, and of a fleet that has proven the newest statement."""
-        if isinstance(action, Wait):
-            self._hold = action.hold
-            self._report_hold(action.hold, now)
-            self._report_withdrawals(world, now)
-        newest = world.history.newest
-        if self._committed is None or newest is None or newest.digest != self._committed.digest:
-            return
-        required = [a for a in world.fleet.agents if a.pod_class is PodClass.REQUIRED and a.expected]
-        if required and all(agent.state is FleetState.PROVEN for agent in required):
-            seconds = asyncio.get_running_loop().time() - self._committed.seconds
-            self._committed = None
-            self._here.observe(FleetProven(now, newest.statement.sequence, seconds))
-
-    def _report_hold(self, held: Hold | None, now: int) -> None:
-        """Once when it begins or has another reason; a change of who is waited for once a heartbeat at most."""
-        last, self._held = self._held, None
-        if held is None:
-            return
-        event = Held(now, held.ca.epoch, held.ca.sha256, held.since, held.until, held.closed, held.waiting)
-        is_another = last is None or (event.ca, event.closed) != (last.ca, last.closed)
-        is_due = last is not None and event.waiting != last.waiting and now >= last.at + self._here.heartbeat
-        self._held = event if is_another or is_due else last
-        if self._held is event:
-            self._here.observe(event)
-
-    def _report_withdrawals(self, world: World, now: int) -> None:
-        """As for a hold: once for each stage, and once a heartbeat at most for a change of who is waited for."""
-        last, self._withdrawing = self._withdrawing, {}
-        scene = Scene(world.history, world.fleet, self._here.clock, world.tolerance_seconds, now)
-        for each in progress(scene):
-            told = last.get(each.ca.sha256)
-            event = _withdrawing(each, now)
-            is_another = told is None or (event.stage, event.replacement) != (told.stage, told.replacement)
-            is_due = told is not None and event.waiting != told.waiting and now >= told.at + self._here.heartbeat
-            self._withdrawing[each.ca.sha256] = event if told is None or is_another or is_due else told
-            if is_another or is_due:
-                self._here.observe(event)
-
 
 def _refusal(error: Exception | str) -> RotationRefused:
     return error if isinstance(error, RotationRefused) else RotationRefused(f"{error}; try again")
-
-
-def _withdrawing(each: Progress, now: int) -> Withdrawing:
-    replacement = each.replacement.sha256 if each.replacement else ""
-    return Withdrawing(now, each.ca.epoch, each.ca.sha256, each.stage, replacement, each.waiting, each.until)
