@@ -1,4 +1,4 @@
-"""A pod of the NATS example without a kubelet: its agent with its environment, its server with its nats.conf.
+"""Pods of the examples without a kubelet: the agent with its environment, the server with its nats.conf.
 
 Their mounts are folders, their ports free ones, and the server's process has a name of its own, as it has in a pod;
 everything else is as in the manifests. The probes decide when the server starts, and when the pod is ready.
@@ -9,8 +9,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.agent.forge import Forge
 from tests.agent.rig import NATS_SERVER, eventually, free_port
@@ -19,14 +22,14 @@ from tests.manifests.build import Object, build, one, pods
 
 
 class Pod:
-    """The example's pod under a folder."""
+    """An example's pod under a folder; its ``workload`` is started by who tests it."""
 
-    def __init__(self, folder: Path, site: Site) -> None:
-        ((_, template),) = pods(build("examples/nats"))
+    def __init__(self, path: str, folder: Path, site: Site) -> None:
+        ((_, template),) = pods(build(path))
         (self.agent,) = template["spec"]["initContainers"]
-        (self.server,) = template["spec"]["containers"]
+        (self.workload,) = template["spec"]["containers"]
         self.folder = folder
-        ports = [each["containerPort"] for each in (*self.agent["ports"], *self.server["ports"])]
+        ports = {each["containerPort"] for each in (*self.agent["ports"], *self.workload["ports"])}
         self.here = {
             "/etc/tidemark/trust/trust.toml": str(site.trust_file),
             "/etc/tidemark/bundle": str(site.bundle_mount.path),
@@ -35,7 +38,7 @@ class Pod:
             "/run/nats": str(folder / "run"),
             "/data": str(folder / "data"),
             "process=nats-server": f"process=nats-{free_port()}",
-            **{f":{port}": f":{free_port()}" for port in ports},
+            **{f":{port}": f":{free_port()}" for port in (*ports, RELOAD_PORT)},
         }
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +49,7 @@ class Pod:
         return text
 
     def environment(self) -> dict[str, str]:
-        values = {entry["name"]: self.moved(entry.get("value", "nats-0")) for entry in self.agent["env"]}
+        values = {entry["name"]: self.moved(entry.get("value", "pod-0")) for entry in self.agent["env"]}
         return values | {"TIDEMARK_LISTEN": self.moved("127.0.0.1:9465")}
 
     def start_server(self) -> None:
@@ -58,7 +61,7 @@ class Pod:
         program = self.folder / self.here["process=nats-server"].removeprefix("process=")
         program.symlink_to(NATS_SERVER)
         self.process = subprocess.Popen(
-            [program, self.server["args"][0], config, "-l", self.folder / "nats.log"],
+            [program, self.workload["args"][0], config, "-l", self.folder / "nats.log"],
             env={"PATH": os.environ["PATH"], "POD_NAME": "nats-0"},
         )
 
@@ -66,6 +69,10 @@ class Pod:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+RELOAD_PORT = 9000
+"""Where the component asks applications."""
 
 
 def probe(container: Object, name: str) -> str:
@@ -84,7 +91,7 @@ def site(tmp_path: Path, forge: Forge) -> Site:
 
 @pytest.fixture
 def pod(tmp_path: Path, site: Site) -> Iterator[Pod]:
-    made = Pod(tmp_path, site)
+    made = Pod("examples/nats", tmp_path, site)
     yield made
     made.stop()
 
@@ -112,5 +119,35 @@ async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
             return bool(shown == ("proven", 2, leaf.sha256, ["proven"]))
 
         await eventually(is_proven, "the new CA and its leaf, proven")
+    finally:
+        agent.stop()
+
+
+async def test_an_application_starts_on_a_verified_set_and_is_ready_once_it_was_told(
+    site: Site, forge: Forge, tmp_path: Path
+) -> None:
+    pod = Pod("examples/application", tmp_path, site)
+    told: list[dict[str, Any]] = []
+
+    async def reload(request: web.Request) -> web.Response:
+        told.append(await request.json())
+        return web.json_response({name: told[-1][name] for name in ("ca_sha256", "leaf_sha256")})
+
+    application = web.Application()
+    application.router.add_post("/-/reload", reload)
+    agent = AgentProcess(pod.environment() | {"TIDEMARK_SPLAY": "0"})
+    site.out.mkdir(parents=True)
+    try:
+        agent.start(tmp_path / "agent.log")
+        await agent.answers(probe(pod.agent, "livenessProbe"))
+        assert agent.get(probe(pod.agent, "startupProbe"))[0] == 503, "the mounts are empty: the application waits"
+        site.show(forge.bundle(1), forge.leaf())
+        await agent.answers(probe(pod.agent, "startupProbe"))
+        assert agent.get(probe(pod.agent, "readinessProbe"))[0] == 503, "it has not taken the set yet"
+        port = int(pod.moved(f":{RELOAD_PORT}").removeprefix(":"))
+        async with TestServer(application, port=port):
+            await agent.answers(probe(pod.agent, "readinessProbe"))
+        assert [one["sequence"] for one in told] == [1]
+        assert agent.status()["targets"][0]["level"] == "proven"
     finally:
         agent.stop()
