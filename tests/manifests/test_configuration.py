@@ -14,6 +14,7 @@ from authority.config import AuthorityConfig, parse
 from authority.kubernetes_config import SecretName
 from tests.agent.forge import Forge
 from tests.agent.rig import NATS_SERVER, bundle_files, leaf_files
+from tests.docs.pages import fenced, section
 from tests.manifests.build import MANIFESTS, Object, build, one, pods
 from tests.manifests.rights import granted
 
@@ -219,3 +220,24 @@ def test_the_servers_monitoring_is_where_the_authority_looks_for_it(overlay: str
     ingress = one(objects, "NetworkPolicy", "nats")["spec"]["ingress"]
     (asking,) = (rule["from"] for rule in ingress if {"port": "monitor"} in rule["ports"])
     assert asking[0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "tidemark-authority"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_applications_entries_of_the_document_go_into_the_overlay(overlay: str) -> None:
+    """docs/install.md, "An application": what it adds is taken, and the example's namespace gives what it takes."""
+    (block,) = fenced(section("install.md", "An application"), "toml")
+    added = tomllib.loads(block)
+    text = authority_toml(overlay).replace('fleet = ["nats"]', f"fleet = {added['kubernetes']['fleet']}")
+    text += block[block.index("[[leaves]]") :]
+    config = parse(text.encode(), overlay, Path("/etc/tidemark"), IN_A_POD)
+    assert config.kubernetes is not None
+    objects = [*build("examples/nats"), *build("examples/application")]
+    given = {(right.namespace, right.resource, right.verb, right.name) for right in granted(objects)}
+    for namespace in config.kubernetes.fleet:
+        assert {(namespace, "pods", verb, "*") for verb in ("list", "watch")} <= given
+    for leaf in config.leaves:
+        assert isinstance(leaf.place, SecretName)
+        assert {(leaf.place.namespace, "secrets", verb, leaf.place.name) for verb in ("get", "patch")} <= given
+    ((_, template),) = pods(build("examples/application"))
+    mounted = {volume["secret"]["secretName"] for volume in template["spec"]["volumes"] if "secret" in volume}
+    assert str(config.leaves[-1].place).partition("/")[2] in mounted
