@@ -84,17 +84,20 @@ def _under(root: Path, path: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
+    """With the modes of a checkout that nobody else may read: a COPY keeps them."""
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        return
-    target = target / source.name if target.is_dir() else target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
+    else:
+        target = target / source.name if target.is_dir() else target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    for path in (target, *target.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
 
 
 def _run(command: str, root: Path, here: Path) -> None:
     words = command.split()
-    assert words[0] == "python3", command
-    words = [sys.executable, *(str(_under(root, word)) if word.startswith("/") else word for word in words[1:])]
+    programs = {"python3": sys.executable, "chmod": "chmod"}
+    words = [programs[words[0]], *(str(_under(root, word)) if word.startswith("/") else word for word in words[1:])]
     done = subprocess.run(words, cwd=here, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"

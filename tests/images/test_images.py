@@ -16,7 +16,7 @@ from tests.agent.forge import Forge
 from tests.agent.rig import PATIENCE, eventually
 from tests.agent.site import AgentProcess, Site
 from tests.authority.deployment import Deployment
-from tests.images.kitchen import CHECKOUT, IMAGES, Image, cook
+from tests.images.kitchen import CHECKOUT, HOME, IMAGES, Image, cook
 
 MEGABYTE = 1_000_000
 LARGEST = {"agent": 60, "authority": 80}
@@ -110,6 +110,14 @@ def test_packages_are_those_of_the_lock_file(image: Image) -> None:
     locked = pins(f"{image.program}.lock")
     elsewhere = {name for name, (_, marker) in locked.items() if marker}  # other systems and Python versions
     assert locked.keys() - elsewhere <= image.packages() <= locked.keys()
+
+
+def test_any_uid_may_read_and_run_it_and_no_other_than_root_may_change_it(image: Image) -> None:
+    for path in (image.root / HOME).rglob("*"):
+        mode = path.stat().st_mode
+        assert mode & 0o004, path
+        assert not mode & 0o022, path
+        assert mode & 0o001 or not (path.is_dir() or path.parent.name == "bin"), path
 
 
 def test_the_agent_carries_nothing_of_the_authority(images: dict[str, Image]) -> None:
