@@ -12,7 +12,7 @@ from tests.agent.forge import Forge
 from tests.agent.rig import NatsServer, eventually, launch
 from tests.agent.site import Site, begin
 from tidemark.bundle import Cause
-from tidemark.receipt import AgentState
+from tidemark.receipt import AgentState, Level
 
 MakeServer = Callable[..., NatsServer]
 
@@ -144,11 +144,32 @@ async def test_a_workload_that_started_on_something_else_is_told_after_all(
     site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), forge.leaf())
     async with site.agent() as observed:
         await observed.shows(lambda s: s.installed, "a set to be installed")
+        later = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.05  # start times are known to a hundredth of a second
+        await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > later, "some clock ticks")
         await server.start()
         await observed.fails("ca_list")  # it need not be told what lay there when it started, but does not show it
         used.unlink()
         used.symlink_to(site.out)
         await observed.is_proven(2)
+
+
+async def test_a_workload_that_shows_nothing_is_told_of_every_set(
+    forge: Forge, site: Site, nats_server: MakeServer
+) -> None:
+    server = nats_server(site.out)
+    site.targets = f"signal:?pidfile={server.pidfile}"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        before = await load_time(server)
+
+        async def has_reloaded() -> bool:
+            return await load_time(server) != before
+
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        status = await observed.is_proven(2)
+        assert (status.targets[0].level, status.targets[0].allowed) == (Level.SIGNALLED, Level.SIGNALLED)
+        await eventually(has_reloaded, "a reload")
 
 
 async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsServer) -> None:
