@@ -36,6 +36,7 @@ from tidemark.trust import Trust
 
 Json = dict[str, Any]
 HOUR = 3600
+IN_THE_POD = "kubectl -n tidemark exec deploy/tidemark-authority -c authority -- tidemark-authority"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,6 @@ async def rotate(terminal: Terminal, pod: AuthorityPod) -> None:
         return await signing(pod) == made
 
     assert before != made
-    await terminal.type("kubectl -n tidemark exec deploy/tidemark-authority -c authority -- tidemark-authority status")
     await eventually(signs, "the new CA to sign, once it is proven")
 
 
@@ -123,7 +123,7 @@ async def test_with_openbao(terminal: Terminal, server: ApiServer, openbao: Serv
         await follow_nats(terminal, server, pod, program, tmp_path)
         await terminal.type(*cert_manager)
         await cert_manager_has_a_leaf_signed(server, openbao, await signing(pod))
-        await terminal.type(renewals)
+        await terminal.type(renewals, f"{IN_THE_POD} status")
         await look_into_openbao(terminal, set_up)
         await replace_keys(terminal, pod)
     assert "found 403" not in program.log.read_text(), "a right is missing"
@@ -220,7 +220,7 @@ async def look_into_openbao(terminal: Terminal, set_up: str) -> None:
 
 async def replace_keys(terminal: Terminal, pod: AuthorityPod) -> None:
     """docs/operate.md and docs/migrate.md: another signing key, another root, and one of somebody else's."""
-    trust = "kubectl -n tidemark exec deploy/tidemark-authority -c authority -- tidemark-authority trust"
+    trust = f"{IN_THE_POD} trust"
     make, drop = inline(section("operate.md", "The signing key"), "bao")
     await terminal.type(make)
     assert len(Trust.parse((await terminal.type(trust)).encode()).keys) == 2
