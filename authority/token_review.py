@@ -13,7 +13,7 @@ from lightkube.models.authentication_v1 import TokenReviewSpec, TokenReviewStatu
 from lightkube.resources.authentication_v1 import TokenReview
 
 from authority.kubernetes_access import KubernetesError
-from authority.kubernetes_client import KubernetesClient
+from authority.kubernetes_client import KubernetesClient, Unreachable
 from authority.tokens import NotReviewed, Sender
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
@@ -21,6 +21,12 @@ POD_UID = "authentication.kubernetes.io/pod-uid"
 
 KNOWN_SECONDS = 300.0
 """How long a good answer is believed: the heartbeats of ten thousand agents would each be a question otherwise."""
+
+REVIEW_SECONDS = 5.0
+"""How long an answer is waited for: an agent sends its receipt again."""
+
+AWAY_SECONDS = 2.0
+"""After an API server that did not answer is found away: the next is asked then, and until it answers no other."""
 
 _REFUSED_SECONDS = 10.0
 _REMEMBERED = 20_000
@@ -42,6 +48,8 @@ class TokenReviewer:
         self._audience = audience
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._away = ""
+        self._ask_at = 0.0
 
     async def sender(self, token: str) -> Sender | None:
         """The pod that the token is bound to; None where it is not one of this audience. Raises NotReviewed."""
@@ -52,18 +60,37 @@ class TokenReviewer:
         known = self._answers.get(digest)
         if known is not None and clock() < known.until:
             return known.sender
-        async with self._turns:
-            try:
-                spec = TokenReviewSpec(token=token, audiences=[self._audience])
-                review = await self._client.create(TokenReview(spec=spec))
-            except KubernetesError as error:
-                raise NotReviewed(str(error)) from None
-        sender = sender_of(review.status, self._audience)
+        sender = sender_of(await self._in_turn(token), self._audience)
         self._answers[digest] = _Answer(sender, clock() + (KNOWN_SECONDS if sender else _REFUSED_SECONDS))
         self._answers.move_to_end(digest)
         while len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
         return sender
+
+    async def _in_turn(self, token: str) -> TokenReviewStatus | None:
+        """Have it reviewed; refuse at once where others wait in vain, or thousands of them would keep all else out."""
+        now, was_away = asyncio.get_running_loop().time(), self._away
+        if was_away and now < self._ask_at:
+            raise NotReviewed(was_away)
+        self._ask_at = now + REVIEW_SECONDS  # by then this one knows
+        async with self._turns:
+            if self._away and not was_away:
+                raise NotReviewed(self._away)
+            return await self._review(token)
+
+    async def _review(self, token: str) -> TokenReviewStatus | None:
+        spec = TokenReviewSpec(token=token, audiences=[self._audience])
+        try:
+            async with asyncio.timeout(REVIEW_SECONDS):
+                review = await self._client.create(TokenReview(spec=spec))
+        except (Unreachable, TimeoutError) as error:
+            self._away = str(error) or f"kubernetes: expected a review within {REVIEW_SECONDS:g} s, found no answer"
+            self._ask_at = asyncio.get_running_loop().time() + AWAY_SECONDS
+            raise NotReviewed(self._away) from None
+        except KubernetesError as error:
+            raise NotReviewed(str(error)) from None
+        self._away = ""
+        return review.status
 
 
 def sender_of(status: TokenReviewStatus | None, audience: str) -> Sender | None:

@@ -86,7 +86,11 @@ async def test_receipts_need_the_token_of_their_pod(server: ApiServer, deploymen
         server.interfere = refuse
         assert await send(session, ours) == 503
         server.interfere = None
-        assert await send(session, ours) == 200
+
+        async def is_taken() -> bool:
+            return await send(session, ours) == 200
+
+        await eventually(is_taken, "the receipt to be taken")
         agents = {one["name"]: one["received_at"] for one in (await ask(session, "/api/v1/fleet"))["agents"]}
         assert agents.keys() == {"nats/nats-0", "nats/nats-1"}
         assert agents["nats/nats-0"] is not None

@@ -1,15 +1,19 @@
 """Receipts' tokens are reviewed by the API server, for our audience and bound to a pod, and remembered for a while."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from aiohttp import web
 from lightkube.models.authentication_v1 import TokenReviewStatus, UserInfo
 
 from authority import token_review
 from authority.kubernetes_client import KubernetesClient
 from authority.token_review import POD_NAME, POD_UID, TokenReviewer, sender_of
 from authority.tokens import NotReviewed, Sender
-from tests.kubernetes.apiserver import ApiServer
+from tests.authority.deployment import eventually
+from tests.kubernetes.apiserver import Answering, ApiServer
 from tests.kubernetes.kinds import POD
 
 OURS = "tidemark-authority"
@@ -62,6 +66,40 @@ async def test_nobody_can_be_asked(server: ApiServer, client: KubernetesClient) 
         await TokenReviewer(client, OURS).sender("a secret token")
     assert "a secret token" not in str(error.value)
     await server.start()
+
+
+async def test_while_nobody_answers_one_waits_and_the_others_are_told_at_once(
+    server: ApiServer, client: KubernetesClient, uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten thousand agents each would hold a place at the door until it leaves, and keep operators out."""
+    monkeypatch.setattr(token_review, "REVIEW_SECONDS", 0.2)
+    monkeypatch.setattr(token_review, "AWAY_SECONDS", 0.5)
+    silence = asyncio.Event()
+
+    async def silent(request: web.Request, handle: Answering) -> web.StreamResponse:
+        await silence.wait()
+        return await handle(request)
+
+    server.interfere = silent
+    reviewer = TokenReviewer(client, OURS)
+    reviews = [reviewer.sender(f"token {number}") for number in range(100)]
+    answers = await asyncio.gather(*reviews, return_exceptions=True)
+    assert {str(answer) for answer in answers} == {"kubernetes: expected a review within 0.2 s, found no answer"}
+    with pytest.raises(NotReviewed):
+        await reviewer.sender("at once")
+    assert asked(server) <= 32, "who waited for a turn is not waited for any more"
+    monkeypatch.setattr(token_review, "REVIEW_SECONDS", 10.0)
+    silence.set()
+    server.interfere = None
+    token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
+
+    async def reviewed() -> Sender | None:
+        with suppress(NotReviewed):
+            return await reviewer.sender(token)
+        return None
+
+    assert await eventually(reviewed, "an answer") == Sender("tidemark", "nats-0", uid)
+    assert await reviewer.sender("another") is None
 
 
 def status(**changes: Any) -> TokenReviewStatus:
