@@ -22,6 +22,7 @@ from tidemark.certificates import Leaf, fingerprint
 
 _RECORDS = 64 * 1024
 _GOODBYE_SECONDS = 0.05
+_LONG_GOODBYE_SECONDS = 1.0  # at most, for what is certain to come
 _LONGEST_SILENCE = 15.0  # seconds that a withheld flight is waited out: above any sensible TLS time-out of a server
 _GREETING = b"INFO "
 
@@ -109,9 +110,11 @@ async def look(address: Address, context: SSL.Context, *, silences: Silences | N
         withheld = await _shake_hands(connection, reader, writer, silences)
         shown = _shown(connection)
         if not withheld:
-            # A server that is still writing (session tickets, a route's INFO) logs an error if we hang up on it.
+            # A server that is still writing (session tickets, a route's INFO) logs an error if we hang up on it. In TLS
+            # 1.3 one that asks for a certificate writes once more, when it has read ours.
+            more = shown.ca_names and connection.get_protocol_version_name() == "TLSv1.3"
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_SECONDS):
+                async with asyncio.timeout(_LONG_GOODBYE_SECONDS if more else _GOODBYE_SECONDS):
                     await reader.read(_RECORDS)
     except (OSError, SSL.Error) as error:
         raise HandshakeFailed(f"the TLS handshake failed: {error!r}") from error

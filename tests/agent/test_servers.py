@@ -91,4 +91,4 @@ async def test_every_reload_is_proven_and_every_refusal_reverted(
     taken = Sample(tuple(milliseconds))
     row: list[Cell] = [line, version, SWAPS, len(taken), 5, taken.median, taken.highest, len(complaints), "yes"]
     report("soak-servers", TITLE, Table("Each swap is a bundle of other CAs, every second one a leaf.", COLUMNS, [row]))
-    assert len(complaints) <= SWAPS, "a slow machine hangs up on a server that still writes: one line at most for each"
+    assert complaints == []
