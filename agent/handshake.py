@@ -118,6 +118,8 @@ async def look(address: Address, context: SSL.Context, *, silences: Silences | N
                     await reader.read(_RECORDS)
     except (OSError, SSL.Error) as error:
         raise HandshakeFailed(f"the TLS handshake failed: {error!r}") from error
+    except ValueError as error:  # servers load what a strict parser does not, such as Latin-1 in a T61String
+        raise HandshakeFailed(f"expected names and a certificate that parse, found {error}") from error
     finally:
         if silences is not None and withheld:
             silences.keep(reader, writer)

@@ -170,6 +170,15 @@ async def test_a_workload_that_shows_nothing_is_told_of_every_set(
         status = await observed.is_proven(2)
         assert (status.targets[0].level, status.targets[0].allowed) == (Level.SIGNALLED, Level.SIGNALLED)
         await eventually(has_reloaded, "a reload")
+    # Installed by an agent that told nobody: the next one knows that the workload is older than the set.
+    bare, site.targets = site.targets, ""
+    site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+    async with site.agent() as observed:
+        await observed.is_proven(3)
+    before, site.targets = await load_time(server), bare
+    async with site.agent() as observed:
+        await observed.is_proven(3)
+        await eventually(has_reloaded, "a reload")
 
 
 async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsServer) -> None:

@@ -1,5 +1,6 @@
 """What a real nats-server shows, and what counts as a proof."""
 
+import base64
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.prove import EchoProver, ServerProver
 from agent.reload import SignalReloader
@@ -121,6 +123,25 @@ async def test_another_leaf_is_no_proof(
     await server.start()
     with pytest.raises(NotProven, match=f"expected the leaf {other.sha256}, found {leaf.sha256}"):
         await change(server, http, expect(bundle, other), within=1.0)
+
+
+async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    der = bytearray(forge.ca(forge.epoch).certificate.public_bytes(Encoding.DER))
+    name = der.index(b"intermediate epoch")
+    der[name - 2], der[name + 6] = 0x14, 0xE9  # T61String, and Latin-1 in it, as old CAs have it
+    odd = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    (files / "ca.crt").write_bytes(bundle.ca + odd)
+    server = nats_server(files)
+    await server.start()
+    prover = ServerProver(signal_target(server.target), http)
+    with pytest.raises(NotProven, match="expected names and a certificate that parse") as caught:
+        await prover.prove(expect(bundle, leaf), Reloaded(), None, 0.2)
+    assert caught.value.reason == "handshake"
 
 
 async def test_without_verify_the_leaf_is_all_that_shows(
