@@ -17,6 +17,9 @@ from authority.surroundings import Surroundings
 from tidemark.certificates import Certificate, LeafRejected, not_after
 from tidemark.fields import FieldError, Fields
 
+_MOST_NAMES = 200
+"""Of one leaf: its record has them all, and OpenBao takes none of a thousand texts."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeafOrder:
@@ -51,6 +54,8 @@ def read_workload(fields: Fields) -> Workload:
     if not name:
         raise FieldError(f"field 'name': expected 1 to {LONGEST_NAME} characters, found 0")
     dns, ip = (tuple(fields.strings(key)) if key in fields else () for key in ("dns", "ip"))
+    if len(dns) + len(ip) > _MOST_NAMES:
+        raise FieldError(f"field 'dns': expected, with 'ip', at most {_MOST_NAMES} names, found {len(dns) + len(ip)}")
     for key, complaint in leaf_faults(name, dns, ip):
         raise FieldError(f"field {key!r}: {complaint}")
     return Workload(name, name, dns, tuple(map(usual_form, ip)))

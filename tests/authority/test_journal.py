@@ -69,6 +69,12 @@ def test_records_read_back_as_they_were_written(make: Callable[[], Record]) -> N
     assert load_record(dump_record(record)) == record
 
 
+def test_an_activation_from_before_it_counted_whom_it_left_behind_is_read() -> None:
+    fields = json.loads(dump_record(activation(START)))
+    del fields["left_behind"]
+    assert load_record(json.dumps(fields)) == activation(START)
+
+
 async def test_an_empty_journal(tmp_path: Path) -> None:
     journal = DirectoryJournal(tmp_path)
     assert await journal.head() == 0

@@ -138,6 +138,7 @@ async def test_names_that_no_leaf_may_have(deployment: Deployment) -> None:
         ({"dns": ["tidemark-authority"]}, "leaf: field 'dns': expected other names than the authority's own"),
         ({"dns": ["a b"]}, "leaf: field 'dns': expected DNS names, found 'a b'"),
         ({"dns": "grace"}, "leaf: field 'dns': expected a list, found str"),
+        ({"dns": ["grace"] * 200}, "leaf: field 'dns': expected, with 'ip', at most 200 names, found 201"),
         ({"ip": ["localhost"]}, "leaf: field 'ip': expected IP addresses, found 'localhost'"),
         ({"dns": [], "ip": []}, "leaf: field 'dns': expected a DNS name here or an address in 'ip', found neither"),
     ):
