@@ -42,13 +42,15 @@ async def eventually(look: Callable[[], Awaitable[Any]], what: str, patience: fl
 
 @dataclass(frozen=True)
 class Deployment:
-    """A configured authority under ``root``: two agents, each with a directory for bundles and one for its leaf."""
+    """A configured authority under ``root``: agents, each with a directory for bundles and one for its leaf."""
 
     root: Path
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, root: Path, *, preset: str, more: str = "", open_reads: bool = True) -> "Deployment":
+    def create(
+        cls, root: Path, *, preset: str, more: str = "", open_reads: bool = True, agents: Sequence[str] = AGENTS
+    ) -> "Deployment":
         lines = [
             'trust_domain = "bus.example.com"',
             f'preset = "{preset}"',
@@ -56,7 +58,8 @@ class Deployment:
             "[api]",
             f"open_reads = {json.dumps(open_reads)}",
         ]
-        for name, pod_class in zip(AGENTS, ("required", "application"), strict=True):
+        for name in agents:
+            pod_class = "required" if name.startswith("nats") else "application"
             lines += ["[[agents]]", f'name = "{name}"', f'class = "{pod_class}"']
             lines += ["[[publish.directory]]", f'path = "{name}/bundle"']
             lines += ["[[leaves]]", f'name = "{name}"', f'directory = "{name}/leaf"', 'dns = ["localhost"]']

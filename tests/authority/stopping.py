@@ -1,23 +1,31 @@
-"""``python -m authority``, which stops itself (SIGSTOP) before it appends to its journal, as a machine may be paused.
+"""``python -m authority``, which stops itself (SIGSTOP) before one operation on files, as a machine may be paused.
 
-It does once the file that ``STOP_ONCE`` names is there, which it removes: the record is written, and about to take its
-name.
+The file that ``STOP_ONCE`` names arms it and is removed by it. It holds the operation, and the name of a file or of the
+directory that it is in: ``os.link journal``, a record that is written and about to take its name.
 """
 
 import os
 import runpy
 import signal
 import sys
+import threading
 from pathlib import Path
 
 ARMED = Path(os.environ["STOP_ONCE"])
+PATHS = {"os.link": 1, "open": 0}
 
 
 def stop(event: str, arguments: tuple[object, ...]) -> None:
     """Told of each operation before it happens (https://docs.python.org/3/library/audit_events.html)."""
-    if event == "os.link" and Path(str(arguments[1])).parent.name == "journal" and ARMED.exists():
+    if event not in PATHS or not ARMED.exists():
+        return
+    path = Path(os.fsdecode(str(arguments[PATHS[event]])))
+    if path == ARMED:
+        return
+    operation, name = ARMED.read_text().split()
+    if event == operation and name in (path.name, path.parent.name):
         ARMED.unlink()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # to this thread: it goes no further
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,10 @@ async def two(deployment: Deployment) -> AsyncIterator[tuple[Process, Process]]:
         yield first, second
 
 
-def make(root: Path, lease: float = LEASE) -> Deployment:
+def make(root: Path, lease: float = LEASE, agents: Sequence[str] = AGENTS) -> Deployment:
     """Epochs are long: what is counted is what the test asks for."""
-    deployment = Deployment.create(root, preset="production", more=f"[election]\nlease_seconds = {lease:g}\n")
+    more = f"[election]\nlease_seconds = {lease:g}\n"
+    deployment = Deployment.create(root, preset="production", more=more, agents=agents)
     deployment.init()
     return deployment
 
@@ -241,33 +243,55 @@ async def test_a_leader_paused_between_a_ca_and_its_record_commits_no_ca_whose_k
     """The other finds a CA that nothing asks for; it keeps the key, because this record may still come, as it does."""
     deployment = make(tmp_path / "house")
     async with watching(deployment), two(deployment) as (first, second), first.session() as session:
-        before = (await first.ask("/api/v1/status"))["newest"]["sequence"]
-        first.stop_once.touch()
+        before, numbers = (await first.ask("/api/v1/status"))["newest"], count(1)
+        first.stop_once.write_text("os.link journal")
         request = asyncio.create_task(post(session, "asked of the one that stops"))
         await eventually(first.is_stopped, "the first to stop before its record")
         await eventually(second.leads, "the other to take over")
-        for _ in range(3):  # turns of the other's sequencer, with nothing in them to do
-            wanted = {"ca": "7", "reason": "there is none of epoch 7"}
-            async with second.session() as other, other.post("/api/v1/rollback", json=wanted) as response:
-                assert response.status == 409
+
+        async def prove(sequence: int, digest: str) -> None:
+            """Receipts also wake the other's sequencer."""
+            async with second.session("agent") as agent:
+                for name in AGENTS:
+                    sent = receipt(name, Mark(sequence, digest), None, next(numbers))
+                    async with agent.post("/api/v1/receipts", data=sent.to_json()) as response:
+                        assert response.status == 200
+
+        for _ in range(3):
+            await prove(before["sequence"], before["digest"])
+            await deployment.until_published()
         first.send(signal.SIGCONT)
         status, answer = await request  # it was told to stop meanwhile, or was just in time
         assert status == 200 or (status, "it may be done or not" in answer["error"]) == (409, True)
 
         async def forced() -> str:
+            await prove(before["sequence"], before["digest"])
             newest = (await second.ask("/api/v1/status"))["newest"]
-            return str(newest["ca"]) if newest["sequence"] > before else ""
+            return str(newest["ca"]) if newest["sequence"] > before["sequence"] else ""
 
         ca = await eventually(forced, "the record to be followed")
         await deployment.until_published()
         bundle = await deployment.bundle("nats-0")
-        assert bundle.sequence == before + 1
-        mark = Mark(bundle.sequence, bundle.digest)
-        async with second.session("agent") as agent:
-            for name in AGENTS:
-                async with agent.post("/api/v1/receipts", data=receipt(name, mark, None, 1).to_json()) as response:
-                    assert response.status == 200
+        assert bundle.sequence == before["sequence"] + 1
+        await prove(bundle.sequence, bundle.digest)
         await eventually(lambda: deployment.has_leaf_of("nats-0", ca), "a leaf signed by the CA of that record")
+
+
+async def test_a_leader_paused_before_it_publishes_writes_nothing_over_a_higher_sequence(tmp_path: Path) -> None:
+    """It has read the journal for the last time, and opens the mount; all that is left is a look at what is there."""
+    deployment = make(tmp_path / "house", agents=["nats-0"])
+    async with watching(deployment), two(deployment) as (first, second), first.session() as session:
+        first.stop_once.write_text("open bundle")
+        request = asyncio.create_task(post(session, "published late"))
+        await eventually(first.is_stopped, "the first to stop before it writes to a mount")
+        await eventually(second.leads, "the other to take over")
+        await second.rotate("by the one that took over")
+        await deployment.until_published()
+        first.send(signal.SIGCONT)
+        status, answer = await request
+        assert (status, answer["sequence"]) == (200, (await second.ask("/api/v1/status"))["newest"]["sequence"] - 1)
+        await eventually(lambda: first.follows(second), "the first to follow")
+        await deployment.until_published()
 
 
 @dataclass
