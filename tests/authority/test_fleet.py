@@ -1,5 +1,7 @@
 """The fleet view: which receipts count, for how long, and where each agent stands."""
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from authority.fleet import (
@@ -11,9 +13,12 @@ from authority.fleet import (
     heartbeat_seconds,
     view,
 )
+from authority.history import EMPTY
+from authority.roster import Roster
+from authority.tokens import Sender
 from tests.authority.stories import EPOCH, PLAYGROUND, START, receipt, running
 from tidemark.epoch import PRESETS
-from tidemark.receipt import AgentState, PodClass
+from tidemark.receipt import AgentState, PodClass, Receipt
 from tidemark.verify import Mark
 
 CLOCK = PLAYGROUND.clock
@@ -134,3 +139,29 @@ def test_agents_that_left_are_forgotten() -> None:
     )
     book.prune({"nats-0"}, before=START + 10)
     assert [name for name in ("nats-0", "gone", "new") if book.last(name)] == ["nats-0", "new"]
+
+
+@dataclass
+class Deploying:
+    """Keeps to ``authority.roster.Members``: pods that come and go, as a deployment's do."""
+
+    there: list[Expected] = field(default_factory=list)
+
+    def expected(self) -> list[Expected]:
+        return self.there
+
+    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
+        return receipt
+
+
+def test_pods_that_have_gone_are_forgotten() -> None:
+    members = Deploying()
+    roster = Roster(members, CLOCK)
+    for number in range(20):
+        now = START + 30 * number
+        members.there = [pod(f"orders-{number}")]
+        roster.receive(receipt(f"orders-{number}", proven=OLD), None, EMPTY, float(now))
+        roster.fleet(EMPTY, now)
+    remembered = [number for number in range(20) if roster._book.last(f"orders-{number}")]
+    assert remembered[-1] == 19
+    assert len(remembered) <= 3
