@@ -41,7 +41,7 @@ soak-swaps: export SOAK_SWAPS := $(or $(SWAPS),1000)
 soak-swaps: TESTS := tests/agent/test_swaps.py
 # A leading replica that is killed, and one that is paused and resumed.
 soak-replicas: export SOAK_PAUSE := $(or $(SECONDS),30)
-soak-replicas: TESTS := tests/authority/test_replicas.py
+soak-replicas: TESTS := tests/authority/test_replicas.py tests/kubernetes/test_replicas.py
 
 $(SOAKS:%=soak-%): $(VENV)/.dev
 	@mkdir -p .playground && rm -f .playground/$@.jsonl

@@ -125,7 +125,7 @@ def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]
 def _election(config: AuthorityConfig, me: Replica, cluster: InKubernetes | None, elect: Elect | None) -> Election:
     if elect is not None:
         return elect(me)
-    return _by_files(config, me) if cluster is None else cluster.election(me)
+    return _by_files(config, me) if cluster is None else cluster.election(me, config.election.lease_seconds)
 
 
 def _by_files(config: AuthorityConfig, me: Replica) -> FileElection:

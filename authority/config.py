@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from authority.certify import is_ip_address
-from authority.election.file import LEASE_SECONDS
+from authority.election import LEASE_SECONDS
 from authority.injector_config import InjectorConfig, read_injector
 from authority.keystore import KeyType
 from authority.kubernetes_config import KubernetesConfig, SecretName, read_kubernetes, read_secret_name
@@ -69,7 +69,10 @@ class ApiConfig:
 
 @dataclass(frozen=True, slots=True)
 class ElectionConfig:
-    """How replicas agree on who leads: by files in a directory that they share."""
+    """How replicas agree on who leads: by a Lease in Kubernetes, elsewhere by files in a directory that they share.
+
+    A leader that does not show that it lives is waited for so long.
+    """
 
     directory: Path
     lease_seconds: int

@@ -10,7 +10,7 @@ from functools import partial
 from authority.cert_manager import CertManager
 from authority.chronicle import Repetitions
 from authority.election import ElectionError, Replica
-from authority.election.kubernetes import LeaseAt, LeaseElection
+from authority.election.kubernetes import LeaseAt, LeaseElection, LeaseTimes
 from authority.kubernetes_client import KubernetesClient
 from authority.kubernetes_config import KubernetesConfig, SecretName
 from authority.leadership import Task
@@ -35,9 +35,10 @@ class InKubernetes:
     namespace: str
     nudge: Nudge | None
 
-    def election(self, me: Replica) -> LeaseElection:
+    def election(self, me: Replica, lease_seconds: int) -> LeaseElection:
         """By a Lease in the authority's namespace."""
-        return LeaseElection(me, LeaseAt(self.client, self.namespace, self.config.lease), _unelected())
+        at = LeaseAt(self.client, self.namespace, self.config.lease)
+        return LeaseElection(me, at, _unelected(), LeaseTimes.of(lease_seconds))
 
     def publisher(self, trust: Trust) -> KubernetesPublisher:
         """To every labelled namespace."""

@@ -7,6 +7,9 @@ head or the target's own version (invariant 8).
 from dataclasses import dataclass
 from typing import Protocol
 
+LEASE_SECONDS = 9
+"""How long a leader is waited for that no longer shows that it lives: with it a takeover takes less than 15 s."""
+
 
 class ElectionError(Exception):
     """The election cannot be held; the message names what it is held with, and what to do."""

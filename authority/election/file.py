@@ -24,10 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from authority import durable
-from authority.election import ElectionError, Replica
-
-LEASE_SECONDS = 10
-"""How long a leader is waited for that has stopped beating."""
+from authority.election import LEASE_SECONDS, ElectionError, Replica
 
 _KEPT = 0.8  # of a lease, after which a leader that could not renew it stops: before anybody may take over
 _BEATS = 5  # in a lease

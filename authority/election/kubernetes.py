@@ -18,7 +18,7 @@ from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 
-from authority.election import ElectionError, Replica
+from authority.election import LEASE_SECONDS, ElectionError, Replica
 from authority.kubernetes_access import KubernetesError
 from authority.kubernetes_client import Conflict, Exists, KubernetesClient
 
@@ -39,9 +39,18 @@ class LeaseTimes:
     """Seconds: how long the others wait before they take over, how long a holder may fail to renew before it stops, and
     the pause between tries. A takeover after a kill takes at most ``lease`` and two jittered pauses."""
 
-    lease: int = 9
-    renew: float = 6.0
-    retry: float = 1.5
+    lease: int
+    renew: float
+    retry: float
+
+    @classmethod
+    def of(cls, lease: int) -> "LeaseTimes":
+        """In the proportions of client-go."""
+        return cls(lease, lease * 2 / 3, lease / 6)
+
+
+TIMES = LeaseTimes.of(LEASE_SECONDS)
+"""Unless the configuration says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ class LeaseElection:
         me: Replica,
         lease: LeaseAt,
         failed: Callable[[ElectionError], None],
-        times: LeaseTimes = LeaseTimes(),
+        times: LeaseTimes = TIMES,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self.me = me

@@ -14,8 +14,7 @@ from typing import Any
 import aiohttp
 
 from authority.__main__ import run
-from authority.election import Election, Replica
-from authority.election.file import LEASE_SECONDS
+from authority.election import LEASE_SECONDS, Election, Replica
 from authority.journal import LeafRecord, StatementRecord
 from authority.journal.directory import DirectoryJournal
 from bench.document import Table
@@ -164,7 +163,7 @@ def without_addresses(deployment: Deployment) -> Deployment:
     return Deployment(deployment.root, {"TIDEMARK_ADVERTISE": "127.0.0.1"})
 
 
-def _report(what: str, lease: float, seconds: float) -> None:
+def report_takeover(what: str, lease: float, seconds: float) -> None:
     caption = "From the signal to the other's first act as leader; afterwards nothing had been written twice or back."
     table = Table(caption, ["leader", "lease, s", "takeover, s"], [[what, lease, seconds]])
     report("soak-replicas", "Authority: a leader that is killed, or paused and resumed", table)
@@ -197,7 +196,7 @@ async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp
         first.send(signal.SIGKILL)
         killed = time.monotonic()
         await eventually(second.leads, "the other to take over")
-        _report("killed", LEASE_SECONDS, time.monotonic() - killed)
+        report_takeover("killed, elected by files", LEASE_SECONDS, time.monotonic() - killed)
         assert time.monotonic() - killed < TAKEOVER_SECONDS
         assert deployment.url == second.url
         assert await second.rotate("by the one that took over") == sequence + 1
@@ -222,7 +221,7 @@ async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> N
         async with first.session() as session:
             request = asyncio.create_task(post(session, "asked of the one that is paused"))
             await eventually(second.leads, "the other to take over")
-            _report(f"paused for {PAUSE} s, and resumed", lease, time.monotonic() - paused)
+            report_takeover(f"paused for {PAUSE} s and resumed, elected by files", lease, time.monotonic() - paused)
             assert await second.rotate("during the pause") > before
             await asyncio.sleep(PAUSE - (time.monotonic() - paused))  # what is measured is a pause of this length
             first.send(signal.SIGCONT)

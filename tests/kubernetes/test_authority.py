@@ -1,7 +1,6 @@
 """The whole authority in a cluster: its clock, its receipts, its replicas, and an API server that is away."""
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +11,9 @@ import aiohttp
 from aiohttp import web
 
 from authority.__main__ import run
-from tests.authority.deployment import Deployment, Program, answers, ask, eventually, receipt
+from tests.authority.deployment import Deployment, answers, ask, eventually, receipt
 from tests.kubernetes.apiserver import Answering, ApiServer, internal_error
-from tests.kubernetes.kinds import LEASE, POD, SECRET
+from tests.kubernetes.kinds import POD, SECRET
 from tests.kubernetes.node import AUDIENCE, AgentsPod, Node
 from tests.kubernetes.selectors import selects
 from tidemark.verify import Mark
@@ -108,42 +107,6 @@ async def test_an_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, depl
         gate = (await ask(session, "/api/v1/status"))["gate"]
         assert (gate["state"], gate["closed"]) == ("waiting", "unreadable")
         assert not (await ask(session, "/api/v1/fleet"))["readable"]
-
-
-async def test_a_killed_leader_is_followed(server: ApiServer, deployment: Deployment) -> None:
-    """Two replicas on one state directory, elected by the Lease."""
-
-    def holder() -> str:
-        found = server.store.find(LEASE, "tidemark", "tidemark-authority")
-        return str(found["spec"]["holderIdentity"]) if found else ""
-
-    async with Program(deployment) as one, Program(deployment) as two:
-        await one.start()
-        first = holder()
-        await two.start()
-        assert holder() == first
-        await one.signal(signal.SIGKILL)
-
-        async def has_changed() -> bool:
-            return holder() not in ("", first)
-
-        await eventually(has_changed, "another holder of the Lease")
-
-        async def leads() -> bool:
-            async with deployment.session(deployment.token("operator")) as session:
-                if not await answers(session, "/readyz"):
-                    return False
-                leader = (await ask(session, "/api/v1/status"))["replica"]["leader"]
-                return leader is not None and bool(leader["name"] == holder())
-
-        await eventually(leads, "the other to lead")
-        async with (
-            deployment.session(deployment.token("operator")) as session,
-            session.post("/api/v1/rotate", json={"reason": "a test"}) as response,
-        ):
-            assert response.status == 200, await response.text()
-        assert await two.signal(signal.SIGTERM) == 0
-        assert holder() == ""
 
 
 async def test_it_starts_and_goes_on_through_an_api_server_that_is_away(
