@@ -9,7 +9,7 @@ import importlib
 
 from bench import document
 
-SUBJECTS = ("applications", "authority", "rotation", "withdrawal", "agent")
+SUBJECTS = ("applications", "authority", "election", "rotation", "withdrawal", "agent")
 
 
 def main() -> None:

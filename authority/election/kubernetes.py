@@ -4,6 +4,9 @@ The holder writes its name and renews; the others wait until the Lease has not c
 saw it by their own clocks, and never by the times that stand in it. Every write is over the version that was read, so
 of several that want to take over one wins. A holder that could not renew in time stops before anybody may take over;
 one that ends in good order lets go, and the next one leads within a retry. The leader's URL stands in an annotation.
+
+It is renewed on the event loop. Ten thousand receipts at once delay that by less than a retry (docs/benchmarks.md), and
+what takes long (keys, files) is done in threads; a loop that does not turn for longer should lose.
 """
 
 import asyncio

@@ -40,12 +40,12 @@ def manifests() -> list[dict[str, Any]]:
     return found
 
 
-def furnish(server: ApiServer, root: Path) -> Deployment:
+def furnish(server: ApiServer, root: Path, config: str = CONFIG) -> Deployment:
     """A configured authority with its state, in a cluster with one labelled namespace."""
     server.namespace("nats", **{"tidemark.io/bundle": "enabled"})
     server.accounts.rules |= rules_of(manifests())
     root.mkdir()
     server.kubeconfig(root / "kubeconfig", server.accounts.issue("tidemark", "tidemark-authority"))
-    (root / "authority.toml").write_text(CONFIG)
+    (root / "authority.toml").write_text(config)
     initialise(load(root / "authority.toml", {}), int(time.time()))
     return Deployment(root)
