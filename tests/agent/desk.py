@@ -26,6 +26,9 @@ class Authority:
         self.receipts: list[Receipt] = []
         self.newest = 0
         self.code = 200
+        self.moved_to = ""
+        """Where it says that receipts go now; they do not."""
+        self.sent_on = 0
         self._ca_key = ec.generate_private_key(ec.SECP256R1())
         self.ca = _certificate("control", self._ca_key, None, self._ca_key)
         self._runner: web.AppRunner | None = None
@@ -38,12 +41,15 @@ class Authority:
         async def take(request: web.Request) -> web.Response:
             if request.headers.get("Authorization") != f"Bearer {TOKEN}":
                 return web.Response(status=401, text="who are you?")
+            if self.moved_to and request.path != self.moved_to:
+                self.sent_on += 1
+                raise web.HTTPTemporaryRedirect(self.moved_to)
             if self.code == 200:
                 self.receipts.append(Receipt.from_json(await request.read()))
             return web.json_response({"newest_sequence": self.newest}, status=self.code)
 
         app = web.Application()
-        app.router.add_post("/api/v1/receipts", take)
+        app.router.add_post("/{path:.*}", take)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls()).start()

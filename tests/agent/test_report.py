@@ -121,6 +121,20 @@ async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
         await eventually(lambda: authority.receipts, "a receipt")
 
 
+async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
+    forge: Forge, site: Site, authority: Authority
+) -> None:
+    await authority.start()
+    authority.moved_to = "/elsewhere"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(1)
+        await eventually(lambda: authority.sent_on > 1, "a second try")
+        assert authority.receipts == []
+        authority.moved_to = ""
+        await eventually(lambda: authority.receipts, "a receipt")
+
+
 async def test_a_heartbeat_comes_without_any_change(forge: Forge, site: Site, authority: Authority) -> None:
     await authority.start()
     short = Forge(forge.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))

@@ -39,6 +39,21 @@ async def test_a_broken_configuration_is_reverted_and_tried_again(forge: Forge, 
         assert (status.reverted, status.failure) == (None, None)
 
 
+async def test_what_is_no_bundle_makes_a_revert_no_proof(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.write_config("broken {")
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        site.bundle_mount.show({"ca.crt": b"", "bundle.note": b"no note"})
+        status = await observed.fails("signature")
+        assert status.state is AgentState.REVERTED, "the set that is wanted was not taken, whatever the mount shows now"
+        server.write_config()
+        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+        await observed.is_proven(3)
+
+
 async def test_a_leaf_change_is_reverted_as_well(forge: Forge, site: Site, server: NatsServer) -> None:
     first = forge.leaf()
     site.show(forge.bundle(1), first)
