@@ -329,14 +329,19 @@ def _retirement(world: World, now: int) -> Retire | None:
 
 
 def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
+    """What the CAs that live still rest on is kept, and of the statements all since the oldest one needed.
+
+    So the chain that they form never has a gap, and an auditor who follows it finds none.
+    """
     old = now - clock.validity_seconds - clock.epoch_seconds
     live = {ca.sha256 for ca in history.cas if now < ca.retire_at}
-    first_of_live = {ca.first_sequence for ca in history.cas if ca.sha256 in live}
-    needed_statements = {
+    first_of_live = {ca.position for ca in history.cas if ca.sha256 in live}
+    needed = (
         signed.position
         for signed in history.statements
-        if signed is history.newest or signed.statement.sequence in first_of_live
-    }
+        if signed.at > old or signed.position in first_of_live or signed is history.newest
+    )
+    needed_from = next(needed, history.head)
 
     def is_needed(entry: Entry) -> bool:
         record = entry.record
@@ -344,7 +349,7 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
             return True
         match record:
             case StatementRecord():
-                return entry.position in needed_statements
+                return entry.position >= needed_from
             case ActivationRecord():
                 return record is history.activations[-1] or record.ca in live
             case OverrideRecord() | WithdrawalRecord() | LeafRecord():

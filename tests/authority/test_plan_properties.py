@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from authority.chain import follow
 from authority.fleet import FleetView
 from authority.gate import last_resort_at, ripe_at
 from authority.history import fold
@@ -25,7 +26,7 @@ from authority.plan import (
 )
 from authority.requests import force
 from authority.withdrawal import leave_out_at, replacements
-from tests.authority.stories import PLAYGROUND, START, Pods, Story
+from tests.authority.stories import PLAYGROUND, START, TRUST, Pods, Story
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass
@@ -109,6 +110,7 @@ class Life:
                     rest = [entry for entry in self.story.entries if entry.position > action.through]
                     self.story.entries = [*action.keep, *rest]
                     self.story.history = fold(self.story.entries)
+                    self.check_chain()
                 case Wait():
                     return
         raise AssertionError(f"the plan still asks for something after {MOST_ACTIONS_AT_ONCE} actions")
@@ -159,6 +161,11 @@ class Life:
             assert signing.may_sign
             assert ca.withdrawal.cause is Cause.ROLLBACK or signing.published_at >= ca.withdrawal.at
             assert ca.activated_at is None or self.now >= leave_out_at(ca, history, self.clock)
+
+    def check_chain(self) -> None:
+        """What the API serves of a folded journal, an auditor can still follow without a gap."""
+        held = self.story.history.statements
+        assert follow({f"{signed.statement.sequence}": signed.bundle for signed in held}, TRUST).faults == ()
 
     def has_proven(self, name: str, sha256: str) -> bool:
         received = self.pods.book.last(name)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from authority.chain import follow
 from authority.events import Activated, Failed, LeafWritten, LeftOut, Prepared, WithdrawalAsked, Withdrawing
 from authority.history import EpochCa
 from authority.journal import Opening, StatementRecord
@@ -10,7 +11,7 @@ from authority.requests import Wanted
 from authority.withdrawal import Stage
 from tests.authority.fakes import statement_of
 from tests.authority.machine import Machine, alive, report_of
-from tests.authority.stories import EPOCH, START
+from tests.authority.stories import EPOCH, START, TRUST
 from tidemark.bundle import Cause, Statement
 from tidemark.certificates import fingerprint
 from tidemark.receipt import LeafReport, PodClass
@@ -315,3 +316,19 @@ async def test_an_authority_that_stops_in_the_middle_goes_on_with_it(machine: Ma
     machine.proving = True
     await receipts(machine)
     assert shown(machine).withdrawn == (bad,)
+
+
+@alive
+async def test_of_a_folded_journal_an_auditor_can_still_follow_the_chain(machine: Machine) -> None:
+    """Of a CA withdrawn before its epoch the first statement is needed longer than the one that leaves it out."""
+    followed: set[int] = set()
+    for second in range(20 * 20):
+        await machine.until(START + second)
+        if second % 40 == 15:
+            await roll_back(machine)
+        held = {signed.statement.sequence: signed.bundle for signed in machine.timeline.history.statements}
+        if held.keys() != followed:
+            followed = set(held)
+            assert follow({f"{sequence}": bundle for sequence, bundle in held.items()}, TRUST).faults == ()
+    assert min(followed) > 1, "nothing was folded away"
+    assert machine.of(Failed) == []
