@@ -215,13 +215,17 @@ class StruckClient(OpenBaoClient):
 
     async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
         record = (body.get("data") or {}).get("record", "")
-        with self._effects.around(f"write {path} {record}".rstrip(), Unreachable):
+        name = f"write {path} {record}".rstrip()
+        await self._effects.arrive(name)
+        with self._effects.around(name, Unreachable):
             return await super().write(path, body, repeatable=repeatable)
 
     async def patch(self, path: str, body: Json) -> Json:
+        await self._effects.arrive(f"patch {path}")
         with self._effects.around(f"patch {path}", Unreachable):
             return await super().patch(path, body)
 
     async def delete(self, path: str) -> None:
+        await self._effects.arrive(f"delete {path}")
         with self._effects.around(f"delete {path}", Unreachable):
             await super().delete(path)

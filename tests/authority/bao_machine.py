@@ -69,6 +69,10 @@ class BaoMachine(Machine):
     async def start(self) -> None:
         """Start an authority that knows nothing but what is outside."""
         await self.close()
+        await self.start_beside()
+
+    async def start_beside(self) -> None:
+        """The same, beside one that was deposed and still has its client."""
         self.client = VirtualClient(self.access(), self.effects)
         self.client.machine = self
         layout, tolerance = self.space.layout, self.timing.tolerance_seconds

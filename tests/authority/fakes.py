@@ -66,9 +66,13 @@ class Effects:
 
     async def arrive(self, name: str) -> None:
         """Called by whoever is about to bring the effect about, with nothing left to look at before it."""
-        if not self.paused.is_set() and self.chosen(len(self.names), When.BEFORE, name) is How.PAUSE:
+        if not self.paused.is_set() and self.pauses(len(self.names), name):
             self.paused.set()
             await self.resumed.wait()
+
+    def pauses(self, number: int, name: str) -> bool:
+        """Whether to pause before the effect of this number and name."""
+        return self.chosen(number, When.BEFORE, name) is How.PAUSE
 
     def perform(self, name: str, effect: Callable[[], T], error: type[Exception]) -> T:
         with self.around(name, error):
@@ -240,7 +244,7 @@ class MemoryPublisher:
         self.tries += 1
         await self._reach()
         if self._compare(bundle) is Outcome.WRITTEN:
-            await self.effects.arrive("publish")
+            await self.effects.arrive(f"publish to {self.name}")
         if (outcome := self._compare(bundle)) is not Outcome.WRITTEN:
             return Brought(newer=(self.name,) if outcome is Outcome.NEWER else ())
 
@@ -308,7 +312,7 @@ class MemoryLeafStore:
             self.written += 1
             self.on_write(leaf)
 
-        await self.effects.arrive("write leaf")
+        await self.effects.arrive(f"write leaf to {self.name}")
         self.effects.perform(f"write leaf to {self.name}", put, PublishError)
 
     @property

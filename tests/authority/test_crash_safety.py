@@ -113,8 +113,8 @@ async def live(machine: Machine, seconds: int, order: Order | None) -> None:
     request: asyncio.Task[object] | None = None
     stands = order is None
     takeover = asyncio.create_task(take_over(machine))
-    for quarter in range(seconds * 4):
-        await asyncio.sleep(0.25)
+    for half in range(seconds * 2):
+        await asyncio.sleep(0.5)
         machine.rotation.wake()  # a receipt has come
         if request is not None and request.done() and order is not None:
             stands = await is_standing(machine, request, order)
@@ -122,7 +122,7 @@ async def live(machine: Machine, seconds: int, order: Order | None) -> None:
         if await machine.died():
             await asyncio.sleep(0.5)
             machine.boot()
-        elif not stands and request is None and order is not None and quarter >= 4 * order.at:
+        elif not stands and request is None and order is not None and half >= 2 * order.at:
             request = asyncio.ensure_future(order.ask(machine.rotation))
     if not machine.effects.paused.is_set():
         takeover.cancel()
