@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _DATA_TEMPORARY = "..data_tmp"
 _LINK_TEMPORARY = "..link_tmp"
 _GENERATION = re.compile(r"\.\.\d{4}(_\d\d){5}\.[0-9a-f]{6}")
 _LARGEST = 1024 * 1024
+_PATIENCE = 3.0
+_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,29 @@ def is_linked(directory: Path, name: str) -> bool:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep every other writer out of the directory, which is made where it is missing. Raises OSError."""
+    """Keep every other writer out of the directory, which is made where it is missing.
+
+    Raises:
+        OSError: it could not be had, or another writer did not let go of it in time: one that is paused in the middle.
+    """
     durable.make_directory(directory, mode=0o755)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    for _ in range(int(_PATIENCE / _PAUSE)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return
+    raise TimeoutError(f"another writer that has held its lock for {_PATIENCE:g} s; is a process paused? (lslocks)")
 
 
 def switch(directory: Path, files: dict[str, Content], now: int) -> None:

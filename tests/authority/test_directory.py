@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from authority.publish import Outcome, PublishError
+from authority.publish import Outcome, PublishError, mount
 from authority.publish.directory import DirectoryLeafStore, DirectoryPublisher
 from tests.authority.foundry import Foundry
 from tidemark.bundle import Bundle, Cause
@@ -109,6 +109,18 @@ async def test_nothing_is_written_over_a_higher_sequence(foundry: Foundry, targe
     assert (await publisher.publish(old)).outcome is Outcome.NEWER
     assert (await publisher.publish(new)).outcome is Outcome.WRITTEN
     assert shown(target) == new.bundle
+
+
+async def test_a_writer_that_is_paused_in_the_middle_is_named_and_waited_for_no_longer(
+    foundry: Foundry, target: Path, tmp_path: Path
+) -> None:
+    publisher = DirectoryPublisher([target, tmp_path / "other"], foundry.trust)
+    await publisher.publish(await foundry.bundle(1))
+    with mount.locked(target):
+        brought = await publisher.publish(await foundry.bundle(2))
+    assert brought.written == (str(tmp_path / "other"),)
+    assert "found another writer that has held its lock for 3 s; is a process paused?" in brought.failed[0]
+    assert (await publisher.publish(await foundry.bundle(2))).written == (str(target),)
 
 
 async def test_what_another_key_signed_is_written_over(foundry: Foundry, target: Path, tmp_path: Path) -> None:
