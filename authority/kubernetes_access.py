@@ -11,6 +11,8 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 
+from authority.current_context import CurrentContext
+
 
 class KubernetesError(Exception):
     """The API server did not do what it was asked; the message names the object, what was found and what to do."""
@@ -39,18 +41,30 @@ KubernetesAccess = Kubeconfig | InCluster
 
 
 def connection(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
-    """What lightkube connects with. Raises KubernetesError, which names the file that is not usable."""
+    """What lightkube connects with. The CA, and a client's certificate, may be replaced.
+
+    Raises KubernetesError, which names the file that is not usable.
+    """
+    config, _ = _read(access)
+    return config, CurrentContext(lambda: _read(access)[1], KubernetesError)
+
+
+def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
+    """What the files say now. Raises KubernetesError."""
     source = access.file if isinstance(access, Kubeconfig) else access.account
     try:
         config = _from_file(access) if isinstance(access, Kubeconfig) else _from_account(access)
         user_auth(config.user)
-        return config, verify_cluster(config.cluster, config.user or User(), config.abs_file)
+        context = verify_cluster(config.cluster, config.user or User(), config.abs_file)
     except OSError as error:
         found = f"{error.filename or ''} {error.strerror or error}".strip()
     except KeyError as error:
         found = f"no {error}"
     except (ConfigError, ValueError, TypeError, yaml.YAMLError, msgspec.MsgspecError) as error:
         found = str(error)
+    else:
+        context.set_alpn_protocols(["http/1.1"])  # as httpcore does, with the one that it gets
+        return config, context
     raise KubernetesError(f"{source}: expected credentials for Kubernetes, found: {found}") from None
 
 

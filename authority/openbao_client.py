@@ -11,10 +11,13 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import aiohttp
+
+from authority.current_context import CurrentContext
 
 Json = dict[str, Any]
 
@@ -123,7 +126,7 @@ class KubernetesLogin:
 
 @dataclass(frozen=True, slots=True)
 class OpenBaoAccess:
-    """Where OpenBao is and how to get in; ``ca_file`` None trusts the system's CAs."""
+    """Where OpenBao is and how to get in; ``ca_file``, which may be replaced, None trusts the system's CAs."""
 
     url: str
     login: Login
@@ -165,12 +168,8 @@ class OpenBaoClient:
         self._turn = asyncio.Lock()
         self._token: _Token | None = None
         self._server: tuple[float, float] | None = None
-        try:
-            context = ssl.create_default_context(cafile=access.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise OpenBaoError(f"{access.ca_file}: expected OpenBao's CA in PEM, found {error}") from None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context),
+            connector=aiohttp.TCPConnector(ssl=CurrentContext(partial(_context, access.ca_file), OpenBaoError)),
             headers={"X-Vault-Request": "true"} | ({"X-Vault-Namespace": access.namespace} if access.namespace else {}),
             timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
         )
@@ -366,6 +365,13 @@ class OpenBaoClient:
         """Whether the token is alive: a 403 says the same of one that is not, and of a missing permission."""
         status, _ = await self._send("GET", "auth/token/lookup-self", None, token, repeatable=True)
         return status == 200
+
+
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise OpenBaoError(f"{ca_file}: expected OpenBao's CA in PEM, found {error}") from None
 
 
 def _token(answer: Json) -> _Token | None:

@@ -46,6 +46,7 @@ class Server:
     port: int
     ca_file: Path
     unseal_key: str
+    pid: int
 
     @property
     def url(self) -> str:
@@ -56,6 +57,12 @@ class Server:
 
     def operator(self, namespace: str = "") -> OpenBaoClient:
         return OpenBaoClient(self.access(TokenLogin(ROOT_TOKEN), namespace))
+
+    def serve(self, chain: Path, key: Path) -> None:
+        """From now on with this certificate: new connections alone."""
+        (self.ca_file.parent / "vault-cert.pem").write_bytes(chain.read_bytes())
+        (self.ca_file.parent / "vault-key.pem").write_bytes(key.read_bytes())
+        os.kill(self.pid, signal.SIGHUP)
 
     async def seal(self) -> None:
         async with self.operator() as root:
@@ -104,7 +111,7 @@ def serving(directory: Path) -> Iterator[Server]:
         ca_file = directory / "vault-ca.pem"
         _await(lambda: _is_healthy(port, ca_file), process, log)
         _await(lambda: _unseal_key(log) is not None, process, log)
-        yield Server(port, ca_file, _unseal_key(log) or "")
+        yield Server(port, ca_file, _unseal_key(log) or "", process.pid)
     finally:
         process.kill()
         process.wait()

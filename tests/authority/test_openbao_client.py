@@ -4,9 +4,11 @@ import asyncio
 import base64
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,9 @@ from authority.openbao_client import (
     Unreachable,
 )
 from tests.authority import virtual_time
-from tests.authority.bao import QUICK, Space
+from tests.authority.bao import QUICK, ROOT_TOKEN, Space, serving
 from tests.authority.deployment import eventually
+from tests.kubernetes.certificates import serving_files
 
 POLICY = 'path "secret/data/open/*" { capabilities = ["create", "read", "update"] }\n'
 LONG = (0.05,) * 100
@@ -129,6 +132,45 @@ async def test_a_server_that_another_ca_signed_is_not_believed(vault: Space) -> 
     async with OpenBaoClient(replace(vault.access(TokenLogin("root")), ca_file=None), QUICK) as client:
         with pytest.raises(Unreachable, match="certificate verify failed"):
             await client.read("sys/mounts")
+
+
+async def shows(port: int, chain: Path) -> bool:
+    """Whether a new connection gets this certificate."""
+    shown = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    return shown == await asyncio.to_thread(chain.read_text)
+
+
+async def test_openbaos_ca_can_be_replaced_while_the_authority_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bao").mkdir()
+    ca_file = tmp_path / "ca.pem"
+    with serving(tmp_path / "bao") as server:
+        ca_file.write_bytes(server.ca_file.read_bytes())
+        async with Line(server.port).open() as line:
+            access = OpenBaoAccess(f"https://127.0.0.1:{line.port}", TokenLogin(ROOT_TOKEN), ca_file=ca_file)
+            async with OpenBaoClient(access, QUICK) as client:
+                await client.read("sys/mounts")
+                new_ca, chain, key = serving_files(tmp_path / "new")
+                server.serve(chain, key)
+                await eventually(partial(shows, server.port, chain), "the new certificate")
+                await client.read("sys/mounts")  # over the connection that it has
+                line.cut = 1
+                with pytest.raises(Unreachable, match="certificate verify failed"):
+                    await client.read("sys/mounts")
+                ca_file.write_bytes(new_ca.read_bytes())
+                assert await client.read("sys/mounts")
+                for broken in (b"", new_ca.read_bytes()[:-40], b""):
+                    ca_file.write_bytes(broken)
+                    line.cut = 1
+                    assert await client.read("sys/mounts")
+                    assert line.cut == 0
+                assert [record.getMessage() for record in caplog.records] == ["ca_not_read"] * 3
+                ca_file.unlink()
+                line.cut = 1
+                assert await client.read("sys/mounts")
+    told = caplog.records[-1].__dict__["fields"]["error"]
+    assert told == f"{ca_file}: expected OpenBao's CA in PEM, found [Errno 2] No such file or directory"
 
 
 def ca_file_of(path: Path) -> OpenBaoAccess:

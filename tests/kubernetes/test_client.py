@@ -1,6 +1,7 @@
 """The Kubernetes client over real HTTPS: what it tries again, what it tells by name, how it keeps its credentials."""
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from authority.kubernetes_client import (
 )
 from authority.reference_clock import ClockDiffers, Dated, check_clock
 from tests.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
+from tests.kubernetes.certificates import serving_files
 from tests.kubernetes.kinds import NAMESPACE, SECRET
 
 QUICK = (0.01, 0.02)
@@ -136,6 +138,44 @@ async def test_in_a_cluster_a_replaced_token_is_read_again(server: ApiServer, tm
         (account / "token").write_text(server.accounts.administrator() + "\n")
         server.accounts.expire(first)
         assert await client.get(Secret, "a", "tidemark") is not None
+
+
+async def listen_below_another_ca(server: ApiServer) -> bytes:
+    """Every connection ends; those to come are below the CA that is returned."""
+    await server.stop()
+    shutil.rmtree(server.directory)
+    serving_files(server.directory)
+    await server.start()
+    return server.ca_file.read_bytes()
+
+
+@pytest.mark.parametrize("is_in_cluster", [True, False])
+async def test_the_api_servers_ca_can_be_replaced_while_the_authority_runs(
+    server: ApiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_in_cluster: bool
+) -> None:
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(server.ca_file.read_bytes())
+    (tmp_path / "namespace").write_text("tidemark\n")
+    (tmp_path / "token").write_text(server.accounts.administrator())
+    kubeconfig = server.kubeconfig(tmp_path / "kubeconfig", (tmp_path / "token").read_text())
+    kubeconfig.write_text(kubeconfig.read_text().replace(str(server.ca_file), str(ca_file)))
+    access = InCluster(server.url, tmp_path) if is_in_cluster else Kubeconfig(kubeconfig)
+    async with KubernetesClient(access, QUICK) as client:
+        await client.create(secret("a"), "tidemark")
+        new_ca = await listen_below_another_ca(server)
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            await client.get(Secret, "a", "tidemark")
+        ca_file.write_bytes(new_ca)
+        assert await client.get(Secret, "a", "tidemark") is not None
+        assert not caplog.records
+        ca_file.write_bytes(new_ca[:-40])
+        for _ in range(2):
+            await server.stop()
+            await server.start()
+            assert await client.get(Secret, "a", "tidemark") is not None
+    (told,) = caplog.records
+    assert told.getMessage() == "ca_not_read"
+    assert str(tmp_path) in told.__dict__["fields"]["error"]
 
 
 async def test_credentials_that_cannot_be_used_are_named(server: ApiServer, tmp_path: Path) -> None:
