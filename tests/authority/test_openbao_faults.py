@@ -188,7 +188,7 @@ async def restore(space: Space, backup: History) -> None:
             await space.client.delete(f"nats_int/{kind}/{identity}")
     assert backup.signing is not None
     await space.client.write("nats_int/config/issuers", {"default": backup.signing.intent})
-    await space.client.write("nats_int/keys/generate/internal", {"key_name": f"epoch-{EPOCH}-99", "key_type": "ec"})
+    await space.client.write("nats_int/keys/generate/internal", {"key_name": f"epoch-{EPOCH}-3", "key_type": "ec"})
     folder = "secret/metadata/ca-bundles/journal/"
     for name in (await space.client.list(folder))["keys"]:
         if int(name) > backup.head:
