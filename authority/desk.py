@@ -95,7 +95,7 @@ class Desk:
         return history.newest.statement.sequence if history.newest else 0
 
     async def rotate(self, who: str, reason: str) -> Answer:
-        """Force a rotation; returns what was made. Raises RotationRefused."""
+        """Force a rotation; returns what was made. Raises RotationRefused, TimeoutError."""
         statement = await self.rotation.rotate(who, reason)
         return {"sequence": statement.sequence, "epoch": statement.epoch, "ca": statement.anchors[0].sha256}
 
@@ -104,18 +104,18 @@ class Desk:
         return api.prospect(self.rotation.prospect(wanted), wanted)
 
     async def withdraw(self, who: str, reason: str, wanted: Wanted) -> Answer:
-        """Record a withdrawal; returns what it does. Raises RotationRefused."""
+        """Record a withdrawal; returns what it does. Raises RotationRefused, TimeoutError."""
         answer = self.prospect(wanted)
         await self.rotation.withdraw(who, reason, replace(wanted, ca=answer["ca"]))
         return answer
 
     async def override(self, who: str, reason: str) -> Answer:
-        """Open the gate of the newest CA that waits; returns that CA. Raises RotationRefused."""
+        """Open the gate of the newest CA that waits; returns that CA. Raises RotationRefused, TimeoutError."""
         ca = await self.rotation.override(who, reason)
         return {"ca": ca.sha256, "epoch": ca.epoch}
 
     async def leaf(self, order: LeafOrder) -> Answer:
-        """Sign a leaf; returns it with its key. Raises RotationRefused."""
+        """Sign a leaf; returns it with its key. Raises RotationRefused, TimeoutError."""
         return api.one_off(await self.rotation.issue_leaf(order))
 
     def _situation(self) -> Situation:

@@ -21,7 +21,7 @@ FORWARDED = "Tidemark-Forwarded"
 """Header of a request that another replica passed on: the address that it came from there."""
 
 SECONDS = 25.0
-"""How long the leader is waited for: a little longer than it lets an operator's request wait for its turn."""
+"""How long the leader is waited for: a little longer than it lets an operator wait for an answer."""
 
 _CONNECT_SECONDS = 3.0
 _IDLE_SECONDS = 5.0  # half of what the leader allows: no request meets a connection that is being closed

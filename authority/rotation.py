@@ -250,10 +250,12 @@ class Rotation:
             self._requests.end("expected this replica to lead, found that it stops")
 
     async def _ask(self, carry_out: Callable[[History], Awaitable[T]]) -> T:
-        """Have the sequencer carry something out between two actions of the plan. Raises RotationRefused."""
-        answer = self._requests.ask(carry_out)
+        """Have the sequencer carry something out between two actions of the plan.
+
+        Raises RotationRefused; TimeoutError where it takes too long, which says whether it may be done yet.
+        """
         self._wake.set()
-        return await answer
+        return await self._requests.ask(carry_out)
 
     async def _rotate_for_ever(self) -> None:
         clock = asyncio.get_running_loop().time

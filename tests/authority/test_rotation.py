@@ -30,7 +30,15 @@ from authority.publish import Outcome
 from authority.requests import Wanted
 from authority.resume import LOOK_SECONDS
 from tests.authority import virtual_time
-from tests.authority.fakes import MemoryIssuer, MemoryJournal, MemoryPublisher, statement_of
+from tests.authority.fakes import (
+    How,
+    MemoryIssuer,
+    MemoryJournal,
+    MemoryPublisher,
+    Strike,
+    When,
+    statement_of,
+)
 from tests.authority.machine import Machine, alive
 from tests.authority.stories import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, Story, running
 from tidemark.bundle import Bundle, Cause
@@ -535,6 +543,30 @@ def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() 
         assert machine.timeline.history.next_sequence == 2
 
     virtual_time.run(main())
+
+
+@alive
+async def test_what_an_operator_asked_for_in_vain_is_not_done_later(machine: Machine) -> None:
+    await machine.settle()
+    machine.journal.is_down = True
+    with pytest.raises(TimeoutError, match="expected its turn within 20 s, found none: it is withdrawn, nothing"):
+        await machine.rotation.rotate("ada", "a key may have leaked")
+    machine.journal.is_down = False
+    await machine.until(START + 65)
+    assert [e.cause for e in machine.of(Prepared)] == [Cause.ROTATION] * 4
+
+
+@alive
+async def test_what_is_under_way_when_the_operator_is_answered_may_be_done_and_that_is_said(machine: Machine) -> None:
+    await machine.settle()
+    machine.effects.strike = Strike(len(machine.effects.names) + 2, When.BEFORE, How.PAUSE)  # issued, signed
+    with pytest.raises(TimeoutError, match="within 20 s, found it still under way: it may be done yet, so look at"):
+        await machine.rotation.rotate("ada", "a key may have leaked")
+    assert machine.effects.paused.is_set()
+    assert machine.timeline.history.next_sequence == 2
+    machine.effects.resumed.set()
+    await machine.settle()
+    assert [e.cause for e in machine.of(Prepared)][:2] == [Cause.ROTATION, Cause.FORCED]
 
 
 def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:

@@ -19,9 +19,11 @@ from authority.door import in_turn
 from authority.journal import StatementRecord
 from authority.journal.directory import DirectoryJournal
 from authority.one_off import LeafOrder
+from authority.plan import RotationRefused
 from authority.requests import Wanted
 from authority.serve import Api, ListenError
 from authority.tokens import Role, Sender, create_token, read_tokens
+from authority.turns import Turns
 from tests.authority.deployment import AGENTS, Deployment, answers, ask, eventually, receipt
 from tidemark.certificates import not_after
 from tidemark.receipt import MAX_BYTES, Receipt
@@ -293,7 +295,18 @@ async def test_no_connection_is_kept_for_the_next_receipt(deployment: Deployment
 
 
 class StuckDesk:
-    """A desk whose sequencer has no time for requests."""
+    """A desk whose sequencer has no time for requests, but begins with what ``rotate`` asks for."""
+
+    def __init__(self) -> None:
+        self.turns = Turns[list[str]]((RotationRefused,), lambda error: RotationRefused(str(error)), patience=0.01)
+        self.done: list[str] = []
+        self.may_go_on = asyncio.Event()
+        self.beginning = asyncio.Event()
+
+    async def serve(self) -> None:
+        await self.beginning.wait()
+        while self.turns:
+            await self.turns.serve_next(self.done)
 
     def unready(self) -> str:
         return "expected a CA that signs, found none yet"
@@ -323,33 +336,54 @@ class StuckDesk:
         return {}
 
     async def rotate(self, who: str, reason: str) -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
+        self.beginning.set()
+        return await self.ask("rotate")
 
     async def override(self, who: str, reason: str) -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
+        return await self.ask("override")
 
     async def withdraw(self, who: str, reason: str, wanted: Wanted) -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
+        return await self.ask("withdraw")
 
     async def leaf(self, order: LeafOrder) -> dict[str, Any]:
-        await asyncio.Event().wait()
-        return {}
+        return await self.ask("leaf")
+
+    async def ask(self, name: str) -> dict[str, Any]:
+        async def carry_out(done: list[str]) -> dict[str, Any]:
+            await self.may_go_on.wait()
+            done.append(name)
+            return {}
+
+        return await self.turns.ask(carry_out)
 
 
-async def test_a_request_that_does_not_get_its_turn_is_answered_all_the_same(tmp_path: Path) -> None:
+async def test_a_request_without_an_answer_in_time_is_withdrawn_or_the_answer_says_that_it_may_be_done(
+    tmp_path: Path,
+) -> None:
     for role in Role:
         create_token(tmp_path, role)
-    api = Api(StuckDesk(), read_tokens(tmp_path), open_reads=True, write_seconds=0.01)
+    desk = StuckDesk()
+    serving = asyncio.create_task(desk.serve())
+    api = Api(desk, read_tokens(tmp_path), open_reads=True)
     headers = {"Authorization": f"Bearer {(tmp_path / 'tokens/operator').read_text().strip()}"}
     assert in_turn in api.application().middlewares  # so that the door does not hurry whoever waits for its turn
     async with TestServer(api.application()) as server, aiohttp.ClientSession(server.make_url("/")) as session:
-        for path, name in (("rotate", "rotate"), ("override", "override"), ("revoke", "revocation")):
-            said = await refusal(session, "POST", f"/api/v1/{path}", json={"reason": "in vain"}, headers=headers)
-            assert said == (503, f"{name}: expected its turn within 0.01 s, found none; status says what failed")
+        refused = partial(refusal, session, "POST", json={"reason": "in vain"}, headers=headers)
+        for path, name in (("override", "override"), ("revoke", "revocation")):
+            assert await refused(path=f"/api/v1/{path}") == (
+                503,
+                f"{name}: expected its turn within 0.01 s, found none: it is withdrawn, nothing was done; status says "
+                f"what failed",
+            )
+        assert await refused(path="/api/v1/rotate") == (
+            503,
+            "rotate: expected it to be done within 0.01 s, found it still under way: it may be done yet, so look at "
+            "status before you try again",
+        )
         assert await refusal(session, "GET", "/readyz") == (503, "expected a CA that signs, found none yet")
+    desk.may_go_on.set()
+    await serving
+    assert desk.done == ["rotate"]
 
 
 async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out(
