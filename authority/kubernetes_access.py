@@ -55,7 +55,7 @@ def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
     try:
         config = _from_file(access) if isinstance(access, Kubeconfig) else _from_account(access)
         user_auth(config.user)
-        context = verify_cluster(config.cluster, config.user or User(), config.abs_file)
+        context = _context(config, config.user or User())
     except OSError as error:
         found = f"{error.filename or ''} {error.strerror or error}".strip()
     except KeyError as error:
@@ -66,6 +66,15 @@ def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
         context.set_alpn_protocols(["http/1.1"])  # as httpcore does, with the one that it gets
         return config, context
     raise KubernetesError(f"{source}: expected credentials for Kubernetes, found: {found}") from None
+
+
+def _context(config: SingleConfig, user: User) -> ssl.SSLContext:
+    try:
+        return verify_cluster(config.cluster, user, config.abs_file)
+    except OSError as error:  # which seldom names the file
+        files = (config.cluster.certificate_auth, user.client_cert, user.client_key)
+        named = ", ".join(filter(None, files)) or "the certificates in it"
+        raise ConfigError(f"{named}: {error.strerror or error}") from None
 
 
 def _from_file(access: Kubeconfig) -> SingleConfig:

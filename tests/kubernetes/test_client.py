@@ -175,7 +175,9 @@ async def test_the_api_servers_ca_can_be_replaced_while_the_authority_runs(
             assert await client.get(Secret, "a", "tidemark") is not None
     (told,) = caplog.records
     assert told.getMessage() == "ca_not_read"
-    assert str(tmp_path) in told.__dict__["fields"]["error"]
+    source = tmp_path if is_in_cluster else kubeconfig
+    error = told.__dict__["fields"]["error"]
+    assert error.startswith(f"{source}: expected credentials for Kubernetes, found: {ca_file}: [")
 
 
 async def test_credentials_that_cannot_be_used_are_named(server: ApiServer, tmp_path: Path) -> None:
