@@ -23,7 +23,7 @@ from tests.nats.cluster import all_there, restart
 from tests.nats.rig import SECONDS, Ca, Output, Servers, eventually, until
 from tidemark.nats import Connection
 
-ROTATIONS = int(os.environ.get("SOAK_ROTATIONS", "30"))
+ROTATIONS = int(os.environ.get("SOAK_ROTATIONS", "20"))
 PAUSE = float(os.environ.get("SOAK_SECONDS", "0.7"))
 REPORT = os.environ.get("SOAK_REPORT", "")
 RATE = 2000
@@ -129,7 +129,7 @@ async def caught_up(connection: Connection) -> None:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("kill_every", [0, 20 if ROTATIONS > 30 else 10], ids=["steady", "servers killed"])
+@pytest.mark.parametrize("kill_every", [0, 20 if ROTATIONS > 20 else 10], ids=["steady", "servers killed"])
 async def test_soak(  # noqa: PLR0917 # fixtures
     cluster: Servers, output: Output, tmp_path: Path, first: Ca, second: Ca, kill_every: int
 ) -> None:
