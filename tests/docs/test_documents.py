@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 
 from agent.config import PREFIX
@@ -138,6 +140,15 @@ def test_kubernetes_objects_fit_the_schemas(document: Path) -> None:
                 validate(item)
             else:
                 kubernetes_validate.validate(item, "1.33", strict=True)
+
+
+def test_what_pip_is_told_to_install_is_this_projects_distribution(document: Path) -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    text = document.read_text()
+    told = re.findall(r"pip3? install [\"']?(tidemark[\w.-]*(?:\[[\w,-]+\])?)|\b(tidemark[\w.-]*\[[\w,-]+\])", text)
+    for requirement in (Requirement(alone or with_extras) for alone, with_extras in told):
+        assert requirement.name == project["name"]
+        assert requirement.extras <= project["optional-dependencies"].keys()
 
 
 def test_files_that_are_named_exist(document: Path) -> None:

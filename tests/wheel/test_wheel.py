@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,11 +27,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def test_its_name_is_not_the_other_projects(wheel: Path) -> None:
+    assert wheel.name.startswith("tidemark_ca-")  # `tidemark` on the public index is another project's
+
+
+def test_its_classifiers_name_the_oldest_python_that_it_allows(wheel: Path) -> None:
+    described = description(wheel)
+    (allowed,) = (line.partition(": ")[2] for line in described if line.startswith("Requires-Python: "))
+    named = [line.rpartition(" :: ")[2] for line in described if line.startswith("Classifier: Programming Language")]
+    versions = [Version(version) for version in named if version != "Only"]
+    assert allowed == f">={min(versions)}"
+    assert versions == [Version(f"3.{minor}") for minor in range(versions[0].minor, versions[-1].minor + 1)]
+
+
 def test_it_holds_tidemark_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tidemark").rglob("*.py")}
-    rest = {name for name in names if not re.match(r"tidemark-[^/]+\.dist-info/", name)}
+    rest = {name for name in names if not re.match(r"tidemark_ca-[^/]+\.dist-info/", name)}
     typed = {"tidemark/py.typed"}
     assert rest == modules | typed
     assert any(name.endswith("/licenses/LICENSE") for name in names)
@@ -81,11 +95,16 @@ def environment(folder: Path, wheel: Path, extra: str) -> Path:
     return folder / "bin" / "python"
 
 
-def required(wheel: Path, extra: str) -> list[Requirement]:
+def description(wheel: Path) -> list[str]:
+    """The lines of the wheel's core metadata (PEP 566)."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        lines = archive.read(name).decode().splitlines()
-    requirements = [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")]
+        return archive.read(name).decode().splitlines()
+
+
+def required(wheel: Path, extra: str) -> list[Requirement]:
+    described = description(wheel)
+    requirements = [Requirement(line.partition(": ")[2]) for line in described if line.startswith("Requires-Dist: ")]
     return [one for one in requirements if applies(one, {*extra.split(","), ""})]
 
 
