@@ -24,24 +24,24 @@ soak:
 # Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each).
 soak-applications: export SOAK_ROTATIONS := $(or $(ROTATIONS),600)
 soak-applications: export SOAK_SECONDS := $(or $(SECONDS),1.5)
-soak-applications: TESTS := tests/nats/test_soak.py
+soak-applications: TESTS := tests/end_to_end/test_soak.py
 # Agents killed at random moments of the cycle.
 soak-kills: export SOAK_KILLS := $(or $(KILLS),200)
-soak-kills: TESTS := tests/agent/test_kill.py
+soak-kills: TESTS := tests/agent/loop/test_kill.py
 # Mutated bundles.
 soak-mutations: export SOAK_MUTATIONS := $(or $(MUTATIONS),100000)
 soak-mutations: TESTS := tests/contract/test_mutation.py
 # The release lines of nats-server between the oldest and the newest.
 soak-servers: export SOAK_SERVERS := $(or $(LINES),2.11 2.12 2.14)
 soak-servers: export SOAK_SERVER_SWAPS := $(or $(SWAPS),50)
-soak-servers: TESTS := tests/agent/test_servers.py
+soak-servers: TESTS := tests/end_to_end/test_nats_server_releases.py
 soak-servers: servers
 # Swaps of bundle and leaf in a row.
 soak-swaps: export SOAK_SWAPS := $(or $(SWAPS),1000)
-soak-swaps: TESTS := tests/agent/test_swaps.py
+soak-swaps: TESTS := tests/end_to_end/test_swaps.py
 # A leading replica that is killed, and one that is paused and resumed.
 soak-replicas: export SOAK_PAUSE := $(or $(SECONDS),30)
-soak-replicas: TESTS := tests/authority/test_replicas.py tests/kubernetes/test_replicas.py
+soak-replicas: TESTS := tests/end_to_end/test_replicas.py tests/end_to_end/kubernetes/test_replicas.py
 
 $(SOAKS:%=soak-%): $(VENV)/.dev
 	@mkdir -p .playground && rm -f .playground/$@.jsonl

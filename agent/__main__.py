@@ -1,6 +1,6 @@
 """The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables; ``--help`` says the rest."""
 
-from agent import lean  # isort: split
+from agent import memory_footprint  # isort: split
 
 import asyncio
 import gc
@@ -18,26 +18,27 @@ from typing import TYPE_CHECKING, Any, Never
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from agent import log, serve
-from agent.alarm import Alarm
-from agent.board import Board
-from agent.chronicle import Chronicle
+from agent import log
 from agent.config import AgentConfig, ConfigError, read_config
-from agent.cycle import Cycle
-from agent.handover import Handover, Patience, Workload
-from agent.holdings import Clocks, Holdings
-from agent.install import Output
-from agent.metrics import AgentMetrics
-from agent.once import install_once
-from agent.prove import EchoProver, ServerProver
-from agent.reload import HttpReloader, SignalReloader
-from agent.report import Reporter
-from agent.source import Sources
-from agent.status import AgentStatus, Identity
-from agent.target import SignalTarget, SystemTarget, Target
+from agent.loop.cycle import Cycle
+from agent.loop.delivery import Handover, Patience, Workload
+from agent.loop.once import install_once
+from agent.loop.wakeup import Alarm
+from agent.reporting import http_server
+from agent.reporting.metrics import AgentMetrics
+from agent.reporting.receipts import Reporter
+from agent.reporting.recorder import Chronicle
+from agent.reporting.status import AgentStatus, Identity
+from agent.reporting.status_store import Board
+from agent.sources.mounts import Sources
+from agent.store.output_directory import Output
+from agent.store.set_store import Clocks, Holdings
+from agent.workloads.provers import EchoProver, ServerProver
+from agent.workloads.signal_reloader import HttpReloader, SignalReloader
+from agent.workloads.targets import SignalTarget, SystemTarget, Target
 
 if TYPE_CHECKING:
-    from agent.announcement import Announcement
+    from agent.sources.jetstream import Announcement
 
 VERSION = "0.1.0"
 
@@ -76,8 +77,8 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
         return Workload(target, SignalReloader(target), ServerProver(target, http))
     if isinstance(target, SystemTarget):
         # Only now, as with the announcement.
-        lean.import_nats()
-        from agent.system import SystemReloader  # noqa: PLC0415
+        memory_footprint.import_nats()
+        from agent.workloads.nats_reloader import SystemReloader  # noqa: PLC0415
 
         return Workload(target, SystemReloader(target), ServerProver(target, http))
     return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
@@ -87,15 +88,16 @@ def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> 
     if not config.nats_servers:
         return None
     # Only now: nats-py takes megabytes, and an agent without a broker need not have it.
-    lean.import_nats()
-    from agent import announcement, login  # noqa: PLC0415
+    memory_footprint.import_nats()
+    from agent.clients import nats_credentials  # noqa: PLC0415
+    from agent.sources import jetstream as announcement
 
     return announcement.Announcement(
         servers=config.nats_servers,
         directory=config.out,
         login=lambda: (
             {"name": f"tidemark-agent {config.pod}", "tls_handshake_first": config.nats_handshake_first}
-            | (dict(login.with_creds(config.nats_creds)) if config.nats_creds else {})
+            | (dict(nats_credentials.with_creds(config.nats_creds)) if config.nats_creds else {})
         ),
         tell=chronicle.broker,
         now=clocks.now,
@@ -134,7 +136,7 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
     work: Work = {
         "cycle": cycle.run,
         "sources": partial(sources.run, cycle.take),
-        "lean": lean.give_back,
+        "lean": memory_footprint.give_back,
     }
     if announcement is not None:
         work["announcement"] = partial(announcement.run, cycle.hear)
@@ -157,8 +159,8 @@ async def run(config: AgentConfig, clocks: Clocks) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connections() as http:
         agent = assemble(config, http, clocks, Patience())
-        app = serve.application(agent.board, agent.registry, clocks.now)
-        runner = await serve.start(app, config.listen.host, config.listen.port)
+        app = http_server.application(agent.board, agent.registry, clocks.now)
+        runner = await http_server.start(app, config.listen.host, config.listen.port)
         log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
         _tell_of_noise(config)
         try:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent.log import Style
-from agent.target import Address, SystemTarget, Target, TargetError, is_host, parse_target
+from agent.workloads.targets import Address, SystemTarget, Target, TargetError, is_host, parse_target
 from tidemark.receipt import PodClass
 
 T = TypeVar("T")

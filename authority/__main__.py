@@ -16,40 +16,43 @@ from pathlib import Path
 from typing import Any
 
 import tidemark.nats
-from authority import cli, door, serve, webhook
-from authority.chronicle import Chronicle, JsonLines, Repetitions, TextLines
-from authority.config import AuthorityConfig, JetStreamConfig
-from authority.connections import Connections
-from authority.control import ServerCertificate
-from authority.desk import Desk
-from authority.election import Election, ElectionError, Replica
+from authority.api import routes
+from authority.api.leader_proxy import forwarding
+from authority.api.service import Desk
+from authority.api.tokens import read_tokens
+from authority.app.backends import Keepers, open_keepers, openbao_answers
+from authority.app.cluster import InKubernetes, open_kubernetes, watching
+from authority.app.provision import trust_by
+from authority.cli import commands
+from authority.config.injector import InjectorConfig
+from authority.config.kubernetes import SecretName
+from authority.config.load import AuthorityConfig, JetStreamConfig
+from authority.controllers.cert_manager import Reissues
+from authority.controllers.connection_monitor import Connections
+from authority.controllers.context import Surroundings
+from authority.controllers.leadership import Task, follow, lead, until
+from authority.controllers.leaves import Leaves, Workload
+from authority.controllers.rotation import Outside, Rotation
 from authority.election.file import FileElection
-from authority.events import Event, LeftOut, Prepared, WithdrawalAsked
-from authority.fleet import Expected
-from authority.forward import forwarding
-from authority.in_kubernetes import InKubernetes, open_kubernetes, watching
-from authority.init import trust_by
-from authority.injector_config import InjectorConfig
+from authority.election.interface import Election, ElectionError, Replica
+from authority.fleet.registry import ConfiguredMembers, Members, Roster
+from authority.fleet.view import Expected
+from authority.injector import server as webhook
 from authority.issuer.serialized import SerializedIssuer
-from authority.keepers import Keepers, open_keepers, openbao_answers
-from authority.keystore import KeystoreError
-from authority.kubernetes_access import KubernetesError
-from authority.kubernetes_config import SecretName
-from authority.leadership import Task, follow, lead, until
-from authority.leaf_names import OWN_LEAF
-from authority.leaves import Leaves, Workload
-from authority.metrics import Metrics
-from authority.openbao_client import OpenBaoError
-from authority.publish import LeafStore, Publisher
-from authority.publish.directory import DirectoryLeafStore, DirectoryPublisher
-from authority.publish.jetstream import Connection, JetStreamPublisher
-from authority.publish.timed import TimedPublisher
-from authority.reissues import Reissues
-from authority.roster import ConfiguredMembers, Members, Roster
-from authority.rotation import Outside, Rotation
-from authority.surroundings import Surroundings
-from authority.timeline import Timeline
-from authority.tokens import read_tokens
+from authority.journal.store import Timeline
+from authority.kubernetes.credentials import KubernetesError
+from authority.observability.event_log import Chronicle, JsonLines, Repetitions, TextLines
+from authority.observability.metrics import Metrics
+from authority.openbao.client import OpenBaoError
+from authority.pki.control_ca import ServerCertificate
+from authority.pki.keystore import KeystoreError
+from authority.pki.names import OWN_LEAF
+from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
+from authority.publishers.interface import LeafStore, Publisher
+from authority.publishers.jetstream import Connection, JetStreamPublisher
+from authority.publishers.timed import TimedPublisher
+from authority.rotation.events import Event, LeftOut, Prepared, WithdrawalAsked
+from authority.web import connection_limit
 from tidemark.certificates import to_pem
 from tidemark.trust import Trust
 
@@ -76,10 +79,10 @@ async def run(
         await certificate.renew(int(clock()))
         await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
         trust = await trust_by(config, kept.signer, kept.control.certificate)
-        with closing(await serve.listen(config.api.listen, "api.listen")) as listening:
+        with closing(await routes.listen(config.api.listen, "api.listen")) as listening:
             port = listening.getsockname()[1]
             name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
-            me = Replica(name, serve.address_for_replicas(config.api, port))
+            me = Replica(name, routes.address_for_replicas(config.api, port))
             election = _election(config, me, cluster, elect)
             log.info("listening", extra={"fields": {"replica": me.name, "url": me.url}})
             async with (
@@ -88,15 +91,17 @@ async def run(
                 _injecting(config.injector, kept, cluster, clock) as injecting,
             ):
                 desk = _joined(_Parts(config, trust, kept, election, cluster, clock), publishers)
-                api = serve.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
-                runner, answer = await serve.start(api.application())
-                write_address = partial(serve.write_address, config.state, serve.address(config.api, port))
+                api = routes.Api(desk, tokens, open_reads=config.api.open_reads, forwarding=forwards)
+                runner, answer = await routes.start(api.application())
+                write_address = partial(routes.write_address, config.state, routes.address(config.api, port))
                 write_address(over=False)
                 try:
                     await until(
                         stop.wait(),
                         {
-                            "api": partial(door.keep, listening, answer, certificate.context, _turned_away("api")),
+                            "api": partial(
+                                connection_limit.keep, listening, answer, certificate.context, _turned_away("api")
+                            ),
                             "election": election.run,
                             "leading": partial(
                                 lead, election, desk.here, _sequencers(desk), partial(write_address, over=True)
@@ -248,9 +253,11 @@ async def _injecting(
     if cluster is not None and config.webhook is not None:
         ca = to_pem([kept.control.certificate])
         tasks["ca bundle"] = partial(webhook.keep_ca_bundle, cluster.client, config.webhook, ca, _ca_bundle_not_kept())
-    with closing(await serve.listen(config.listen, "injector.listen")) as listening:
-        runner, answer = await serve.start(webhook.application(config.sidecar))
-        tasks["injector"] = partial(door.keep, listening, answer, certificate.context, _turned_away("injector"))
+    with closing(await routes.listen(config.listen, "injector.listen")) as listening:
+        runner, answer = await routes.start(webhook.application(config.sidecar))
+        tasks["injector"] = partial(
+            connection_limit.keep, listening, answer, certificate.context, _turned_away("injector")
+        )
         try:
             yield tasks
         finally:
@@ -309,8 +316,8 @@ def _leaf_stores(config: AuthorityConfig, cluster: InKubernetes | None) -> list[
     return stores
 
 
-async def _run_until_signalled(arguments: cli.Arguments, environment: Mapping[str, str]) -> int:
-    config = cli.configuration(arguments, environment)
+async def _run_until_signalled(arguments: commands.Arguments, environment: Mapping[str, str]) -> int:
+    config = commands.configuration(arguments, environment)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -319,7 +326,7 @@ async def _run_until_signalled(arguments: cli.Arguments, environment: Mapping[st
     if not stop.is_set():
         await run(config, stop)
     log.info("stopped")
-    return cli.DONE
+    return commands.DONE
 
 
 def _openbao_away(error: OpenBaoError, retry_in: float) -> None:
@@ -328,12 +335,12 @@ def _openbao_away(error: OpenBaoError, retry_in: float) -> None:
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Do what the command line says; returns the exit status."""
-    parsed = cli.parser().parse_args(arguments)
+    parsed = commands.parser().parse_args(arguments)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if environment.get("TIDEMARK_LOG") == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request to the API server otherwise
-    return asyncio.run(cli.execute(parsed, environment, _run_until_signalled))
+    return asyncio.run(commands.execute(parsed, environment, _run_until_signalled))
 
 
 if __name__ == "__main__":

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import psutil
 
-from agent import handshake
-from agent.target import Address
+from agent.workloads import tls_probe
+from agent.workloads.targets import Address
 from bench.document import Cell, Table
 from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
 from bench.sample import Sample
-from tests.agent.broker import Broker
-from tests.agent.desk import TOKEN, Authority
-from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import NatsServer, bundle_files, eventually, leaf_files, parsed
-from tests.agent.site import AgentProcess
+from tests.harness.agent_sandbox import AgentProcess
+from tests.harness.announcement_broker import Broker
+from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.fake_authority import TOKEN, Authority
+from tests.harness.nats_server import NatsServer, bundle_files, eventually, leaf_files, parsed
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates, to_pem
 
@@ -193,8 +193,8 @@ async def _cut_off(way: Way, bench: Bench) -> str:
     else:
         loaded = await bench.monitor.moved(before)
         before, said = loaded or before, "loaded" if loaded else "not loaded"
-    context = handshake.client_context(parsed(bench.leaf))
-    shown = await handshake.look(Address("127.0.0.1", bench.server.client), context)
+    context = tls_probe.client_context(parsed(bench.leaf))
+    shown = await tls_probe.look(Address("127.0.0.1", bench.server.client), context)
     trusted = f"{said}; the server trusts {len(shown.ca_names)} of {len(parse_certificates(whole.ca))} CAs"
     way.change(bench.bundle())
     await bench.monitor.moved(before)

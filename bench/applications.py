@@ -26,9 +26,9 @@ from bench.document import Table
 from bench.sample import Sample
 from playground.ledger import Ledger
 from playground.load import CORE_SUBJECT, JETSTREAM_SUBJECT, READY_SUBJECT, STREAM, make_stream
-from tests.nats.applications import Application
-from tests.nats.rig import Ca, Output, Servers, eventually, free_ports, until
-from tidemark.nats.directory import read_installed
+from tests.harness.load_applications import Application
+from tests.harness.nats_cluster import Ca, Output, Servers, eventually, free_ports, until
+from tidemark.nats.installed_set import read_installed
 
 TITLE = "Applications: a consumer changes its trust at 2,000 messages per second"
 

@@ -23,7 +23,7 @@ import psutil
 from bench.agents import Wave
 from bench.document import Table
 from bench.sample import Sample
-from tests.authority.deployment import Deployment, Program, ask
+from tests.harness.authority_deployment import Deployment, Program, ask
 
 TITLE = "The authority: a rotation's receipts, each on a new TLS connection"
 

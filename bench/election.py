@@ -19,9 +19,9 @@ from authority.election.kubernetes import TIMES
 from bench.agents import Wave
 from bench.document import Table
 from bench.sample import Sample
-from tests.authority.deployment import Deployment, Program, ask
-from tests.kubernetes.apiserver import Answering, ApiServer
-from tests.kubernetes.house import CONFIG, furnish
+from tests.harness.authority_deployment import Deployment, Program, ask
+from tests.harness.kubernetes.apiserver import Answering, ApiServer
+from tests.harness.kubernetes.deployment import CONFIG, furnish
 
 TITLE = "Authority: renewals of the Lease in a storm of receipts"
 

@@ -20,10 +20,10 @@ from typing import Protocol
 
 import psutil
 
-from agent.memory import MEMORY_FILE
-from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
-from tests.agent.site import AgentProcess, Site
+from agent.store.state_file import MEMORY_FILE
+from tests.harness.agent_sandbox import AgentProcess, Site
+from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, Bundle
 
 BAO = Path(sys.executable).parent / "bao"

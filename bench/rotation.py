@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from authority.config import IssuerKind
+from authority.config.load import IssuerKind
 from bench.document import Cell, Table
 from bench.sample import Sample
 from playground.deployment import Deployment, authority_session, remove_secrets

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from authority.config import IssuerKind
+from authority.config.load import IssuerKind
 from playground.deployment import Deployment, deployed
 from playground.layout import Layout
 from playground.lock import Occupied, occupied

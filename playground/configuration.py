@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from authority.config import IssuerKind
+from authority.config.load import IssuerKind
 from playground.layout import HOST, OPENBAO_ROLE, TRUST_DOMAIN, ApplicationPod, Layout, ServerPod
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from authority.config import IssuerKind
+from authority.config.load import IssuerKind
 from playground.configuration import agent_environment, authority_toml, nats_conf
 from playground.layout import ApplicationPod, Layout, ServerPod
 from playground.openbao import OpenBao

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from authority.openbao_client import OpenBaoAccess, OpenBaoClient, OpenBaoError, TokenLogin
-from authority.openbao_config import SECRET_ID_VARIABLE, TOKEN_VARIABLE
+from authority.config.openbao import SECRET_ID_VARIABLE, TOKEN_VARIABLE
+from authority.openbao.client import OpenBaoAccess, OpenBaoClient, OpenBaoError, TokenLogin
 from playground.layout import HOST, OPENBAO_ROLE, Layout
 from playground.processes import Child, ChildFailed
 

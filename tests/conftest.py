@@ -6,7 +6,7 @@ it may (``.ci/platform``); a group whose program is not there is not run, and th
 
 import pytest
 
-from tests.platform.tools import TOOLS, find
+from tests.harness.tools import TOOLS, find
 
 ABSENT = pytest.StashKey[dict[str, int]]()
 

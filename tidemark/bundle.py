@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tidemark.epoch import ClockError, EpochClock
-from tidemark.fields import LATEST_INSTANT, FieldError, Fields, check_digest, dump_object, format_instant, parse_object
+from tidemark.strict_json import (
+    LATEST_INSTANT,
+    FieldError,
+    Fields,
+    check_digest,
+    dump_object,
+    format_instant,
+    parse_object,
+)
 
 FORMAT = "tidemark/bundle/v1"
 CA_FILE = "ca.crt"

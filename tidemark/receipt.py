@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from tidemark.fields import Fields, dump_object, format_instant, parse_object
+from tidemark.strict_json import Fields, dump_object, format_instant, parse_object
 from tidemark.verify import Mark
 
 MAX_BYTES = 64 * 1024

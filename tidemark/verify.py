@@ -21,8 +21,8 @@ from tidemark.certificates import (
     not_before,
     parse_certificates,
 )
-from tidemark.fields import format_instant
 from tidemark.note import NoteError, SignatureError
+from tidemark.strict_json import format_instant
 from tidemark.trust import Trust
 
 MAX_BYTES = 512 * 1024

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from authority import durable
-from authority.election import LEASE_SECONDS, ElectionError, Replica
+from authority.election.interface import LEASE_SECONDS, ElectionError, Replica
+from authority.support import atomic_files
 
 _KEPT = 0.8  # of a lease, after which a leader that could not renew it stops: before anybody may take over
 _BEATS = 5  # in a lease
@@ -66,7 +66,7 @@ class _Term:
 
 
 class FileElection:
-    """Keeps to ``authority.election.Election``.
+    """Keeps to ``authority.election.interface.Election``.
 
     ``failed`` is told of what went wrong and is tried again. ``clock`` counts seconds, also while we are paused.
     """
@@ -106,7 +106,7 @@ class FileElection:
     async def run(self) -> None:
         """Campaign until cancelled, and resign. Raises ElectionError where the directory cannot be used at all."""
         try:
-            await asyncio.to_thread(durable.make_directory, self._directory)
+            await asyncio.to_thread(atomic_files.make_directory, self._directory)
         except OSError as error:
             raise self._error("expected a directory where replicas can agree on a leader", error) from None
         self._loop = asyncio.get_running_loop()
@@ -227,13 +227,13 @@ class FileElection:
         """Make this term ours; None where another holds it, or a higher one."""
         temporary = self._directory / f".{secrets.token_hex(4)}.tmp"
         head = json.dumps({"name": self.me.name, "url": self.me.url}).encode() + b"\n"
-        term = _Term(number, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, durable.PUBLIC), head)
+        term = _Term(number, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, atomic_files.PUBLIC), head)
         taken = False
         try:
             os.write(term.descriptor, head + _beat(0))
             fcntl.flock(term.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.link(temporary, self._path(number))  # fails where the name is taken
-            durable.sync_directory(self._directory)
+            atomic_files.sync_directory(self._directory)
             taken = max(self._numbers()) == number  # or we were paused, and it was taken, left and removed meanwhile
         except FileExistsError:
             return None

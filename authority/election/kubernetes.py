@@ -21,9 +21,9 @@ from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 
-from authority.election import LEASE_SECONDS, ElectionError, Replica
-from authority.kubernetes_access import KubernetesError
-from authority.kubernetes_client import Conflict, Exists, KubernetesClient
+from authority.election.interface import LEASE_SECONDS, ElectionError, Replica
+from authority.kubernetes.client import Conflict, Exists, KubernetesClient
+from authority.kubernetes.credentials import KubernetesError
 
 URL_ANNOTATION = "tidemark.io/url"
 
@@ -70,7 +70,7 @@ def boottime() -> float:
 
 
 class LeaseElection:
-    """Keeps to ``authority.election.Election``.
+    """Keeps to ``authority.election.interface.Election``.
 
     ``failed`` is told of what went wrong and is tried again. ``clock`` counts seconds, also while we are paused.
     """

@@ -10,12 +10,21 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authority import certify, durable, keystore
-from authority.certify import CaName, LeafNames, Validity
-from authority.issuer import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
-from authority.keystore import KEY_FILE, CaPair, KeystoreError, KeyType
+from authority.issuer.interface import (
+    CaRequest,
+    Holdings,
+    IssuedLeaf,
+    IssuerError,
+    LeafRequest,
+    check_intent,
+    is_intent,
+)
+from authority.pki import certificates, keystore
+from authority.pki.certificates import CaName, LeafNames, Validity
+from authority.pki.keystore import KEY_FILE, CaPair, KeystoreError, KeyType
+from authority.support import atomic_files
 from tidemark.certificates import Certificate, fingerprint, not_after, to_pem
-from tidemark.fields import format_instant
+from tidemark.strict_json import format_instant
 
 ROOTS = "roots"
 CAS = "issuer"
@@ -30,18 +39,18 @@ BACKDATED_SECONDS = 86400
 def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, passphrase: bytes | None) -> Path | None:
     """Make the first root and return where it is kept; None where one stands already. Raises KeystoreError."""
     directory = state / ROOTS / "1"
-    durable.make_directory(directory.parent)
-    durable.make_directory(state / CAS)
+    atomic_files.make_directory(directory.parent)
+    atomic_files.make_directory(state / CAS)
     if _numbered(directory.parent):
         return None
     validity = Validity(now - BACKDATED_SECONDS, now + ROOT_SECONDS)
-    pair = certify.root(CaName(trust_domain, "root"), key_type.generate(), validity, path_length=1)
+    pair = certificates.root(CaName(trust_domain, "root"), key_type.generate(), validity, path_length=1)
     keystore.create_pair(directory, pair, passphrase)
     return directory
 
 
 class EmbeddedIssuer:
-    """Keeps to ``authority.issuer.Issuer``; of several processes on one state directory only the leader may call it.
+    """Keeps to ``authority.issuer.interface.Issuer``; of several processes on one state directory only the leader may call it.
 
     Where two lead for a moment, what one has made for an intent is what the other gets.
     """
@@ -97,7 +106,7 @@ class EmbeddedIssuer:
             )
         name = CaName(request.trust_domain, request.common_name)
         validity = Validity(request.not_before, request.not_after)
-        pair = certify.intermediate(name, self._key_type.generate(), validity, above)
+        pair = certificates.intermediate(name, self._key_type.generate(), validity, above)
         if made:
             self._delete(request.intent)
         try:
@@ -118,14 +127,14 @@ class EmbeddedIssuer:
         key = ec.generate_private_key(ec.SECP256R1())
         names = LeafNames(request.common_name, request.dns_names, request.ip_addresses)
         try:
-            certificate = certify.leaf(names, key, Validity(request.not_before, request.not_after), above)
+            certificate = certificates.leaf(names, key, Validity(request.not_before, request.not_after), above)
         except ValueError as error:
             raise IssuerError(f"leaf {request.common_name}: expected names for a certificate, found {error}") from None
         return IssuedLeaf(to_pem([certificate, above.certificate]), keystore.key_pem(key, None))
 
     def _held(self) -> dict[str, str]:
         try:
-            durable.sweep(self._cas)
+            atomic_files.sweep(self._cas)
             return {path.name: _fingerprint(path) for path in self._cas.iterdir() if is_intent(path.name)}
         except OSError as error:
             raise IssuerError(f"{self._cas}: expected a readable directory, found {error.strerror}") from None
@@ -133,7 +142,7 @@ class EmbeddedIssuer:
     def _delete(self, intent: str) -> None:
         directory = self._directory(intent)
         try:
-            durable.remove_directory(directory)
+            atomic_files.remove_directory(directory)
         except OSError as error:
             raise IssuerError(f"{directory}: expected to remove it, found {error.strerror}") from None
 

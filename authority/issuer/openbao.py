@@ -17,12 +17,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from authority import keystore
-from authority.certify import LeafNames
-from authority.issuer import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest, check_intent, is_intent
-from authority.keystore import KeyType
-from authority.openbao_client import Json, OpenBaoClient, OpenBaoError, RequestRefused
-from authority.openbao_layout import Layout
+from authority.issuer.interface import (
+    CaRequest,
+    Holdings,
+    IssuedLeaf,
+    IssuerError,
+    LeafRequest,
+    check_intent,
+    is_intent,
+)
+from authority.openbao.client import Json, OpenBaoClient, OpenBaoError, RequestRefused
+from authority.openbao.layout import Layout
+from authority.pki import keystore
+from authority.pki.certificates import LeafNames
+from authority.pki.keystore import KeyType
 from tidemark.certificates import (
     Certificate,
     PemError,
@@ -34,7 +42,7 @@ from tidemark.certificates import (
     parse_certificates,
     to_pem,
 )
-from tidemark.fields import format_instant
+from tidemark.strict_json import format_instant
 
 KEY_PARAMETERS: dict[KeyType, Json] = {
     KeyType.EC_P256: {"key_type": "ec", "key_bits": 256},
@@ -57,7 +65,7 @@ class _Held:
 
 
 class OpenBaoIssuer:
-    """Keeps to ``authority.issuer.Issuer``; ``clock`` is ours, to be compared with OpenBao's."""
+    """Keeps to ``authority.issuer.interface.Issuer``; ``clock`` is ours, to be compared with OpenBao's."""
 
     def __init__(
         self,

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from authority.issuer import CaRequest, Holdings, IssuedLeaf, Issuer, LeafRequest
+from authority.issuer.interface import CaRequest, Holdings, IssuedLeaf, Issuer, LeafRequest
 from tidemark.certificates import Certificate
 
 
 class SerializedIssuer:
-    """Keeps to ``authority.issuer.Issuer`` and passes every call on, one at a time."""
+    """Keeps to ``authority.issuer.interface.Issuer`` and passes every call on, one at a time."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer

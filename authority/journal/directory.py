@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from authority import durable
-from authority.journal import Entry, JournalConflict, JournalError, Record
-from authority.journal.records import dump_record, dump_snapshot, load_record, load_snapshot
+from authority.journal.codec import dump_record, dump_snapshot, load_record, load_snapshot
+from authority.journal.interface import Entry, JournalConflict, JournalError, Record
+from authority.support import atomic_files
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _SNAPSHOT = re.compile(r"snapshot-(\d{12})\.json")
 
 
 class DirectoryJournal:
-    """Keeps to ``authority.journal.Journal``; several processes on one machine may hold it."""
+    """Keeps to ``authority.journal.interface.Journal``; several processes on one machine may hold it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -53,7 +53,7 @@ class DirectoryJournal:
 
     def _read(self) -> tuple[Entry, ...]:
         # What a killed process wrote may be visible and not yet durable: nothing is built on it before it is.
-        durable.sync_directory(self._directory)
+        atomic_files.sync_directory(self._directory)
         while True:
             listing = _Listing.of(self._directory)
             try:
@@ -87,7 +87,7 @@ class DirectoryJournal:
         if position > head + 1:
             raise JournalError(f"{path}: expected to append at position {head + 1}, found {position}")
         try:
-            durable.create_file(path, dump_record(record).encode() + b"\n", durable.SECRET)
+            atomic_files.create_file(path, dump_record(record).encode() + b"\n", atomic_files.SECRET)
         except FileExistsError:
             raise _conflict(path) from None
         if _Listing.of(self._directory).through >= position:
@@ -99,7 +99,7 @@ class DirectoryJournal:
         listing = _Listing.of(self._directory)
         if through > listing.through:
             data = dump_snapshot(keep, through).encode() + b"\n"
-            durable.replace_file(self._snapshot_path(through), data, durable.SECRET)
+            atomic_files.replace_file(self._snapshot_path(through), data, atomic_files.SECRET)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -109,7 +109,7 @@ class DirectoryJournal:
             record, snapshot = _RECORD.fullmatch(path.name), _SNAPSHOT.fullmatch(path.name)
             if (record and int(record[1]) <= through) or (snapshot and int(snapshot[1]) < through):
                 path.unlink(missing_ok=True)
-        durable.sync_directory(self._directory)
+        atomic_files.sync_directory(self._directory)
 
     def _record_path(self, position: int) -> Path:
         return self._directory / f"{position:012d}.json"

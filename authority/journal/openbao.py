@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from authority.history import fold
-from authority.journal import Entry, JournalConflict, JournalError, Record, StatementRecord
-from authority.journal.records import dump_record, load_record
-from authority.openbao_client import CasConflict, Json, OpenBaoClient, OpenBaoError
+from authority.journal.codec import dump_record, load_record
+from authority.journal.history import fold
+from authority.journal.interface import Entry, JournalConflict, JournalError, Record, StatementRecord
+from authority.openbao.client import CasConflict, Json, OpenBaoClient, OpenBaoError
 from tidemark.bundle import CA_FILE, NOTE_FILE
-from tidemark.fields import FieldError, parse_object
+from tidemark.strict_json import FieldError, parse_object
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ _AT_ONCE = 8
 
 
 class OpenBaoJournal:
-    """Keeps to ``authority.journal.Journal``; any number of replicas may hold it."""
+    """Keeps to ``authority.journal.interface.Journal``; any number of replicas may hold it."""
 
     def __init__(self, client: OpenBaoClient, mount: str, prefix: str) -> None:
         self._client = client

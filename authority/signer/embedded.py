@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from authority import durable, keystore
-from authority.keystore import KeystoreError
-from authority.signer import SignerError
+from authority.pki import keystore
+from authority.pki.keystore import KeystoreError
+from authority.signer.interface import SignerError
+from authority.support import atomic_files
 from tidemark import note
 from tidemark.note import NoteError, SignedNote, Signer, Verifier
 
@@ -16,7 +17,7 @@ _SUFFIX = ".key"
 def create_key(state: Path, passphrase: bytes | None) -> Path | None:
     """Make the first signing key and return where it is kept; None where one stands already. Raises KeystoreError."""
     directory = state / KEYS
-    durable.make_directory(directory)
+    atomic_files.make_directory(directory)
     if any(directory.glob(f"[!.]*{_SUFFIX}")):
         return None
     path = directory / f"{FIRST_LABEL}{_SUFFIX}"
@@ -38,7 +39,7 @@ def open_signer(state: Path, trust_domain: str, passphrase: bytes | None) -> "Em
 
 
 class EmbeddedSigner:
-    """Keeps to ``authority.signer.StatementSigner``. The label of a key, its file's name, is the end of its name."""
+    """Keeps to ``authority.signer.interface.StatementSigner``. The label of a key, its file's name, is the end of its name."""
 
     def __init__(self, signers: tuple[Signer, ...]) -> None:
         self._signers = signers

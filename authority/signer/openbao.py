@@ -9,8 +9,8 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from authority.openbao_client import Json, OpenBaoClient, OpenBaoError
-from authority.signer import SignerError
+from authority.openbao.client import Json, OpenBaoClient, OpenBaoError
+from authority.signer.interface import SignerError
 from tidemark import note
 from tidemark.note import NoteError, Signature, SignedNote, Verifier
 
@@ -34,7 +34,7 @@ async def open_transit_signer(client: OpenBaoClient, mount: str, key: str, trust
 
 
 class TransitSigner:
-    """Keeps to ``authority.signer.StatementSigner``."""
+    """Keeps to ``authority.signer.interface.StatementSigner``."""
 
     def __init__(self, client: OpenBaoClient, path: str, versions: tuple[_Version, ...]) -> None:
         self._client = client

@@ -1,105 +1,15 @@
-"""Fixtures of the agent's tests; what they are made of is in ``forge`` and ``rig``."""
+"""Fixtures of the agent's tests."""
 
-import itertools
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from pathlib import Path
+from tests.harness.agent_fixtures import (
+    agent_process,
+    broker,
+    forge,
+    http,
+    nats_server,
+    open_folder,
+    server,
+    serving,
+    site,
+)
 
-import aiohttp
-import pytest
-
-from tests.agent.broker import Broker
-from tests.agent.forge import Forge, LeafFiles
-from tests.agent.rig import NatsServer, bundle_files, leaf_files
-from tests.agent.site import AgentProcess, Site
-from tidemark.bundle import Bundle
-
-
-@pytest.fixture
-def forge() -> Forge:
-    return Forge(int(time.time()))
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter and write to; ``tmp_path`` is closed to others."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o777)
-        yield Path(folder)
-
-
-@pytest.fixture
-def serving() -> Iterator[Callable[[NatsServer], NatsServer]]:
-    """Takes nats-servers that are to be gone after the test."""
-    servers: list[NatsServer] = []
-
-    def take(server: NatsServer) -> NatsServer:
-        servers.append(server)
-        return server
-
-    yield take
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def nats_server(tmp_path: Path, serving: Callable[[NatsServer], NatsServer]) -> Callable[..., NatsServer]:
-    """Makes nats-servers that are gone after the test."""
-    number = itertools.count()
-
-    def make(files: Path, verify: bool = True) -> NatsServer:
-        return serving(NatsServer(tmp_path / f"nats-{next(number)}", files, verify=verify))
-
-    return make
-
-
-def write_set(files: Path, bundle: Bundle, leaf: LeafFiles) -> None:
-    """Put a set into a plain directory, for tests without an agent."""
-    files.mkdir(exist_ok=True)
-    for name, content in (bundle_files(bundle) | leaf_files(leaf)).items():
-        (files / name).write_bytes(content)
-
-
-@pytest.fixture
-def site(tmp_path: Path, forge: Forge) -> Site:
-    return Site(tmp_path, forge)
-
-
-@pytest.fixture
-def agent_process(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], AgentProcess]]:
-    """Starts agents as processes that are gone after the test; their logs are in ``agent.log``."""
-    started: list[AgentProcess] = []
-
-    def start(environment: Mapping[str, str]) -> AgentProcess:
-        started.append(AgentProcess(environment))
-        started[-1].start(tmp_path / "agent.log")
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.stop()
-
-
-@pytest.fixture
-def server(site: Site, nats_server: Callable[..., NatsServer]) -> NatsServer:
-    made = nats_server(site.out)
-    site.targets = made.target
-    return made
-
-
-@pytest.fixture
-async def broker(tmp_path: Path, forge: Forge, site: Site) -> AsyncIterator[Broker]:
-    """A broker that is up; the site's agents listen to it."""
-    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
-    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
-    await made.start()
-    site.nats_url = made.url
-    yield made
-    made.stop()
+__all__ = ["agent_process", "broker", "forge", "http", "nats_server", "open_folder", "server", "serving", "site"]

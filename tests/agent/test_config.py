@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.__main__ import splay_of
 from agent.config import ConfigError, read_config
 from agent.log import Style
-from agent.target import Address, HttpTarget, SignalTarget, SystemTarget, TargetError, parse_target
+from agent.workloads.targets import Address, HttpTarget, SignalTarget, SystemTarget, TargetError, parse_target
 from tidemark.receipt import Level, PodClass
 
 LEAST = {

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.agent.forge import Forge
-from tests.agent.rig import PATIENCE, NatsServer, eventually, free_port
-from tests.agent.site import CHECKOUT, AgentProcess, Site, serves
+from tests.harness.agent_sandbox import CHECKOUT, AgentProcess, Site, serves
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import PATIENCE, NatsServer, eventually, free_port
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState, Level
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contract.forge import CAS, CLOCK, EPOCH, fields, text_of
+from tests.harness.ca_factory import CAS, CLOCK, EPOCH, fields, text_of
 from tidemark.bundle import (
     FORMAT,
     Anchor,
@@ -22,7 +22,7 @@ from tidemark.bundle import (
     digest_of,
 )
 from tidemark.epoch import EpochClock
-from tidemark.fields import LATEST_INSTANT, FieldError
+from tidemark.strict_json import LATEST_INSTANT, FieldError
 
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 INSTANTS = st.integers(0, LATEST_INSTANT)

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contract.forge import CAS, NOW, OTHER_ROOT, ROOT, Made, Recipe, block, ec_key, intermediate, leaf_recipe
+from tests.harness.ca_factory import CAS, NOW, OTHER_ROOT, ROOT, Made, Recipe, block, ec_key, intermediate, leaf_recipe
 from tidemark.certificates import (
     PemError,
     fingerprint,

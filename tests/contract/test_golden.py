@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.contract import golden
-from tests.contract.forge import NOW, SECOND, SIGNER, TRUST
+from tests.harness import golden_files
+from tests.harness.ca_factory import NOW, SECOND, SIGNER, TRUST
 from tidemark import note
 from tidemark.bundle import Bundle, Statement
 from tidemark.certificates import parse_certificates, to_pem
@@ -13,35 +13,35 @@ from tidemark.receipt import Receipt
 from tidemark.trust import Trust
 from tidemark.verify import Known, verify
 
-CA_CRT = (golden.FOLDER / "ca.crt").read_bytes()
-FILES = golden.files(CA_CRT)
+CA_CRT = (golden_files.FOLDER / "ca.crt").read_bytes()
+FILES = golden_files.files(CA_CRT)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_written_is_byte_for_byte_what_it_was(name: str) -> None:
-    assert FILES[name] == (golden.FOLDER / name).read_bytes()
+    assert FILES[name] == (golden_files.FOLDER / name).read_bytes()
 
 
 def test_no_other_file_is_there() -> None:
-    assert {path.name for path in golden.FOLDER.iterdir()} == {"ca.crt", *FILES}
+    assert {path.name for path in golden_files.FOLDER.iterdir()} == {"ca.crt", *FILES}
 
 
 def kept(name: str) -> bytes:
-    return (golden.FOLDER / name).read_bytes()
+    return (golden_files.FOLDER / name).read_bytes()
 
 
 def test_what_was_written_is_read_as_it_was_meant() -> None:
-    said = golden.statement(CA_CRT)
+    said = golden_files.statement(CA_CRT)
     assert Statement.parse(kept("statement.txt").decode()) == said
     assert Bundle.from_json(kept("bundle.json")) == Bundle(CA_CRT, kept("bundle.note"))
-    assert Trust.parse(kept("trust.toml")) == golden.trust(CA_CRT)
-    assert Receipt.from_json(kept("receipt.json")) == golden.receipt(said)
+    assert Trust.parse(kept("trust.toml")) == golden_files.trust(CA_CRT)
+    assert Receipt.from_json(kept("receipt.json")) == golden_files.receipt(said)
     assert to_pem(parse_certificates(CA_CRT)) == CA_CRT
 
 
 def test_the_kept_bundle_verifies_with_the_kept_trust_file() -> None:
     result = verify(Bundle(CA_CRT, kept("bundle.note")), Trust.parse(kept("trust.toml")), Known(), NOW)
-    assert result.statement == golden.statement(CA_CRT)
+    assert result.statement == golden_files.statement(CA_CRT)
     assert result.signed_by == tuple(f"{signer.name}+{signer.verifier.hash}" for signer in (SIGNER, SECOND))
 
 

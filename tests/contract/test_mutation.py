@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.document import Cell, Table
-from tests.contract.forge import DOMAIN, INSTALLED, TRUST, iso, verified
-from tests.contract.mutations import NAMES, ORIGINAL, SITUATIONS, Situation, resigned, tampered
-from tests.soak import report, size
+from tests.harness.bundle_mutations import NAMES, ORIGINAL, SITUATIONS, Situation, resigned, tampered
+from tests.harness.ca_factory import DOMAIN, INSTALLED, TRUST, iso, verified
+from tests.harness.soak import report, size
 from tidemark.bundle import Bundle
 from tidemark.verify import STEPS, BundleRejected, Reason, VerifiedBundle, reopen, verify
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemark.fields import LATEST_INSTANT
 from tidemark.receipt import (
     LONGEST_DETAIL,
     MAX_BYTES,
@@ -21,6 +20,7 @@ from tidemark.receipt import (
     Receipt,
     TargetReport,
 )
+from tidemark.strict_json import LATEST_INSTANT
 from tidemark.verify import Mark
 
 RECEIPT = Receipt(

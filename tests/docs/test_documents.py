@@ -14,14 +14,14 @@ from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 
 from agent.config import PREFIX
-from agent.metrics import AgentMetrics
-from authority import cli
-from authority.config import parse
-from authority.metrics import Metrics
-from authority.wishes import INJECT, Mode, Refused, read_wishes
-from authority.wishes import PREFIX as ANNOTATIONS
-from tests.docs.pages import CHECKOUT, DOCUMENTS, blocks, prose
-from tests.manifests.custom import is_custom, validate
+from agent.reporting.metrics import AgentMetrics
+from authority.cli import commands as cli
+from authority.config.load import parse
+from authority.injector.annotations import INJECT, Mode, Refused, read_wishes
+from authority.injector.annotations import PREFIX as ANNOTATIONS
+from authority.observability.metrics import Metrics
+from tests.harness.documents import CHECKOUT, DOCUMENTS, blocks, prose
+from tests.harness.manifests.custom_resources import is_custom, validate
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
 
 

@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from authority.openbao_client import OpenBaoClient, PermissionMissing, TokenLogin
-from tests.agent.forge import Forge
-from tests.authority.bao import ROOT_TOKEN, Server, serving
-from tests.authority.deployment import Program, ask, command, eventually
-from tests.authority.test_openbao_setup import CLOSED
-from tests.authority.test_openbao_setup import ask as ask_openbao
-from tests.docs.house import AuthorityPod, admit, environment_of, furnish, template_of
-from tests.docs.pages import beginning, fenced, inline, section
-from tests.docs.terminal import Terminal
-from tests.kubernetes.accounts import Rule
-from tests.kubernetes.apiserver import ApiServer
-from tests.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
-from tests.kubernetes.node import AgentsPod, Node
+from authority.openbao.client import OpenBaoClient, PermissionMissing, TokenLogin
+from tests.authority.openbao.test_setup import CLOSED
+from tests.authority.openbao.test_setup import ask as ask_openbao
+from tests.harness.authority_deployment import Program, ask, command, eventually
+from tests.harness.bundle_factory import Forge
+from tests.harness.documents import beginning, fenced, inline, section
+from tests.harness.install_guide import AuthorityPod, admit, environment_of, furnish, template_of
+from tests.harness.kubernetes.accounts import Rule
+from tests.harness.kubernetes.apiserver import ApiServer
+from tests.harness.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
+from tests.harness.kubernetes.node import AgentsPod, Node
+from tests.harness.openbao_server import ROOT_TOKEN, Server, serving
+from tests.harness.terminal import Terminal
 from tidemark.certificates import fingerprint, not_after, not_before, parse_leaf, to_pem
 from tidemark.trust import Trust
 

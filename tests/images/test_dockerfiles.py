@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.dockerfile import Dockerfile, pairs, read
-from tests.images.kitchen import CHECKOUT, IMAGES
+from tests.harness.dockerfile import Dockerfile, pairs, read
+from tests.harness.image_build import CHECKOUT, IMAGES
 
 
 @pytest.fixture(params=IMAGES)

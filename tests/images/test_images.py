@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.forge import Forge
-from tests.agent.rig import PATIENCE, eventually
-from tests.agent.site import AgentProcess, Site
-from tests.authority.deployment import Deployment
-from tests.images.kitchen import CHECKOUT, HOME, IMAGES, Image, cook
+from tests.harness.agent_sandbox import AgentProcess, Site
+from tests.harness.authority_deployment import Deployment
+from tests.harness.bundle_factory import Forge
+from tests.harness.image_build import CHECKOUT, HOME, IMAGES, Image, cook
+from tests.harness.nats_server import PATIENCE, eventually
 
 MEGABYTE = 1_000_000
 LARGEST = {"agent": 60, "authority": 80}

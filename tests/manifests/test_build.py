@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.manifests.build import BUILT, MANIFESTS, WITH_PODS, Object, build, containers, everything, pods
+from tests.harness.manifests.build import BUILT, MANIFESTS, WITH_PODS, Object, build, containers, everything, pods
 
 MINORS = ("1.30", "1.33", "1.37")
 """The first with everything that is used here, the one that was measured, and the newest that there are schemas of."""

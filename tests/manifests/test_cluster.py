@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.agent.forge import Forge
-from tests.agent.rig import NATS_SERVER, bundle_files, eventually, free_port, leaf_files
-from tests.manifests.build import Object, build, one
+from tests.harness.bundle_factory import Forge
+from tests.harness.manifests.build import Object, build, one
+from tests.harness.nats_server import NATS_SERVER, bundle_files, eventually, free_port, leaf_files
 
 OBJECTS = build("examples/nats")
 STATEFUL_SET: Object = one(OBJECTS, "StatefulSet", "nats")["spec"]

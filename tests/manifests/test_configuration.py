@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from authority.config import AuthorityConfig, parse
-from authority.kubernetes_config import SecretName
-from tests.agent.forge import Forge
-from tests.agent.rig import NATS_SERVER, bundle_files, leaf_files
-from tests.docs.pages import fenced, section
-from tests.manifests.build import MANIFESTS, Object, build, one, pods
-from tests.manifests.rights import granted
+from authority.config.kubernetes import SecretName
+from authority.config.load import AuthorityConfig, parse
+from tests.harness.bundle_factory import Forge
+from tests.harness.documents import fenced, section
+from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.harness.manifests.rights import granted
+from tests.harness.nats_server import NATS_SERVER, bundle_files, leaf_files
 
 OVERLAYS = ("overlays/openbao", "overlays/embedded")
 SECONDS = 1_800_000_000

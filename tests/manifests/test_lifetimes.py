@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.manifests.build import WITH_PODS, build, containers, one, pods
+from tests.harness.manifests.build import WITH_PODS, build, containers, one, pods
 
 RESET = 600
 """Seconds that a container has to run for the kubelet to forget how often it was started anew."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.manifests.build import Object, build, pods
+from tests.harness.manifests.build import Object, build, pods
 
 OVERLAYS = ("overlays/openbao", "overlays/embedded")
 

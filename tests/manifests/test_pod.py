@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.agent.forge import Forge
-from tests.agent.rig import NATS_SERVER, eventually, free_port
-from tests.agent.site import AgentProcess, Site
-from tests.manifests.build import Object, build, one, pods
+from tests.harness.agent_sandbox import AgentProcess, Site
+from tests.harness.bundle_factory import Forge
+from tests.harness.manifests.build import Object, build, one, pods
+from tests.harness.nats_server import NATS_SERVER, eventually, free_port
 
 
 class Pod:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.build import BUILT, WITH_PODS, build, containers, pods
-from tests.manifests.restricted import violations
+from tests.harness.manifests.build import BUILT, WITH_PODS, build, containers, pods
+from tests.harness.manifests.pod_security import violations
 
 
 @pytest.mark.parametrize("path", WITH_PODS)

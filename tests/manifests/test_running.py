@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from authority.config import load
-from authority.init import initialise
-from tests.authority.deployment import Deployment, Program, eventually
-from tests.kubernetes.accounts import rules_of
-from tests.kubernetes.apiserver import Answering, ApiServer
-from tests.kubernetes.kinds import CONFIG_MAP, KINDS, MUTATING_WEBHOOKS, NAMESPACE, POD, SECRET
-from tests.manifests.build import build, one, pods
-from tests.manifests.policies import Request, denials
+from authority.app.provision import initialise
+from authority.config.load import load
+from tests.harness.authority_deployment import Deployment, Program, eventually
+from tests.harness.kubernetes.accounts import rules_of
+from tests.harness.kubernetes.apiserver import Answering, ApiServer
+from tests.harness.kubernetes.kinds import CONFIG_MAP, KINDS, MUTATING_WEBHOOKS, NAMESPACE, POD, SECRET
+from tests.harness.manifests.admission_policies import Request, denials
+from tests.harness.manifests.build import build, one, pods
 
 OVERLAY, NATS = "overlays/embedded", "examples/nats"
 USER = "system:serviceaccount:tidemark:tidemark-authority"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.config import AgentConfig, read_config
-from agent.target import HttpTarget, SignalTarget
-from tests.manifests.build import MANIFESTS, Object, build, one, pods
+from agent.workloads.targets import HttpTarget, SignalTarget
+from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
 from tidemark.receipt import PodClass
 
 EXAMPLES = ("examples/nats", "examples/application")

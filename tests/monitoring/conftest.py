@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.monitoring.house import House
+from tests.harness.monitoring_stack import House
 
 
 @pytest.fixture

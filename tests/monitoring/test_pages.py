@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.monitoring.house import MONITORING, House, labels_on, metrics_in, names_on, rule_groups, selectors_in
-from tests.platform.tools import tool
+from tests.harness.monitoring_stack import MONITORING, House, labels_on, metrics_in, names_on, rule_groups, selectors_in
+from tests.harness.tools import tool
 
 AUTHORITY = {
     "ca_rotation_attempts_total": {"outcome"},

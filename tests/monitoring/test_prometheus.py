@@ -16,10 +16,10 @@ import yaml
 
 from playground.deployment import deployed
 from playground.layout import Layout
-from tests.agent.rig import free_port
-from tests.authority.deployment import eventually
-from tests.monitoring.house import House, rule_groups
-from tests.platform.tools import tool
+from tests.harness.authority_deployment import eventually
+from tests.harness.monitoring_stack import House, rule_groups
+from tests.harness.nats_server import free_port
+from tests.harness.tools import tool
 from tidemark.trust import Trust
 
 Alerts = set[tuple[str, str]]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.monitoring.house import rule_groups
-from tests.platform.tools import tool
+from tests.harness.monitoring_stack import rule_groups
+from tests.harness.tools import tool
 
 
 @pytest.mark.needs("promtool")

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 import tidemark.nats
-from tests.nats.rig import SECONDS, Ca, Output, Servers, eventually, until
+from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, eventually, until
 from tidemark.nats import Connection
 
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.nats.rig import Ca, Output, Servers, eventually
+from tests.harness.nats_cluster import Ca, Output, Servers, eventually
 from tidemark.nats import Connection
 from tidemark.nats.endpoint import add_reload_route, serve_reload
 

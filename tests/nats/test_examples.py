@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.nats.rig import SECONDS, Ca, Output, Servers, free_ports, until
+from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, free_ports, until
 from tidemark.nats import Connection
 
 ROOT = Path(__file__).parents[2]

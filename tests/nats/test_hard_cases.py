@@ -16,8 +16,8 @@ from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
 from playground.ledger import Ledger
-from tests.nats.cluster import all_there, restart
-from tests.nats.rig import SECONDS, Ca, Node, Output, Servers, digests, eventually, until
+from tests.harness.nats_cluster import SECONDS, Ca, Node, Output, Servers, digests, eventually, until
+from tests.harness.nats_restart import all_there, restart
 from tidemark.nats import Connection, JetStream, ReloadFailed
 
 STREAM = api.StreamConfig(name="STREAM", subjects=["s.>"], num_replicas=3, storage=api.StorageType.MEMORY)

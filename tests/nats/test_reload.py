@@ -8,10 +8,10 @@ from pathlib import Path
 from nats.aio.msg import Msg
 
 from playground.ledger import Ledger
-from tests.nats.rig import Ca, Output, Servers, digests, eventually, slow_link, until
-from tests.nats.traffic import traffic
+from tests.harness.nats_cluster import Ca, Output, Servers, digests, eventually, slow_link, until
+from tests.harness.nats_traffic import traffic
 from tidemark.nats import Connection
-from tidemark.nats.wire import Wire
+from tidemark.nats.transport import Wire
 
 
 def descriptors() -> int:

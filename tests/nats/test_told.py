@@ -14,7 +14,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 import tidemark.nats
-from tests.nats.rig import SECONDS, Ca, Output, Servers, digests, eventually, until
+from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, digests, eventually, until
 from tidemark.nats import Connection, Reloaded, ReloadFailed, reload_on_change, reload_on_sighup
 
 

@@ -14,14 +14,14 @@ from nats.aio.client import ServerVersion, _validate_queue, _validate_subject
 from nats.aio.msg import Msg
 from nats.nuid import NUID
 
-from tidemark.nats.directory import InstalledSet, read_installed
 from tidemark.nats.errors import ReloadFailed
+from tidemark.nats.handover import Line
+from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.jetstream import JetStream
-from tidemark.nats.line import Line
 from tidemark.nats.reload import Reloaded, Reloads, Terms
-from tidemark.nats.replies import Replies
+from tidemark.nats.request_mux import Replies
 from tidemark.nats.subscription import Callback, Subscription
-from tidemark.nats.wire import Target, Wire, dial_first
+from tidemark.nats.transport import Target, Wire, dial_first
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from tidemark.nats.directory import InstalledSet
 from tidemark.nats.errors import ReloadFailed
+from tidemark.nats.installed_set import InstalledSet
 from tidemark.nats.reload import Reloaded
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

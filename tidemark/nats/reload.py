@@ -9,11 +9,11 @@ from typing import Any
 
 import nats.errors
 
-from tidemark.nats.directory import InstalledSet, read_installed
 from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
-from tidemark.nats.line import Line
+from tidemark.nats.handover import Line
+from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.subscription import Subscription
-from tidemark.nats.wire import Target, Wire, dial_first
+from tidemark.nats.transport import Target, Wire, dial_first
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,234 @@
+"""What the API answers, as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from authority.controllers.connection_monitor import Look
+from authority.controllers.leaf_requests import OneOff
+from authority.controllers.leaves import LeafState
+from authority.controllers.publishing import TargetState
+from authority.election.interface import Election
+from authority.fleet.distrust_times import Distrust, Distrusted
+from authority.fleet.proof_times import Ledger
+from authority.fleet.view import AgentView, FleetView
+from authority.journal.history import EpochCa, History, StatementSummary
+from authority.journal.interface import Opening
+from authority.rotation.events import Failed, Step
+from authority.rotation.gate import Gate, gate_of
+from authority.rotation.operator_requests import Prospect, Wanted
+from authority.rotation.plan import Hold
+from authority.rotation.withdrawal import Progress
+from tidemark.certificates import not_after
+from tidemark.epoch import EpochClock
+from tidemark.strict_json import dump_object
+
+Answer = dict[str, Any]
+
+_PIECE = 32  # agents, about a millisecond's work
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Where everything stands at ``now``; ``hold`` is set while a CA is late to be activated."""
+
+    now: int
+    trust_domain: str
+    clock: EpochClock
+    history: History
+    fleet: FleetView
+    hold: Hold | None
+
+
+def status(situation: Situation) -> Answer:
+    """``GET /api/v1/status``, but for leaves, publishers, failures and events."""
+    now, clock, history, fleet = situation.now, situation.clock, situation.history, situation.fleet
+    epoch = clock.epoch_at(now)
+    summaries = history.summaries()
+    return {
+        "now": now,
+        "trust_domain": situation.trust_domain,
+        "epoch": {
+            "number": epoch,
+            "started": clock.start(epoch),
+            "ends": clock.start(epoch + 1),
+            "prepare_at": clock.prepare_at(epoch + 1),
+        },
+        "signing": _ca(history.signing) if history.signing else None,
+        "newest": asdict(summaries[0]) if summaries else None,
+        "gate": _gate(situation),
+        "fleet": {"readable": fleet.readable} | {state.value: count for state, count in fleet.counts().items()},
+    }
+
+
+def fleet(situation: Situation) -> Iterator[bytes]:
+    """``GET /api/v1/fleet`` as JSON, a few agents at a time: ten thousand at once would keep all else waiting."""
+    head = dump_object({"now": situation.now, "readable": situation.fleet.readable})
+    yield f'{head[:-1]},"agents":['.encode()
+    agents = situation.fleet.agents
+    for first in range(0, len(agents), _PIECE):
+        yield (b"," if first else b"") + b",".join(map(_agent, agents[first : first + _PIECE]))
+    yield b"]}"
+
+
+def bundles(history: History, ledger: Ledger) -> Answer:
+    """``GET /api/v1/bundles``: every statement that the journal holds, newest first."""
+    openings = {record.ca: record.opening for record in reversed(history.activations)}
+    return {"bundles": [_bundle(summary, openings, ledger) for summary in history.summaries()]}
+
+
+def withdrawals(progress: Sequence[Progress], distrust: Distrust, look: Look | None) -> list[Answer]:
+    """Of ``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue.
+
+    ``connected`` are clients that came with a certificate of it and are still there; null where no server was asked.
+    """
+    return [
+        _withdrawal(each, distrust.of(each.ca.sha256))
+        | {"connected": [asdict(one) for one in look.connected if one.ca == each.ca.sha256] if look else None}
+        for each in progress
+    ]
+
+
+def in_short(answer: Answer) -> Answer:
+    """One withdrawal as ``status`` has it, with counts: of agents that distrust the CA, and of clients."""
+    return answer | {
+        "distrusted": len(answer["distrusted"]),
+        "connected": None if answer["connected"] is None else len(answer["connected"]),
+    }
+
+
+def _withdrawal(each: Progress, known: Distrusted) -> Answer:
+    ca, asked, replacement = each.ca, each.ca.withdrawal, each.replacement
+    asked_at = known.asked_at or (asked.at if asked else None)
+    left_out_at = known.left_out_at or (ca.left_out.at if ca.left_out else None)
+    return {
+        "ca": ca.sha256,
+        "epoch": ca.epoch,
+        "not_after": ca.not_after,
+        "cause": asked and asked.cause.value,
+        "now": bool(asked and asked.urgent),
+        "automatic": bool(asked and asked.automatic),
+        "who": asked and asked.who,
+        "reason": asked and asked.reason,
+        "asked_at": asked_at,
+        "stage": each.stage.value,
+        "waiting": list(each.waiting),
+        "until": each.until,
+        "replacement": replacement and {"epoch": replacement.epoch, "sha256": replacement.sha256},
+        "statement": ca.left_out and ca.left_out.sequence,
+        "left_out_at": left_out_at,
+        "distrusted": {
+            name: {"since_asked": _since(asked_at, at), "since_statement": _since(left_out_at, at)}
+            for name, at in known.proven.items()
+        },
+        "slowest": _since(asked_at, max(known.proven.values())) if known.proven else None,
+    }
+
+
+def _since(begin: float | None, at: float) -> float | None:
+    return None if begin is None else round(max(0.0, at - begin), 3)
+
+
+def prospect(found: Prospect, wanted: Wanted) -> Answer:
+    """What a withdrawal does or would do; ``replacement`` is null where a new CA is made for it."""
+    replacement = found.replacement
+    return {
+        "ca": found.ca.sha256,
+        "epoch": found.ca.epoch,
+        "cause": wanted.cause.value,
+        "now": wanted.urgent,
+        "replacement": replacement and {"epoch": replacement.epoch, "sha256": replacement.sha256},
+        "breaks": list(found.breaks),
+        "warnings": list(found.warnings),
+    }
+
+
+def _ca(ca: EpochCa) -> Answer:
+    return {"epoch": ca.epoch, "sha256": ca.sha256, "not_after": ca.not_after, "activated_at": ca.activated_at}
+
+
+def _gate(situation: Situation) -> Answer:
+    """The gate of the CA that is late, or else of the newest that waits for its activation."""
+    hold, history = situation.hold, situation.history
+    waiting = [ca for ca in history.candidates if not ca.is_expired(situation.now)]
+    ca = hold.ca if hold else (waiting[-1] if waiting else None)
+    if ca is None:
+        return {"state": "idle", "waiting": []}
+    gate = gate_of(ca, history, situation.fleet, situation.clock, situation.now)
+    return {
+        "state": "held" if hold else _state(gate),
+        "ca": ca.sha256,
+        "epoch": ca.epoch,
+        "opening": gate.opening and gate.opening.value,
+        "closed": gate.closed and gate.closed.value,
+        "waiting": list(gate.waiting),
+        "unproven": list(gate.unproven),
+        "deadline": gate.deadline,
+        "last_resort_at": hold.until if hold else None,
+    }
+
+
+def _state(gate: Gate) -> str:
+    return "open" if gate.opening else "waiting"
+
+
+def _agent(agent: AgentView) -> bytes:
+    received = agent.received
+    fields = {
+        "name": agent.name,
+        "class": agent.pod_class.value,
+        "state": agent.state.value,
+        "fresh": agent.fresh,
+        "received_at": received.exact if received else None,
+    }
+    receipt = received.receipt.to_json() if received else b"null"  # is JSON already: not taken apart once more
+    return dump_object(fields)[:-1].encode() + b',"receipt":' + receipt + b"}"
+
+
+def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Ledger) -> Answer:
+    proofs = ledger.proofs(summary.digest)
+    opening = openings.get(summary.ca)
+    return asdict(summary) | {
+        "cause": summary.cause.value,
+        "opening": opening and opening.value,
+        "published_at": proofs.published_at,
+        "proven": dict(proofs.proven),
+        "leaf_proven": dict(proofs.leaf_proven),
+    }
+
+
+def replica(election: Election) -> Answer:
+    """Which replica answers, and who leads."""
+    leader = election.leader
+    return {"name": election.me.name, "leads": election.leads, "leader": asdict(leader) if leader else None}
+
+
+def leaves(states: Mapping[str, LeafState], history: History) -> list[Answer]:
+    """Every workload's leaf, by the epoch of the CA that signed it."""
+    answers = []
+    for name, state in states.items():
+        ca = history.find(state.ca)
+        answers.append({"name": name} | asdict(state) | {"issuer_epoch": ca.epoch if ca else None})
+    return answers
+
+
+def one_off(made: OneOff) -> Answer:
+    """A leaf for an operator: ``certificate`` (leaf, then its CA) and ``key`` in PEM. Nowhere else is a key told."""
+    return {
+        "ca": made.signing.sha256,
+        "epoch": made.signing.epoch,
+        "serial": made.serial,
+        "not_after": not_after(made.leaf),
+        "certificate": made.issued.certificate_pem.decode(),
+        "key": made.issued.key_pem.decode(),
+    }
+
+
+def publishers(states: Mapping[str, TargetState]) -> list[Answer]:
+    """Every publisher's last look."""
+    return [{"name": name} | asdict(state) for name, state in states.items()]
+
+
+def failures(failed: Mapping[Step, Failed]) -> list[Answer]:
+    """Steps that failed when they were last tried."""
+    return [asdict(failure) for failure in failed.values()]

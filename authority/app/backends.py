@@ -1,0 +1,121 @@
+"""Who keeps roots, CAs, statement keys, control CA and journal, as the configuration says: files, or OpenBao."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from authority.config.load import AuthorityConfig
+from authority.config.openbao import OpenBaoConfig
+from authority.issuer.embedded import EmbeddedIssuer
+from authority.issuer.interface import Issuer
+from authority.issuer.openbao import OpenBaoIssuer
+from authority.journal.directory import DirectoryJournal
+from authority.journal.interface import Journal
+from authority.journal.openbao import OpenBaoJournal
+from authority.openbao.client import OpenBaoAccess, OpenBaoClient, OpenBaoError, Unreachable
+from authority.openbao.control_ca import open_control_ca
+from authority.pki.control_ca import ControlCa, EmbeddedControlCa, keep_control_certificate, read_control_ca
+from authority.pki.keystore import KeystoreError
+from authority.signer.embedded import open_signer
+from authority.signer.interface import StatementSigner
+from authority.signer.openbao import open_transit_signer
+from authority.support import atomic_files
+from authority.support.backoff import Pauses
+from authority.support.clock_skew import ReferenceClock
+
+JOURNAL = "journal"
+
+_LONGEST_WAIT = 10.0  # between two looks whether OpenBao is there
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """What an authority stands on."""
+
+    control: ControlCa
+    issuer: Issuer
+    signer: StatementSigner
+    journal: Journal
+    references: Mapping[str, ReferenceClock] = field(default_factory=dict)
+    """The clocks of others among them, by their names, that ours has to agree with."""
+
+
+@asynccontextmanager
+async def open_keepers(config: AuthorityConfig, clock: Callable[[], float]) -> AsyncIterator[Keepers]:
+    """Open what the configuration names.
+
+    Raises:
+        KeystoreError, SignerError: it is not what ``init`` makes, or OpenBao does not let us in.
+    """
+    if config.openbao is None:
+        yield _embedded(config)
+        return
+    try:
+        client = OpenBaoClient(config.openbao.access)
+    except OpenBaoError as error:
+        raise KeystoreError(str(error)) from None
+    async with client:
+        yield await _in_openbao(config, config.openbao, client, clock)
+
+
+async def openbao_answers(
+    access: OpenBaoAccess, stop: asyncio.Event, told: Callable[[OpenBaoError, float], None]
+) -> None:
+    """Return once OpenBao is there and unsealed, says that it will not let us in, or ``stop`` is set.
+
+    An authority that starts beside an OpenBao that is sealed, or not up yet, waits for it. ``told`` gets each failure
+    and the seconds until the next try. Raises KeystoreError.
+    """
+    asking = asyncio.ensure_future(_ask(access, Pauses[str](_LONGEST_WAIT), told))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            asking.result()
+    except OpenBaoError as error:
+        raise KeystoreError(str(error)) from None
+    finally:
+        asking.cancel()
+        stopped.cancel()
+        await asyncio.gather(asking, stopped, return_exceptions=True)
+
+
+async def _ask(access: OpenBaoAccess, pauses: Pauses[str], told: Callable[[OpenBaoError, float], None]) -> None:
+    async with OpenBaoClient(access, pauses=()) as client:
+        while True:
+            try:
+                await client.read("auth/token/lookup-self")
+            except Unreachable as error:
+                seconds = pauses.failed(access.url)
+                told(error, seconds)
+                await asyncio.sleep(seconds)
+            else:
+                return
+
+
+def _embedded(config: AuthorityConfig) -> Keepers:
+    control = EmbeddedControlCa(read_control_ca(config.state, config.passphrase))
+    atomic_files.make_directory(config.state / JOURNAL)
+    return Keepers(
+        control,
+        EmbeddedIssuer(config.state, config.key_type, config.passphrase),
+        open_signer(config.state, config.trust_domain, config.passphrase),
+        DirectoryJournal(config.state / JOURNAL),
+    )
+
+
+async def _in_openbao(
+    config: AuthorityConfig, openbao: OpenBaoConfig, client: OpenBaoClient, clock: Callable[[], float]
+) -> Keepers:
+    layout = openbao.layout
+    control = await open_control_ca(client, layout)
+    keep_control_certificate(config.state, control.certificate)  # for the command line, which need not log in
+    tolerance = config.timing.tolerance_seconds
+    return Keepers(
+        control,
+        OpenBaoIssuer(client, layout, config.key_type, tolerance_seconds=tolerance, clock=clock),
+        await open_transit_signer(client, layout.transit, layout.key, config.trust_domain),
+        OpenBaoJournal(client, layout.kv, layout.prefix),
+        {"OpenBao": client},
+    )

@@ -1,0 +1,99 @@
+"""What Kubernetes is to an authority: a publisher, the fleet, whose tokens are whose, an election, and a clock."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from authority.api.token_review import TokenReviewer
+from authority.config.kubernetes import KubernetesConfig, SecretName
+from authority.controllers.cert_manager_api import CertManager
+from authority.controllers.leadership import Task
+from authority.election.interface import ElectionError, Replica
+from authority.election.kubernetes import LeaseAt, LeaseElection, LeaseTimes
+from authority.fleet.pods import PodMembers
+from authority.fleet.registry import Members
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.nudge import Nudge
+from authority.observability.event_log import Repetitions
+from authority.publishers.interface import Publisher
+from authority.publishers.kubernetes import KubernetesPublisher
+from authority.publishers.leaf_secret import KubernetesLeafStore
+from tidemark.trust import Trust
+
+log = logging.getLogger("authority")
+
+
+@dataclass(frozen=True, slots=True)
+class InKubernetes:
+    """``client`` is connected for as long as this is used; ``namespace`` is the authority's own."""
+
+    client: KubernetesClient
+    config: KubernetesConfig
+    namespace: str
+    nudge: Nudge | None
+
+    def election(self, me: Replica, lease_seconds: int) -> LeaseElection:
+        """By a Lease in the authority's namespace."""
+        at = LeaseAt(self.client, self.namespace, self.config.lease)
+        return LeaseElection(me, at, _unelected(), LeaseTimes.of(lease_seconds))
+
+    def publisher(self, trust: Trust) -> KubernetesPublisher:
+        """To every labelled namespace."""
+        return KubernetesPublisher(self.client, trust, self.namespace, self.nudge)
+
+    def leaf_store(self, secret: SecretName) -> KubernetesLeafStore:
+        """One workload's Secret."""
+        return KubernetesLeafStore(self.client, secret.namespace, secret.name, self.nudge)
+
+    def cert_manager(self) -> CertManager | None:
+        """Whose leaves have to be renewed after a withdrawal; None where the configuration does not say."""
+        return CertManager(self.client, self.config.cert_manager) if self.config.cert_manager else None
+
+    def members(self, on_change: Callable[[], None]) -> PodMembers | None:
+        """The fleet's pods; None where the configuration lists the agents itself."""
+        return PodMembers(self.client, self.config.fleet, on_change, unwatched()) if self.config.fleet else None
+
+    def reviewer(self) -> TokenReviewer | None:
+        """Who knows the agents' tokens; None where they have the authority's own."""
+        return TokenReviewer(self.client, self.config.audience) if self.config.fleet else None
+
+
+@asynccontextmanager
+async def open_kubernetes(config: KubernetesConfig | None) -> AsyncIterator[InKubernetes | None]:
+    """Connect, where the configuration says so. Raises KubernetesError where there are no usable credentials."""
+    if config is None:
+        yield None
+        return
+    async with KubernetesClient(config.access) as client:
+        nudge = Nudge(client, partial(_complain, "nudge", Repetitions())) if config.nudge else None
+        yield InKubernetes(client, config, config.namespace or client.namespace, nudge)
+
+
+def watching(publishers: Iterable[Publisher], members: Members) -> dict[str, Task]:
+    """What runs for as long as the authority does, whoever leads."""
+    tasks: dict[str, Task] = {}
+    for publisher in publishers:
+        if isinstance(publisher, KubernetesPublisher):
+            tasks["kubernetes targets"] = partial(publisher.run, unwatched())
+    if isinstance(members, PodMembers):
+        tasks["kubernetes fleet"] = members.run
+    return tasks
+
+
+def unwatched() -> Callable[[str, str, float], None]:
+    """Says what cannot be watched at present."""
+    repetitions = Repetitions()
+    return lambda what, error, _: _complain("not_watched", repetitions, error, what)
+
+
+def _unelected() -> Callable[[ElectionError], None]:
+    repetitions = Repetitions()
+    return lambda error: _complain("election", repetitions, str(error))
+
+
+def _complain(event: str, repetitions: Repetitions, error: str, place: str = "") -> None:
+    if not repetitions.is_one(place, error, time.monotonic()):
+        log.warning(event, extra={"fields": {"error": error}})

@@ -1,0 +1,43 @@
+"""Where a server listens and by which names it is reached, as a table of the configuration says it."""
+
+import re
+from dataclasses import dataclass
+
+from authority.config.toml_table import Table
+from authority.pki.certificates import is_ip_address
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+def read_listen(table: Table, default: str) -> Listen:
+    """The key ``listen``: ``host:port``."""
+    text = table.text("listen", default)
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        table.fault("listen", f"expected host:port, such as '127.0.0.1:8443', found {text!r}")
+        host, port = "127.0.0.1", "0"
+    return Listen(host, int(port))
+
+
+def read_names(table: Table, default: list[str]) -> tuple[str, ...]:
+    """The key ``names``: what the server's certificate says."""
+    names = table.texts("names", default, least=1)
+    for name in names:
+        if not is_ip_address(name) and not is_dns_name(name):
+            table.fault("names", f"expected DNS names and IP addresses, found {name!r}")
+    return names
+
+
+def is_dns_name(text: str) -> bool:
+    """Whether this is a DNS name, perhaps with a ``*`` in front, and no IP address."""
+    return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None and not is_ip_address(text)

@@ -1,0 +1,324 @@
+"""The mutating admission webhook that adds the agent to a pod: an AdmissionReview in, its answer out; pure.
+
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/. A pod that was injected
+carries an annotation and is left alone when it is shown again (``reinvocationPolicy: IfNeeded``, or a copy of it);
+other sidecars are left where they are. What cannot work is refused with a sentence, which who made the pod reads.
+"""
+
+import base64
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from authority.injector import sidecar
+from authority.injector.annotations import AGENT, CLASS, INJECT, INJECTED, PREFIX, Mode, Refused, Wishes, read_wishes
+from authority.injector.sidecar import Identity, Json, SidecarSettings
+
+API_VERSION = "admission.k8s.io/v1"
+KIND = "AdmissionReview"
+
+NATS_CONTAINER = "nats"
+"""The workload's container where a pod of several has one of this name and says nothing else."""
+
+_SCRAPED = "prometheus.io/scrape"
+_INVALID = 422
+
+
+class ReviewError(ValueError):
+    """The request is no AdmissionReview of a pod; the message says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a pod: ``patch`` is a JSON Patch (RFC 6902), empty where nothing is added.
+
+    ``pod`` names it for people (``namespace/name``, or what its name will begin with).
+    """
+
+    uid: str
+    pod: str
+    refusal: str = ""
+    patch: tuple[Json, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def response(self) -> Json:
+        """The AdmissionReview that answers the request."""
+        answer: Json = {"uid": self.uid, "allowed": not self.refusal}
+        if self.refusal:
+            answer["status"] = {"code": _INVALID, "reason": "Invalid", "message": self.refusal}
+        if self.patch:
+            answer["patchType"] = "JSONPatch"
+            answer["patch"] = base64.b64encode(json.dumps(self.patch).encode()).decode()
+        if self.warnings:
+            answer["warnings"] = list(self.warnings)
+        return {"apiVersion": API_VERSION, "kind": KIND, "response": answer}
+
+
+def decide(review: bytes, settings: SidecarSettings) -> Decision:
+    """Decide over one request.
+
+    Raises:
+        ReviewError: it is not what an API server sends.
+    """
+    try:
+        request = _request(review)
+        metadata = request["object"].get("metadata") or {}
+        name = metadata.get("name") or metadata.get("generateName") or "?"
+        undecided = Decision(request["uid"], f"{request.get('namespace') or '?'}/{name}")
+        if request.get("operation") != "CREATE" or request.get("subResource"):
+            return undecided
+        return _of_pod(undecided, request["object"], settings)
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise ReviewError(f"expected a pod in an AdmissionReview, found {type(error).__name__}: {error}") from None
+
+
+def _request(review: bytes) -> Json:
+    try:
+        values = json.loads(review)
+    except ValueError as error:
+        raise ReviewError(f"expected an AdmissionReview in JSON, found {error}") from None
+    if not isinstance(values, dict) or (values.get("apiVersion"), values.get("kind")) != (API_VERSION, KIND):
+        raise ReviewError(f"expected an {KIND} of {API_VERSION}, found another object")
+    request = values.get("request")
+    if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
+        raise ReviewError("request: expected one with a uid, found none")
+    kind = request.get("kind")
+    if not isinstance(kind, dict) or (kind.get("group"), kind.get("version"), kind.get("kind")) != ("", "v1", "Pod"):
+        raise ReviewError(f"request.kind: expected Pod of v1, found {kind!r}")
+    if not isinstance(request.get("object"), dict):  # as of a DELETE
+        request["object"] = {}
+    return request
+
+
+def _of_pod(undecided: Decision, pod: Json, settings: SidecarSettings) -> Decision:
+    labels, annotations = (pod["metadata"].get(key) or {} for key in ("labels", "annotations"))
+    if INJECT not in labels:
+        return undecided
+    names = [container["name"] for _, container in _containers(pod)]
+    if INJECTED in annotations and sidecar.CONTAINER in names:
+        return undecided
+    try:
+        wishes = read_wishes(labels, annotations, settings.directory)
+        wishes = replace(wishes, containers=_workload(pod, wishes))
+    except Refused as error:
+        return replace(undecided, refusal=str(error))
+    users = _Users.of(pod, wishes)
+    faults = [
+        *_clashes(pod, wishes),
+        *_secrets(pod, wishes, settings),
+        *_process_namespace(pod, wishes),
+        *(users.unlike(wishes) if wishes.signals else users.unreadable(wishes)),
+    ]
+    if faults:
+        return replace(undecided, refusal=str(Refused(faults)))
+    identity = users.identity(wishes, settings)
+    patch = [*_mounts(pod, wishes), *_spec(pod, wishes, settings, identity), *_metadata(pod, wishes)]
+    return replace(undecided, patch=tuple(patch), warnings=tuple(_warnings(pod, settings)))
+
+
+def _containers(pod: Json) -> Iterator[tuple[str, Json]]:
+    """Every container with its path in the pod; those that start first, first."""
+    for key in ("initContainers", "containers"):
+        for index, container in enumerate(pod["spec"].get(key) or []):
+            yield f"/spec/{key}/{index}", container
+
+
+def _workload(pod: Json, wishes: Wishes) -> tuple[str, ...]:
+    """The containers that get the output. Raises Refused where they are not there, or cannot be told."""
+    every = [container["name"] for _, container in _containers(pod)]
+    if missing := [name for name in wishes.containers if name not in every]:
+        raise Refused(
+            f"{PREFIX}container: expected a container of the pod ({', '.join(every)}), found {name!r}"
+            for name in missing
+        )
+    if wishes.containers:
+        return wishes.containers
+    main = [container["name"] for container in pod["spec"].get("containers") or []]
+    if len(main) == 1:
+        return (main[0],)
+    if wishes.mode is Mode.NATS and NATS_CONTAINER in main:
+        return (NATS_CONTAINER,)
+    raise Refused([f"{PREFIX}container: expected the name of one of {', '.join(main) or 'none'}, found no annotation"])
+
+
+def _clashes(pod: Json, wishes: Wishes) -> Iterator[str]:
+    """Names, ports and paths that are taken."""
+    for volume in pod["spec"].get("volumes") or []:
+        if volume["name"] in sidecar.VOLUMES:
+            yield f"volume {volume['name']}: expected this name to be free for the sidecar, found it; rename the volume"
+    for path in sidecar.RESERVED:
+        if _within(wishes.directory, path) or _within(path, wishes.directory):
+            yield f"{PREFIX}directory: expected one that does not touch {path}, found {wishes.directory!r}"
+    for _, container in _containers(pod):
+        name = container["name"]
+        if name == sidecar.CONTAINER:
+            yield f"container {name}: expected none of this name beside label {INJECT}, found one; take one away"
+        for port in container.get("ports") or []:
+            if port.get("containerPort") == sidecar.PORT:
+                yield f"container {name}: expected port {sidecar.PORT} to be free for the sidecar, found it there"
+        if name in wishes.containers:
+            for mount in container.get("volumeMounts") or []:
+                if _within(mount["mountPath"], wishes.directory):
+                    yield (
+                        f"container {name}: expected nothing mounted at or below {wishes.directory} "
+                        f"({PREFIX}directory), found {mount['name']} at {mount['mountPath']}"
+                    )
+
+
+def _secrets(pod: Json, wishes: Wishes, settings: SidecarSettings) -> Iterator[str]:
+    """Mounts of the Secrets that would never change."""
+    for secret in filter(None, (settings.bundle_secret, wishes.leaf_secret)):
+        for container, mount in _mounts_of(pod, secret):
+            if mount.get("subPath") or mount.get("subPathExpr"):
+                yield (
+                    f"container {container}: expected Secret {secret} to be mounted whole, found a subPath at "
+                    f"{mount['mountPath']}: it would never change; read {wishes.directory} in its place"
+                )
+
+
+def _mounts_of(pod: Json, secret: str) -> Iterator[tuple[str, Json]]:
+    names = {volume["name"] for volume in pod["spec"].get("volumes") or [] if secret in _secrets_in(volume)}
+    for _, container in _containers(pod):
+        for mount in container.get("volumeMounts") or []:
+            if mount["name"] in names:
+                yield container["name"], mount
+
+
+def _secrets_in(volume: Json) -> list[str]:
+    sources = (volume.get("projected") or {}).get("sources") or []
+    found = [
+        (volume.get("secret") or {}).get("secretName"),
+        *((one.get("secret") or {}).get("name") for one in sources),
+    ]
+    return [name for name in found if name]
+
+
+def _process_namespace(pod: Json, wishes: Wishes) -> Iterator[str]:
+    """Whether the agent can see the process that it signals, and no other pod's."""
+    spec = pod["spec"]
+    if (spec.get("os") or {}).get("name") == "windows":
+        yield "spec.os: expected Linux, found windows"
+    if wishes.signals and spec.get("hostPID"):
+        yield "spec.hostPID: expected false, since the agent would see every process of the node, found true"
+    if wishes.signals and spec.get("shareProcessNamespace") is False:
+        yield "spec.shareProcessNamespace: expected true, since the agent signals the workload, found false"
+
+
+@dataclass(frozen=True, slots=True)
+class _Users:
+    """Who the workload runs as, as far as the pod says: ``uid`` is None where only the image knows.
+
+    ``fs_group`` is whether the pod has an fsGroup, by which all containers share files.
+    """
+
+    container: str
+    uid: int | None
+    fs_group: bool
+
+    @classmethod
+    def of(cls, pod: Json, wishes: Wishes) -> "_Users":
+        context = pod["spec"].get("securityContext") or {}
+        name = wishes.containers[0]
+        workload = next(container for _, container in _containers(pod) if container["name"] == name)
+        own = (workload.get("securityContext") or {}).get("runAsUser")
+        return cls(name, context.get("runAsUser") if own is None else own, context.get("fsGroup") is not None)
+
+    def identity(self, wishes: Wishes, settings: SidecarSettings) -> Identity:
+        """Whom the sidecar runs as. Without fsGroup a volume is group 0's, and so must be what is written there."""
+        return Identity(wishes.uid or self.uid or settings.uid, None if self.fs_group else 0)
+
+    def unlike(self, wishes: Wishes) -> Iterator[str]:
+        """Why the sidecar could not signal the workload: only the same user may."""
+        if self.uid == 0:
+            yield (
+                f"container {self.container}: expected a user other than root, since the sidecar has to be the same "
+                f"user, and pod security level restricted has no root, found runAsUser 0"
+            )
+        elif wishes.uid is None and self.uid is None:
+            yield (
+                f"container {self.container}: expected runAsUser, or its user's number in {PREFIX}uid, since only the "
+                f"same user may signal it, found neither"
+            )
+        elif None not in (wishes.uid, self.uid) and wishes.uid != self.uid:
+            yield (
+                f"{PREFIX}uid: expected {self.uid}, the user of container {self.container}, since only the same user "
+                f"may signal it, found {wishes.uid}"
+            )
+
+    def unreadable(self, wishes: Wishes) -> Iterator[str]:
+        """Why the workload could not read what the sidecar writes: files are their owner's and their group's."""
+        if self.fs_group or self.uid == 0:
+            return
+        if wishes.uid is None and self.uid is None:
+            yield (
+                f"container {self.container}: expected runAsUser, its user's number in {PREFIX}uid, or an fsGroup of "
+                f"the pod, since it has to read what the sidecar writes, found none of them"
+            )
+        elif None not in (wishes.uid, self.uid) and wishes.uid != self.uid:
+            yield (
+                f"{PREFIX}uid: expected {self.uid}, the user of container {self.container}, or an fsGroup by which "
+                f"both share files, found {wishes.uid} and no fsGroup"
+            )
+
+
+def _mounts(pod: Json, wishes: Wishes) -> Iterator[Json]:
+    for path, container in _containers(pod):
+        if container["name"] in wishes.containers:
+            yield from _appended(
+                f"{path}/volumeMounts", container.get("volumeMounts"), [sidecar.workload_mount(wishes)]
+            )
+
+
+def _spec(pod: Json, wishes: Wishes, settings: SidecarSettings, identity: Identity) -> Iterator[Json]:
+    spec = pod["spec"]
+    yield from _appended("/spec/volumes", spec.get("volumes"), sidecar.volumes(wishes, settings))
+    if wishes.signals and not spec.get("shareProcessNamespace"):
+        yield _add("/spec/shareProcessNamespace", value=True)
+    agent = sidecar.container(wishes, settings, identity)
+    # The first of all: init containers that need certificates start after it is up.
+    if spec.get("initContainers"):
+        yield _add("/spec/initContainers/0", agent)
+    else:
+        yield _add("/spec/initContainers", [agent])
+
+
+def _metadata(pod: Json, wishes: Wishes) -> Iterator[Json]:
+    annotations: Mapping[str, str] = pod["metadata"].get("annotations") or {}
+    fresh = {INJECTED: wishes.mode.value}
+    if _SCRAPED not in annotations:  # the workload's own scrape stays; a PodMonitor finds the port by its name
+        fresh |= {_SCRAPED: "true", "prometheus.io/port": str(sidecar.PORT), "prometheus.io/path": "/metrics"}
+    if annotations:
+        yield from (_add(f"/metadata/annotations/{_escaped(name)}", value) for name, value in fresh.items())
+    else:
+        yield _add("/metadata/annotations", fresh)
+    for name, value in {AGENT: "true", CLASS: wishes.pod_class.value}.items():
+        yield _add(f"/metadata/labels/{_escaped(name)}", value)
+
+
+def _warnings(pod: Json, settings: SidecarSettings) -> Iterator[str]:
+    secret = settings.bundle_secret
+    for name in dict.fromkeys(container for container, _ in _mounts_of(pod, secret)):
+        yield f"container {name} mounts Secret {secret} itself: nobody has verified what it reads there"
+
+
+def _appended(path: str, present: Sequence[Json] | None, more: Sequence[Json]) -> Iterator[Json]:
+    """Add to the end of a list that may not be there."""
+    if present:
+        yield from (_add(f"{path}/-", one) for one in more)
+    else:
+        yield _add(path, list(more))
+
+
+def _add(path: str, value: Any) -> Json:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _escaped(name: str) -> str:
+    """One of our names, which have no "~", in a JSON Pointer (RFC 6901)."""
+    return name.replace("/", "~1")
+
+
+def _within(path: str, directory: str) -> bool:
+    return posixpath.normpath(path) == directory or posixpath.normpath(path).startswith(f"{directory}/")

@@ -1,0 +1,109 @@
+"""The authority's metrics, by the design's names, in a registry of their own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from authority.fleet.view import FleetView
+from authority.journal.history import History
+from authority.rotation.events import (
+    Activated,
+    Conflict,
+    Event,
+    Failed,
+    FleetProven,
+    LeftOut,
+    Prepared,
+    Published,
+    Step,
+)
+from tidemark.receipt import PodClass
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds
+
+
+class Metrics:
+    """Counts events as they happen; the gauges show the state that ``show`` was given last."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the library does not say its type
+        self.registry = CollectorRegistry()
+        self._attempts = Counter(
+            "ca_rotation_attempts",
+            "Steps: a CA prepared, activated, withdrawn; failed, or dropped after a conflict in the journal.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._generation = self._histogram("generation", "From issuing a CA to its statement in the journal.")
+        self._orchestration = self._histogram("orchestration", "From the statement to the last required agent's proof.")
+        self._publish_total = Counter(
+            "ca_rotation_publish", "Writes by publishers.", ["target", "outcome"], registry=self.registry
+        )
+        self._publish_duration = self._histogram("publish", "How long a publisher's write took.", "target")
+        self._current_epoch = self._gauge("current_epoch", "Epoch of the newest statement.")
+        self._current_sequence = self._gauge("current_sequence", "Number of the newest statement.")
+        self._epoch_seconds = self._gauge("epoch_seconds", "Length of an epoch by the newest statement.")
+        self._active_epoch = self._gauge("active_epoch", "Epoch of the CA that signs leaf certificates.")
+        self._last_success = self._gauge("last_success_timestamp_seconds", "When a CA was last activated.")
+        self._expiry = self._gauge("signing_ca_expiry_timestamp_seconds", "When the CA that signs expires.")
+        self._agents = self._gauge("fleet_agents", "Agents by state.", "state")
+        self._required = self._gauge("fleet_required_agents", "Agents that the gate waits for, by state.", "state")
+        self._leads = self._gauge("leader", "1 on the replica that leads: it alone tells of fleet and gate.")
+        self._held = self._gauge("gate_held", "1 while a CA should sign and its gate is closed.")
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"ca_rotation_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        name = f"ca_rotation_{name}_duration_seconds"
+        return Histogram(name, text, labels, registry=self.registry, buckets=_BUCKETS)
+
+    def observe(self, event: Event) -> None:
+        """Take an event of the sequencers."""
+        match event:
+            case Prepared(seconds=seconds):
+                self._attempts.labels("prepared").inc()
+                self._generation.observe(seconds)
+            case LeftOut():
+                self._attempts.labels("withdrawn").inc()
+            case Activated():
+                self._attempts.labels("activated").inc()
+            case Failed(step=Step.PREPARE | Step.ACTIVATE | Step.LEAVE_OUT):
+                self._attempts.labels("failed").inc()
+            case Conflict():
+                self._attempts.labels("conflict").inc()
+            case FleetProven(seconds=seconds):
+                self._orchestration.observe(seconds)
+            case Published(target=target, outcome=outcome, seconds=seconds):
+                self._publish_total.labels(target, outcome.value).inc()
+                self._publish_duration.labels(target).observe(seconds)
+            case Failed(step=Step.PUBLISH, target=target):
+                self._publish_total.labels(target, "failed").inc()
+
+    def show(self, history: History, *, leads: bool) -> None:
+        """Set the gauges of what every replica knows. Of the fleet only the leader tells: it has the receipts."""
+        self._leads.set(leads)
+        if not leads:
+            self._agents.clear()
+            self._required.clear()
+            self._held.set(0)
+        if history.newest is not None:
+            self._current_epoch.set(history.newest.statement.epoch)
+            self._current_sequence.set(history.newest.statement.sequence)
+            self._epoch_seconds.set(history.newest.statement.clock.epoch_seconds)
+        if history.signing is not None:
+            self._active_epoch.set(history.signing.epoch)
+            self._expiry.set(history.signing.not_after)
+        if history.activations:
+            self._last_success.set(history.activations[-1].at)
+
+    def show_fleet(self, fleet: FleetView, *, held: bool) -> None:
+        """Set the gauges of agents and gate."""
+        for gauge, counts in ((self._agents, fleet.counts()), (self._required, fleet.counts(PodClass.REQUIRED))):
+            for state, count in counts.items():
+                gauge.labels(state.value).set(count)
+        self._held.set(held)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)

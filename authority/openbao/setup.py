@@ -1,0 +1,193 @@
+"""Setting OpenBao up for an authority: mounts, roots, roles and the statement key (``init --openbao``).
+
+For an operator's token; the authority itself runs with ``Layout.policy`` alone. May be repeated: what stands is kept
+(roles are brought up to date), what is missing is made, also after a crash anywhere in between.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+
+from authority.issuer.embedded import BACKDATED_SECONDS, ROOT_SECONDS
+from authority.issuer.openbao import KEY_PARAMETERS
+from authority.openbao.client import Json, OpenBaoClient, OpenBaoError
+from authority.openbao.layout import Layout
+from authority.pki import control_ca
+from authority.pki.keystore import KeyType
+from tidemark.certificates import Certificate, parse_certificates
+from tidemark.strict_json import format_instant
+
+_LONGEST = "175200h"  # 20 years: what a mount may sign at most
+
+_TIDY: Json = {"enabled": True, "tidy_cert_store": True, "interval_duration": "12h", "safety_buffer": "72h"}
+"""Certificates that a mount signed are forgotten once they have expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One thing that was looked after; ``made`` is False where it stood already."""
+
+    name: str
+    path: str
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the authority's configuration says of itself."""
+
+    trust_domain: str
+    key_type: KeyType
+    tolerance_seconds: int
+
+
+async def set_up(client: OpenBaoClient, layout: Layout, wanted: Wanted, now: int) -> list[Made]:
+    """Make what is missing. Raises OpenBaoError, also where something stands that is of another kind."""
+    made = [await _mount(client, layout.root, "pki"), await _mount(client, layout.intermediate, "pki")]
+    made += [await _mount(client, layout.control, "pki"), await _mount(client, layout.transit, "transit")]
+    made += [await _mount(client, layout.kv, "kv")]
+    await _check_lasting(client, layout.kv)
+    domain = wanted.trust_domain
+    made += [
+        await _root(client, layout.root, _Root("root", domain, wanted.key_type, 1), now),
+        await _root(client, layout.control, _Root("control", domain, KeyType.EC_P256, 0), now),
+        await _role(client, layout.intermediate, layout.role, leaf_role(wanted.tolerance_seconds)),
+        await _role(client, layout.control, layout.role, _API_ROLE),
+        await _statement_key(client, layout),
+    ]
+    return made
+
+
+def leaf_role(tolerance_seconds: int) -> Json:
+    """The role of leaf certificates: any name, for servers and clients, backdated by the tolerance."""
+    return {
+        **_ANY_NAME,
+        "issuer_ref": "default",
+        "client_flag": True,
+        "not_before_duration": f"{tolerance_seconds}s",
+        "max_ttl": _LONGEST,
+    }
+
+
+_ANY_NAME: Json = {
+    "allow_any_name": True,
+    "enforce_hostnames": False,
+    "allow_ip_sans": True,
+    "server_flag": True,
+    "require_cn": False,
+    "key_type": "any",
+    "key_usage": ["DigitalSignature", "KeyEncipherment"],
+    "no_store": True,
+}
+
+_API_ROLE: Json = {
+    **_ANY_NAME,
+    "issuer_ref": "default",
+    "client_flag": False,
+    "not_before_duration": f"{control_ca.BACKDATED_SECONDS}s",
+    "max_ttl": f"{control_ca.SERVER_SECONDS}s",
+}
+
+
+async def _mount(client: OpenBaoClient, mount: str, kind: str) -> Made:
+    standing = (await client.read("sys/mounts") or {}).get(f"{mount}/")
+    if standing is None:
+        config = {"config": {"max_lease_ttl": _LONGEST}} if kind == "pki" else {}
+        options = {"options": {"version": "2"}} if kind == "kv" else {}
+        await client.write(f"sys/mounts/{mount}", {"type": kind, **config, **options})
+    elif standing.get("type") != kind:
+        raise OpenBaoError(f"mount {mount}: expected type {kind}, found {standing.get('type')}; configure another name")
+    elif kind == "kv" and (standing.get("options") or {}).get("version") != "2":
+        raise OpenBaoError(f"mount {mount}: expected kv version 2, found another; configure another name")
+    if kind == "pki" and not (await client.read(f"{mount}/config/auto-tidy") or {}).get("enabled"):
+        await client.write(f"{mount}/config/auto-tidy", _TIDY)
+    return Made(f"{kind} mount", mount, made=standing is None)
+
+
+async def _check_lasting(client: OpenBaoClient, mount: str) -> None:
+    """The journal may not be deleted by itself."""
+    life = (await client.read(f"{mount}/config") or {}).get("delete_version_after", "0s")
+    if life != "0s":
+        raise OpenBaoError(
+            f"mount {mount}: expected secrets to stay until they are deleted, found delete_version_after {life}; "
+            f"configure another mount for the journal (kv_mount)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A CA signed by itself; ``name`` is its common name, and its key's and issuer's name."""
+
+    name: str
+    trust_domain: str
+    key_type: KeyType
+    path_length: int
+
+
+async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> Made:
+    standing = await default_issuer(client, mount)
+    if standing is not None:
+        _check_domain(mount, standing, root.trust_domain)
+        return Made(f"{root.name} CA", mount, made=False)
+    keys = (await client.list(f"{mount}/keys")).get("key_info") or {}
+    if root.name not in [info.get("key_name") for info in keys.values()]:
+        await client.write(f"{mount}/keys/generate/internal", {"key_name": root.name, **KEY_PARAMETERS[root.key_type]})
+    subject = {"key_ref": root.name, "common_name": root.name, "exclude_cn_from_sans": True}
+    request = await client.write(f"{mount}/intermediate/generate/existing", subject)  # only to learn the key
+    public = x509.load_pem_x509_csr(str(request.get("csr")).encode()).public_key()
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    more = {
+        "organization": [root.trust_domain],
+        "serial_number": hashlib.sha256(spki).hexdigest()[:16],
+        "issuer_name": root.name,
+        "max_path_length": root.path_length,
+        "not_before_duration": f"{BACKDATED_SECONDS}s",
+        "not_after": format_instant(now + ROOT_SECONDS),
+    }
+    await client.write(f"{mount}/root/generate/existing", subject | more)
+    return Made(f"{root.name} CA", mount, made=True)
+
+
+async def default_issuer(client: OpenBaoClient, mount: str) -> Certificate | None:
+    """The certificate of a mount's default issuer; None where it has none. Raises OpenBaoError."""
+    issuers = (await client.list(f"{mount}/issuers")).get("key_info") or {}
+    default = next((issuer for issuer, info in issuers.items() if info.get("is_default")), None)
+    if default is None:
+        return None
+    path = f"{mount}/issuer/{default}/json"
+    pem = str((await client.read(path) or {}).get("certificate"))
+    try:
+        return parse_certificates(pem.encode(), most=1)[0]
+    except ValueError as error:
+        raise OpenBaoError(f"{path}: expected a certificate in PEM, {error}") from None
+
+
+def _check_domain(mount: str, root: Certificate, trust_domain: str) -> None:
+    """A mount belongs to one trust domain for ever."""
+    found = [name.value for name in root.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    if found != [trust_domain]:
+        subject = root.subject.rfc4514_string()
+        raise OpenBaoError(
+            f"mount {mount}: expected the CA of trust domain {trust_domain!r}, found {subject!r}; "
+            f"give each trust domain a namespace, or mounts, of its own"
+        )
+
+
+async def _role(client: OpenBaoClient, mount: str, role: str, body: Json) -> Made:
+    path = f"{mount}/roles/{role}"
+    stood = await client.read(path) is not None
+    await client.write(path, body)
+    return Made("role", path, made=not stood)
+
+
+async def _statement_key(client: OpenBaoClient, layout: Layout) -> Made:
+    path = f"{layout.transit}/keys/{layout.key}"
+    standing = await client.read(path)
+    if standing is None:
+        await client.write(path, {"type": "ed25519"})
+    elif standing.get("type") != "ed25519":
+        raise OpenBaoError(f"{path}: expected a key of type ed25519, found {standing.get('type')}; configure another")
+    return Made("signing key", path, made=standing is None)

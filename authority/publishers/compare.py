@@ -1,0 +1,42 @@
+"""What is to be done with a target, judged by what it shows; pure."""
+
+from authority.publishers.interface import Outcome, PublishError
+from tidemark import note as signed_note
+from tidemark.bundle import Bundle, Statement, StatementError, digest_of
+from tidemark.note import NoteError
+from tidemark.trust import Trust
+from tidemark.verify import Mark, VerifiedBundle
+
+
+def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Trust) -> Outcome:
+    """``UNCHANGED`` or ``NEWER`` where the target is to be left alone, ``WRITTEN`` where it is to be written.
+
+    Only what one of our keys signed can stand against a write: garbage in a target, and statements signed by others,
+    are written over.
+
+    Raises:
+        PublishError: the target shows the same sequence with another text, signed by us: agents would call what we have
+            to write an equivocation, so nothing but a new statement helps.
+    """
+    if shown == wanted.bundle:
+        return Outcome.UNCHANGED
+    mark = signed_mark(shown, trust) if shown is not None else None
+    if mark is None or mark.sequence < wanted.sequence or mark.digest == wanted.digest:
+        return Outcome.WRITTEN
+    if mark.sequence > wanted.sequence:
+        return Outcome.NEWER
+    raise PublishError(
+        f"{target}: expected sequence {wanted.sequence} to be the statement {wanted.digest[:16]}…, found a validly "
+        f"signed {mark.digest[:16]}…: two authorities have written it; find the other one, then force a rotation"
+    )
+
+
+def signed_mark(bundle: Bundle, trust: Trust) -> Mark | None:
+    """Sequence and digest of the bundle's statement, if our keys signed it, whatever state its ``ca.crt`` is in."""
+    try:
+        note = signed_note.parse(bundle.note)
+        signed_note.verify(note, trust.keys, trust.threshold)
+        statement = Statement.parse(note.text)
+    except (NoteError, StatementError):
+        return None
+    return Mark(statement.sequence, digest_of(note.text)) if statement.trust_domain == trust.trust_domain else None

@@ -1,0 +1,92 @@
+"""Where bundles go: the interface that directories, JetStream and Kubernetes stand behind."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from authority.issuer.interface import IssuedLeaf
+from tidemark.bundle import Bundle
+from tidemark.verify import VerifiedBundle
+
+
+class PublishError(Exception):
+    """A target could not be read or written; the message names it, and what to do. Trying again is safe."""
+
+
+class Outcome(StrEnum):
+    """What publishing to a target came to."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"  # the target already shows exactly this
+    NEWER = "newer"  # the target shows a validly signed higher sequence: nothing was written over it
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What publishing came to at all targets of a publisher; what was found at one hides nothing of another.
+
+    ``written`` and ``newer`` name targets; ``failed`` are sentences, each of which names its own.
+    """
+
+    written: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The most telling one of the targets that did not fail."""
+        if self.newer:
+            return Outcome.NEWER
+        return Outcome.WRITTEN if self.written else Outcome.UNCHANGED
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one target shows now, untrusted: None where it shows nothing or nothing that reads as a bundle.
+
+    ``error`` says why it could not be read, "" where it could.
+    """
+
+    target: str
+    bundle: Bundle | None
+    error: str = ""
+
+
+class Publisher(Protocol):
+    """Brings bundles to one kind of target; knows nothing of the others.
+
+    ``publish`` decides by comparing with the target itself, never with what it remembers, writes each target as a
+    whole (no reader sees half), and may be repeated. One target failing keeps no other from being written or read.
+    """
+
+    name: str
+    """For metrics, logs and status: ``directory``, ``jetstream``, ``kubernetes``."""
+
+    async def publish(self, bundle: VerifiedBundle) -> Brought:
+        """Make every target show this bundle. Raises PublishError: nothing is known of any of them."""
+
+    async def shown(self) -> tuple[Shown, ...]:
+        """What every target shows now. Raises PublishError: nothing is known of any of them."""
+
+    def watch(self, changed: asyncio.Event) -> None:
+        """Set ``changed`` whenever a target may show something else than it did, or came to be; the caller keeps it.
+
+        Where nobody can tell, nothing is ever set: the caller looks again now and then in any case.
+        """
+
+
+class LeafStore(Protocol):
+    """Where one workload's leaf lives: a directory or Secret with ``tls.crt`` and ``tls.key``.
+
+    ``write`` switches both files as one and is durable when it returns; both methods may be repeated.
+    """
+
+    name: str
+    """For metrics, logs and status: the target's path or namespace/name."""
+
+    async def read(self) -> bytes | None:
+        """``tls.crt`` as the target shows it now, untrusted; None where there is none. Raises PublishError."""
+
+    async def write(self, leaf: IssuedLeaf) -> None:
+        """Make the target show this leaf. Raises PublishError."""

@@ -1,0 +1,275 @@
+"""What happened in the authority: its sequencers report these, whoever logs, counts or shows them takes them; pure.
+
+Every event carries ``at`` (Unix seconds by the authority's clock). Durations are seconds with fractions, measured by a
+clock that never jumps. CAs are named by epoch and fingerprint, statements by sequence and digest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from authority.journal.interface import Opening
+from authority.publishers.interface import Outcome
+from authority.rotation.gate import Closed
+from authority.rotation.withdrawal import Stage
+from tidemark.bundle import Cause
+
+
+class Step(StrEnum):
+    """Which step of a sequencer an event is about."""
+
+    JOURNAL = "journal"  # reading what was decided
+    RESUME = "resume"  # at start: what the targets show
+    INSPECT = "inspect"  # what the issuer holds: whether a CA can sign, what a crash left behind
+    PREPARE = "prepare"  # issue, compose, sign, verify, commit
+    WITHDRAW = "withdraw"  # record that a CA is to be taken out of use
+    LEAVE_OUT = "leave_out"  # a statement without it
+    PUBLISH = "publish"
+    ACTIVATE = "activate"  # record that another CA signs
+    SWITCH = "switch"  # tell the issuer so
+    RETIRE = "retire"
+    FOLD = "fold"
+    LEAF = "leaf"
+    REISSUE = "reissue"  # have cert-manager issue anew
+
+
+class LeafCause(StrEnum):
+    """Why a leaf was written."""
+
+    MISSING = "missing"  # the target held nothing, or nothing that parses
+    FOREIGN = "foreign"  # the target held a leaf of no CA of ours
+    NAMES = "names"  # the configuration names other names than the leaf
+    ACTIVATION = "activation"  # another CA signs than the one that signed the leaf
+    HALF_LIFE = "half_life"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement with a new CA was committed; ``seconds`` from issuing the CA to the journal."""
+
+    at: int
+    sequence: int
+    digest: str
+    cause: Cause
+    epoch: int
+    ca: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A publisher's targets show the statement. ``UNCHANGED`` is reported once for each statement, not each look."""
+
+    at: int
+    target: str
+    sequence: int
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Surpassed:
+    """Targets show a validly signed higher statement than ours: the journal lost some, or another authority writes.
+
+    Nothing is written over it; the authority reads what they show and goes on above it.
+    """
+
+    at: int
+    target: str
+    sequence: int
+    newer: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProven:
+    """Every required agent has proven the newest statement; ``seconds`` from its commit to the last receipt."""
+
+    at: int
+    sequence: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The gate is closed past its time: ``waiting`` names who is waited for; the last resort opens it at ``until``.
+
+    Reported when it begins, whenever ``closed`` (why) changes, and every heartbeat where ``waiting`` has changed.
+    """
+
+    at: int
+    epoch: int
+    ca: str
+    since: int
+    until: int
+    closed: Closed
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """A CA signs from here on; ``unproven`` names the agents left behind, ``skipped`` CAs that will never sign."""
+
+    at: int
+    epoch: int
+    ca: str
+    opening: Opening
+    unproven: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """An operator opened the gate of one CA."""
+
+    at: int
+    epoch: int
+    ca: str
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalAsked:
+    """A CA is to be taken out of use: ``who`` asked for it ("" for a rollback that nobody had to ask for)."""
+
+    at: int
+    epoch: int
+    ca: str
+    cause: Cause
+    urgent: bool
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawing:
+    """How far a withdrawal has come; reported when ``stage`` changes, and every heartbeat where ``waiting`` has.
+
+    ``replacement`` is a fingerprint, "" before there is one; the stage ends at ``until`` whoever is waited for.
+    """
+
+    at: int
+    epoch: int
+    ca: str
+    stage: Stage
+    replacement: str
+    waiting: tuple[str, ...]
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A statement without these withdrawn CAs was committed."""
+
+    at: int
+    sequence: int
+    digest: str
+    cause: Cause
+    cas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """CAs and their keys were deleted: long expired, or made and never published (``orphans``)."""
+
+    at: int
+    intents: tuple[str, ...]
+    orphans: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeafWritten:
+    """A workload's leaf was issued and written; ``ca`` is the fingerprint of the CA that signed it."""
+
+    at: int
+    workload: str
+    target: str
+    cause: LeafCause
+    ca: str
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeafIssued:
+    """An operator was given a leaf that no target shows; ``names`` are those that peers check, ``serial`` in hex."""
+
+    at: int
+    epoch: int
+    ca: str
+    name: str
+    names: tuple[str, ...]
+    serial: str
+    not_after: int
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateMarked:
+    """cert-manager was told to issue ``certificate`` (``namespace/name``) anew: its leaf is from before ``before``."""
+
+    at: int
+    certificate: str
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step failed and is tried again in ``retry_in`` seconds; ``target`` names what it was about ("" for none)."""
+
+    at: int
+    step: Step
+    target: str
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Somebody else appended to the journal first; what was about to be written is dropped and decided anew."""
+
+    at: int
+    step: Step
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """This replica leads from here on: it alone signs, publishes and deletes."""
+
+    at: int
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """This replica leads no longer; ``leader`` is who does, "" where nobody is known to."""
+
+    at: int
+    replica: str
+    leader: str
+
+
+Event = (
+    Prepared
+    | Published
+    | Surpassed
+    | FleetProven
+    | Held
+    | Activated
+    | Overridden
+    | WithdrawalAsked
+    | Withdrawing
+    | LeftOut
+    | Retired
+    | LeafWritten
+    | LeafIssued
+    | CertificateMarked
+    | Failed
+    | Conflict
+    | Leading
+    | Following
+)
+
+Observer = Callable[[Event], None]
+"""Takes each event as it happens; must not raise and must not wait."""

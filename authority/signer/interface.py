@@ -1,0 +1,19 @@
+"""Who signs statements: the interface that the embedded signer and OpenBao's transit stand behind."""
+
+from typing import Protocol
+
+from tidemark.note import SignedNote, Verifier
+
+
+class SignerError(Exception):
+    """The statement could not be signed; the message names the key and what to do. Trying again is safe."""
+
+
+class StatementSigner(Protocol):
+    """Signs the text of statements with one Ed25519 key, or with two while a key is replaced."""
+
+    async def verifiers(self) -> tuple[Verifier, ...]:
+        """The public halves, as the trust file lists them."""
+
+    async def sign(self, text: str) -> SignedNote:
+        """Sign a statement's text (``Statement.text()``) with every key; deterministic, so repeating is safe."""

@@ -1,0 +1,152 @@
+"""A directory that looks as the kubelet's Secret mounts do, and switches as they do.
+
+::
+
+    ca.crt -> ..data/ca.crt
+    bundle.note -> ..data/bundle.note
+    ..data -> ..2026_01_02_15_04_05.3f1a90
+    ..2026_01_02_15_04_05.3f1a90/{ca.crt,bundle.note}
+
+A change makes a new ``..<time>`` directory, renames ``..data_tmp`` over ``..data``, adds the links of new keys and
+removes the old directory: a reader that resolves ``..data`` once never sees files of two sets, and a killed writer
+leaves the old set or the new one. Nothing is synced to the disk, as the kubelet syncs nothing: what a power cut tears
+is seen when the publisher next compares the target with what it should show, and agents verify before they use it.
+
+Writers change their own files and carry the others over: the bundle and a leaf may share a directory, where they then
+switch as one. A lock on the directory keeps writers apart, also those of different processes. Everything here blocks.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from authority.support import atomic_files
+
+DATA = "..data"
+_DATA_TEMPORARY = "..data_tmp"
+_LINK_TEMPORARY = "..link_tmp"
+_GENERATION = re.compile(r"\.\.\d{4}(_\d\d){5}\.[0-9a-f]{6}")
+_LARGEST = 1024 * 1024
+_PATIENCE = 3.0
+_PAUSE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file's bytes and the mode it has."""
+
+    data: bytes
+    mode: int
+
+
+def read(directory: Path, name: str) -> bytes | None:
+    """A file of the current set; None where there is none. Raises OSError."""
+    try:
+        with (directory / DATA / name).open("rb") as file:
+            return file.read(_LARGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_linked(directory: Path, name: str) -> bool:
+    """Whether readers of ``name`` come to the current set: an editor that saves by renaming replaces the link."""
+    try:
+        return (directory / name).readlink() == Path(DATA, name)
+    except OSError:
+        return False
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep every other writer out of the directory, which is made where it is missing.
+
+    Raises:
+        OSError: it could not be had, or another writer did not let go of it in time: one that is paused in the middle.
+    """
+    atomic_files.make_directory(directory, mode=0o755)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    for _ in range(int(_PATIENCE / _PAUSE)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return
+    raise TimeoutError(f"another writer that has held its lock for {_PATIENCE:g} s; is a process paused? (lslocks)")
+
+
+def switch(directory: Path, files: dict[str, Content], now: int) -> None:
+    """Make the directory show ``files``, as one, beside the others that it shows. Hold ``locked`` meanwhile.
+
+    Raises:
+        OSError: it could not be done; what is shown is whole, the old set or the new one.
+    """
+    generation = _new_generation(directory, _carried_over(directory) | files, now)
+    _link(directory, DATA, Path(generation.name), through=_DATA_TEMPORARY)
+    for name in files:
+        if not is_linked(directory, name):
+            _link(directory, name, Path(DATA, name), through=_LINK_TEMPORARY)
+    for old in directory.iterdir():  # also what a crash left behind
+        if _GENERATION.fullmatch(old.name) and old.name != generation.name:
+            shutil.rmtree(old)
+
+
+def _carried_over(directory: Path) -> dict[str, Content]:
+    """The files of the current set."""
+    current = directory / DATA
+    if not current.is_dir():
+        return {}
+    return {
+        path.name: Content(path.read_bytes(), path.stat().st_mode & 0o777)
+        for path in current.iterdir()
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def _new_generation(directory: Path, files: Mapping[str, Content], now: int) -> Path:
+    """A directory with these files, in the group of ``directory``."""
+    generation = directory / f"..{datetime.fromtimestamp(now, UTC):%Y_%m_%d_%H_%M_%S}.{secrets.token_hex(3)}"
+    generation.mkdir()
+    try:
+        group = directory.stat().st_gid
+        _regroup(generation, group)
+        generation.chmod(0o755)
+        for name, content in files.items():
+            file = generation / name
+            file.touch(mode=0o600)
+            file.write_bytes(content.data)
+            _regroup(file, group)
+            file.chmod(content.mode)  # only now may the group read it: it is the right one
+    except OSError:
+        shutil.rmtree(generation)
+        raise
+    return generation
+
+
+def _regroup(path: Path, group: int) -> None:
+    if path.stat().st_gid != group:
+        os.chown(path, -1, group)
+
+
+def _link(directory: Path, name: str, to: Path, through: str) -> None:
+    """Put a link in place of whatever file stands there, at no instant nothing."""
+    temporary = directory / through
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(to)
+    temporary.replace(directory / name)

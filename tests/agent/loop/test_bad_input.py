@@ -1,0 +1,375 @@
+"""Every kind of bad input, on the real components: named, and kept from the server, which serves by the last good."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.harness.agent_sandbox import Observed, Site, serves, snapshot
+from tests.harness.bundle_factory import DOMAIN, Forge
+from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually
+from tidemark.bundle import Bundle
+from tidemark.certificates import fingerprint, not_after, not_before, to_pem
+from tidemark.note import Signer
+from tidemark.receipt import AgentState
+
+MakeServer = Callable[..., NatsServer]
+GOOD = 5
+
+
+def cut_in_the_second_certificate(forge: Forge) -> bytes:
+    pem = forge.ca_pem([forge.epoch, forge.epoch - 1])
+    return pem[: pem.index(b"-----BEGIN", 10) + 300]
+
+
+def garbled(forge: Forge) -> bytes:
+    pem = bytearray(forge.ca_pem([forge.epoch, forge.epoch - 1]))
+    middle = pem.index(b"-----END") - 200
+    pem[middle : middle + 4] = b"!!!!"
+    return bytes(pem)
+
+
+def with_leaf_as_ca(forge: Forge) -> Bundle:
+    """The statement lists a leaf as an intermediate, and the file has it there."""
+    leaf = forge.leaf().certificate
+    statement = forge.statement(GOOD + 1)
+    pem = to_pem([forge.ca(forge.epoch).certificate, leaf, forge.root.certificate])
+    listed = replace(
+        statement.anchors[1], sha256=fingerprint(leaf), not_before=not_before(leaf), not_after=not_after(leaf)
+    )
+    anchors = (statement.anchors[0], listed, statement.anchors[2])
+    return forge.sign(replace(statement, anchors=anchors, ca_sha256=Bundle(pem, b"").ca_sha256), pem)
+
+
+def swapped_certificates(forge: Forge) -> Bundle:
+    pem = to_pem([forge.ca(epoch).certificate for epoch in (forge.epoch - 1, forge.epoch)])
+    return forge.bundle(GOOD + 1, ca=pem + to_pem([forge.root.certificate]))
+
+
+def of_another_domain(forge: Forge) -> Bundle:
+    return forge.bundle(GOOD + 1, trust_domain="other.test")
+
+
+def unsigned(forge: Forge) -> Bundle:
+    bundle = forge.bundle(GOOD + 1)
+    return Bundle(bundle.ca, bundle.note[: bundle.note.index("— ".encode())])
+
+
+def with_a_changed_text(forge: Forge) -> Bundle:
+    bundle = forge.bundle(GOOD + 1)
+    return Bundle(bundle.ca, bundle.note.replace(b'"sequence":6', b'"sequence":7'))
+
+
+@dataclass(frozen=True)
+class Bad:
+    make: Callable[[Forge], Bundle]
+    reason: str
+    says: str
+
+
+BAD = {
+    "truncated": Bad(
+        lambda f: Bundle(cut_in_the_second_certificate(f), f.bundle(GOOD + 1).note),
+        "digest",
+        "expected ca.crt with SHA",
+    ),
+    "truncated and signed": Bad(
+        lambda f: f.bundle(GOOD + 1, ca=cut_in_the_second_certificate(f)), "pem", r"certificate 2: .*\(truncated\)"
+    ),
+    "garbled": Bad(lambda f: Bundle(garbled(f), f.bundle(GOOD + 1).note), "digest", "expected ca.crt with SHA"),
+    "garbled and signed": Bad(lambda f: f.bundle(GOOD + 1, ca=garbled(f)), "pem", "certificate 1: expected base64"),
+    "a leaf as CA": Bad(with_leaf_as_ca, "anchors", "expected certificate 2 to be a CA"),
+    "a private key in ca.crt": Bad(
+        lambda f: f.bundle(GOOD + 1, ca=f.bundle(GOOD).ca + f.leaf().key),
+        "pem",
+        r"expected a CERTIFICATE block, found -----BEGIN PRIVATE KEY-----$",
+    ),
+    "another trust domain": Bad(of_another_domain, "trust_domain", f"expected {DOMAIN}, got other.test"),
+    "replay": Bad(lambda f: f.bundle(GOOD - 1), "replay", "expected the mount to go on from sequence 5"),
+    "equivocation": Bad(
+        lambda f: f.bundle(GOOD, issued_at=f.now - 1), "equivocation", "expected sequence 5 to be the statement"
+    ),
+    "expired": Bad(lambda f: f.bundle(GOOD + 1, [f.epoch - 5, f.epoch - 6]), "expired", "got one that expired at"),
+    "from the future": Bad(
+        lambda f: f.bundle(GOOD + 1, issued_at=f.now + 3600), "held", "the clocks differ by 3[56][0-9][0-9] s"
+    ),
+    "unsigned": Bad(unsigned, "signature", "expected a signed note"),
+    "signed by another key": Bad(
+        lambda f: f.bundle(GOOD + 1, signer=Signer.generate(f"{DOMAIN}/a")),
+        "signature",
+        r"by trusted keys \(bus\.test/a",
+    ),
+    "changed after it was signed": Bad(with_a_changed_text, "signature", "expected it to verify, it does not"),
+    "oversized": Bad(
+        lambda f: f.bundle(GOOD + 1, ca=f.bundle(GOOD).ca + b"#" * 600_000), "size", "expected at most 524288 bytes"
+    ),
+    "certificates in another order": Bad(swapped_certificates, "anchors", "expected certificate 1 with SHA-256"),
+    "no overlap": Bad(lambda f: f.bundle(GOOD + 1, [f.epoch + 2, f.epoch + 1]), "overlap", "an intermediate in common"),
+}
+
+
+async def assert_undisturbed(site: Site, server: NatsServer, observed: Observed, before: dict[str, bytes]) -> None:
+    """The last good set is in place and proven, and the server serves by it."""
+    assert observed.status.state is AgentState.PROVEN
+    assert {name: site.file(name) for name in before} == before
+    assert site.installed().sequence == GOOD
+    assert serves(site, server)
+
+
+@pytest.mark.parametrize("kind", BAD)
+async def test_a_bad_bundle_never_reaches_the_server(
+    forge: Forge, site: Site, nats_server: MakeServer, kind: str
+) -> None:
+    bad = BAD[kind]
+    server = nats_server(site.out)
+    site.targets = server.target
+    site.show(forge.bundle(GOOD), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        await server.start()
+        await observed.is_proven(GOOD)
+        before = snapshot(site)
+        loaded = (await server.varz() or {})["config_load_time"]
+
+        site.show(bad.make(forge))
+        status = await observed.fails(bad.reason)
+        assert status.failure is not None
+        assert re.search(bad.says, status.failure.detail), status.failure.detail
+        assert "PRIVATE KEY-----\n" not in status.failure.detail
+        await assert_undisturbed(site, server, observed, before)
+        assert (await server.varz() or {})["config_load_time"] == loaded
+        journey = status.journeys[-1]
+        assert (journey.outcome, journey.proven_at) == (bad.reason, None)
+        rejections = {"outcome": "rejected", "reason": bad.reason}
+        assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", rejections) == 1
+
+
+async def test_after_anything_bad_the_next_good_bundle_is_taken(forge: Forge, site: Site) -> None:
+    leaf = forge.leaf()
+    for number, (kind, bad) in enumerate(BAD.items()):
+        site.out = site.folder / f"out-{number}"
+        site.show(forge.bundle(GOOD), leaf)
+        async with site.agent() as observed:
+            await observed.is_proven(GOOD)
+            site.show(bad.make(forge))
+            await observed.fails(bad.reason)
+            site.show(forge.bundle(GOOD + 10, [forge.epoch + 1, forge.epoch]))
+            status = await observed.is_proven(GOOD + 10)
+            assert status.failure is None, kind
+
+
+async def test_a_statement_below_the_floor_of_the_trust_file(forge: Forge, site: Site) -> None:
+    site.show_trust(forge.trust(min_sequence=7))
+    site.show(forge.bundle(6), forge.leaf())
+    async with site.agent() as observed:
+        await observed.fails("floor")
+        assert not site.out.joinpath("ca.crt").exists()
+        site.show(forge.bundle(7))
+        await observed.is_proven(7)
+
+
+async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: Forge, site: Site) -> None:
+    ahead = 0.0
+    site.show(forge.bundle(1, issued_at=forge.now + 100), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        status = await observed.fails("held")
+        assert status.failure
+        assert "the clocks differ by 100 s" in status.failure.detail
+        ahead = 50.0
+        status = await observed.shows(lambda s: s.failure and "differ by 50 s" in s.failure.detail, "another judgement")
+        assert status.failure
+        assert status.failure.at == forge.now, "when it began"
+        labels = {"outcome": "rejected", "reason": "held"}
+        assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", labels) == 1
+        assert len(status.journeys) == 1
+        ahead = 100.0
+        await observed.is_proven(1)
+
+
+async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: Forge, site: Site) -> None:
+    ahead = 2.0 * forge.clock.validity_seconds
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.fails("expired")
+        ahead = 3000.0  # the bundle lasts longer than the leaf
+        status = await observed.fails("leaf_expired")
+        assert status.state is AgentState.STARTING
+        ahead = 0.0
+        status = await observed.is_proven(1)
+        assert status.failure is None
+
+
+async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
+    forge: Forge, site: Site, nats_server: MakeServer
+) -> None:
+    ahead = 0.0
+    server = nats_server(site.out)
+    site.targets = server.target
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.fails("no_process")
+        site.show(forge.bundle(2, issued_at=forge.now + 100))
+        await observed.shows(lambda s: [j for j in s.journeys if j.outcome == "held"], "a held statement")
+        ahead = 100.0
+        await eventually(lambda: site.installed().sequence == 2, "the statement whose time has come")
+        await server.start()
+        await observed.is_proven(2)
+
+
+async def test_a_mount_without_data_is_named_and_harmless(forge: Forge, site: Site, nats_server: MakeServer) -> None:
+    server = nats_server(site.out)
+    site.targets = server.target
+    site.show(forge.bundle(GOOD), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        await server.start()
+        await observed.is_proven(GOOD)
+        before = snapshot(site)
+        (site.bundle_mount.path / "..data").unlink()
+        status = await observed.fails("source_unreadable")
+        assert status.failure
+        assert str(site.bundle_mount.path) in status.failure.detail
+        assert [w.name for w in status.warnings] == ["mount_not_live"]
+        await assert_undisturbed(site, server, observed, before)
+        site.show(forge.bundle(GOOD + 1))
+        status = await observed.is_proven(GOOD + 1)
+        assert (status.failure, status.warnings) == (None, ())
+
+
+async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(forge: Forge, site: Site) -> None:
+    site.bundle_mount.path.mkdir()
+    for name, content in bundle_files(forge.bundle(1)).items():
+        (site.bundle_mount.path / name).write_bytes(content)
+    site.show(leaf=forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.is_proven(1)
+        assert [(w.name, str(site.bundle_mount.path) in w.detail) for w in status.warnings] == [
+            ("mount_not_live", True)
+        ]
+
+
+async def test_a_sub_path_mount_is_named(forge: Forge, site: Site) -> None:
+    site.bundle_mount.path.write_bytes(forge.bundle(1).ca)
+    site.show(leaf=forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.fails("mount_not_live")
+        assert status.failure
+        assert "expected a directory, found a file" in status.failure.detail
+        assert status.state is AgentState.STARTING
+
+
+async def test_a_missing_mount_is_waited_for(forge: Forge, site: Site) -> None:
+    async with site.agent() as observed:
+        status = await observed.fails("mount_missing")
+        assert status.failure
+        assert str(site.bundle_mount.path) in status.failure.detail
+        site.show(forge.bundle(1))
+        await observed.fails("leaf_mount_missing")
+        site.show(leaf=forge.leaf())
+        await observed.is_proven(1)
+
+
+async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        site.bundle_mount.path.rename(site.folder / "gone")
+        await observed.fails("mount_missing")
+        site.bundle_mount = KubeletMount(site.bundle_mount.path)
+        site.show(forge.bundle(2))
+        await observed.is_proven(2)
+        site.show(forge.bundle(3))
+        await observed.is_proven(3)
+
+
+@pytest.mark.parametrize("content", ["not toml at all", "", 'trust_domain = "x"\n'])
+async def test_a_trust_file_that_is_none_is_waited_for(forge: Forge, site: Site, content: str) -> None:
+    site.trust_file.write_text(content)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.fails("trust")
+        site.show_trust(forge.trust())
+        await observed.is_proven(1)
+        site.trust_file.write_text(content)
+        status = await observed.shows(lambda s: s.warnings, "a warning")
+        assert [w.name for w in status.warnings] == ["trust_unusable"]
+        site.show(forge.bundle(2))
+        await observed.is_proven(2)
+
+
+async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(forge: Forge, site: Site) -> None:
+    other = Signer.generate(f"{DOMAIN}/b")
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        site.show(forge.bundle(2, signer=other))
+        await observed.fails("signature")
+        site.show_trust(forge.trust(keys=(forge.signer.verifier, other.verifier)))
+        status = await observed.is_proven(2)
+        assert len(status.keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("expired", "leaf_expired"), ("key", "leaf_key_mismatch"), ("stranger", "leaf_chain"), ("garbage", "leaf_pem")],
+)
+async def test_a_leaf_that_does_not_fit_stays_out(
+    forge: Forge, site: Site, tmp_path: Path, kind: str, reason: str
+) -> None:
+    good = forge.leaf()
+    stranger = Forge(forge.now)
+    bad = {
+        "expired": forge.leaf(begin=forge.now - 600, end=forge.now - 60),
+        "key": replace(forge.leaf(), key=forge.leaf().key),
+        "stranger": stranger.leaf(stranger.ca(stranger.epoch)),
+        "garbage": replace(forge.leaf(), crt=b"-----BEGIN CERTIFICATE-----\n"),
+    }[kind]
+    site.show(forge.bundle(1), bad)
+    async with site.agent() as observed:
+        status = await observed.fails(reason)
+        assert status.state is AgentState.STARTING, "the first set needs a fitting leaf"
+        site.show(leaf=good)
+        await observed.is_proven(1, good)
+        site.show(leaf=bad)
+        await observed.fails(reason)
+        assert site.file("tls.crt") == good.crt
+        site.show(forge.bundle(2))
+        status = await observed.is_proven(2, good)
+        assert status.failure
+        assert status.failure.reason == reason
+        assert site.file("tls.key") == good.key
+        renewed = forge.leaf()
+        site.show(leaf=renewed)
+        status = await observed.is_proven(2, renewed)
+        assert status.failure is None
+
+
+async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        site.show(unsigned(forge))
+        await observed.fails("signature")
+        renewed = forge.leaf()
+        site.show(leaf=renewed)
+        status = await observed.is_proven(1, renewed)
+        assert status.failure
+        assert status.failure.reason == "signature"
+
+
+async def test_the_same_garbage_is_counted_once(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        site.show(unsigned(forge))
+        await observed.fails("signature")
+        journeys = len(observed.status.journeys)
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(1, leaf)
+        assert len(observed.status.journeys) == journeys + 1
+        labels = {"outcome": "rejected", "reason": "signature"}
+        sample = observed.agent.registry.get_sample_value
+        await eventually(lambda: sample("ca_rotation_verifications_total", labels) == 1, "one rejection")

@@ -1,0 +1,343 @@
+"""One set's journey on a real nats-server: installed, reloaded, proven; or not, and back."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agent.reporting.status import unready
+from tests.harness.agent_fixtures import write_set
+from tests.harness.agent_sandbox import Site, begin
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import NatsServer, eventually, launch
+from tidemark.bundle import Cause
+from tidemark.receipt import AgentState, Level
+
+MakeServer = Callable[..., NatsServer]
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with it."""
+    with launch("/bin/sleep", "60") as process:
+        yield process
+        process.kill()
+
+
+async def load_time(server: NatsServer) -> object:
+    return (await server.varz() or {})["config_load_time"]
+
+
+async def test_bundle_and_leaf_arrive_in_either_order(forge: Forge, site: Site, server: NatsServer) -> None:
+    forge.include_root = False  # or a leaf of any CA that the root has signed would fit
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        later = [forge.epoch + 1, forge.epoch]
+        # The bundle first: the leaf of the CA before still fits.
+        site.show(forge.bundle(2, later))
+        await observed.is_proven(2)
+        leaf = forge.leaf(forge.ca(forge.epoch + 1))
+        site.show(leaf=leaf)
+        await observed.is_proven(2, leaf)
+        # The leaf first: it stays out until the bundle that has its CA is here.
+        early = forge.leaf(forge.ca(forge.epoch + 2))
+        site.show(leaf=early)
+        await observed.fails("leaf_chain")
+        assert site.file("tls.crt") == leaf.crt
+        site.show(forge.bundle(3, [forge.epoch + 2, *later]))
+        status = await observed.is_proven(3, early)
+        assert status.failure is None
+        assert status.leaf
+        assert status.leaf.issuer_sha256 == forge.ca(forge.epoch + 2).sha256
+        assert server.complaints() == []
+
+
+async def test_a_journey_is_measured_from_the_switch(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        site.show(forge.bundle(2))
+        status = await observed.is_proven(2)
+        journey = status.journeys[-1]
+        moved = (site.bundle_mount.path / "..data").lstat().st_ctime
+        assert journey.swapped_at == moved
+        assert journey.proven_at is not None
+        assert journey.proven_at >= moved
+        assert set(journey.stages) == {"detect", "verify", "install", "reload", "prove"}
+        assert (journey.sequence, journey.outcome) == (2, "proven")
+        assert journey.leaf_issuer_sha256 == forge.ca(forge.epoch).sha256
+        assert [j.number for j in status.journeys] == sorted({j.number for j in status.journeys})
+
+
+async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.fails("no_process")
+        assert status.state is AgentState.INSTALLED
+        assert status.failure
+        assert str(server.pidfile) in status.failure.detail
+        site.show(forge.bundle(2))
+        await observed.shows(lambda s: s.installed and s.installed.mark.sequence == 2, "the newer set")
+        tick = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.02
+        await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > tick, "a clock tick of process start times")
+        await server.start()
+        status = await observed.is_proven(2)
+        assert [journey.outcome for journey in status.journeys] == ["installed", "proven"]
+        assert "Reloaded server configuration" not in server.log.read_text()
+
+
+async def test_sets_that_nobody_took_do_not_pile_up(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.stop()
+        for sequence in range(2, 7):
+            site.show(forge.bundle(sequence))
+            await eventually(lambda n=sequence: site.installed().sequence == n, "the newer set")  # type: ignore[misc]  # a lambda with a default
+
+        def kept() -> list[str]:
+            return sorted(entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink())
+
+        await eventually(lambda: kept() == ["..1-1", "..6-1"], "the proven set and the one in place alone")
+
+
+async def test_a_stale_pid_file_harms_nobody(
+    forge: Forge, site: Site, server: NatsServer, bystander: subprocess.Popen[bytes]
+) -> None:
+    server.folder.mkdir()
+    server.pidfile.write_text(str(bystander.pid))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.fails("stale_pidfile")
+        assert status.failure
+        assert f"found {bystander.pid}, which is sleep" in status.failure.detail
+        assert bystander.poll() is None
+        await server.start()
+        await observed.is_proven(1)
+        assert bystander.poll() is None
+
+
+async def test_a_workload_that_restarts_is_found_again(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        server.stop()
+        site.show(forge.bundle(2))
+        status = await observed.fails("stale_pidfile")
+        assert status.state is AgentState.INSTALLED
+        await server.start()
+        await observed.is_proven(2)
+
+
+async def test_a_workload_that_started_on_something_else_is_told_after_all(
+    forge: Forge, site: Site, nats_server: MakeServer
+) -> None:
+    elsewhere, used = site.folder / "elsewhere", site.folder / "used"
+    write_set(elsewhere, forge.bundle(1), forge.leaf())
+    used.symlink_to(elsewhere)
+    server = nats_server(used)
+    site.targets = server.target
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        later = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.05  # start times are known to a hundredth of a second
+        await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > later, "some clock ticks")
+        await server.start()
+        await observed.fails("ca_list")  # it need not be told what lay there when it started, but does not show it
+        used.unlink()
+        used.symlink_to(site.out)
+        await observed.is_proven(2)
+
+
+async def test_a_workload_that_shows_nothing_is_told_of_every_set(
+    forge: Forge, site: Site, nats_server: MakeServer
+) -> None:
+    server = nats_server(site.out)
+    site.targets = f"signal:?pidfile={server.pidfile}"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        before = await load_time(server)
+
+        async def has_reloaded() -> bool:
+            return await load_time(server) != before
+
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        status = await observed.is_proven(2)
+        assert (status.targets[0].level, status.targets[0].allowed) == (Level.SIGNALLED, Level.SIGNALLED)
+        await eventually(has_reloaded, "a reload")
+    # Installed by an agent that told nobody: the next one knows that the workload is older than the set.
+    bare, site.targets = site.targets, ""
+    site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+    async with site.agent() as observed:
+        await observed.is_proven(3)
+    before, site.targets = await load_time(server), bare
+    async with site.agent() as observed:
+        await observed.is_proven(3)
+        await eventually(has_reloaded, "a reload")
+
+
+async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        for sequence in range(2, 12):
+            site.show(forge.bundle(sequence, [forge.epoch + sequence % 2, forge.epoch - 1]), forge.leaf())
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(11, leaf)
+        assert server.complaints() == []
+        kept = [entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink()]
+        assert len(kept) == 1, "sets that nothing needs are swept"
+
+
+async def test_an_agent_that_restarts_does_not_disturb_the_workload(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        site.show(forge.bundle(2))
+        await observed.is_proven(2)
+    loaded = await load_time(server)
+    async with site.agent() as observed:
+        await observed.is_proven(2)
+        assert await load_time(server) == loaded
+
+
+async def test_an_agent_that_was_away_finishes_what_it_finds(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+    leaf = forge.leaf(forge.ca(forge.epoch + 1))
+    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+    async with site.agent() as observed:
+        await observed.is_proven(2, leaf)
+
+
+async def test_an_installed_set_counts_without_any_mount(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+    site.bundle_mount.path.rename(site.folder / "away")
+    async with site.agent() as observed:
+        status = await observed.is_proven(1)
+        assert status.failure
+        assert status.failure.reason == "mount_missing"
+
+
+async def test_a_rollback_is_a_newer_statement(forge: Forge, site: Site, server: NatsServer) -> None:
+    site.show(forge.bundle(1, [forge.epoch + 1, forge.epoch]), forge.leaf())
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        bad = forge.ca(forge.epoch + 1).sha256
+        site.show(forge.bundle(2, [forge.epoch, forge.epoch - 1], cause=Cause.ROLLBACK, withdrawn=(bad,)))
+        await observed.is_proven(2)
+
+
+async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    first = forge.leaf()
+    site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), first)
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        bad = forge.ca(forge.epoch).sha256
+        withdrawn = (bad, forge.ca(forge.epoch - 1).sha256)
+        site.show(forge.bundle(2, [forge.epoch + 1], cause=Cause.REVOCATION, withdrawn=withdrawn))
+        status = await observed.shows(lambda s: s.state is AgentState.LEAF_ORPHANED, "an orphaned leaf")
+        assert (status.proven and status.proven.sequence, site.file("tls.crt")) == (2, first.crt)
+        assert status.leaf
+        assert status.leaf.issuer_sha256 == bad
+        assert status.failure
+        assert status.failure.reason == "leaf_chain"
+        leaf = forge.leaf(forge.ca(forge.epoch + 1))
+        site.show(leaf=leaf)
+        status = await observed.is_proven(2, leaf)
+        assert status.failure is None
+
+
+async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
+    forge: Forge, site: Site, server: NatsServer
+) -> None:
+    ahead = 0
+    epochs = [forge.epoch, forge.epoch - 1, forge.epoch - 2, forge.epoch - 3]
+    site.show(forge.bundle(1, epochs), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await begin(site, server, observed)
+        ahead = forge.clock.epoch_seconds + 1  # the CA of epoch - 3 ends with this epoch
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(1, leaf)
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(1, leaf)
+    site.show(forge.bundle(2, [forge.epoch + 1, *epochs]))
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(2)
+
+
+@pytest.mark.parametrize("epochs_late", [0.5, 0.99, 2.0, 3.5])
+async def test_an_agent_may_start_late(forge: Forge, site: Site, epochs_late: float) -> None:
+    ahead = epochs_late * forge.clock.epoch_seconds
+    start = forge.clock.start(forge.epoch)
+    end = start + forge.clock.validity_seconds
+    site.show(forge.bundle(1, issued_at=start), forge.leaf(begin=start, end=end))
+    async with site.agent(now=lambda: start + ahead) as observed:
+        await observed.is_proven(1)
+
+
+async def test_everything_expired_is_bridged_by_the_next_bundle(forge: Forge, site: Site) -> None:
+    ahead = 0
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(1)
+        ahead = 2 * forge.clock.validity_seconds
+        later = Forge(forge.now + ahead)
+        later.signer, later.root = forge.signer, forge.root
+        leaf = later.leaf()
+        site.show(later.bundle(2), leaf)
+        await observed.is_proven(2, leaf)
+
+
+async def test_an_unmanaged_leaf_is_nobodys_business(forge: Forge, site: Site) -> None:
+    site.leaf_managed = False
+    site.show(forge.bundle(1))
+    async with site.agent() as observed:
+        status = await observed.is_proven(1)
+        assert status.leaf is None
+        assert not (site.out / "tls.crt").exists()
+        assert status.journeys[-1].leaf_sha256 is None
+
+
+async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(forge: Forge, site: Site) -> None:
+    ahead = 0.0
+    first = forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds)
+    site.show(forge.bundle(1), first)
+    async with site.agent(now=lambda: forge.now + ahead) as observed:
+        await observed.is_proven(1)
+        # Back by an hour: what is issued now comes from the future, and waits.
+        ahead = -3600.0
+        site.show(forge.bundle(2))
+        status = await observed.fails("held")
+        assert status.failure
+        assert "the clocks differ by 3600 s" in status.failure.detail
+        assert status.state is AgentState.PROVEN
+        ahead = 0.0
+        site.show(leaf=forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds))
+        await observed.is_proven(2)
+        # Ahead by more than any CA lasts: the installed set stays, though nothing new of that time would be taken.
+        ahead = 2.0 * forge.clock.validity_seconds
+        site.show(forge.bundle(3))
+        status = await observed.fails("expired")
+        assert status.state is AgentState.LEAF_ORPHANED, "as every CA has ended by that clock"
+        assert site.installed().sequence == 2
+        assert unready(status, int(forge.now + ahead)) == ["no installed intermediate is valid now"]
+        ahead = 0.0
+        assert unready(observed.status, forge.now) == []
+        site.show(forge.bundle(4))
+        status = await observed.is_proven(4)
+        assert status.failure is None

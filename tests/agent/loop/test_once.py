@@ -1,0 +1,128 @@
+"""``python -m agent --once``: one verified set in place, and an exit status that says what came of it."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.__main__ import HELP
+from tests.harness.agent_fixtures import write_set
+from tests.harness.agent_sandbox import CHECKOUT, Site, snapshot
+from tests.harness.announcement_broker import Broker
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import NatsServer
+from tidemark.note import Signer
+
+
+@pytest.fixture
+def broker(tmp_path: Path, forge: Forge) -> Iterator[Broker]:
+    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
+    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
+    yield made
+    made.stop()
+
+
+def run(site: Site, *arguments: str, largest: int = -1, **changes: str) -> "subprocess.CompletedProcess[str]":
+    limit = [f"--fsize={largest}"] if largest >= 0 else []
+    return subprocess.run(
+        [*(["prlimit", *limit] if limit else []), sys.executable, "-m", "agent", *(arguments or ["--once"])],
+        env={"PATH": os.environ["PATH"], **site.environment(TIDEMARK_LOG="json", **changes)},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def events(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, str]]:
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [(line["event"], line.get("reason", "")) for line in lines]
+
+
+def test_a_verified_set_is_installed_and_refusals_say_so(forge: Forge, site: Site) -> None:
+    assert (run(site).returncode, site.out.exists()) == (3, True), "nothing is mounted yet"
+    site.show(forge.bundle(2), forge.leaf())
+    done = run(site)
+    assert (done.returncode, events(done), done.stderr) == (0, [("in_place", "")], "")
+    assert site.installed().sequence == 2
+    before = (site.out / "..data").readlink()
+    assert run(site).returncode == 0
+    assert (site.out / "..data").readlink() == before, "what is in place is not written again"
+    whole = snapshot(site)
+    for bundle, reason in (
+        (forge.bundle(3, signer=Signer.generate(f"{forge.domain}/a")), "signature"),
+        (forge.bundle(1), "replay"),
+    ):
+        site.show(bundle)
+        done = run(site)
+        assert (done.returncode, events(done)) == (4, [("refused", reason), ("in_place", "")])
+        assert snapshot(site) == whole
+    # A leaf that does not fit stays out, and the bundle goes in all the same.
+    forge.include_root = False
+    site.show(forge.bundle(4), forge.leaf(forge.ca(forge.epoch + 3)))
+    done = run(site)
+    assert (done.returncode, events(done)) == (4, [("refused", "leaf_chain"), ("in_place", "")])
+    assert site.installed().sequence == 4
+
+
+def test_what_cannot_be_installed_or_written_is_told_apart(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(1, signer=Signer.generate(f"{forge.domain}/a")), forge.leaf())
+    done = run(site)
+    assert (done.returncode, events(done)) == (3, [("refused", "signature")])
+    assert not (site.out / "ca.crt").exists()
+    site.show(forge.bundle(1))
+    done = run(site, TIDEMARK_TRUST=str(site.folder / "nothing.toml"))
+    assert (done.returncode, events(done)) == (3, [("trust_unusable", "")])
+    shutil.rmtree(site.out)
+    site.out.write_text("a file is in the way")
+    done = run(site)
+    assert (done.returncode, events(done)) == (1, [("install_failed", "")])
+    assert f"{site.out}: expected to write there, found File exists (EEXIST)" in done.stdout
+
+
+def test_where_files_cannot_be_written_whole_the_old_set_stays(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    assert run(site).returncode == 0
+    before = snapshot(site)
+    site.show(forge.bundle(2))
+    done = run(site, largest=1000)  # as a full disk: a write ends half way
+    assert (done.returncode, events(done)) == (1, [("install_failed", "")])
+    assert "(EFBIG)" in done.stdout
+    assert snapshot(site) == before
+    assert [p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..1-1"]
+    assert run(site).returncode == 0
+    assert site.installed().sequence == 2
+
+
+def test_every_exit_status_is_documented(site: Site) -> None:
+    assert run(site, "--help").stdout == HELP
+    for status in ("0", "1", "2", "3", "4"):
+        assert f"\n  {status}  " in HELP
+        assert f"\n| `{status}`" in (CHECKOUT / "README.md").read_text()
+    done = run(site, "--twice")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("expected nothing, --once or --help, found: --twice")
+    assert run(site, TIDEMARK_POD="").returncode == 2
+
+
+async def test_the_broker_is_asked_as_well_and_the_sidecar_goes_on_from_there(
+    forge: Forge, site: Site, broker: Broker, server: NatsServer
+) -> None:
+    await broker.start()
+    await broker.announce(forge.bundle(5))
+    site.nats_url = broker.url
+    site.show(forge.bundle(2), forge.leaf())
+    assert (await asyncio.to_thread(run, site)).returncode == 0
+    assert site.installed().sequence == 5
+    assert [p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..5-1"]
+    await server.start()
+    async with site.agent() as observed:
+        await observed.is_proven(5)
+    assert server.complaints() == []

@@ -1,0 +1,150 @@
+"""Receipts: what is sent, to whom, how often, and that the authority's absence disturbs nothing."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from tests.harness.agent_sandbox import Site
+from tests.harness.bundle_factory import Forge
+from tests.harness.fake_authority import TOKEN, Authority
+from tests.harness.nats_server import eventually
+from tidemark.certificates import to_pem
+from tidemark.epoch import EpochClock
+from tidemark.receipt import AgentState, PodClass
+
+
+@pytest.fixture
+async def authority(forge: Forge, site: Site) -> AsyncIterator[Authority]:
+    made = Authority()
+    site.show_trust(forge.trust(control_ca=to_pem([made.ca]).decode()))
+    yield made
+    await made.stop()
+
+
+def reporting(authority: Authority, site: Site, token: str = TOKEN) -> dict[str, str]:
+    """The variables of an agent that reports to it."""
+    (site.folder / "token").write_text(token + "\n")
+    return {
+        "TIDEMARK_AUTHORITY_URL": authority.url,
+        "TIDEMARK_AUTHORITY_TOKEN_FILE": str(site.folder / "token"),
+        "TIDEMARK_CLASS": "application",
+    }
+
+
+async def test_a_proof_is_reported_at_once(forge: Forge, site: Site, authority: Authority) -> None:
+    await authority.start()
+    authority.newest = 9
+    leaf = forge.leaf()
+    site.show(forge.bundle(1), leaf)
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(1)
+        await eventually(
+            lambda: authority.receipts and authority.receipts[-1].state is AgentState.PROVEN, "the receipt of a proof"
+        )
+        receipt = authority.receipts[-1]
+        assert (receipt.pod, receipt.uid, receipt.pod_class) == ("nats-0", "uid-0", PodClass.APPLICATION)
+        assert receipt.proven is not None
+        assert receipt.proven.sequence == 1
+        assert receipt.leaf is not None
+        assert (receipt.leaf.sha256, receipt.leaf.issuer_sha256) == (leaf.sha256, forge.ca(forge.epoch).sha256)
+        assert receipt.keys == (f"{forge.signer.verifier.name}+{forge.signer.verifier.hash}",)
+        status = await observed.shows(lambda s: s.newest == 9, "the newest sequence")
+        assert status.state is AgentState.PROVEN
+
+        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        await eventually(
+            lambda: (p := authority.receipts[-1].proven) is not None and p.sequence == 2, "the next proof's receipt"
+        )
+        numbers = [receipt.number for receipt in authority.receipts]
+        assert numbers == sorted(set(numbers))
+        assert len({receipt.nonce for receipt in authority.receipts}) == 1
+        said = [replace(receipt, number=0, clock=0) for receipt in authority.receipts]
+        assert all(one != next_one for one, next_one in pairwise(said)), "nothing is said twice before the heartbeat"
+
+
+async def test_a_failure_is_reported(forge: Forge, site: Site, authority: Authority) -> None:
+    await authority.start()
+    site.show(forge.bundle(3), forge.leaf())
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(3)
+        site.show(forge.bundle(2))
+        failure = await eventually(
+            lambda: authority.receipts and (f := authority.receipts[-1].failure) and f, "the receipt of a failure"
+        )
+        assert (failure.reason, failure.sequence) == ("replay", 2)
+
+
+async def test_an_authority_that_is_away_is_told_later(forge: Forge, site: Site, authority: Authority) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(1)
+        site.show(forge.bundle(2))
+        await observed.is_proven(2)
+        assert authority.receipts == []
+        await authority.start()
+        proven = await eventually(
+            lambda: authority.receipts and (p := authority.receipts[-1].proven) and p, "a receipt after all"
+        )
+        assert proven.sequence == 2
+
+
+async def test_nothing_is_said_to_a_stranger(forge: Forge, site: Site, authority: Authority) -> None:
+    stranger = Authority()
+    site.show_trust(forge.trust(control_ca=to_pem([stranger.ca]).decode()))
+    await authority.start()
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(1)
+        site.show(forge.bundle(2))
+        await observed.is_proven(2)
+        # Once the trust file names the right CA, receipts come; none came before.
+        site.show_trust(forge.trust(control_ca=to_pem([authority.ca]).decode()))
+        await eventually(lambda: authority.receipts, "a receipt")
+        proven = authority.receipts[0].proven
+        assert proven is not None
+        assert proven.sequence == 2
+
+
+@pytest.mark.parametrize("token", ["another-token", "", "two tokens"])
+async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
+    forge: Forge, site: Site, authority: Authority, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await authority.start()
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(reporting(authority, site, token)) as observed:
+        await observed.is_proven(1)
+        await eventually(lambda: any(r.getMessage() == "receipt_not_sent" for r in caplog.records), "a log line")
+        assert not token or token not in str([vars(record) for record in caplog.records])
+        reporting(authority, site)
+        await eventually(lambda: authority.receipts, "a receipt")
+
+
+async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
+    forge: Forge, site: Site, authority: Authority
+) -> None:
+    await authority.start()
+    authority.moved_to = "/elsewhere"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(1)
+        await eventually(lambda: authority.sent_on > 1, "a second try")
+        assert authority.receipts == []
+        authority.moved_to = ""
+        await eventually(lambda: authority.receipts, "a receipt")
+
+
+async def test_a_heartbeat_comes_without_any_change(forge: Forge, site: Site, authority: Authority) -> None:
+    await authority.start()
+    short = Forge(forge.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))
+    short.signer = forge.signer
+    site.show(short.bundle(1), short.leaf())
+    async with site.agent(reporting(authority, site)) as observed:
+        await observed.is_proven(1)
+
+        def said_twice() -> bool:
+            last = [replace(receipt, number=0, clock=0) for receipt in authority.receipts[-2:]]
+            return len(last) == 2 and last[0] == last[1] and last[0].state is AgentState.PROVEN
+
+        await eventually(said_twice, "a receipt and a heartbeat")

@@ -1,0 +1,359 @@
+"""The second source: bundles that come over JetStream, beside the mount, ahead of it, and without it."""
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.sources import jetstream
+from tests.harness.agent_sandbox import BRIEF, AgentProcess, Observed, Site
+from tests.harness.announcement_broker import Broker
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import eventually, free_port
+from tidemark.bundle import Bundle
+from tidemark.note import Signer
+from tidemark.receipt import AgentState
+
+
+def count(observed: Observed, outcome: str, reason: str = "") -> float:
+    labels = {"outcome": outcome, "reason": reason}
+    return observed.agent.registry.get_sample_value("ca_rotation_verifications_total", labels) or 0.0
+
+
+async def hears(observed: Observed) -> None:
+    await observed.shows(lambda s: s.broker and s.broker.connected, "the broker to be heard")
+
+
+async def test_an_announcement_is_adopted_before_the_mount_has_it(forge: Forge, site: Site, broker: Broker) -> None:
+    await broker.announce(forge.bundle(1))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        second = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        await broker.announce(second)
+        status = await observed.is_proven(2)
+        journey = status.journeys[-1]
+        assert (journey.sequence, journey.outcome) == (2, "proven")
+        assert journey.proven_at is not None
+        assert 0 <= journey.stages["detect"] <= journey.proven_at - journey.swapped_at
+        # The mount still shows 1: that is no fault of anybody's, and undoes nothing.
+        leaf = forge.leaf(forge.ca(forge.epoch + 1))
+        site.show(leaf=leaf)
+        status = await observed.is_proven(2, leaf)
+        assert status.failure is None
+        assert [j.outcome for j in status.journeys] == ["proven"] * 3
+        assert count(observed, "superseded", "superseded") == 1
+        site.show(second)
+        await observed.is_proven(2)
+        assert count(observed, "rejected", "superseded") == 0
+
+
+async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
+    forge: Forge, site: Site, broker: Broker
+) -> None:
+    await broker.announce(forge.bundle(5))
+    site.show(forge.bundle(2), forge.leaf())
+    async with site.agent() as observed:
+
+        def overtaken(times: int) -> bool:
+            return count(observed, "superseded", "superseded") == times
+
+        await observed.is_proven(5)
+        for sequence in (3, 4):
+            site.show(forge.bundle(sequence))
+            await eventually(partial(overtaken, sequence - 2), "the mount's to be judged")
+            assert observed.status.failure is None
+        site.show(forge.bundle(3))
+        status = await observed.fails("replay")
+        assert status.failure
+        assert "expected the mount to go on from sequence 4, which it has shown" in status.failure.detail
+        assert site.installed().sequence == 5
+        assert count(observed, "rejected", "replay") == 1
+        # A broker whose stream was restored from a backup shows less than before: that is no alarm.
+        await broker.announce(forge.bundle(4))
+        await eventually(partial(overtaken, 3), "the broker's to be judged")
+        site.show(forge.bundle(4))
+        await observed.shows(lambda s: s.failure is None, "the alarm to end")
+
+
+async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
+    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = forge.bundle(9, signer=Signer.generate(f"{forge.domain}/a"))
+    await broker.announce(forge.bundle(1))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        # Good and bad, in one breath: the last message is not all that counts.
+        await broker.announce(forge.bundle(2), forged)
+        status = await observed.is_proven(2)
+        status = await observed.fails("signature")
+        assert status.failure
+        assert status.failure.detail.startswith("jetstream: bundle rejected at step 2 (signature)")
+        assert (status.failure.sequence, status.state) == (9, AgentState.PROVEN)
+        site.show(forge.bundle(3))
+        await observed.is_proven(3)
+        site.show(forged)
+        status = await observed.shows(
+            lambda s: s.failure and s.failure.detail.startswith("bundle"), "the mount's fault"
+        )
+        await broker.announce(forge.bundle(4))
+        status = await observed.is_proven(4)
+        assert status.failure
+        assert status.failure.reason == "signature", "the mount still shows it"
+        assert count(observed, "rejected", "signature") == 2, "once from each source"
+    said = [record.fields for record in caplog.records if getattr(record, "fields", {}).get("reason") == "signature"]  # type: ignore[attr-defined]  # as agent.log adds it
+    assert {fields["source"] for fields in said} == {"mount", "jetstream"}
+    assert all(fields["security"] for fields in said)
+
+
+async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_came(
+    forge: Forge, site: Site, broker: Broker
+) -> None:
+    await broker.announce(forge.bundle(1, issued_at=forge.now - 1))
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        status = await observed.fails("equivocation")
+        assert status.failure
+        assert status.failure.detail.startswith("jetstream: ")
+        assert site.installed().statement.issued_at == forge.now, "the mount's"
+
+
+async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_does(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        with monkeypatch.context() as watched:
+            alarms: list[float] = []
+            watched.setattr(observed.agent.cycle.alarm, "set", alarms.append)
+            await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
+            status = await observed.fails("overlap")
+            assert set(alarms) <= {BRIEF.judged}, "no sooner than anything that was refused"
+        assert status.installed
+        assert status.installed.mark.sequence == 1
+        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+        status = await observed.is_proven(6)
+        assert status.failure is None
+
+
+@pytest.mark.parametrize(
+    ("said", "headers", "says"),
+    [
+        (b"{}", {"Tidemark-Format": "bundle/v1"}, "expected a bundle, found"),
+        (b"\xff", {"Tidemark-Format": "bundle/v1"}, "expected a bundle, found"),
+        (b"x" * 1_100_000, {"Tidemark-Format": "bundle/v1"}, "expected at most 1048576 bytes, found 1100000"),
+        (
+            b"{}",
+            {"Tidemark-Format": "bundle/v2"},
+            "expected Tidemark-Format: bundle/v1, found Tidemark-Format: bundle/v2",
+        ),
+        (b"{}", {}, "expected Tidemark-Format: bundle/v1, found no Tidemark-Format"),
+    ],
+)
+def test_a_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, str], says: str) -> None:
+    refusal = jetstream.read(said, headers)
+    assert not isinstance(refusal, Bundle)
+    assert says in refusal.detail
+
+
+async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
+    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await broker.announce(forge.bundle(7))
+    site.show(forge.bundle(2), forge.leaf())
+    async with site.agent() as observed:
+        await observed.shows(lambda s: s.installed, "a set")
+        assert observed.status.installed
+        assert observed.status.installed.mark.sequence == 7
+        await observed.is_proven(7)
+        assert [journey.sequence for journey in observed.status.journeys] == [7], "2 never was in place"
+        await eventually(
+            lambda: sorted(p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()) == ["..7-1"],
+            "the rest to be swept",
+        )
+        await hears(observed)
+    assert [record for record in caplog.records if record.getMessage() == "broker_away"] == []
+
+
+async def test_without_a_broker_the_mount_carries_on(
+    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.stop()
+    site.nats_url = f"{broker.url}, tls://127.0.0.1:{free_port()}"
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        status = await observed.shows(lambda s: s.broker, "a word of the broker")
+        assert status.broker
+        assert not status.broker.connected
+        assert f"{broker.url}: " in status.broker.detail
+        await broker.start()
+        await broker.announce(forge.bundle(2))
+        await observed.is_proven(2)
+        await hears(observed)
+        # Lost later: nothing waits for it.
+        broker.stop()
+        await observed.shows(lambda s: s.broker and not s.broker.connected, "the loss to be noticed")
+        site.show(forge.bundle(3))
+        await observed.is_proven(3)
+        await broker.start()
+        await broker.announce(forge.bundle(4))
+        await observed.is_proven(4)
+        await hears(observed)
+
+
+async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.3)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        status = await observed.shows(
+            lambda s: s.broker and "no stream METADATA_CA_CLIENT" in s.broker.detail, "a word"
+        )
+        await observed.is_proven(1)
+        await broker.announce(forge.bundle(2))
+        await observed.is_proven(2)
+        await broker.forget()
+        status = await observed.shows(lambda s: s.broker and not s.broker.connected, "the stream to be missed")
+        assert status.state is AgentState.PROVEN
+        await broker.announce(forge.bundle(3))
+        await observed.is_proven(3)
+
+
+async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_with_another_set(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "_FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(jetstream, "_LONGEST_PAUSE", 3600.0)
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+
+        async def asked(times: int) -> bool:
+            return await broker.connections("tidemark-agent nats-0") >= times
+
+        await eventually(partial(asked, 2), "the broker to be asked, first of all and then for good")
+        for _ in range(100):
+            assert not await asked(3), "nothing has changed, and the pause is long"
+        await broker.announce(forge.bundle(2))
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(2, leaf)
+        assert await broker.connections("tidemark-agent nats-0") == 3
+
+
+async def test_a_broker_that_begins_with_tls_is_heard(forge: Forge, site: Site, broker: Broker) -> None:
+    broker.stop()
+    broker.handshake_first = True
+    await broker.start()
+    await broker.announce(forge.bundle(1))
+    site.nats_url = broker.url
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        await broker.announce(forge.bundle(2))
+        leaf = forge.leaf()
+        site.show(leaf=leaf)
+        await observed.is_proven(2, leaf)
+
+        async def moved() -> bool:
+            return await broker.presented("tidemark-agent nats-0") == [leaf.sha256]
+
+        await eventually(moved, "the new leaf to be presented")
+
+
+async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site, broker: Broker) -> None:
+    await broker.announce(forge.bundle(1))
+    first, second = forge.leaf(), forge.leaf()
+    site.show(forge.bundle(1), first)
+    async with site.agent() as observed:
+        await observed.is_proven(1, first)
+        await hears(observed)
+        site.show(leaf=second)
+        await observed.is_proven(1, second)
+
+        async def moved() -> bool:
+            return await broker.presented("tidemark-agent nats-0") == [second.sha256]
+
+        await eventually(moved, "the new leaf to be presented")
+        # And what is announced after that is still heard.
+        await broker.announce(forge.bundle(2))
+        await observed.is_proven(2)
+
+
+async def test_a_broker_that_stays_is_told_of_once(
+    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.02)
+    caplog.set_level(logging.INFO, "tidemark.agent")
+    site.show(forge.bundle(1), forge.leaf())
+    await broker.announce(forge.bundle(1))
+    async with site.agent() as observed:
+        await observed.is_proven(1)
+        await hears(observed)
+        before = await broker.messages()
+
+        async def looked() -> bool:
+            return await broker.messages() > before + 5
+
+        await eventually(looked, "a few looks at the stream")
+    assert [record.getMessage() for record in caplog.records].count("broker_connected") == 1
+
+
+@pytest.mark.parametrize("answering", [True, False])
+async def test_it_stops_within_five_seconds_whatever_the_broker_does(
+    forge: Forge,
+    site: Site,
+    broker: Broker,
+    agent_process: Callable[[Mapping[str, str]], AgentProcess],
+    answering: bool,
+) -> None:
+    await broker.announce(forge.bundle(1))
+    site.show(forge.bundle(1), forge.leaf())
+    process = agent_process(site.environment())
+    await eventually(lambda: (process.status().get("broker") or {}).get("connected"), "the broker to be heard")
+    assert process.process is not None
+    assert broker.process is not None
+    if not answering:
+        broker.process.send_signal(signal.SIGSTOP)
+    process.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.process.wait, 5) == 0
+
+
+async def test_the_status_and_the_log_say_so_and_not_too_often(
+    forge: Forge, site: Site, tmp_path: Path, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+) -> None:
+    site.nats_url = f"tls://127.0.0.1:{free_port()} tls://127.0.0.1:{free_port()}"
+    site.show(forge.bundle(1), forge.leaf())
+    (tmp_path / "token").write_text("a secret word")
+    authority = {
+        "TIDEMARK_AUTHORITY_URL": f"https://127.0.0.1:{free_port()}",
+        "TIDEMARK_AUTHORITY_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    process = agent_process(site.environment(TIDEMARK_LOG="json", **authority))
+    await process.answers("/readyz")
+    process.stop()
+    process.start(tmp_path / "agent.log")
+    await process.answers("/readyz")
+    await eventually(lambda: process.status()["broker"], "a word of the broker")
+    status = process.status()
+    assert status["broker"]["connected"] is False
+    assert [w["name"] for w in status["warnings"]] == ["broker_away"]
+    lines = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
+    starts = [number for number, line in enumerate(lines) if line["event"] == "started"]
+    assert len(starts) == 2
+    for begin, end in ((starts[0], starts[1]), (starts[1], len(lines))):
+        assert sum(line["event"] == "broker_away" for line in lines[begin:end]) == 1
+    assert "secret" not in (tmp_path / "agent.log").read_text()

@@ -1,0 +1,231 @@
+"""The output directory: one whole set at every instant, readable by the workload's group, nothing left behind."""
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.selection.trust_set import TrustSet
+from agent.store.output_directory import InstallFailed, MemoryUnreadable, Output
+from agent.store.state_file import Memory, Proven
+from tests.harness.agent_sandbox import Site
+from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.nats_server import NOBODY, parsed
+from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE
+from tidemark.certificates import parse_leaf
+from tidemark.receipt import AgentState
+from tidemark.verify import Known, Mark, verify
+
+MEMORY = Memory(Mark(7, "a" * 64), {"/bundle": 7}, Proven("..7-1", Mark(7, "a" * 64), None, ""))
+
+
+def make(forge: Forge, sequence: int, leaf: LeafFiles | None = None) -> TrustSet:
+    verified = verify(forge.bundle(sequence), forge.trust(), Known(), forge.now)
+    return TrustSet(verified, parsed(leaf)) if leaf else TrustSet(verified)
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    made = Output(tmp_path / "out")
+    made.open()
+    return made
+
+
+def test_it_is_laid_out_as_the_kubelet_would(forge: Forge, output: Output) -> None:
+    leaf = forge.leaf()
+    trust_set = make(forge, 3, leaf)
+    assert output.install(trust_set) == "..3-1"
+    links = {entry.name: str(entry.readlink()) for entry in output.path.iterdir() if entry.is_symlink()}
+    names = (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)
+    assert links == {"..data": "..3-1"} | {name: f"..data/{name}" for name in names}
+    assert (output.path / KEY_FILE).read_bytes() == leaf.key
+    read = output.read("..3-1")
+    assert read is not None
+    assert (read.bundle, read.leaf) == (trust_set.verified.bundle, (leaf.crt, leaf.key))
+
+
+def test_the_group_of_the_directory_may_read_and_others_may_not(forge: Forge, output: Output) -> None:
+    group = NOBODY if os.geteuid() == 0 else output.path.stat().st_gid
+    os.chown(output.path, -1, group)
+    with umask(0o077):
+        directory = output.install(make(forge, 1, forge.leaf()))
+    for file in (output.path / directory).iterdir():
+        assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_gid) == (0o640, group)
+    folder = (output.path / directory).stat()
+    assert (stat.S_IMODE(folder.st_mode), folder.st_gid) == (0o750, group)
+
+
+def test_a_leaf_that_is_no_longer_managed_leaves_no_link(forge: Forge, output: Output) -> None:
+    output.install(make(forge, 1, forge.leaf()))
+    output.install(make(forge, 2))
+    assert not (output.path / KEY_FILE).is_symlink()
+    assert (output.path / CA_FILE).exists()
+
+
+def test_the_same_statement_may_be_installed_again(forge: Forge, output: Output) -> None:
+    assert [output.install(make(forge, 1, forge.leaf())) for _ in range(3)] == ["..1-1", "..1-2", "..1-3"]
+    output.sweep(["..1-2"])
+    assert sorted(entry.name for entry in output.path.iterdir() if entry.name.startswith("..1")) == ["..1-2", "..1-3"]
+    output.put_back("..1-2")
+    assert output.current() == "..1-2"
+
+
+def test_readers_see_one_set_or_the_other(forge: Forge, output: Output) -> None:
+    sets = [make(forge, sequence, forge.leaf()) for sequence in range(1, 5)]
+    output.install(sets[0])
+    torn: list[str] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            folder = os.open(output.path / "..data", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                files = {}
+                for name in (LEAF_FILE, KEY_FILE):
+                    with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+                        files[name] = file.read()
+                parse_leaf(files[LEAF_FILE], files[KEY_FILE])
+            except FileNotFoundError:
+                continue  # swept while it was read: the reader looks again, as with a kubelet's mount
+            except ValueError as error:
+                torn.append(str(error))
+            finally:
+                os.close(folder)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(10):
+        for trust_set in sets:
+            output.install(trust_set)
+            output.sweep([])
+    over.set()
+    reader.join()
+    assert torn == []
+
+
+def test_files_are_on_the_disk_before_anything_points_to_them(
+    forge: Forge, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, str | None]] = []
+    sync = os.fsync
+
+    def noting(fd: int) -> None:
+        sync(fd)
+        path = Path(f"/proc/self/fd/{fd}").readlink().relative_to(output.path.resolve())
+        synced.append((str(path), output.current()))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    output.install(make(forge, 1, forge.leaf()))
+    output.make_durable()
+    output.remember(MEMORY)
+    files = [(f"..1-1/{name}", None) for name in (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)]
+    assert synced == [*files, ("..1-1", None), (".", "..1-1"), (".tidemark.json.new", "..1-1")]
+
+
+def test_what_a_kill_left_half_done_is_mended(forge: Forge, output: Output) -> None:
+    output.install(make(forge, 1, forge.leaf()))
+    (output.path / "..2-1").mkdir()
+    (output.path / "..2-1" / CA_FILE).write_bytes(b"half")
+    (output.path / "..data_tmp").symlink_to("..2-1")
+    (output.path / ".tidemark.json.new").write_bytes(b"{")
+    (output.path / CA_FILE).unlink()
+    output.open()
+    output.sweep([])
+    names = {entry.name for entry in output.path.iterdir()}
+    assert names == {"..1-1", "..data", CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE}
+    assert output.current() == "..1-1"
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "../out", "/etc", "..9-9"])
+def test_a_link_to_no_set_of_ours_is_no_set(output: Output, target: str) -> None:
+    (output.path / "..data").symlink_to(target)
+    assert output.current() is None
+
+
+def test_a_file_in_the_way_is_named(forge: Forge, output: Output) -> None:
+    (output.path / CA_FILE).write_text("somebody's own")
+    with pytest.raises(InstallFailed, match=r"ca\.crt: expected to write there, found File exists \(EEXIST\)"):
+        output.install(make(forge, 1))
+    assert output.current() is None
+    assert sorted(entry.name for entry in output.path.iterdir()) == ["..data_tmp", CA_FILE]
+
+
+def test_the_memory_is_what_was_remembered(output: Output) -> None:
+    assert output.recall() == Memory()
+    for memory in (MEMORY, Memory(MEMORY.highest), Memory()):
+        output.remember(memory)
+        assert output.recall() == memory
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"highest":{"sequence":0,"digest":"x"}}', b"\xff"])
+def test_a_memory_that_is_none_is_named(output: Output, content: bytes) -> None:
+    (output.path / ".tidemark.json").write_bytes(content)
+    with pytest.raises(MemoryUnreadable, match=r"\.tidemark\.json: expected the agent's memory"):
+        output.recall()
+
+
+async def test_a_lost_memory_does_not_lose_the_installed_set(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(5), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(5)
+    (site.out / ".tidemark.json").write_bytes(b"garbage")
+    site.show(forge.bundle(4))
+    async with site.agent() as observed:
+        status = await observed.is_proven(5)
+        assert status.highest is not None
+        assert status.highest.sequence == 5, "what is installed was verified once"
+
+
+async def test_a_replay_is_known_after_a_restart(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(5), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(5)
+    site.show(forge.bundle(4))
+    async with site.agent() as observed:
+        await observed.fails("replay")
+        assert site.installed().sequence == 5
+
+
+async def test_an_installed_set_that_was_tampered_with_is_not_believed(forge: Forge, site: Site) -> None:
+    site.show(forge.bundle(5), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(5)
+    file = site.out / "ca.crt"
+    file.write_bytes(file.read_bytes() + forge.leaf().crt)
+    site.bundle_mount.path.rename(site.folder / "away")
+    async with site.agent() as observed:
+        status = await observed.fails("mount_missing")
+        assert (status.state, status.installed) == (AgentState.STARTING, None)
+
+
+@pytest.mark.parametrize("other", [{"leaf_sha256": "0" * 64}, {"mark": Mark(5, "0" * 64)}])
+async def test_another_set_in_the_proven_ones_directory_was_not_proven(
+    forge: Forge, site: Site, other: dict[str, Any]
+) -> None:
+    site.show(forge.bundle(5), forge.leaf())
+    async with site.agent() as observed:
+        await observed.is_proven(5)
+    output = Output(site.out)
+    memory = output.recall()
+    assert memory.proven is not None
+    output.remember(replace(memory, proven=replace(memory.proven, **other)))
+    site.targets = "signal:?process=tide-nobody"
+    async with site.agent() as observed:
+        status = await observed.fails("no_process")
+        assert status.installed is not None
+        assert status.proven is None

@@ -1,0 +1,236 @@
+"""What a real nats-server shows, and what counts as a proof."""
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from agent.workloads.interface import Expectation, NotProven, Proof, Reloaded, WorkloadAbsent
+from agent.workloads.provers import EchoProver, ServerProver
+from agent.workloads.signal_reloader import SignalReloader
+from agent.workloads.targets import SignalTarget, parse_target
+from tests.harness.agent_fixtures import write_set
+from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.nats_server import NatsServer, eventually, free_port, parsed
+from tidemark.bundle import Bundle
+from tidemark.certificates import parse_certificates
+from tidemark.receipt import Level
+
+MakeServer = Callable[..., NatsServer]
+
+
+def signal_target(url: str) -> SignalTarget:
+    target = parse_target(url)
+    assert isinstance(target, SignalTarget)
+    return target
+
+
+def expect(bundle: Bundle, leaf: LeafFiles | None, directory: Path = Path("/out")) -> Expectation:
+    return Expectation(
+        sequence=1,
+        ca_sha256=bundle.ca_sha256,
+        subjects=tuple(certificate.subject for certificate in parse_certificates(bundle.ca)),
+        leaf=parsed(leaf) if leaf else None,
+        directory=directory,
+        installed_at=time.clock_gettime(time.CLOCK_BOOTTIME),
+    )
+
+
+async def change(
+    server: NatsServer, http: aiohttp.ClientSession, expected: Expectation, *, within: float = 5.0
+) -> Proof:
+    """Tell the server and have it prove, as the cycle does."""
+    target = signal_target(server.target)
+    prover = ServerProver(target, http)
+    baseline = await prover.baseline(within)
+    reloaded = await SignalReloader(target).reload(expected, within)
+    return await prover.prove(expected, reloaded, baseline, within)
+
+
+async def test_a_server_that_loaded_the_set_proves_it(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    write_set(files, forge.bundle(1), forge.leaf())
+    server = nats_server(files)
+    await server.start()
+    bundle, leaf = forge.bundle(2, [forge.epoch + 1, forge.epoch]), forge.leaf(forge.ca(forge.epoch + 1))
+    write_set(files, bundle, leaf)
+    proof = await change(server, http, expect(bundle, leaf))
+    assert proof == Proof(Level.PROVEN, Level.PROVEN)
+    assert server.complaints() == []
+
+
+async def test_a_leaf_change_alone_is_proven(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    server = nats_server(files)
+    await server.start()
+    renewed = forge.leaf()
+    write_set(files, bundle, renewed)
+    assert (await change(server, http, expect(bundle, renewed))).level is Level.PROVEN
+
+
+async def test_half_a_bundle_reloads_without_a_word_and_is_no_proof(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    server = nats_server(files)
+    await server.start()
+    ca = forge.ca_pem([forge.epoch])
+    (files / "ca.crt").write_bytes(ca[: ca.index(b"-----END", ca.index(b"-----END") + 8) - 40])
+    with pytest.raises(
+        NotProven, match=r"expected the CA list to be the bundle's 3 subjects, found 1: missing"
+    ) as caught:
+        await change(server, http, expect(bundle, leaf), within=1.0)
+    assert caught.value.reason == "ca_list"
+    assert f"intermediate epoch {forge.epoch - 1}" in str(caught.value)
+
+
+async def test_a_broken_configuration_is_a_refused_reload(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    server = nats_server(files)
+    await server.start()
+    server.write_config("this is { no configuration")
+    with pytest.raises(NotProven, match="expected config_load_time to move") as caught:
+        await change(server, http, expect(bundle, leaf), within=1.0)
+    assert caught.value.reason == "reload_refused"
+    proof = await ServerProver(signal_target(server.target), http).prove(expect(bundle, leaf), Reloaded(), None, 5.0)
+    assert proof.level is Level.PROVEN, "by CA list and leaf alone"
+
+
+async def test_another_leaf_is_no_proof(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf, other = forge.bundle(1), forge.leaf(), forge.leaf()
+    write_set(files, bundle, leaf)
+    server = nats_server(files)
+    await server.start()
+    with pytest.raises(NotProven, match=f"expected the leaf {other.sha256}, found {leaf.sha256}"):
+        await change(server, http, expect(bundle, other), within=1.0)
+
+
+async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    der = bytearray(forge.ca(forge.epoch).certificate.public_bytes(Encoding.DER))
+    name = der.index(b"intermediate epoch")
+    der[name - 2], der[name + 6] = 0x14, 0xE9  # T61String, and Latin-1 in it, as old CAs have it
+    odd = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    (files / "ca.crt").write_bytes(bundle.ca + odd)
+    server = nats_server(files)
+    await server.start()
+    prover = ServerProver(signal_target(server.target), http)
+    with pytest.raises(NotProven, match="expected names and a certificate that parse") as caught:
+        await prover.prove(expect(bundle, leaf), Reloaded(), None, 0.2)
+    assert caught.value.reason == "handshake"
+
+
+async def test_without_verify_the_leaf_is_all_that_shows(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    server = nats_server(files, verify=False)
+    await server.start()
+    proof = await change(server, http, expect(bundle, leaf))
+    assert (proof.level, proof.allowed) == (Level.RELOADED, Level.RELOADED)
+    assert f"127.0.0.1:{server.client}: the server asks clients for no certificate" in proof.detail
+
+
+async def test_what_no_port_is_named_for_is_not_claimed(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(files, bundle, leaf)
+    server = nats_server(files)
+    await server.start()
+    await server.is_older_than(1.0)
+    target = signal_target(f"signal:?pidfile={server.pidfile}&monitor=http://127.0.0.1:{server.monitor}")
+    prover = ServerProver(target, http)
+    baseline = await prover.baseline(5.0)
+    with pytest.raises(NotProven, match="expected config_load_time to move"):
+        await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 0.2)
+    server.hang_up()
+    assert (await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 5.0)).level is Level.RELOADED
+
+
+async def test_nobody_there_is_no_failed_proof(forge: Forge, http: aiohttp.ClientSession) -> None:
+    port = free_port()
+    prover = ServerProver(signal_target(f"signal:?process=nats-server&monitor=http://127.0.0.1:{port}"), http)
+    with pytest.raises(WorkloadAbsent, match=f"http://127.0.0.1:{port}/varz"):
+        await prover.baseline(0.2)
+    prover = ServerProver(signal_target(f"signal:?process=nats-server&nats=127.0.0.1:{port}"), http)
+    with pytest.raises(WorkloadAbsent, match=f"127.0.0.1:{port}: nothing listens there"):
+        await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
+    prover = ServerProver(signal_target("signal:?process=nats-server&nats=255.255.255.255:4222"), http)  # no host's
+    with pytest.raises(WorkloadAbsent, match=r"255\.255\.255\.255:4222: cannot connect: .*unreachable"):
+        await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
+
+
+async def test_many_changes_leave_no_complaint_in_the_servers_log(
+    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+) -> None:
+    files = tmp_path / "files"
+    write_set(files, forge.bundle(1), forge.leaf())
+    server = nats_server(files)
+    await server.start()
+    for step in range(1, 6):
+        epochs = [forge.epoch + step % 2, forge.epoch - 1 + step % 2]
+        bundle, leaf = forge.bundle(1 + step, epochs), forge.leaf(forge.ca(epochs[0]))
+        write_set(files, bundle, leaf)
+        assert (await change(server, http, expect(bundle, leaf))).level is Level.PROVEN
+    assert server.complaints() == []
+    reloads = server.log.read_text().count("Reloaded server configuration")
+    await eventually(lambda: reloads == 5, "five reloads in the log")
+
+
+@pytest.mark.parametrize(
+    ("answer", "level"),
+    [
+        ({"ca_sha256": "right"}, Level.PROVEN),
+        ({"ca_sha256": "right", "leaf_sha256": "right"}, Level.PROVEN),
+        ({"ca_sha256": "right", "leaf_sha256": None}, Level.PROVEN),
+        ({}, Level.RELOADED),
+        ({"leaf_sha256": "right"}, Level.RELOADED),
+    ],
+)
+async def test_an_echo_is_worth(forge: Forge, answer: dict[str, str | None], level: Level) -> None:
+    leaf = forge.leaf()
+    expected = expect(forge.bundle(1), leaf)
+    right = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256}
+    said = {key: value and right[key] for key, value in answer.items()}
+    proof = await EchoProver().prove(expected, Reloaded(answer=said), None, 1.0)
+    assert (proof.level, proof.allowed) == (level, level)
+
+
+@pytest.mark.parametrize("field", ["ca_sha256", "leaf_sha256"])
+async def test_an_echo_of_another_digest_is_a_failed_proof(forge: Forge, field: str) -> None:
+    leaf = forge.leaf()
+    expected = expect(forge.bundle(1), leaf)
+    answer = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256} | {field: "0" * 64}
+    with pytest.raises(NotProven, match=f"expected {field} .* found '0000"):
+        await EchoProver().prove(expected, Reloaded(answer=answer), None, 1.0)
+    without_leaf = replace(expected, leaf=None)
+    if field == "leaf_sha256":
+        assert (await EchoProver().prove(without_leaf, Reloaded(answer=answer), None, 1.0)).level is Level.PROVEN

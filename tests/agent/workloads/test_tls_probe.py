@@ -1,0 +1,164 @@
+"""Every way that a look at a real nats-server can end without a certificate that it trusts, and the lines each leaves.
+
+What the agent does is the way with the fewest, on the oldest server and the newest (decision 19 has the table).
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from OpenSSL import SSL
+
+from agent.workloads.targets import Address
+from agent.workloads.tls_probe import Silences, client_context, look, passes_silence
+from tests.agent.workloads.test_tls_probe_ports import KINDS, NOTED, Listeners, established
+from tests.harness.agent_fixtures import write_set
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import NATS_SERVER, OLDEST_NATS_SERVER, eventually, parsed
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time, socket(7)
+_USER_CANCELED = b"\x15\x03\x03\x00\x02\x01\x5a"  # an alert in the clear, RFC 8446, 6.1
+_RECORDS = 65536
+
+
+def _finish(link: socket.socket, flight: bytes) -> None:
+    link.sendall(flight)
+    link.recv(_RECORDS)
+
+
+def _hang_up(link: socket.socket, flight: bytes) -> None:
+    pass
+
+
+def _reset(link: socket.socket, flight: bytes) -> None:
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def _half_close(link: socket.socket, flight: bytes) -> None:
+    link.shutdown(socket.SHUT_WR)
+    _wait(link, flight)
+
+
+def _cancel(link: socket.socket, flight: bytes) -> None:
+    link.sendall(_USER_CANCELED)
+    _wait(link, flight)
+
+
+def _change_protocol(link: socket.socket, flight: bytes) -> None:
+    link.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    _wait(link, flight)
+
+
+def _wait(link: socket.socket, flight: bytes) -> None:
+    while link.recv(_RECORDS):
+        pass
+
+
+WAYS: dict[str, Callable[[socket.socket, bytes], None]] = {
+    "completed": _finish,
+    "completed with a foreign certificate": _finish,
+    "closed": _hang_up,
+    "reset": _reset,
+    "half closed": _half_close,
+    "cancelled by an alert": _cancel,
+    "another protocol": _change_protocol,
+    "withheld": _wait,
+}
+"""What to do with the last flight, in place of a handshake that the server takes."""
+
+
+def _end(way: str, port: int, context: SSL.Context) -> int:
+    """See what the server shows, then end it that way; returns our port, which stands in each line about us."""
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as link:
+        ours = int(link.getsockname()[1])
+        connection = SSL.Connection(context, None)
+        connection.set_connect_state()
+        greeted = False
+        while not (connection.get_peer_certificate() and connection.get_client_ca_list()):
+            with contextlib.suppress(SSL.WantReadError):
+                connection.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                link.sendall(connection.bio_read(_RECORDS))
+            records = link.recv(_RECORDS)
+            if not greeted and records.startswith(b"INFO "):
+                records = records.partition(b"\n")[2] or link.recv(_RECORDS)
+            greeted = True
+            connection.bio_write(records)
+            with contextlib.suppress(SSL.WantReadError, SSL.Error):
+                connection.do_handshake()
+        with contextlib.suppress(OSError):  # TimeoutError among them: a websocket port waits for ever
+            WAYS[way](link, connection.bio_read(_RECORDS))
+        return ours
+
+
+def _is_left(port: int) -> bool:
+    return not established(port)
+
+
+@pytest.fixture
+def listeners(tmp_path: Path, forge: Forge) -> Iterator[Listeners]:
+    write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
+    made = Listeners(tmp_path / "nats", tmp_path / "files")
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize(
+    ("program", "silent"),
+    [
+        pytest.param(NATS_SERVER, {"client", "leafnode"}, id="newest"),
+        pytest.param(OLDEST_NATS_SERVER, set(), id="oldest"),
+    ],
+)
+async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agents(
+    forge: Forge, listeners: Listeners, program: Path, silent: set[str]
+) -> None:
+    listeners.program = program
+    await listeners.start()
+    foreign = client_context(parsed(Forge(forge.now, domain="another.test").leaf()))
+    contexts = dict.fromkeys(WAYS, client_context(None)) | {"completed with a foreign certificate": foreign}
+    places = [(way, kind) for way in WAYS for kind in KINDS]
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(len(places)) as pool:
+        ends = [loop.run_in_executor(pool, _end, way, listeners.ports[kind], contexts[way]) for way, kind in places]
+        ours = dict(zip(places, await asyncio.gather(*ends), strict=True))
+    for port in listeners.ports.values():
+        await eventually(partial(_is_left, port), "every handshake to have ended")
+    said = listeners.complaints()
+    lines = {place: sum(f":{port} " in line or f":{port}:" in line for line in said) for place, port in ours.items()}
+    fewest = {kind: min(lines[way, kind] for way in WAYS) for kind in KINDS}
+    assert fewest == {kind: int(kind not in silent) for kind in KINDS}, lines
+    before, silences = len(said), Silences()
+    for kind in KINDS:
+        address = Address("127.0.0.1", listeners.ports[kind])
+        shown = await look(address, client_context(None), silences=None if kind in NOTED else silences)
+        assert len(shown.ca_names) == 3
+    for port in listeners.ports.values():
+        await eventually(partial(_is_left, port), "every handshake to have ended")
+    assert len(listeners.complaints()) - before == sum(fewest.values())
+
+
+@pytest.mark.parametrize(
+    ("version", "passes"),
+    [
+        ("2.10.25", False),
+        ("2.12.8", False),
+        ("2.12.9", True),
+        ("2.12.10-RC.1", True),
+        ("2.13.0", False),
+        ("2.14.0", False),
+        ("2.14.1", True),
+        ("2.15.1", True),
+        ("3.0.0", True),
+        ("", False),
+        ("of today", False),
+    ],
+)
+def test_which_servers_let_a_withheld_flight_pass(version: str, passes: bool) -> None:
+    assert passes_silence(version) is passes

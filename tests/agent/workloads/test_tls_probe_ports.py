@@ -1,0 +1,229 @@
+"""What each kind of port of a real nats-server shows, and what the server's log says of being looked at."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, Reloaded
+from agent.workloads.provers import ServerProver
+from agent.workloads.targets import Address, SignalTarget, parse_target
+from tests.harness.agent_fixtures import write_set
+from tests.harness.agent_sandbox import BRIEF, Site
+from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.nats_server import NATS_SERVER, OLDEST_NATS_SERVER, PATIENCE, eventually, free_port, parsed
+from tidemark.bundle import Bundle
+from tidemark.certificates import parse_certificates
+from tidemark.receipt import Level
+
+KINDS = {"client": "nats", "leafnode": "nats", "route": "tls", "gateway": "tls", "websocket": "tls"}
+"""Each kind of port, and the key of a target's URL that it goes by."""
+
+
+NOTED = ["route", "gateway", "websocket"]
+"""The kinds of port that log every handshake without a certificate, however it ends; the others log some ends."""
+PROGRAMS = [pytest.param(NATS_SERVER, id="newest"), pytest.param(OLDEST_NATS_SERVER, id="oldest")]
+
+
+class Listeners:
+    """A nats-server that listens with mutual TLS on every kind of port that NATS has."""
+
+    def __init__(self, folder: Path, files: Path) -> None:
+        self.folder = folder
+        self.files = files
+        self.ports = {kind: free_port() for kind in KINDS}
+        self.monitor = free_port()
+        self.pidfile = folder / "nats.pid"
+        self.log = folder / "nats.log"
+        self.program = NATS_SERVER
+        self.options = "verify: true, timeout: 1"
+        self.handshake_first = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write_config(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        files = f'cert_file: "{self.files}/tls.crt", key_file: "{self.files}/tls.key", ca_file: "{self.files}/ca.crt"'
+        tls, port = f"tls {{ {files}, {self.options} }}", self.ports
+        greeting = f"tls {{ {files}, {self.options} {self.handshake_first} }}"
+        (self.folder / "nats.conf").write_text(
+            f"listen: 127.0.0.1:{port['client']}\nhttp: 127.0.0.1:{self.monitor}\n"
+            f'pid_file: "{self.pidfile}"\n{greeting}\n'
+            f"cluster {{ name: A, listen: 127.0.0.1:{port['route']}, {tls} }}\n"
+            f"leafnodes {{ listen: 127.0.0.1:{port['leafnode']}, {greeting} }}\n"
+            f"gateway {{ name: A, listen: 127.0.0.1:{port['gateway']}, {tls} }}\n"
+            f'websocket {{ listen: "127.0.0.1:{port["websocket"]}", {tls.replace(", timeout: 1", "")} }}\n'
+            f"accounts {{ SYS {{ }} }}\nsystem_account: SYS\n"
+        )
+
+    async def start(self) -> None:
+        self.launch()
+        await eventually(lambda: self.log.exists() and "Server is ready" in self.log.read_text(), "the server to start")
+
+    def launch(self) -> None:
+        self.write_config()
+        self.process = subprocess.Popen([self.program, "-c", self.folder / "nats.conf", "-l", self.log])
+
+    def target(self, *kinds: str, monitored: bool = True) -> str:
+        ports = "".join(f"&{KINDS[kind]}=127.0.0.1:{self.ports[kind]}" for kind in kinds)
+        monitor = f"&monitor=http://127.0.0.1:{self.monitor}" if monitored else ""
+        return f"signal:?pidfile={self.pidfile}{monitor}{ports}"
+
+    def complaints(self) -> list[str]:
+        lines = [line for line in self.log.read_text().splitlines() if "[ERR]" in line or "[WRN]" in line]
+        return [line for line in lines if '"TLS Handshake First"' not in line]  # said once, when it starts
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def listeners(tmp_path: Path, forge: Forge) -> Iterator[Listeners]:
+    write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
+    made = Listeners(tmp_path / "nats", tmp_path / "files")
+    yield made
+    made.stop()
+
+
+def established(port: int) -> bool:
+    """Whether anybody is connected to this port; /proc/net/tcp, proc_pid_net(5)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] in {"01", "08"} for row in rows)
+
+
+def expect(bundle: Bundle, leaf: LeafFiles | None, presented: LeafFiles | None = None) -> Expectation:
+    subjects = tuple(certificate.subject for certificate in parse_certificates(bundle.ca))
+    shown, with_it = (parsed(one) if one else None for one in (leaf, presented))
+    return Expectation(1, bundle.ca_sha256, subjects, shown, Path("/out"), 0.0, presented=with_it)
+
+
+async def look(http: aiohttp.ClientSession, url: str, expected: Expectation, within: float = 5.0) -> Proof:
+    target = parse_target(url)
+    assert isinstance(target, SignalTarget)
+    return await ServerProver(target, http).prove(expected, Reloaded(), None, within)
+
+
+@pytest.mark.parametrize("handshake_first", ["", ", handshake_first: true", ", handshake_first: auto"])
+async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
+    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession, handshake_first: str
+) -> None:
+    listeners.handshake_first = handshake_first
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(listeners.files, bundle, leaf)
+    await listeners.start()
+    for kind in KINDS:
+        url = listeners.target(kind)
+        assert await look(http, url, expect(bundle, leaf)) == Proof(Level.PROVEN, Level.PROVEN), kind
+        address = str(Address("127.0.0.1", listeners.ports[kind]))
+        other = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        with pytest.raises(NotProven, match=f"{address}: expected the CA list to be the bundle's 3 subjects") as caught:
+            await look(http, url, expect(other, leaf), 0.2)
+        assert caught.value.reason == "ca_list", kind
+        with pytest.raises(NotProven, match=f"{address}: expected the leaf ") as caught:
+            await look(http, url, expect(bundle, forge.leaf(), leaf), 0.2)
+        assert caught.value.reason == "leaf", kind
+    assert listeners.complaints() == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
+    forge: Forge, site: Site, listeners: Listeners, program: Path
+) -> None:
+    listeners.program = program
+    forge.include_root = False  # so that a leaf of a CA that the server has not loaded yet would be complained of
+    listeners.files = site.out
+    site.targets = listeners.target(*KINDS, monitored=False)  # so that it is looked at while it reloads
+    site.show(forge.bundle(1), forge.leaf())
+    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        await listeners.start()
+        await observed.is_proven(1)
+        for sequence in range(2, 7):
+            epoch = forge.epoch + sequence - 1
+            leaf = forge.leaf(forge.ca(epoch), begin=forge.now - 5)
+            site.show(forge.bundle(sequence, [epoch, epoch - 1]), leaf)
+            await observed.is_proven(sequence, leaf)
+    assert listeners.complaints() == []
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A server that a rotation is proven of without a leaf, and the kinds of port that log every look."""
+
+    program: Path
+    logged: Sequence[str]
+    handshake_first: str = ""
+    monitored: bool = True
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(Looked(NATS_SERVER, NOTED, ", handshake_first: true"), id="newest"),
+        pytest.param(Looked(NATS_SERVER, NOTED, monitored=False), id="newest-unmonitored"),
+        pytest.param(Looked(OLDEST_NATS_SERVER, [*KINDS]), id="oldest"),
+    ],
+)
+async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs_every_look(
+    forge: Forge, site: Site, listeners: Listeners, case: Looked
+) -> None:
+    listeners.program, listeners.handshake_first = case.program, case.handshake_first
+    site.leaf_managed = False
+    site.targets = listeners.target(*KINDS, monitored=case.monitored)
+    site.show(forge.bundle(1))
+    await listeners.start()
+    patience = replace(BRIEF, proof=PATIENCE, look=PATIENCE)  # a look that is broken off, on a busy machine, is logged
+    async with site.agent(patience=patience) as observed:
+        await observed.shows(lambda s: s.installed, "a set to be installed")
+        ca_file = listeners.files / "ca.crt"
+        ca_file.write_bytes(site.file("ca.crt"))
+        await observed.is_proven(1)
+        before = len(listeners.complaints())
+        second = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        ca_file.write_bytes(second.ca)
+        site.show(second)
+        await observed.is_proven(2)
+        for port in listeners.ports.values():
+            await eventually(partial(lambda port: not established(port), port), "every handshake to have ended")
+        assert len(listeners.complaints()) - before == len(case.logged)
+
+
+async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the_number_of_ports(
+    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession
+) -> None:
+    write_set(listeners.files, forge.bundle(1), forge.leaf())
+    await listeners.start()
+    target = parse_target(listeners.target("route", "gateway", "websocket"))
+    assert isinstance(target, SignalTarget)
+    prover = ServerProver(target, http)
+    for tries in (1, 2):
+        expected = expect(forge.bundle(2, [forge.epoch + 1, forge.epoch]), None)
+        with pytest.raises(NotProven, match="expected the CA list") as caught:
+            await prover.prove(expected, Reloaded(), Baseline("before the reload"), 5.0)
+        assert caught.value.reason == "ca_list"
+        await eventually(lambda: not established(listeners.ports["route"]), "the handshake to have ended")
+        assert len(listeners.complaints()) == tries
+
+
+async def test_without_verify_the_leaf_is_shown_and_nothing_is_logged(
+    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession
+) -> None:
+    listeners.options = "verify: false"
+    bundle, leaf = forge.bundle(1), forge.leaf()
+    write_set(listeners.files, bundle, leaf)
+    await listeners.start()
+    for kind in ("client", "leafnode", "websocket"):
+        proof = await look(http, listeners.target(kind), expect(bundle, leaf))
+        assert (proof.level, proof.allowed) == (Level.RELOADED, Level.RELOADED)
+        assert "the server asks clients for no certificate (verify is off), so the leaf alone is shown" in proof.detail
+        with pytest.raises(NotProven, match="expected the leaf"):
+            await look(http, listeners.target(kind), expect(bundle, forge.leaf(), leaf), 0.2)
+        proof = await look(http, listeners.target(kind), expect(bundle, None))
+        assert "so nothing is shown" in proof.detail
+    assert listeners.complaints() == []

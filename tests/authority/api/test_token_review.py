@@ -1,0 +1,126 @@
+"""Receipts' tokens are reviewed by the API server, for our audience and bound to a pod, and remembered for a while."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from aiohttp import web
+from lightkube.models.authentication_v1 import TokenReviewStatus, UserInfo
+
+from authority.api import token_review
+from authority.api.token_review import POD_NAME, POD_UID, TokenReviewer, sender_of
+from authority.api.tokens import NotReviewed, Sender
+from authority.kubernetes.client import KubernetesClient
+from tests.harness.authority_deployment import eventually
+from tests.harness.kubernetes.apiserver import Answering, ApiServer
+from tests.harness.kubernetes.kinds import POD
+
+OURS = "tidemark-authority"
+
+
+@pytest.fixture
+def uid(server: ApiServer) -> str:
+    return str(server.store.put(POD, {"metadata": {"name": "nats-0", "namespace": "tidemark"}})["metadata"]["uid"])
+
+
+def asked(server: ApiServer) -> int:
+    return sum("tokenreviews" in line for line in server.requests)
+
+
+async def test_the_pod_that_a_token_is_bound_to(server: ApiServer, client: KubernetesClient, uid: str) -> None:
+    reviewer = TokenReviewer(client, OURS)
+    token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
+    assert await reviewer.sender(token) == Sender("tidemark", "nats-0", uid)
+    assert await reviewer.sender(token) == Sender("tidemark", "nats-0", uid)
+    assert asked(server) == 1
+
+
+async def test_tokens_of_others_are_nobodys(server: ApiServer, client: KubernetesClient, uid: str) -> None:
+    reviewer = TokenReviewer(client, OURS)
+    for token in (
+        server.accounts.issue("tidemark", "nats", pod=("nats-0", uid)),  # of the API server's audience
+        server.accounts.issue("tidemark", "nats", audience=OURS),  # bound to no pod
+        server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid), seconds=-1),  # expired
+        server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", "gone")),
+        "no token at all \udcff",
+    ):
+        assert await reviewer.sender(token) is None
+
+
+async def test_an_answer_is_believed_for_a_while(
+    server: ApiServer, client: KubernetesClient, uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_review, "KNOWN_SECONDS", 0.0)
+    reviewer = TokenReviewer(client, OURS)
+    token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
+    assert await reviewer.sender(token) is not None
+    server.accounts.expire(token)
+    assert await reviewer.sender(token) is None
+    assert asked(server) == 2
+
+
+async def test_nobody_can_be_asked(server: ApiServer, client: KubernetesClient) -> None:
+    await server.stop()
+    with pytest.raises(NotReviewed, match="expected to create tokenreview") as error:
+        await TokenReviewer(client, OURS).sender("a secret token")
+    assert "a secret token" not in str(error.value)
+    await server.start()
+
+
+async def test_while_nobody_answers_one_waits_and_the_others_are_told_at_once(
+    server: ApiServer, client: KubernetesClient, uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten thousand agents each would hold a place at the door until it leaves, and keep operators out."""
+    monkeypatch.setattr(token_review, "REVIEW_SECONDS", 0.2)
+    monkeypatch.setattr(token_review, "AWAY_SECONDS", 0.5)
+    silence = asyncio.Event()
+
+    async def silent(request: web.Request, handle: Answering) -> web.StreamResponse:
+        await silence.wait()
+        return await handle(request)
+
+    server.interfere = silent
+    reviewer = TokenReviewer(client, OURS)
+    reviews = [reviewer.sender(f"token {number}") for number in range(100)]
+    answers = await asyncio.gather(*reviews, return_exceptions=True)
+    assert {str(answer) for answer in answers} == {"kubernetes: expected a review within 0.2 s, found no answer"}
+    with pytest.raises(NotReviewed):
+        await reviewer.sender("at once")
+    assert asked(server) <= 32, "who waited for a turn is not waited for any more"
+    monkeypatch.setattr(token_review, "REVIEW_SECONDS", 10.0)
+    silence.set()
+    server.interfere = None
+    token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
+
+    async def reviewed() -> Sender | None:
+        with suppress(NotReviewed):
+            return await reviewer.sender(token)
+        return None
+
+    assert await eventually(reviewed, "an answer") == Sender("tidemark", "nats-0", uid)
+    assert await reviewer.sender("another") is None
+
+
+def status(**changes: Any) -> TokenReviewStatus:
+    user = UserInfo(username="system:serviceaccount:nats:agent", extra={POD_NAME: ["nats-0"], POD_UID: ["u"]})
+    fields: dict[str, Any] = {"authenticated": True, "audiences": [OURS], "user": user} | changes
+    return TokenReviewStatus(**fields)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"authenticated": None},
+        {"authenticated": False},
+        {"audiences": None},  # the server knows nothing of audiences: good for the API server alone
+        {"audiences": ["another"]},
+        {"user": None},
+        {"user": UserInfo(username="system:node:n1", extra={POD_NAME: ["nats-0"], POD_UID: ["u"]})},
+        {"user": UserInfo(username="system:serviceaccount:nats:agent")},
+        {"user": UserInfo(username="system:serviceaccount:nats:agent", extra={POD_NAME: ["nats-0"], POD_UID: []})},
+    ],
+)
+def test_what_is_not_good_is_nobodys(changes: dict[str, object]) -> None:
+    assert sender_of(status(), OURS) == Sender("nats", "nats-0", "u")
+    assert sender_of(status(**changes), OURS) is None

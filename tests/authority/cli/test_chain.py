@@ -1,0 +1,134 @@
+"""An auditor follows the chain of statements: what is missing, doubled or wrongly joined is named."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from authority.cli import bundle_sources
+from authority.cli.bundle_sources import NoBundle
+from authority.cli.chain import Chain, follow
+from tests.harness.authority_deployment import Deployment, command
+from tests.harness.issued_bundles import Foundry
+from tidemark.bundle import NO_PREVIOUS, Bundle, Cause
+from tidemark.verify import VerifiedBundle
+
+NOW = 1_800_000_000
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", NOW)
+
+
+async def chain_of(foundry: Foundry, count: int) -> list[VerifiedBundle]:
+    made: list[VerifiedBundle] = []
+    for sequence in range(1, count + 1):
+        made.append(await foundry.bundle(sequence, previous=made[-1].digest if made else NO_PREVIOUS))
+    return made
+
+
+def named(bundles: list[VerifiedBundle]) -> dict[str, Bundle]:
+    return {f"b{one.sequence}": one.bundle for one in bundles}
+
+
+async def test_a_whole_chain_is_good_in_whatever_order(foundry: Foundry) -> None:
+    made = await chain_of(foundry, 4)
+    assert follow(named(made[::-1]), foundry.trust) == Chain(1, 4, 4, ())
+    twice = named(made) | {"copy": made[1].bundle}
+    assert follow(twice, foundry.trust) == Chain(1, 4, 4, ())
+    assert follow(named(made[2:]), foundry.trust) == Chain(3, 4, 2, ())  # what was folded away is no fault
+    assert follow({}, foundry.trust) == Chain(0, 0, 0, ())
+
+
+async def test_gaps_are_named(foundry: Foundry) -> None:
+    made = await chain_of(foundry, 6)
+    found = follow(named([made[0], made[2], made[5]]), foundry.trust)
+    assert [fault.partition(", found")[0] for fault in found.faults] == [
+        "gap: expected statement 2 between 1 (b1) and 3 (b3)",
+        "gap: expected statement 4 to 5 between 3 (b3) and 6 (b6)",
+    ]
+
+
+async def test_two_texts_for_one_number_are_a_fork(foundry: Foundry) -> None:
+    made = await chain_of(foundry, 3)
+    other = await foundry.bundle(2, Cause.FORCED, made[0].digest)
+    (fault,) = follow(named(made) | {"other": other.bundle}, foundry.trust).faults
+    assert fault.startswith(
+        f"fork: expected one statement 2, found two: {made[1].digest} (b2) and {other.digest} (other)"
+    )
+
+
+async def test_two_that_follow_the_same_are_a_fork(foundry: Foundry) -> None:
+    made = await chain_of(foundry, 2)
+    other = await foundry.bundle(3, previous=made[0].digest)
+    (fault,) = follow(named([*made, other]), foundry.trust).faults
+    assert fault == (
+        "fork: b3: statement 3: expected to follow statement 2 (b2), found that it follows statement 1 (b1) as that "
+        "one does"
+    )
+
+
+async def test_a_wrong_previous_is_named_with_both_digests(foundry: Foundry) -> None:
+    made = await chain_of(foundry, 1)
+    stray = await foundry.bundle(2, previous="ab" * 32)
+    (fault,) = follow(named([*made, stray]), foundry.trust).faults
+    assert fault == f"wrong previous: b2: statement 2: expected {made[0].digest} (statement 1, b1), found {'ab' * 32}"
+    (fault,) = follow({"first": (await foundry.bundle(1, previous="ab" * 32)).bundle}, foundry.trust).faults
+    assert fault == f"first: statement 1: expected no previous one, found {'ab' * 32}"
+
+
+async def test_what_no_trusted_key_signed_is_no_link(foundry: Foundry, tmp_path: Path) -> None:
+    made = await chain_of(foundry, 3)
+    other = await Foundry.create(tmp_path / "other", NOW)
+    bundles = named(made) | {"b2": (await other.bundle(2)).bundle, "b3": replace(made[2].bundle, ca=b"")}
+    found = follow(bundles, foundry.trust)
+    assert (found.first, found.last) == (1, 1)
+    assert [fault.partition(":")[0] for fault in found.faults] == ["b2", "b3"]
+    assert "step 2 (signature)" in found.faults[0]
+    assert "step 5 (digest)" in found.faults[1]
+
+
+async def test_directories_of_bundles(foundry: Foundry, tmp_path: Path) -> None:
+    made = await chain_of(foundry, 3)
+    kept = tmp_path / "kept"
+    (kept / "one").mkdir(parents=True)
+    (kept / "one" / "ca.crt").write_bytes(made[0].bundle.ca)
+    (kept / "one" / "bundle.note").write_bytes(made[0].bundle.note)
+    (kept / "two.json").write_bytes(made[1].bundle.to_json())
+    single = tmp_path / "three.json"
+    single.write_bytes(made[2].bundle.to_json())
+    found = bundle_sources.read_all([kept, single])
+    assert set(found) == {str(kept / "one"), str(kept / "two.json"), str(single)}
+    assert follow(found, foundry.trust) == Chain(1, 3, 3, ())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoBundle, match=r"empty: expected bundles, as directories with bundle\.note or as \*\.json"):
+        bundle_sources.read_all([tmp_path / "empty"])
+
+
+async def test_the_command_follows_what_the_api_holds_and_what_was_kept(tmp_path: Path) -> None:
+    deployment = Deployment.create(tmp_path / "house", preset="testing")
+    deployment.init()
+    early = 60 - time.time() % 1200  # a minute past the start of the epoch, so that nothing is due meanwhile
+    config = ["--config", str(deployment.config_file)]
+    first = tmp_path / "kept" / "first.json"
+    first.parent.mkdir()
+    async with deployment.running(lambda: time.time() + early):
+        first.write_bytes((await deployment.bundle("nats-0")).bundle.to_json())
+        for _ in range(2):
+            assert (await command(*config, "rotate", "--reason", "a drill")).status == 0
+        held = await command(*config, "verify", "--chain")
+        assert (held.status, held.out) == (0, "chain: good: 3 statements, 1 to 3\n")
+        await deployment.until_published()
+        last = await deployment.bundle("nats-0")
+    (first.parent / "last.json").write_bytes(last.bundle.to_json())
+    broken = await command(*config, "verify", "--chain", first.parent)
+    assert broken.status == 1
+    assert broken.out.splitlines()[1] == "chain: broken: 2 statements, 1 to 3"
+    assert broken.out.startswith(f"gap: expected statement 2 between 1 ({first}) and 3 ({first.parent}/last.json)")
+    nothing = await command(*config, "verify")
+    assert (nothing.status, nothing.err) == (
+        2,
+        "verify: expected PATHs to judge (or --chain, which also takes --url), found none\n",
+    )

@@ -1,0 +1,300 @@
+"""Every step can be repeated (invariant 10): whatever effect on the outside is struck, the end is the same.
+
+Each scenario is lived once undisturbed, which counts its effects; then once for each of them, killed before it or after
+it and started again, once with an error before it or after it and no restart, and once paused before it: another leads
+meanwhile, and when the first is resumed it does what it was about to do.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from authority.controllers.rotation import Rotation
+from authority.issuer.interface import Holdings
+from authority.issuer.serialized import SerializedIssuer
+from authority.journal.history import History, fold
+from authority.rotation.operator_requests import Wanted
+from authority.rotation.plan import RotationRefused
+from tests.harness import virtual_time
+from tests.harness.authority_harness import Machine
+from tests.harness.journal_builder import PLAYGROUND, START
+from tests.harness.memory_backends import Effects, How, Strike, When
+from tidemark.bundle import Cause
+from tidemark.certificates import issued_by
+
+CLOCK = PLAYGROUND.clock
+PAUSE_SECONDS = 2
+SECONDS_BEFORE = 12 * 20 - 5
+"""Of the grown deployment: just before the epoch at whose start the journal is first folded."""
+
+
+@dataclass(frozen=True)
+class End:
+    """What a scenario comes to, in words that do not depend on keys.
+
+    Of an urgent withdrawal it depends on when the receipts come whether proofs or the override open the gate.
+    """
+
+    statements: list[tuple[int, int, Cause]]
+    activations: list[tuple[str, str]]
+    withdrawals: list[tuple[str, Cause, bool, int | None]]
+    withdrawn: set[str]
+    signing: str
+    intents: set[str]
+
+
+async def end_of(machine: Machine) -> End:
+    """The end, after checking what must hold however it was reached."""
+    history = fold(await machine.journal.read())
+    newest, signing = history.newest, history.signing
+    assert newest is not None
+    assert signing is not None
+    intents = {ca.sha256: ca.intent for ca in history.cas}
+    named = {ca.intent for ca in history.cas if ca.intent}
+    assert set(machine.issuer.cas) <= named, "a CA that no statement names"
+    unretired = {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
+    assert unretired <= set(machine.issuer.cas), "a CA is gone that may still be needed"
+    assert machine.target.digest == newest.digest
+    assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+    for signed in history.statements:
+        shown = machine.target.texts.get(signed.statement.sequence, {signed.digest})
+        assert shown == {signed.digest}, "a text was shown that the journal does not hold"
+    leaf = machine.leaf.certificate
+    assert leaf is not None
+    assert issued_by(leaf, signing.certificate)
+    assert machine.issuer.active == signing.intent
+    return End(
+        statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],
+        activations=[
+            (intents[a.ca], a.opening.value.replace("override", "gate")) for a in history.activations if a.ca in intents
+        ],
+        withdrawals=[
+            (ca.intent, ca.withdrawal.cause, ca.withdrawal.urgent, ca.left_out.sequence if ca.left_out else None)
+            for ca in history.cas
+            if ca.withdrawal
+        ],
+        withdrawn={intents[sha256] for sha256 in newest.statement.withdrawn},
+        signing=signing.intent,
+        intents=set(machine.issuer.cas),
+    )
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an operator asks for, after so many seconds, until ``stands`` finds it in the journal."""
+
+    at: int
+    ask: Callable[[Rotation], Awaitable[object]]
+    stands: Callable[[History], bool]
+
+
+def rotate(at: int) -> Order:
+    return Order(
+        at,
+        lambda rotation: rotation.rotate("ada", "a key may have leaked"),
+        lambda history: any(signed.statement.cause is Cause.FORCED for signed in history.statements),
+    )
+
+
+def withdraw(at: int, cause: Cause, ca: str, *, urgent: bool) -> Order:
+    wanted = Wanted(cause, ca, urgent)
+    return Order(
+        at,
+        lambda rotation: rotation.withdraw("ada", "a key may have leaked", wanted),
+        lambda history: any(found.withdrawal for found in history.cas),
+    )
+
+
+async def live(machine: Machine, seconds: int, order: Order | None) -> None:
+    """Let time pass; whoever dies is started again, and an operator asks for one thing and sees it through."""
+    machine.boot()
+    request: asyncio.Task[object] | None = None
+    stands = order is None
+    takeover = asyncio.create_task(take_over(machine))
+    for half in range(seconds * 2):
+        await asyncio.sleep(0.5)
+        machine.rotation.wake()  # a receipt has come
+        if request is not None and request.done() and order is not None:
+            stands = await is_standing(machine, request, order)
+            request = None
+        if await machine.died():
+            await asyncio.sleep(0.5)
+            machine.boot()
+        elif not stands and request is None and order is not None and half >= 2 * order.at:
+            request = asyncio.ensure_future(order.ask(machine.rotation))
+    if not machine.effects.paused.is_set():
+        takeover.cancel()
+    (ended,) = await asyncio.gather(takeover, return_exceptions=True)
+    assert ended is None or isinstance(ended, asyncio.CancelledError), ended
+    await machine.stop()
+
+
+async def take_over(machine: Machine) -> None:
+    """Where one is paused another leads; whoever asked the first still waits for it."""
+    await machine.effects.paused.wait()
+    paused = machine.depose()
+    await asyncio.sleep(0.5)
+    machine.boot()
+    await asyncio.sleep(PAUSE_SECONDS)
+    machine.effects.resumed.set()
+    await asyncio.sleep(0.1)
+    paused.cancel()  # it has found that it leads no longer
+    (ended,) = await asyncio.gather(paused, return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError), ended
+
+
+async def is_standing(machine: Machine, request: "asyncio.Future[object]", order: Order) -> bool:
+    """Whether what was asked for stands in the journal, whatever the operator was told."""
+    (answer,) = await asyncio.gather(request, return_exceptions=True)
+    if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
+        raise answer
+    return order.stands(fold(await machine.journal.read()))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world to start from, how long to live, and what an operator asks for."""
+
+    base: Machine | None
+    seconds: int
+    order: Order | None
+
+    def run(self, strike: Strike | None) -> tuple[End, list[str]]:
+        async def main() -> tuple[End, list[str]]:
+            machine = Machine(effects=Effects(strike))
+            if self.base is not None:
+                machine.began = self.base.began
+                copy_world(self.base, machine)
+            await live(machine, self.seconds, self.order)
+            assert machine.effects.paused.is_set() is (strike is not None and strike.how is How.PAUSE)
+            return await end_of(machine), machine.effects.names
+
+        return virtual_time.run(main())
+
+
+def copy_world(source: Machine, machine: Machine) -> None:
+    machine.journal.records, machine.journal.last = dict(source.journal.records), source.journal.last
+    machine.issuer.cas, machine.issuer.active = dict(source.issuer.cas), source.issuer.active
+    machine.target.bundle, machine.leaf.leaf = source.target.bundle, source.leaf.leaf
+
+
+@pytest.fixture(scope="module")
+def young() -> Scenario:
+    """From nothing, over a forced rotation, to the second epoch."""
+    return Scenario(base=None, seconds=25, order=rotate(4))
+
+
+@pytest.fixture(scope="module")
+def grown() -> Scenario:
+    """A deployment that has run for a while: CAs are retired and the journal is folded."""
+    return Scenario(base=lived(SECONDS_BEFORE), seconds=24, order=None)
+
+
+def lived(seconds: int) -> Machine:
+    """What is left of an authority that ran for so long."""
+
+    async def main() -> Machine:
+        machine = Machine()
+        machine.boot()
+        await machine.sleep(seconds)
+        await machine.stop()
+        return machine
+
+    base = virtual_time.run(main())
+    base.began = START + seconds
+    return base
+
+
+@pytest.fixture(scope="module")
+def second_epoch() -> Machine:
+    """A deployment in which a second CA has just begun to sign."""
+    return lived(21)
+
+
+def disturb(scenario: Scenario, how: How) -> list[str]:
+    expected, names = scenario.run(None)
+    for number, name in enumerate(names):
+        for when in When if how is not How.PAUSE else (When.BEFORE,):
+            end, _ = scenario.run(Strike(number, when, how))
+            assert end == expected, f"{how.value} {when.value} effect {number}, {name}"
+    return names
+
+
+@pytest.mark.parametrize("how", How)
+def test_a_young_deployment_ends_the_same_whatever_is_struck(young: Scenario, how: How) -> None:
+    names = disturb(young, how)
+    kinds = {name.split()[0] for name in names}
+    assert kinds == {"issue", "sign", "append", "publish", "activate", "write"}
+
+
+@pytest.mark.parametrize("how", How)
+def test_a_grown_deployment_ends_the_same_whatever_is_struck(grown: Scenario, how: How) -> None:
+    names = disturb(grown, how)
+    kinds = {name.split()[0] for name in names}
+    assert kinds == {"issue", "sign", "append", "publish", "activate", "write", "delete", "fold"}
+
+
+FIRST, SECOND = CLOCK.epoch_at(START), CLOCK.epoch_at(START) + 1
+WITHDRAWALS = {
+    "rollback": withdraw(1, Cause.ROLLBACK, "", urgent=False),
+    "rollback of an idle CA": withdraw(1, Cause.ROLLBACK, str(FIRST), urgent=False),
+    "rollback at once": withdraw(1, Cause.ROLLBACK, "", urgent=True),
+    "revocation": withdraw(1, Cause.REVOCATION, str(SECOND), urgent=False),
+    "revocation at once": withdraw(1, Cause.REVOCATION, str(SECOND), urgent=True),
+    "revocation of an idle CA at once": withdraw(1, Cause.REVOCATION, str(FIRST), urgent=True),
+}
+
+
+@pytest.mark.parametrize("how", How)
+@pytest.mark.parametrize("name", WITHDRAWALS)
+def test_no_withdrawal_is_forgotten_whatever_is_struck(second_epoch: Machine, name: str, how: How) -> None:
+    order = WITHDRAWALS[name]
+    scenario = Scenario(base=second_epoch, seconds=9, order=order)
+    end, _ = scenario.run(None)
+    ((_, _, _, left_out_by),) = end.withdrawals
+    assert left_out_by is not None
+    assert len(end.withdrawn) == 1
+    assert end.statements[-1][2] in (Cause.ROLLBACK, Cause.REVOCATION)
+    names = disturb(scenario, how)
+    assert "append WithdrawalRecord" in names
+
+
+def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
+    async def main() -> None:
+        machine = Machine()
+        machine.boot()
+        await machine.until(START + 11)
+        machine.effects.strike = Strike(len(machine.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
+        await machine.sleep_until_death()
+        machine.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
+        machine.boot()
+        await machine.until(START + 15)
+        history = fold(await machine.journal.read())
+        assert set(machine.issuer.cas) == {ca.intent for ca in history.cas}
+        assert history.cas[-1].not_after == START + 20 + 100
+        await machine.stop()
+
+    virtual_time.run(main())
+
+
+def test_the_issuer_is_shared_one_call_at_a_time() -> None:
+    class Counting:
+        running = 0
+        most = 0
+
+        async def holdings(self) -> Holdings:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(1)
+            self.running -= 1
+            return Holdings({})
+
+    async def main() -> None:
+        counting = Counting()
+        issuer = SerializedIssuer(counting)  # type: ignore[arg-type]  # only holdings is asked for
+        await asyncio.gather(*(issuer.holdings() for _ in range(5)))
+        assert counting.most == 1
+
+    virtual_time.run(main())

@@ -1,0 +1,244 @@
+"""The election by files: whatever the order of looks and pauses, at most one replica leads at a time."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authority.election.file import FileElection
+from authority.election.interface import ElectionError, Replica
+from tests.harness.authority_deployment import PATIENCE, eventually
+
+LEASE = 10.0
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def unexpected(error: ElectionError) -> None:
+    raise AssertionError(str(error))
+
+
+def election(name: str, directory: Path, clock: Callable[[], float], lease: float = LEASE) -> FileElection:
+    return FileElection(Replica(name, f"https://{name}:8443"), directory, unexpected, lease, clock)
+
+
+@dataclass
+class House:
+    """Some replicas on one directory, each looking when it is told to."""
+
+    directory: Path
+    clock: Clock = field(default_factory=Clock)
+
+    def replica(self, name: str) -> FileElection:
+        return election(name, self.directory, self.clock)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+async def test_the_first_leads_and_the_other_knows_whom(house: House) -> None:
+    one, two = house.replica("one"), house.replica("two")
+    assert one.leader is None
+    assert not one.leads
+    one.turn()
+    two.turn()
+    assert (one.leads, two.leads) == (True, False)
+    assert one.leader == two.leader == one.me
+
+
+async def test_a_win_between_a_look_and_the_wait_is_not_missed(house: House) -> None:
+    class Overtaken(FileElection):
+        """Its thread wins just after whoever waits has looked."""
+
+        overtaken = False
+
+        @property
+        def leads(self) -> bool:
+            found = super().leads
+            if not self.overtaken:
+                self.overtaken = True
+                self.turn()
+            return found
+
+    one = Overtaken(Replica("one", "https://one:8443"), house.directory, unexpected, LEASE, house.clock)
+    async with asyncio.timeout(PATIENCE):
+        await one.won()
+    assert one.overtaken
+    assert one.leads
+
+
+async def test_a_term_that_is_renewed_goes_on_for_ever(house: House) -> None:
+    one, two = house.replica("one"), house.replica("two")
+    for _ in range(20):
+        one.turn()
+        two.turn()
+        assert one.leads
+        assert two.leader == one.me
+        house.clock.now += LEASE / 2
+
+
+async def test_a_leader_that_is_paused_has_lost_by_its_own_clock_before_another_takes_over(house: House) -> None:
+    one, two = house.replica("one"), house.replica("two")
+    one.turn()
+    two.turn()
+    house.clock.now += 0.9 * LEASE
+    assert not one.leads  # though nobody has told it
+    two.turn()
+    assert not two.leads
+    house.clock.now += 0.2 * LEASE
+    two.turn()
+    assert two.leads
+    one.turn()
+    one.turn()
+    assert not one.leads
+    assert one.leader == two.me
+
+
+async def test_a_paused_leader_that_nobody_replaced_begins_another_term(house: House) -> None:
+    one = house.replica("one")
+    one.turn()
+    over = asyncio.create_task(one.lost())
+    await asyncio.sleep(0)
+    house.clock.now += 3 * LEASE
+    one.turn()  # what it did last is not known to be undisturbed: it stands down first
+    assert not one.leads
+    one.turn()
+    assert one.leads
+    async with asyncio.timeout(5):
+        await over
+        await one.won()
+
+
+async def test_a_follower_that_was_paused_itself_takes_nothing_over(house: House) -> None:
+    one, two = house.replica("one"), house.replica("two")
+    one.turn()
+    two.turn()
+    for _ in range(8):
+        house.clock.now += LEASE / 2
+        one.turn()
+    two.turn()
+    assert one.leads
+    assert not two.leads
+
+
+async def test_a_loop_that_is_busy_leads_on_and_one_that_is_stuck_does_not(house: House) -> None:
+    one, two = house.replica("one"), house.replica("two")
+    one.pulse()
+    for _ in range(5):
+        one.turn()
+        two.turn()
+        assert one.leads
+        house.clock.now += LEASE / 2
+    for _ in range(6):
+        one.turn()
+        two.turn()
+        house.clock.now += LEASE / 2
+    assert not one.leads
+    assert two.leads
+    one.turn()
+    assert one.leader == two.me
+
+
+async def test_whoever_resigns_is_followed_at_once(tmp_path: Path) -> None:
+    clock = asyncio.get_running_loop().time
+    one, two = election("one", tmp_path, clock), election("two", tmp_path, clock)
+    first, second = asyncio.create_task(one.run()), asyncio.create_task(two.run())
+    async with asyncio.timeout(30):
+        await asyncio.wait(
+            [asyncio.create_task(one.won()), asyncio.create_task(two.won())], return_when="FIRST_COMPLETED"
+        )
+        leader, other, task = (one, two, first) if one.leads else (two, one, second)
+        lost = asyncio.create_task(leader.lost())
+        task.cancel()
+        await lost
+        await other.won()
+    assert other.leader == other.me
+    for ended in (first, second):
+        ended.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+
+
+async def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ElectionError, match=r"file/election: expected a directory where replicas can agree"):
+        await election("one", tmp_path / "file" / "election", Clock()).run()
+
+
+async def test_a_directory_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    told: list[str] = []
+    directory = tmp_path / "election"
+    one = FileElection(
+        Replica("one", "https://one"),
+        directory,
+        lambda error: told.append(str(error)),
+        1.0,
+    )
+    running = asyncio.create_task(one.run())
+    async with asyncio.timeout(30):
+        await one.won()
+        directory.rename(tmp_path / "away")
+        await one.lost()
+        directory.mkdir()
+        await one.won()
+    running.cancel()
+    await asyncio.wait([running])
+    assert "expected to read and write the terms of office, found No such file" in told[0]
+
+
+async def test_garbage_in_a_term_is_somebody_unknown(house: House) -> None:
+    (house.directory / "000000000007.term").write_bytes(b"\xff not json")
+    one = house.replica("one")
+    one.turn()  # nobody holds it
+    assert one.leads
+    assert [path.name for path in house.directory.iterdir()] == ["000000000008.term"]
+
+
+Schedule = list[tuple[int, float]]
+"""Who looks next, and how long after the last look: a long time is a pause of everybody else."""
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1.5 * LEASE)), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_two_never_lead_at_the_same_time(schedule: Schedule) -> None:
+    async def main(house: House) -> None:
+        replicas = [house.replica(name) for name in ("one", "two", "three")]
+        terms: list[str] = []
+        for who, after in schedule:
+            house.clock.now += after
+            replicas[who].turn()
+            leading = [replica.me.name for replica in replicas if replica.leads]
+            assert len(leading) <= 1
+            terms += leading
+        for _ in range(5):  # whatever came before, whoever alone goes on looking leads in the end
+            house.clock.now += 0.6 * LEASE
+            replicas[0].turn()
+        assert [replica.me.name for replica in replicas if replica.leads] == ["one"]
+
+    with tempfile.TemporaryDirectory() as home:
+        asyncio.run(main(House(Path(home))))
+
+
+async def test_of_several_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
+    clock = Clock()
+    replicas = [election(f"replica-{number}", tmp_path, clock) for number in range(8)]
+    await asyncio.gather(*(asyncio.to_thread(replica.turn) for replica in replicas))
+    assert sum(replica.leads for replica in replicas) == 1
+
+    async def all_know() -> bool:
+        await asyncio.gather(*(asyncio.to_thread(replica.turn) for replica in replicas))
+        return len({replica.leader for replica in replicas}) == 1
+
+    await eventually(all_know, "everybody to know who leads")

@@ -1,0 +1,159 @@
+"""The fleet view: which receipts count, for how long, and where each agent stands."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from authority.api.tokens import Sender
+from authority.fleet.registry import Roster
+from authority.fleet.view import Expected, FleetState, ReceiptBook, Received, freshness_seconds, heartbeat_seconds, view
+from authority.journal.history import EMPTY
+from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, receipt, running
+from tidemark.epoch import PRESETS
+from tidemark.receipt import AgentState, PodClass, Receipt
+from tidemark.verify import Mark
+
+CLOCK = PLAYGROUND.clock
+OLD, NEWEST = Mark(1, "1" * 64), Mark(2, "2" * 64)
+
+
+def pod(name: str = "nats-0", uid: str = "", *, ready: bool = True, since: int = 0) -> Expected:
+    return Expected(name, PodClass.REQUIRED, uid, ready, since)
+
+
+def book_of(*received: Received) -> ReceiptBook:
+    book = ReceiptBook()
+    for one in received:
+        book.accept(one)
+    return book
+
+
+def state_at(now: int, book: ReceiptBook, expected: Expected) -> FleetState:
+    return view([expected], book, NEWEST.digest, CLOCK, now).agents[0].state
+
+
+@pytest.mark.parametrize(
+    ("preset", "heartbeat", "fresh"), [("playground", 5, 20), ("testing", 60, 720), ("production", 60, 10920)]
+)
+def test_receipts_count_for_half_an_epoch_and_two_heartbeats(preset: str, heartbeat: int, fresh: int) -> None:
+    clock = PRESETS[preset].clock
+    assert heartbeat_seconds(clock) == heartbeat
+    assert freshness_seconds(clock) == fresh
+
+
+def test_a_later_receipt_of_one_start_replaces_an_earlier_one_and_never_the_other_way() -> None:
+    book = ReceiptBook()
+    assert book.accept(Received(receipt("nats-0", NEWEST, number=7), START, START))
+    assert not book.accept(Received(receipt("nats-0", OLD, number=6), START + 1, START + 1))
+    assert not book.accept(Received(receipt("nats-0", OLD, number=7), START + 1, START + 1))
+    last = book.last("nats-0")
+    assert last is not None
+    assert last.receipt.proven == NEWEST
+
+
+def test_a_new_start_replaces_the_old_one_which_never_comes_back() -> None:
+    book = ReceiptBook()
+    book.accept(Received(receipt("nats-0", NEWEST, nonce="first", number=900), START, START))
+    assert book.accept(Received(receipt("nats-0", OLD, nonce="second", number=1), START + 1, START + 1))
+    assert not book.accept(Received(receipt("nats-0", NEWEST, nonce="first", number=901), START + 2, START + 2))
+    last = book.last("nats-0")
+    assert last is not None
+    assert last.receipt.nonce == "second"
+
+
+def test_a_receipt_counts_for_the_pod_that_sent_it_and_not_for_its_successor() -> None:
+    book = book_of(Received(receipt("nats-0", NEWEST, uid="old"), START, START))
+    assert state_at(START, book, pod(uid="old")) is FleetState.PROVEN
+    assert state_at(START, book, pod(uid="new")) is FleetState.MISSING
+    assert state_at(START, book, pod(uid="")) is FleetState.PROVEN
+
+
+@pytest.mark.parametrize(
+    ("proven", "installed", "state", "expected"),
+    [
+        (NEWEST, NEWEST, AgentState.PROVEN, FleetState.PROVEN),
+        (NEWEST, NEWEST, AgentState.LEAF_ORPHANED, FleetState.PROVEN),
+        (OLD, NEWEST, AgentState.INSTALLED, FleetState.RELOADED),
+        (OLD, OLD, AgentState.PROVEN, FleetState.LAGGING),
+        (OLD, OLD, AgentState.REVERTED, FleetState.FAILED),
+        (OLD, NEWEST, AgentState.RELOAD_REFUSED, FleetState.FAILED),
+        (None, None, AgentState.STARTING, FleetState.LAGGING),
+    ],
+)
+def test_states_follow_from_what_the_receipt_says_of_the_newest_statement(
+    proven: Mark | None, installed: Mark | None, state: AgentState, expected: FleetState
+) -> None:
+    book = book_of(Received(receipt("nats-0", proven, installed, state=state), START, START))
+    assert state_at(START, book, pod()) is expected
+
+
+def test_a_silent_agent_is_missing_once_its_receipt_is_stale() -> None:
+    book = book_of(Received(receipt("nats-0", NEWEST), START, START))
+    assert state_at(START + 20, book, pod()) is FleetState.PROVEN
+    assert state_at(START + 21, book, pod()) is FleetState.MISSING
+    stale = view([pod()], book, NEWEST.digest, CLOCK, START + 21).agents[0]
+    assert stale.received is not None
+    assert not stale.has_proven({NEWEST.digest})
+    assert stale.expected
+
+
+def test_a_pod_neither_ready_nor_heard_of_for_longer_than_p_is_not_expected() -> None:
+    crashed = pod(ready=False, since=START)
+    assert state_at(START + 8, ReceiptBook(), crashed) is FleetState.MISSING
+    assert state_at(START + 9, ReceiptBook(), crashed) is FleetState.QUARANTINED
+    assert not view([crashed], ReceiptBook(), "", CLOCK, START + 9).agents[0].expected
+    assert state_at(START + 9, ReceiptBook(), pod(ready=True, since=START)) is FleetState.MISSING
+    heard = book_of(Received(receipt("nats-0", OLD), START + 5, START + 5))
+    assert state_at(START + 9, heard, crashed) is FleetState.LAGGING
+
+
+def test_an_unreadable_list_of_agents_is_no_empty_fleet() -> None:
+    assert not view(None, ReceiptBook(), "", CLOCK, START).readable
+    assert view([], ReceiptBook(), "", CLOCK, START).readable
+
+
+def test_agents_are_counted_by_state() -> None:
+    story, _ = running()
+    story.prepare(EPOCH + 1, START + 12)
+    newest = story.history.newest
+    assert newest is not None
+    book = book_of(Received(receipt("nats-0", story.mark()), START + 13, START + 13.5))
+    fleet = view([pod(), pod("nats-1")], book, newest.digest, CLOCK, START + 14)
+    counts = fleet.counts()
+    assert (counts[FleetState.PROVEN], counts[FleetState.MISSING], counts[FleetState.FAILED]) == (1, 1, 0)
+
+
+def test_agents_that_left_are_forgotten() -> None:
+    book = book_of(
+        Received(receipt("nats-0", OLD), START, START),
+        Received(receipt("gone", OLD), START, START),
+        Received(receipt("new", OLD), START + 50, START + 50),
+    )
+    book.prune({"nats-0"}, before=START + 10)
+    assert [name for name in ("nats-0", "gone", "new") if book.last(name)] == ["nats-0", "new"]
+
+
+@dataclass
+class Deploying:
+    """Keeps to ``authority.fleet.registry.Members``: pods that come and go, as a deployment's do."""
+
+    there: list[Expected] = field(default_factory=list)
+
+    def expected(self) -> list[Expected]:
+        return self.there
+
+    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
+        return receipt
+
+
+def test_pods_that_have_gone_are_forgotten() -> None:
+    members = Deploying()
+    roster = Roster(members, CLOCK)
+    for number in range(20):
+        now = START + 30 * number
+        members.there = [pod(f"orders-{number}")]
+        roster.receive(receipt(f"orders-{number}", proven=OLD), None, EMPTY, float(now))
+        roster.fleet(EMPTY, now)
+    remembered = [number for number in range(20) if roster._book.last(f"orders-{number}")]
+    assert remembered[-1] == 19
+    assert len(remembered) <= 3

@@ -1,0 +1,33 @@
+"""docs/install.md tells of the injector what it does: its annotations are those of the code, its example works."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from authority.injector.annotations import KEYS, Mode
+from tests.authority.injector.test_admission import environment, injected
+
+INSTALL = (Path(__file__).parents[3] / "docs" / "install.md").read_text()
+SECTION = INSTALL.partition("## The injector\n")[2].partition("\n## ")[0]
+
+
+def test_every_annotation_is_there_with_the_modes_that_know_it() -> None:
+    told = dict(re.findall(r"^\| `([a-z-]+)` +\| ([a-z, ]+?) +\|", SECTION, re.MULTILINE))
+    known = {
+        key: "all"
+        if all(key in keys for keys in KEYS.values())
+        else ", ".join(mode for mode in Mode if key in KEYS[mode])
+        for keys in KEYS.values()
+        for key in keys
+    }
+    assert told == known
+
+
+def test_the_example_is_injected() -> None:
+    text = re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)[0]
+    template = yaml.safe_load(text)["spec"]["template"]
+    template["metadata"]["generateName"] = "invoices-5d59d67564-"
+    made = injected({"apiVersion": "v1", "kind": "Pod", **template})
+    assert environment(made)["TIDEMARK_TARGETS"] == "http://127.0.0.1:9000/-/reload"
+    assert made["spec"]["initContainers"][0]["securityContext"]["runAsUser"] == 10001

@@ -1,0 +1,278 @@
+"""The embedded issuer and signer: real keys in real files, judged by another library's chain verification."""
+
+import ipaddress
+import os
+import stat
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from authority.issuer.embedded import EmbeddedIssuer, create_root
+from authority.issuer.interface import CaRequest, IssuerError, LeafRequest
+from authority.pki.keystore import KeyType
+from authority.signer.embedded import create_key, open_signer
+from authority.signer.interface import SignerError
+from tidemark import note
+from tidemark.certificates import fingerprint, is_ca, issued_by, key_identifier, not_after, not_before, parse_leaf
+
+NOW = 1_800_000_000
+DOMAIN = "bus.example.com"
+REQUEST = CaRequest("epoch-7-3", DOMAIN, epoch=7, not_before=NOW - 600, not_after=NOW + 7200)
+LEAF = LeafRequest("nats-0", ("nats-0.example.com",), ("127.0.0.1", "::1"), NOW - 600, NOW + 3600)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    create_root(tmp_path / "state", DOMAIN, KeyType.EC_P256, NOW, None)
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def issuer(state: Path) -> EmbeddedIssuer:
+    return EmbeddedIssuer(state, KeyType.EC_P256, None)
+
+
+def modes(directory: Path) -> set[tuple[str, int]]:
+    return {(path.name, stat.S_IMODE(path.stat().st_mode)) for path in directory.rglob("*")}
+
+
+async def test_a_ca_is_what_the_design_says(issuer: EmbeddedIssuer) -> None:
+    (root,) = await issuer.roots()
+    ca = await issuer.issue_ca(REQUEST)
+    names = [(attribute.oid._name, attribute.value) for attribute in ca.subject]
+    assert names == [
+        ("organizationName", DOMAIN),
+        ("commonName", "intermediate epoch 7"),
+        ("serialNumber", key_identifier(ca)[:16]),
+    ]
+    assert issued_by(ca, root)
+    assert is_ca(ca)
+    assert (not_before(ca), not_after(ca)) == (REQUEST.not_before, REQUEST.not_after)
+    basic = ca.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert basic.value == x509.BasicConstraints(ca=True, path_length=0)
+    usage = ca.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.critical
+    assert usage.value.key_cert_sign
+    assert usage.value.crl_sign
+    assert not usage.value.digital_signature
+    above = ca.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    assert above == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    assert issued_by(root, root)
+    assert root.subject != ca.subject
+
+
+async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: EmbeddedIssuer, state: Path) -> None:
+    ca = await issuer.issue_ca(REQUEST)
+    later = replace(REQUEST, not_before=REQUEST.not_before + 5)
+    assert await issuer.issue_ca(later) == ca
+    assert await EmbeddedIssuer(state, KeyType.EC_P256, None).issue_ca(later) == ca
+    assert set((await issuer.holdings()).cas) == {"epoch-7-3"}
+
+
+@pytest.mark.parametrize(
+    "asked", [replace(REQUEST, epoch=8), replace(REQUEST, not_after=NOW + 9000), replace(REQUEST, trust_domain="other")]
+)
+async def test_an_intent_asked_for_otherwise_is_made_anew(issuer: EmbeddedIssuer, asked: CaRequest) -> None:
+    before = await issuer.issue_ca(REQUEST)
+    after = await issuer.issue_ca(asked)
+    assert after != before
+    assert not_after(after) == asked.not_after
+    assert await issuer.issue_ca(asked) == after
+    assert set((await issuer.holdings()).cas) == {"epoch-7-3"}
+
+
+async def test_two_cas_of_one_epoch_have_two_names(issuer: EmbeddedIssuer) -> None:
+    first = await issuer.issue_ca(REQUEST)
+    second = await issuer.issue_ca(replace(REQUEST, intent="epoch-7-4"))
+    assert first.subject != second.subject
+
+
+async def test_nothing_outlives_the_root(issuer: EmbeddedIssuer) -> None:
+    (root,) = await issuer.roots()
+    with pytest.raises(
+        IssuerError, match=r"CA epoch-7-3: expected it to end by .*, as its root does, found .*new root"
+    ):
+        await issuer.issue_ca(replace(REQUEST, not_after=not_after(root) + 1))
+    assert (await issuer.holdings()).cas == {}
+
+
+async def test_a_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
+    (root,) = await issuer.roots()
+    ca = await issuer.issue_ca(REQUEST)
+    issued = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
+    assert leaf.chain == (ca,)
+    assert (not_before(leaf.certificate), not_after(leaf.certificate)) == (LEAF.not_before, LEAF.not_after)
+    policy = PolicyBuilder().store(Store([root])).time(datetime.fromtimestamp(NOW, UTC))
+    for name in (x509.DNSName("nats-0.example.com"), x509.IPAddress(ipaddress.ip_address("::1"))):
+        assert policy.build_server_verifier(name).verify(leaf.certificate, [ca]) == [leaf.certificate, ca, root]
+    assert policy.build_client_verifier().verify(leaf.certificate, [ca]).chain == [leaf.certificate, ca, root]
+    with pytest.raises(VerificationError):
+        policy.build_server_verifier(x509.DNSName("nats-1.example.com")).verify(leaf.certificate, [ca])
+    again = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    assert again.key_pem != issued.key_pem
+    assert "PRIVATE" not in repr(issued)
+
+
+async def test_a_leaf_never_outlives_its_ca(issuer: EmbeddedIssuer) -> None:
+    await issuer.issue_ca(REQUEST)
+    await issuer.issue_leaf(REQUEST.intent, replace(LEAF, not_after=REQUEST.not_after))
+    with pytest.raises(IssuerError, match=r"leaf nats-0: expected it to end by .*, as its CA epoch-7-3 does, found"):
+        await issuer.issue_leaf(REQUEST.intent, replace(LEAF, not_after=REQUEST.not_after + 1))
+
+
+async def test_a_ca_that_is_not_there(issuer: EmbeddedIssuer) -> None:
+    with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
+        await issuer.issue_leaf("epoch-9-9", LEAF)
+    with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
+        await issuer.activate("epoch-9-9")
+
+
+async def test_deleting_may_be_repeated(issuer: EmbeddedIssuer, state: Path) -> None:
+    await issuer.issue_ca(REQUEST)
+    await issuer.activate(REQUEST.intent)
+    await issuer.delete([REQUEST.intent, "epoch-1-1"])
+    await issuer.delete([REQUEST.intent])
+    assert (await issuer.holdings()).cas == {}
+    assert list((state / "issuer").iterdir()) == []
+
+
+@pytest.mark.parametrize("intent", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
+async def test_an_intent_is_no_path(issuer: EmbeddedIssuer, intent: str) -> None:
+    with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
+        await issuer.issue_ca(replace(REQUEST, intent=intent))
+    with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
+        await issuer.delete([intent])
+
+
+async def test_only_the_owner_can_read_keys(issuer: EmbeddedIssuer, state: Path) -> None:
+    previous = os.umask(0)
+    try:
+        await issuer.issue_ca(REQUEST)
+    finally:
+        os.umask(previous)
+    assert modes(state / "issuer") == {("epoch-7-3", 0o700), ("ca.crt", 0o600), ("ca.key", 0o600)}
+    assert modes(state / "roots") == {("1", 0o700), ("ca.crt", 0o600), ("ca.key", 0o600)}
+
+
+async def test_what_a_crash_left_half_is_no_ca_and_is_swept_up(issuer: EmbeddedIssuer, state: Path) -> None:
+    half = state / "issuer" / ".epoch-7-3.0badcafe.tmp"
+    half.mkdir()
+    (half / "ca.key").write_text("half a key")
+    assert (await issuer.holdings()).cas == {}
+    assert not half.exists()
+    ca = await issuer.issue_ca(REQUEST)
+    assert is_ca(ca)
+
+
+async def test_a_ca_whose_key_is_anothers_is_refused_by_name(issuer: EmbeddedIssuer, state: Path) -> None:
+    await issuer.issue_ca(REQUEST)
+    await issuer.issue_ca(replace(REQUEST, intent="epoch-7-4"))
+    (state / "issuer/epoch-7-4/ca.key").replace(state / "issuer/epoch-7-3/ca.key")
+    with pytest.raises(IssuerError, match=r"epoch-7-3/ca\.key: expected the key of ca\.crt beside it, found another"):
+        await issuer.issue_leaf("epoch-7-3", LEAF)
+
+
+async def test_a_garbled_key_is_named_and_not_shown(issuer: EmbeddedIssuer, state: Path) -> None:
+    await issuer.issue_ca(REQUEST)
+    (state / "issuer/epoch-7-3/ca.key").write_text("-----BEGIN PRIVATE KEY-----\nc2VzYW1l\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(IssuerError, match=r"ca\.key: expected a private key in PEM, found none") as caught:
+        await issuer.issue_leaf("epoch-7-3", LEAF)
+    assert "c2VzYW1l" not in str(caught.value)
+
+
+async def test_without_init(tmp_path: Path) -> None:
+    issuer = EmbeddedIssuer(tmp_path, KeyType.EC_P256, None)
+    with pytest.raises(IssuerError, match=r"roots: expected a root, found none; run 'init' first"):
+        await issuer.roots()
+    with pytest.raises(IssuerError, match=r"issuer: expected a readable directory, found No such file"):
+        await issuer.holdings()
+    with pytest.raises(SignerError, match=r"signer: expected a signing key, found none; run 'init' first"):
+        open_signer(tmp_path, DOMAIN, None)
+
+
+async def test_a_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
+    create_root(tmp_path, DOMAIN, KeyType.EC_P256, NOW, b"sesame")
+    create_key(tmp_path, b"sesame")
+    issuer = EmbeddedIssuer(tmp_path, KeyType.EC_P256, b"sesame")
+    await issuer.issue_ca(REQUEST)
+    for key in ("roots/1/ca.key", "issuer/epoch-7-3/ca.key", "signer/a.key"):
+        assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / key).read_bytes()
+    issued = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    serialization.load_pem_private_key(issued.key_pem, None)  # a workload's own key it can read
+    await open_signer(tmp_path, DOMAIN, b"sesame").sign("a\n")
+    with pytest.raises(IssuerError, match="expected a private key in PEM that the passphrase given opens, found none"):
+        await EmbeddedIssuer(tmp_path, KeyType.EC_P256, b"wrong").roots()
+    with pytest.raises(IssuerError, match="expected a key that is not encrypted, found one that is, and no passphrase"):
+        await EmbeddedIssuer(tmp_path, KeyType.EC_P256, None).roots()
+
+
+async def test_a_passphrase_for_keys_that_are_not_encrypted(state: Path) -> None:
+    with pytest.raises(IssuerError, match="expected a key encrypted with the passphrase given, found one that is not"):
+        await EmbeddedIssuer(state, KeyType.EC_P256, b"sesame").roots()
+
+
+def test_a_second_root_is_not_made_over_the_first(state: Path) -> None:
+    before = (state / "roots/1/ca.crt").read_bytes()
+    assert create_root(state, DOMAIN, KeyType.EC_P256, NOW, None) is None
+    assert (state / "roots/1/ca.crt").read_bytes() == before
+
+
+async def test_the_newest_of_two_roots_signs(issuer: EmbeddedIssuer, state: Path, tmp_path: Path) -> None:
+    create_root(tmp_path / "other", DOMAIN, KeyType.EC_P256, NOW, None)
+    (tmp_path / "other/roots/1").rename(state / "roots/10")
+    newest, oldest = await issuer.roots()
+    ca = await issuer.issue_ca(REQUEST)
+    assert issued_by(ca, newest)
+    assert not issued_by(ca, oldest)
+
+
+async def test_rsa_by_configuration(tmp_path: Path) -> None:
+    create_root(tmp_path, DOMAIN, KeyType.EC_P256, NOW, None)
+    ca = await EmbeddedIssuer(tmp_path, KeyType.RSA_4096, None).issue_ca(REQUEST)
+    key = ca.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    assert key.key_size == 4096
+    issued = await EmbeddedIssuer(tmp_path, KeyType.RSA_4096, None).issue_leaf(REQUEST.intent, LEAF)
+    assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, ca)
+
+
+async def test_statements_are_signed_by_every_key(tmp_path: Path) -> None:
+    first = create_key(tmp_path, None)
+    assert first == tmp_path / "signer/a.key"
+    assert create_key(tmp_path, None) is None
+    one = open_signer(tmp_path, DOMAIN, None)
+    assert [verifier.name for verifier in await one.verifiers()] == [f"{DOMAIN}/a"]
+    create_key(tmp_path / "other", None)
+    (tmp_path / "other/signer/a.key").rename(tmp_path / "signer/b.key")
+    two = open_signer(tmp_path, DOMAIN, None)
+    signed = await two.sign("tidemark\n")
+    verifiers = await two.verifiers()
+    assert [verifier.name for verifier in verifiers] == [f"{DOMAIN}/a", f"{DOMAIN}/b"]
+    assert note.verify(note.parse(bytes(signed)), verifiers, threshold=2) == verifiers
+    assert await two.sign("tidemark\n") == signed
+    with pytest.raises(SignerError, match="expected it to end in a newline"):
+        await two.sign("tidemark")
+
+
+def test_a_signing_key_of_another_kind(state: Path) -> None:
+    (state / "signer").mkdir()
+    (state / "roots/1/ca.key").rename(state / "signer/a.key")
+    with pytest.raises(SignerError, match=r"signer/a\.key: expected an Ed25519 key, found"):
+        open_signer(state, DOMAIN, None)
+
+
+async def test_fingerprints_differ_between_roots(tmp_path: Path) -> None:
+    create_root(tmp_path / "one", DOMAIN, KeyType.EC_P256, NOW, None)
+    create_root(tmp_path / "two", DOMAIN, KeyType.EC_P256, NOW, None)
+    (one,) = await EmbeddedIssuer(tmp_path / "one", KeyType.EC_P256, None).roots()
+    (two,) = await EmbeddedIssuer(tmp_path / "two", KeyType.EC_P256, None).roots()
+    assert one.subject != two.subject
+    assert fingerprint(one) != fingerprint(two)

@@ -1,0 +1,160 @@
+"""The fold: what the journal says about CAs, statements and who signs."""
+
+from dataclasses import replace
+
+import pytest
+
+from authority.journal.history import EMPTY, fold
+from authority.journal.interface import ActivationRecord, Entry, JournalError, Opening, StatementRecord
+from tests.harness.journal_builder import EPOCH, START, running
+from tidemark.bundle import Bundle, Cause
+
+
+def test_an_empty_journal_has_no_history() -> None:
+    assert fold([]) == EMPTY
+    assert EMPTY.newest is None
+    assert EMPTY.signing is None
+    assert EMPTY.next_sequence == 1
+    assert EMPTY.summaries() == ()
+
+
+def test_cas_are_known_by_what_first_said_them() -> None:
+    story, first = running()
+    second = story.prepare(EPOCH + 1, START + 12)
+    forced = story.prepare(EPOCH + 1, START + 14, Cause.FORCED)
+
+    assert [ca.number for ca in story.history.cas] == [1, 2, 3]
+    assert [ca.intent for ca in story.history.cas] == [
+        f"epoch-{EPOCH}-1",
+        f"epoch-{EPOCH + 1}-2",
+        f"epoch-{EPOCH + 1}-3",
+    ]
+    assert [ca.published_at for ca in story.history.cas] == [START - 8, START + 12, START + 14]
+    assert [ca.first_sequence for ca in story.history.cas] == [1, 2, 3]
+    assert [ca.forced for ca in story.history.cas] == [False, False, True]
+    assert forced.not_after == START + 20 + 80
+    assert second.start == START + 20
+    assert second.retire_at == second.not_after + 20
+    assert not second.is_expired(second.not_after - 1)
+    assert second.is_expired(second.not_after)
+    assert story.history.candidates == (second, forced)
+    assert story.history.find(first.sha256) == story.history.cas[0]
+
+
+def test_the_ca_activated_last_signs_and_older_ones_are_no_candidates() -> None:
+    story, first = running()
+    second, third = story.prepare(EPOCH + 1, START + 12), story.prepare(EPOCH + 2, START + 32)
+    assert story.history.signing == story.history.find(first.sha256)
+    story.activate(third, START + 40, skipped=(second,))
+
+    assert story.history.signing == story.history.find(third.sha256)
+    assert story.history.candidates == ()
+    assert [ca.skipped for ca in story.history.cas] == [False, True, False]
+    assert [ca.activated_at for ca in story.history.cas] == [START, None, START + 40]
+    story.activate(story.history.cas[0], START + 41)
+    assert [ca.signs_again for ca in story.history.cas] == [True, False, False]
+
+
+def test_statements_that_contain_a_ca_are_found_by_its_fingerprint() -> None:
+    story, first = running()
+    second = story.prepare(EPOCH + 1, START + 12)
+    one, two = (signed.digest for signed in story.history.statements)
+    assert story.history.containing(first.sha256) == {one, two}
+    assert story.history.containing(second.sha256) == {two}
+    assert story.history.containing("0" * 64) == frozenset()
+
+
+def test_summaries_show_the_newest_first() -> None:
+    story, first = running()
+    story.prepare(EPOCH + 1, START + 12, Cause.FORCED)
+    newest, oldest = story.history.summaries()
+    assert (newest.sequence, newest.epoch, newest.cause, newest.issued_at) == (2, EPOCH + 1, Cause.FORCED, START + 12)
+    assert newest.activated_at is None
+    assert (oldest.sequence, oldest.ca, oldest.activated_at) == (1, first.sha256, START)
+    assert oldest.ca_sha256 == story.history.statements[0].bundle.ca_sha256
+
+
+def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> None:
+    lost, _ = running()
+    lost.prepare(EPOCH + 1, START + 12)
+    adopted = lost.history.statements[-1].bundle
+    history = fold([Entry(1, StatementRecord(START + 15, "", adopted))])
+
+    assert [(ca.number, ca.epoch, ca.intent) for ca in history.cas] == [(1, EPOCH, ""), (2, EPOCH + 1, "")]
+    assert history.next_sequence == 3
+    assert history.candidates == ()
+    assert history.signing is None
+
+
+def test_an_activation_of_a_ca_that_was_folded_away_leaves_none_signing() -> None:
+    story, _ = running()
+    ghost = Entry(9, ActivationRecord(START, "a" * 64, Opening.GATE))
+    assert fold([*story.entries, ghost]).signing is None
+
+
+def test_a_record_that_does_not_read_is_named() -> None:
+    story, _ = running()
+    record = story.entries[0].record
+    assert isinstance(record, StatementRecord)
+    broken = replace(record, bundle=Bundle(record.bundle.ca[:-20], record.bundle.note))
+    with pytest.raises(JournalError, match="journal record 1: expected a bundle as it was written"):
+        fold([Entry(1, broken)])
+
+
+def test_a_sequence_that_does_not_rise_is_named() -> None:
+    story, _ = running()
+    with pytest.raises(JournalError, match="journal record 5: expected a statement above sequence 1, found 1"):
+        fold([story.entries[0], Entry(5, story.entries[0].record)])
+
+
+def test_what_is_asked_for_one_ca_adds_up() -> None:
+    story, first = running()
+    asked = story.withdraw(first, START + 1)
+    assert asked.withdrawal is not None
+    assert (asked.withdrawal.cause, asked.withdrawal.urgent, asked.withdrawal.position) == (Cause.ROLLBACK, False, 3)
+    assert not asked.may_sign
+    assert not asked.withdrawn
+    assert story.history.signing == asked  # until another is activated
+    again = story.withdraw(first, START + 2, Cause.REVOCATION)
+    assert again.withdrawal is not None
+    assert (again.withdrawal.cause, again.withdrawal.at, again.withdrawal.position) == (Cause.REVOCATION, START + 1, 4)
+    last = story.withdraw(first, START + 3, urgent=True)
+    assert last.withdrawal is not None
+    assert (last.withdrawal.cause, last.withdrawal.urgent, last.withdrawal.position) == (Cause.REVOCATION, True, 4)
+    less = story.withdraw(first, START + 4)
+    assert less.withdrawal is not None
+    assert (less.withdrawal.cause, less.withdrawal.urgent, less.withdrawal.position) == (Cause.REVOCATION, True, 4)
+
+
+def test_a_ca_that_a_statement_lists_as_withdrawn_never_signs_again() -> None:
+    story, first = running()
+    story.prepare(EPOCH + 1, START + 12)
+    story.withdraw(first, START + 13)
+    bad = story.leave_out(first, START + 14)
+    assert bad.left_out is not None
+    assert (bad.left_out.sequence, bad.left_out.at) == (3, START + 14)
+    assert story.history.signing is None
+    assert story.history.withdrawn == {first.sha256: first.not_after}
+    assert first not in story.history.candidates
+
+
+def test_an_adopted_statement_says_what_is_withdrawn_also_of_cas_that_the_journal_lost() -> None:
+    whole, first = running()
+    second = whole.prepare(EPOCH + 1, START + 12)
+    whole.withdraw(second, START + 13)
+    whole.leave_out(second, START + 13)
+    whole.withdraw(first, START + 13)
+    whole.prepare(EPOCH + 1, START + 14, Cause.FORCED)
+    whole.leave_out(first, START + 14)
+    newest = whole.history.newest
+    assert newest is not None
+    backup, same = running()
+    adopted = StatementRecord(START + 15, "", newest.bundle)
+    history = fold([*backup.entries, Entry(3, adopted)])
+    assert set(newest.statement.withdrawn) == {first.sha256, second.sha256}
+    assert set(history.withdrawn) == {first.sha256, second.sha256}
+    assert history.withdrawn[second.sha256] >= second.not_after  # it is not known when it ends
+    assert same.sha256 not in history.withdrawn  # another key of the same epoch
+    known = fold([*whole.entries[:2], Entry(3, adopted)])
+    assert known.withdrawn[first.sha256] == first.not_after
+    assert known.signing is None

@@ -1,0 +1,146 @@
+"""The timeline and the pauses: what the sequencers share, and how they leave alone what has just failed."""
+
+import asyncio
+
+import pytest
+
+from authority.journal.interface import Entry, JournalConflict, JournalError
+from authority.journal.store import NotLeading, Timeline
+from authority.support.backoff import Pauses
+from tests.harness import virtual_time
+from tests.harness.journal_builder import EPOCH, START, running
+from tests.harness.memory_backends import Effects, How, MemoryJournal, Strike, When
+
+
+async def test_it_reads_again_only_what_has_moved() -> None:
+    story, ca = running()
+    journal = MemoryJournal()
+    for entry in story.entries:
+        journal.put(entry.record)
+    timeline = Timeline(journal)
+    assert await timeline.read() == story.history
+    first = timeline.history
+    assert await timeline.read() is first
+    story.override(ca, START + 1)
+    journal.put(story.entries[-1].record)
+    assert await timeline.read() == story.history
+
+
+async def test_whoever_watches_is_told_of_every_change() -> None:
+    story, ca = running()
+    timeline = Timeline(MemoryJournal())
+    changed, other = timeline.watch(), timeline.watch()
+    history = await timeline.append(await timeline.read(), story.entries[0].record)
+    assert changed.is_set()
+    assert other.is_set()
+    changed.clear()
+    assert await timeline.read() is history
+    assert not changed.is_set()
+    assert [found.sha256 for found in history.cas] == [ca.sha256]
+
+
+async def test_a_decision_on_an_older_history_is_refused() -> None:
+    story, ca = running()
+    journal = MemoryJournal()
+    timeline = Timeline(journal)
+    decided_on = await timeline.read()
+    journal.put(story.entries[0].record)
+    with pytest.raises(JournalConflict, match="expected its head at 0, found it at 1"):
+        await timeline.confirm(decided_on)
+    with pytest.raises(JournalConflict):
+        await timeline.append(decided_on, story.entries[0].record)
+    with pytest.raises(JournalConflict):
+        await timeline.fold(decided_on, (), 1)
+    await timeline.confirm(await timeline.read())
+    assert timeline.history.cas[0].sha256 == ca.sha256
+
+
+async def test_who_leads_no_longer_neither_writes_nor_goes_on_to_an_effect() -> None:
+    story, _ = running()
+    journal, leads = MemoryJournal(), [True]
+    timeline = Timeline(journal, lambda: leads[-1])
+    history = await timeline.append(await timeline.read(), story.entries[0].record)
+    leads.append(False)
+    with pytest.raises(NotLeading):
+        await timeline.confirm(history)
+    with pytest.raises(NotLeading):
+        await timeline.append(history, story.entries[1].record)
+    with pytest.raises(NotLeading):
+        await timeline.fold(history, (), 1)
+    assert (journal.last, journal.effects.names) == (1, ["append StatementRecord"])
+
+
+def test_a_journal_that_shows_less_for_good_was_restored() -> None:
+    async def main() -> None:
+        story, _ = running()
+        journal = MemoryJournal()
+        for entry in story.entries:
+            journal.put(entry.record)
+        timeline = Timeline(journal)
+        history = await timeline.read()
+        journal.records.pop(journal.last)
+        journal.last -= 1
+        with pytest.raises(JournalConflict):
+            await timeline.confirm(history)
+        assert (await timeline.read()).head == history.head - 1
+        assert asyncio.get_running_loop().time() < 12
+
+    virtual_time.run(main())
+
+
+async def test_records_that_end_before_the_head_are_not_the_journal() -> None:
+    class Torn(MemoryJournal):
+        async def read(self) -> tuple[Entry, ...]:
+            return (await super().read())[:-1]
+
+    story, _ = running()
+    journal = Torn()
+    for entry in story.entries:
+        journal.put(entry.record)
+    timeline = Timeline(journal)
+    with pytest.raises(JournalError, match="expected records up to 2, found them up to 1"):
+        await timeline.read()
+    assert timeline.history.head == 0
+
+
+@pytest.mark.parametrize(("when", "stands"), [(When.BEFORE, False), (When.AFTER, True)])
+async def test_after_a_failed_append_it_looks_whether_the_record_stands(when: When, stands: bool) -> None:
+    story, _ = running()
+    timeline = Timeline(MemoryJournal(Effects(Strike(0, when, How.FAIL))))
+    with pytest.raises(JournalError):
+        await timeline.append(timeline.history, story.entries[0].record)
+    assert ((await timeline.read()).head == 1) is stands
+
+
+async def test_a_folded_journal_is_read_again_though_its_head_stays() -> None:
+    story, _ = running()
+    for epoch in (EPOCH + 1, EPOCH + 2):
+        story.prepare(epoch, START + 12)
+    journal = MemoryJournal()
+    for entry in story.entries:
+        journal.put(entry.record)
+    timeline = Timeline(journal)
+    history = await timeline.read()
+    await timeline.fold(history, (history.entries[1],), through=3)
+    assert [entry.position for entry in (await timeline.read()).entries] == [2, 4]
+
+
+def test_pauses_grow_to_their_longest_and_end_with_success() -> None:
+    async def main() -> None:
+        pauses = Pauses[str](3)
+        assert pauses.left() is None
+        for expected in (0.5, 1.0, 2.0, 3.0, 3.0):
+            assert pauses.failed("a") == expected
+            assert pauses.resting() == {"a"}
+            assert pauses.left() == pytest.approx(expected)
+            await asyncio.sleep(expected)
+            assert pauses.resting() == frozenset()
+            assert pauses.left() is None
+        assert pauses.failed("b") == 0.5
+        assert pauses.failed("a") == 3.0
+        assert pauses.left() == pytest.approx(0.5)
+        pauses.succeeded("a")
+        assert pauses.resting() == {"b"}
+        assert pauses.failed("a") == 0.5
+
+    virtual_time.run(main())

@@ -1,0 +1,432 @@
+"""The OpenBao client on the real server: tokens kept alive, what passes by itself, and what is told by name."""
+
+import asyncio
+import base64
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from authority.openbao.client import (
+    AppRoleLogin,
+    CasConflict,
+    KubernetesLogin,
+    Login,
+    LoginRefused,
+    OpenBaoAccess,
+    OpenBaoClient,
+    OpenBaoError,
+    PermissionMissing,
+    RequestRefused,
+    Sealed,
+    TokenLogin,
+    TokenRevoked,
+    Unreachable,
+)
+from tests.harness import virtual_time
+from tests.harness.authority_deployment import eventually
+from tests.harness.kubernetes.certificates import serving_files
+from tests.harness.openbao_server import QUICK, ROOT_TOKEN, Space, serving
+
+POLICY = 'path "secret/data/open/*" { capabilities = ["create", "read", "update"] }\n'
+LONG = (0.05,) * 100
+"""Pauses for tests that mend what is broken."""
+
+
+@pytest.fixture
+async def vault(empty_space: Space) -> Space:
+    """A namespace with KV v2 and a policy that opens a part of it."""
+    await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+    await empty_space.client.write("sys/policies/acl/open", {"policy": POLICY})
+    return empty_space
+
+
+async def login_of(vault: Space, life: str = "10m", longest: str = "10m") -> AppRoleLogin:
+    return await vault.approle({"token_policies": ["open"], "token_ttl": life, "token_max_ttl": longest})
+
+
+async def token_of(client: OpenBaoClient) -> str:
+    return str((await client.read("auth/token/lookup-self") or {})["id"])
+
+
+async def write(client: OpenBaoClient, version: int, *, repeatable: bool = True) -> None:
+    body = {"options": {"cas": version}, "data": {"version": version}}
+    await client.write("secret/data/open/door", body, repeatable=repeatable)
+
+
+@dataclass
+class Line:
+    """Passes bytes on to the server; the next ``cut`` answers are not: their connections are closed instead.
+
+    The server has done what it was asked by then.
+    """
+
+    target: int
+    cut: int = 0
+    seen: int = 0
+    port: int = 0
+    _connections: set["asyncio.Task[None]"] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Line"]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.seen += 1
+        self._connections.add(asyncio.create_task(self._connect(reader, writer)))
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        ways = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._answer(there, writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for each in (writer, back):
+                each.close()
+            await asyncio.gather(*(each.wait_closed() for each in (writer, back)), return_exceptions=True)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if self.cut:
+                self.cut -= 1
+                return
+            writer.write(data)
+
+
+async def test_reading_and_writing_with_a_namespace_and_a_ca_file(vault: Space) -> None:
+    async with OpenBaoClient(vault.access(await login_of(vault))) as client:
+        assert client.server_time is None
+        assert await client.read("secret/data/open/door") is None
+        await write(client, 0)
+        assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 0}
+        assert client.server_time is not None
+    async with OpenBaoClient(replace(vault.access(TokenLogin("root")), namespace="")) as outside:
+        assert await outside.read("secret/data/open/door") is None
+        with pytest.raises(RequestRefused, match="found 404: no handler for route"):
+            await outside.read("nowhere/data/open/door")
+
+
+async def test_a_server_that_another_ca_signed_is_not_believed(vault: Space) -> None:
+    async with OpenBaoClient(replace(vault.access(TokenLogin("root")), ca_file=None), QUICK) as client:
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            await client.read("sys/mounts")
+
+
+async def shows(port: int, chain: Path) -> bool:
+    """Whether a new connection gets this certificate."""
+    shown = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    return shown == await asyncio.to_thread(chain.read_text)
+
+
+async def test_openbaos_ca_can_be_replaced_while_the_authority_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bao").mkdir()
+    ca_file = tmp_path / "ca.pem"
+    with serving(tmp_path / "bao") as server:
+        ca_file.write_bytes(server.ca_file.read_bytes())
+        async with Line(server.port).open() as line:
+            access = OpenBaoAccess(f"https://127.0.0.1:{line.port}", TokenLogin(ROOT_TOKEN), ca_file=ca_file)
+            async with OpenBaoClient(access, QUICK) as client:
+                await client.read("sys/mounts")
+                new_ca, chain, key = serving_files(tmp_path / "new")
+                server.serve(chain, key)
+                await eventually(partial(shows, server.port, chain), "the new certificate")
+                await client.read("sys/mounts")  # over the connection that it has
+                line.cut = 1
+                with pytest.raises(Unreachable, match="certificate verify failed"):
+                    await client.read("sys/mounts")
+                ca_file.write_bytes(new_ca.read_bytes())
+                assert await client.read("sys/mounts")
+                for broken in (b"", new_ca.read_bytes()[:-40], b""):
+                    ca_file.write_bytes(broken)
+                    line.cut = 1
+                    assert await client.read("sys/mounts")
+                    assert line.cut == 0
+                assert [record.getMessage() for record in caplog.records] == ["ca_not_read"] * 3
+                ca_file.unlink()
+                line.cut = 1
+                assert await client.read("sys/mounts")
+    told = caplog.records[-1].__dict__["fields"]["error"]
+    assert told == f"{ca_file}: expected OpenBao's CA in PEM, found [Errno 2] No such file or directory"
+
+
+def ca_file_of(path: Path) -> OpenBaoAccess:
+    return OpenBaoAccess("https://127.0.0.1:1", TokenLogin("root"), ca_file=path)
+
+
+async def test_a_ca_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OpenBaoError, match=r"ca\.pem: expected OpenBao's CA in PEM, found .*No such file"):
+        OpenBaoClient(ca_file_of(tmp_path / "ca.pem"))
+
+
+async def test_cas_conflict(vault: Space) -> None:
+    async with OpenBaoClient(vault.access(await login_of(vault))) as client:
+        await write(client, 0)
+        with pytest.raises(CasConflict, match="secret/data/open/door: expected to write this version first"):
+            await write(client, 0)
+
+
+async def test_a_missing_permission_names_path_and_capability(vault: Space) -> None:
+    async with OpenBaoClient(vault.access(await login_of(vault))) as client:
+        for act, capability in [
+            (client.read("secret/data/closed"), "read"),
+            (client.write("secret/data/closed", {"data": {}}), "create or update"),
+            (client.list("secret/metadata/open"), "list"),
+            (client.patch("secret/data/closed", {}), "patch"),
+            (client.delete("secret/metadata/open/door"), "delete"),
+        ]:
+            with pytest.raises(PermissionMissing, match=f"policies to allow '{capability}' on 'secret/") as caught:
+                await act
+            assert caught.value.capability == capability
+            assert caught.value.path.startswith("secret/")
+
+
+async def test_a_revoked_token_is_replaced_by_another_login(vault: Space) -> None:
+    async with OpenBaoClient(vault.access(await login_of(vault))) as client:
+        first = await token_of(client)
+        await vault.client.write("auth/token/revoke", {"token": first})
+        await write(client, 0)
+        assert await token_of(client) != first
+
+
+async def test_a_revoked_token_of_an_operator_is_told_by_name(vault: Space) -> None:
+    async with vault.server.operator(vault.namespace) as operator:
+        await operator.write("sys/policies/acl/open", {"policy": POLICY})
+        async with OpenBaoClient(vault.access(await login_of(vault))) as other:
+            token = await token_of(other)
+        async with OpenBaoClient(vault.access(TokenLogin(token))) as client:
+            await write(client, 0)
+            await operator.write("auth/token/revoke", {"token": token})
+            with pytest.raises(TokenRevoked, match="expected OpenBao to know our token, found it revoked or expired"):
+                await write(client, 1)
+            assert token not in repr(client.__dict__)
+        async with OpenBaoClient(vault.access(TokenLogin(token))) as late:
+            with pytest.raises(TokenRevoked, match="expected OpenBao to know our token, found 403"):
+                await write(late, 1)
+
+
+async def test_wrong_and_missing_credentials(vault: Space) -> None:
+    login = await login_of(vault)
+    cases: list[tuple[Login, str]] = [
+        (replace(login, secret_id="sesame"), r"auth/approle/login: expected OpenBao to accept the login, found 400"),
+        (replace(login, secret_id=""), "expected the AppRole's secret id in TIDEMARK_OPENBAO_SECRET_ID, found none"),
+        (TokenLogin(""), "expected a token in TIDEMARK_OPENBAO_TOKEN, found none"),
+        (KubernetesLogin("tidemark", Path("/nowhere/token")), "/nowhere/token: expected the service account's token"),
+    ]
+    for wrong, message in cases:
+        async with OpenBaoClient(vault.access(wrong), QUICK) as client:
+            with pytest.raises(LoginRefused, match=message) as caught:
+                await client.read("secret/data/open/door")
+        assert "sesame" not in f"{caught.value}{wrong!r}"
+
+
+async def test_a_token_is_renewed_before_it_expires_and_replaced_at_its_longest_life(vault: Space) -> None:
+    lives: dict[str, list[bool]] = {}
+    async with (
+        OpenBaoClient(vault.access(await login_of(vault, life="1s", longest="2s"))) as client,
+        asyncio.timeout(30),
+    ):
+        while len(lives) < 2:
+            token = await client.read("auth/token/lookup-self") or {}
+            lives.setdefault(str(token["id"]), []).append("last_renewal" in token)
+            await asyncio.sleep(0.05)
+    assert next(iter(lives.values()))[-1], "the first token was never renewed"
+
+
+async def test_a_token_that_expired_while_nobody_asked_is_replaced(vault: Space) -> None:
+    async with OpenBaoClient(vault.access(await login_of(vault, life="1s"))) as client:
+        first = await token_of(client)
+        await eventually(lambda: is_gone(vault, first), "the token to expire")
+        assert await token_of(client) != first
+
+
+async def is_gone(vault: Space, token: str) -> bool:
+    async with OpenBaoClient(vault.access(TokenLogin(token)), QUICK) as client:
+        try:
+            await token_of(client)
+        except TokenRevoked:
+            return True
+    return False
+
+
+async def test_kubernetes_login_reads_the_token_anew_each_time(vault: Space, tmp_path: Path) -> None:
+    reviewed: list[str] = []
+
+    async def review(request: web.Request) -> web.Response:
+        """TokenReview (authentication.k8s.io/v1) as an API server answers it."""
+        asked = await request.json()
+        reviewed.append(asked["spec"]["token"])
+        if reviewed[-1] == jwt("expired"):
+            error = "[invalid bearer token, service account token has expired]"
+            return web.json_response({**asked, "status": {"user": {}, "error": error}}, status=201)
+        user = {
+            "username": "system:serviceaccount:nats:tidemark-authority",
+            "uid": "7f2d",
+            "groups": ["system:serviceaccounts"],
+        }
+        status = {"authenticated": True, "user": user, "audiences": ["openbao"]}
+        return web.json_response({**asked, "status": status}, status=201)
+
+    api = web.Application()
+    api.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", review)
+    runner = web.AppRunner(api)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        await vault.client.write("sys/auth/kubernetes", {"type": "kubernetes"})
+        config = {
+            "kubernetes_host": f"http://127.0.0.1:{port}",
+            "kubernetes_ca_cert": vault.server.ca_file.read_text(),
+            "disable_local_ca_jwt": True,
+            "disable_iss_validation": True,
+        }
+        await vault.client.write("auth/kubernetes/config", config)
+        role = {
+            "bound_service_account_names": "tidemark-authority",
+            "bound_service_account_namespaces": "nats",
+            "audience": "openbao",
+            "token_policies": ["open"],
+        }
+        await vault.client.write("auth/kubernetes/role/tidemark", role)
+        jwt_file = tmp_path / "token"
+        jwt_file.write_text(jwt("1") + "\n")
+        login = KubernetesLogin("tidemark", jwt_file)
+        async with OpenBaoClient(vault.access(login), QUICK) as client:
+            await write(client, 0)
+            jwt_file.write_text(jwt("2") + "\n")
+            await vault.client.write("auth/token/revoke", {"token": await token_of(client)})
+            await write(client, 1)
+            jwt_file.write_text(jwt("expired"))
+            await vault.client.write("auth/token/revoke", {"token": await token_of(client)})
+            with pytest.raises(
+                LoginRefused, match=r"auth/kubernetes/login: expected OpenBao to accept the login"
+            ) as told:
+                await write(client, 2)
+        assert reviewed == [jwt("1"), jwt("2"), jwt("expired")]
+        assert jwt("expired") not in str(told.value)
+    finally:
+        await runner.cleanup()
+
+
+def jwt(number: str) -> str:
+    """A service account's token, as far as anybody here looks at it."""
+
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    claims = {
+        "iss": "https://kubernetes.default.svc",
+        "sub": "system:serviceaccount:nats:tidemark-authority",
+        "aud": ["openbao"],
+        "jti": number,
+        "exp": 4_000_000_000,
+        "iat": 1_700_000_000,
+        "nbf": 1_700_000_000,
+        "kubernetes.io": {
+            "namespace": "nats",
+            "serviceaccount": {"name": "tidemark-authority", "uid": "7f2d"},
+        },
+    }
+    return f"{part({'alg': 'RS256', 'typ': 'JWT'})}.{part(claims)}.{part('signature')}"
+
+
+async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: Space) -> None:
+    login = await login_of(vault)
+    async with (
+        OpenBaoClient(vault.access(login), QUICK) as client,
+        OpenBaoClient(vault.access(login), LONG) as other,
+    ):
+        await write(client, 0)
+        await vault.server.seal()
+        try:
+            with pytest.raises(Sealed, match="expected OpenBao unsealed, found it sealed; unseal it"):
+                await write(client, 1)
+            waiting = asyncio.create_task(write(other, 1, repeatable=False))
+        finally:
+            await vault.server.unseal()
+        await asyncio.wait_for(waiting, 30)
+        assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 1}
+
+
+async def test_nobody_there(vault: Space) -> None:
+    async with OpenBaoClient(OpenBaoAccess("https://127.0.0.1:1", TokenLogin("root")), QUICK) as client:
+        with pytest.raises(
+            Unreachable, match=r"127\.0\.0\.1:1: expected OpenBao to answer GET .*, found Cannot connect"
+        ):
+            await client.read("secret/data/open/door")
+
+
+def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
+    async def main() -> None:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
+            with pytest.raises(Unreachable, match=r"answer GET auth/token/lookup-self, found no answer within 10 s"):
+                await client.read("secret/data/open/door")
+            assert 10 * (1 + len(QUICK)) <= asyncio.get_running_loop().time() < 40
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes the connection, nobody else does
+        virtual_time.run(main())
+
+
+async def test_too_many_requests_are_sent_later(vault: Space) -> None:
+    login = await login_of(vault)
+    async with vault.server.operator() as root, OpenBaoClient(vault.access(login), LONG) as client:
+        await write(client, 0)
+        quota = f"sys/quotas/rate-limit/{vault.namespace}"
+        await root.write(quota, {"path": f"{vault.namespace}/secret", "rate": 2, "interval": "1s"})
+        try:
+            for version in range(1, 6):
+                await write(client, version, repeatable=False)
+            async with OpenBaoClient(vault.access(login), ()) as hasty:
+                reads = (hasty.read("secret/data/open/door") for _ in range(20))
+                answers = await asyncio.gather(*reads, return_exceptions=True)
+            refused = [answer for answer in answers if isinstance(answer, Unreachable)]
+            assert refused
+            assert all("429: too many requests" in str(answer) for answer in refused)
+        finally:
+            await root.delete(quota)
+
+
+async def test_an_answer_that_got_lost_is_asked_for_again_only_where_that_does_no_harm(vault: Space) -> None:
+    login = await login_of(vault)
+    async with Line(vault.server.port).open() as line:
+        access = replace(vault.access(login), url=f"https://127.0.0.1:{line.port}")
+        async with OpenBaoClient(access, LONG) as client:
+            await token_of(client)
+            line.cut = 1
+            assert await client.read("secret/data/open/door") is None
+            assert line.cut == 0
+            line.cut = 1
+            with pytest.raises(Unreachable, match="expected OpenBao to answer POST secret/data/open/door, found"):
+                await write(client, 0, repeatable=False)
+            assert line.cut == 0
+            assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 0}
+            line.cut = 1
+            with pytest.raises(CasConflict):  # why such a request must not be repeated blindly
+                await write(client, 1)
+            assert line.seen >= 4

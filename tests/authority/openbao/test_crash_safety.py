@@ -1,0 +1,290 @@
+"""Every step can be repeated (invariant 10), on a real OpenBao: whatever change of it is struck, the end is the same.
+
+One deployment lives through many epochs that are all alike. In each of them a few effects of kinds that were not yet
+struck are: before they happen or after, by a kill and a restart or by an error, or by a pause before it, during which
+another leads. However that epoch went, it must come to what an undisturbed one came to. What an operator does in every
+epoch (``Story``) brings effects of its own; whatever kinds there are, each is struck.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from authority.controllers.rotation import Rotation
+from authority.journal.history import EMPTY, History, fold
+from authority.journal.interface import ActivationRecord, Record, WithdrawalRecord
+from authority.journal.openbao import OpenBaoJournal
+from authority.rotation.operator_requests import Wanted
+from authority.rotation.plan import RotationRefused
+from tests.harness import virtual_time
+from tests.harness.journal_builder import PLAYGROUND
+from tests.harness.memory_backends import Effects, How, When
+from tests.harness.openbao_harness import BaoMachine, VirtualClient, some_epoch
+from tests.harness.openbao_server import Server, Space
+from tidemark.bundle import Cause
+from tidemark.certificates import issued_by
+
+CLOCK = PLAYGROUND.clock
+SETTLED = 5
+"""Seconds after an epoch's start by which everything that is due then has been done, also after a restart."""
+
+IN_AN_EPOCH = {How.KILL: 3, How.FAIL: 3, How.PAUSE: 1}
+"""Strikes in one epoch: as many as a rotation can recover from in its time."""
+
+PAUSE_SECONDS = 2
+
+GROWN = CLOCK.validity_seconds // CLOCK.epoch_seconds + 2
+"""Epochs until one is as the next: CAs expire, are retired, and the oldest copy of a bundle goes."""
+
+
+@dataclass
+class EachKindOnce(Effects):
+    """Strikes each kind of effect once before and once after it happens: the next ``left`` that are new."""
+
+    how: How = How.KILL
+    left: int = 0
+    struck: list[tuple[str, When, How]] = field(default_factory=list)
+
+    def chosen(self, number: int, when: When, name: str) -> How | None:
+        kind = (kind_of(name), when, self.how)
+        if self.how is How.PAUSE or not self.left or kind in self.struck:
+            return None
+        return self._strike(kind)
+
+    def pauses(self, number: int, name: str) -> bool:
+        kind = (kind_of(name), When.BEFORE, self.how)
+        return self.how is How.PAUSE and self.left > 0 and kind not in self.struck and bool(self._strike(kind))
+
+    def _strike(self, kind: tuple[str, When, How]) -> How:
+        self.struck.append(kind)
+        self.left -= 1
+        return self.how
+
+
+def kind_of(effect: str) -> str:
+    """An effect's name without what is new each time."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+", "#", effect)
+
+
+@dataclass(frozen=True)
+class Story:
+    """What an operator does in every epoch, again and again until ``is_done`` finds it among the epoch's records."""
+
+    ask: Callable[[Rotation], Awaitable[object]] | None = None
+    is_done: Callable[[Record], bool] = lambda _: True
+    hows: tuple[How, ...] = (How.KILL, How.FAIL)
+
+
+async def revoke(rotation: Rotation, *, urgent: bool = False) -> None:
+    signing = rotation.history.signing
+    if signing is None:
+        raise RotationRefused("the journal was not read yet")
+    await rotation.withdraw("ada", "its key has leaked", Wanted(Cause.REVOCATION, signing.sha256, urgent=urgent))
+
+
+async def roll_back(rotation: Rotation, *, urgent: bool = False) -> None:
+    """Of the CA that signed before: the one that signs is the replacement, and no new one is made."""
+    history, signing = rotation.history, rotation.history.signing
+    before = [ca for ca in history.cas if signing is not None and ca.number < signing.number and not ca.withdrawal]
+    if not before:
+        raise RotationRefused("there is none yet, or the journal was not read yet")
+    await rotation.withdraw("ada", "nats-2 refuses it", Wanted(Cause.ROLLBACK, before[-1].sha256, urgent=urgent))
+
+
+def is_withdrawal(record: Record) -> bool:
+    return isinstance(record, WithdrawalRecord)
+
+
+STORIES = {
+    "rotation": Story(hows=tuple(How)),
+    "revocation": Story(revoke, is_withdrawal),
+    "revocation at once": Story(partial(revoke, urgent=True), is_withdrawal),
+    "rollback": Story(roll_back, is_withdrawal),
+    "rollback at once": Story(partial(roll_back, urgent=True), is_withdrawal),
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """What an epoch came to; epochs and sequences count from its beginning.
+
+    Of an urgent withdrawal it depends on when the receipts come whether proofs or the override open the gate.
+    """
+
+    statements: list[tuple[int, int, Cause]]
+    activations: list[tuple[int, str]]
+    signing: tuple[int, int]
+    cas: set[tuple[int, int]]
+
+
+class Life:
+    """A deployment, epoch after epoch; ``begun`` is the epoch that runs, and the sequence at its beginning."""
+
+    def __init__(self, machine: BaoMachine, story: Story) -> None:
+        self._machine = machine
+        self._story = story
+        self._epoch = CLOCK.epoch_at(machine.began)
+        self._history = EMPTY
+        self._reader = VirtualClient(machine.access(), Effects())
+        self._journal = OpenBaoJournal(self._reader, machine.space.layout.kv, machine.space.layout.prefix)
+        self._seen = 0
+
+    async def run(self, strikes: EachKindOnce) -> None:
+        async with self._reader:
+            try:
+                await self._machine.start()
+                await self._go_through(strikes)
+            finally:
+                await self._machine.stop()
+                await self._machine.close()
+
+    async def _go_through(self, strikes: EachKindOnce) -> None:
+        for _ in range(GROWN):
+            expected = await self._live_an_epoch()
+        assert expected == await self._live_an_epoch(), "epochs are not alike"
+        for how in self._story.hows:
+            count, strikes.how, strikes.left = IN_AN_EPOCH[how], how, 0
+            while not strikes.left:  # or there is none that was not struck yet
+                strikes.left = count
+                assert await self._live_an_epoch() == expected, f"{strikes.struck[-count:]}"
+
+    async def _be_paused(self) -> None:
+        """Another leads meanwhile; then the first goes on with what it was about to do."""
+        machine, effects = self._machine, self._machine.effects
+        paused, client = machine.depose(), machine.client
+        assert client is not None
+        await asyncio.sleep(0.5)
+        await machine.start_beside()
+        await asyncio.sleep(PAUSE_SECONDS)
+        effects.resumed.set()
+        await asyncio.sleep(0.5)
+        paused.cancel()  # it has found that it leads no longer
+        (ended,) = await asyncio.gather(paused, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError), ended
+        async with client:
+            effects.paused, effects.resumed = asyncio.Event(), asyncio.Event()
+
+    async def _live_an_epoch(self) -> End:
+        machine, story, before = self._machine, self._story, self._history
+        end = CLOCK.start(self._epoch + 1) + SETTLED
+        request: asyncio.Future[object] | None = None
+        is_done = story.ask is None
+        while machine.now() < end:
+            await asyncio.sleep(0.5)
+            if machine.effects.paused.is_set():
+                await self._be_paused()
+            elif await machine.died():
+                await asyncio.sleep(0.5)
+                await machine.start()
+            elif story.ask is not None and not is_done and request is None:
+                request = asyncio.ensure_future(story.ask(machine.rotation))
+            if request is not None and request.done():
+                await self._check_answer(request)
+                request, is_done = None, await self._is_done(before)
+        self._epoch += 1
+        self._history = await self._read()
+        return await self._end(before, self._history)
+
+    async def _check_answer(self, request: "asyncio.Future[object]") -> None:
+        """What an operator is told may be that it did not work; the journal says whether it did."""
+        (answer,) = await asyncio.gather(request, return_exceptions=True)
+        if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
+            raise answer
+
+    async def _is_done(self, before: History) -> bool:
+        head = await self._journal.head()
+        if head in (before.head, self._seen):
+            return False
+        self._seen = head
+        entries = (await self._read()).entries
+        return any(entry.position > before.head and self._story.is_done(entry.record) for entry in entries)
+
+    async def _read(self) -> History:
+        return fold(await self._journal.read())
+
+    async def _end(self, before: History, history: History) -> End:
+        """The end, after checking what must hold however it was reached."""
+        machine = self._machine
+        newest, signing = history.newest, history.signing
+        assert newest is not None
+        assert signing is not None
+        with virtual_time.from_outside():
+            keys, issuers = await machine.space.names("keys"), await machine.space.names("issuers")
+            default = await machine.space.default_name()
+        issuers -= {""}  # a second certificate for a key, imported by one that was paused: it goes with the key
+        assert keys == issuers, "a key without its issuer, or the other way round"
+        assert issuers <= {ca.intent for ca in history.cas}, "a CA that no statement names"
+        unretired = {ca.intent for ca in history.cas if machine.now() < ca.retire_at}
+        assert issuers == unretired, "a CA is gone that may still be needed, or one stayed"
+        assert default == signing.intent
+        assert machine.target.digest == newest.digest
+        assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+        for signed in history.statements:
+            shown = machine.target.texts.get(signed.statement.sequence, {signed.digest})
+            assert shown == {signed.digest}, "a text was shown that the journal does not hold"
+        leaf = machine.leaf.certificate
+        assert leaf is not None
+        assert issued_by(leaf, signing.certificate)
+        sequence = before.newest.statement.sequence if before.newest else 0
+
+        def relative(intent: str) -> tuple[int, int]:
+            _, of_epoch, number = intent.split("-")
+            return int(of_epoch) - self._epoch, int(number) - sequence
+
+        epochs = {ca.sha256: ca.epoch - self._epoch for ca in history.cas}
+        return End(
+            statements=[
+                (signed.statement.sequence - sequence, signed.statement.epoch - self._epoch, signed.statement.cause)
+                for signed in history.statements
+                if signed.position > before.head
+            ],
+            activations=[
+                (epochs[entry.record.ca], entry.record.opening.value.replace("override", "gate"))
+                for entry in history.entries
+                if entry.position > before.head and isinstance(entry.record, ActivationRecord)
+            ],
+            signing=relative(signing.intent),
+            cas={relative(intent) for intent in issuers},
+        )
+
+
+KINDS = {
+    "nats_int/keys/generate/internal",
+    "nats_int/intermediate/generate/existing",
+    "pki/issuer/#/sign-intermediate",
+    "nats_int/intermediate/set-signed",
+    "patch nats_int/issuer/#",
+    "transit/sign/tidemark",
+    "secret/data/ca-bundles/journal/# statement",
+    "secret/data/ca-bundles/epoch-#-#",
+    "publish to mounts",
+    "secret/data/ca-bundles/journal/# activation",
+    "nats_int/config/issuers",
+    "nats_int/issuer/#/sign/tidemark",
+    "leaf to secrets/nats-#",
+    "delete nats_int/issuer/#",
+    "delete nats_int/key/#",
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, name: str) -> None:
+    strikes, story = EachKindOnce(), STORIES[name]
+
+    async def main() -> None:
+        began = CLOCK.start(some_epoch())
+        with virtual_time.from_outside():
+            space = await Space.create(openbao)
+            await space.set_up(began, tolerance=PLAYGROUND.tolerance_seconds)
+        async with space.client:
+            await Life(BaoMachine(began=began, effects=strikes, space=space), story).run(strikes)
+
+    virtual_time.run(main())
+    for how in story.hows:
+        struck = {kind.removeprefix("write ") for kind, _, found in strikes.struck if found is how}
+        assert any(kind.endswith(" withdrawal") for kind in struck) is (story.ask is not None)
+        assert struck >= KINDS

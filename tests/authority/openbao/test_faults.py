@@ -1,0 +1,215 @@
+"""What goes wrong with OpenBao while an authority runs on it: told by name, tried again, and over when it is mended."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from authority.journal.history import History, fold
+from authority.journal.interface import Opening
+from authority.journal.openbao import OpenBaoJournal
+from authority.rotation.events import Activated, Conflict, Failed, Prepared, Step
+from tests.harness import virtual_time
+from tests.harness.journal_builder import PLAYGROUND
+from tests.harness.openbao_harness import BaoMachine, some_epoch
+from tests.harness.openbao_server import Server, Space
+from tidemark.certificates import issued_by
+
+CLOCK = PLAYGROUND.clock
+EPOCH = some_epoch()
+START = CLOCK.start(EPOCH)
+
+
+def in_a_space(openbao: Server, main: Callable[[Space], Coroutine[Any, Any, None]]) -> None:
+    """Run it in virtual time, in a namespace that ``init --openbao`` has set up."""
+
+    async def prepared() -> None:
+        with virtual_time.from_outside():
+            space = await Space.create(openbao)
+            await space.set_up(START, tolerance=PLAYGROUND.tolerance_seconds)
+        async with space.client:
+            await main(space)
+
+    virtual_time.run(prepared())
+
+
+@asynccontextmanager
+async def running(*machines: BaoMachine) -> AsyncIterator[None]:
+    try:
+        for machine in machines:
+            await machine.start()
+        yield
+    finally:
+        for machine in machines:
+            await machine.stop()
+            await machine.close()
+
+
+async def check(space: Space, machine: BaoMachine) -> History:
+    """OpenBao holds what the journal names and nothing else; the newest is shown, and signs."""
+    with virtual_time.from_outside():
+        history = fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+        keys, issuers, default = await space.names("keys"), await space.names("issuers"), await space.default_name()
+    newest, signing, leaf = history.newest, history.signing, machine.leaf.certificate
+    assert newest is not None
+    assert signing is not None
+    assert leaf is not None
+    assert keys == issuers == {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
+    assert default == signing.intent
+    assert machine.target.digest == newest.digest
+    assert issued_by(leaf, signing.certificate)
+    return history
+
+
+def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao: Server) -> None:
+    async def main(space: Space) -> None:
+        machine = BaoMachine(began=START, space=space)
+        async with running(machine):
+            await machine.until(START + 15)
+            shown = machine.target.sequence
+            with virtual_time.from_outside():
+                await openbao.seal()
+            try:
+                await machine.until(START + 5 * CLOCK.epoch_seconds + 5)
+            finally:
+                with virtual_time.from_outside():
+                    await openbao.unseal()
+            assert machine.target.sequence == shown
+            told = machine.of(Failed, lambda failed: failed.step is Step.JOURNAL)
+            assert "expected OpenBao unsealed, found it sealed; unseal it" in told[-1].error
+            assert len(told) > 5
+            await machine.until(START + 6 * CLOCK.epoch_seconds - 2)
+            history = await check(space, machine)
+            assert machine.of(Activated)[-1].opening is Opening.BOOTSTRAP
+            assert [ca.epoch - EPOCH for ca in history.cas] == [0, 1, 5, 6]
+
+    in_a_space(openbao, main)
+
+
+def test_a_revoked_token_is_no_fault(openbao: Server) -> None:
+    async def main(space: Space) -> None:
+        machine = BaoMachine(began=START, space=space)
+        async with running(machine):
+            for second in range(3, 45, 6):
+                await machine.until(START + second)
+                with virtual_time.from_outside():
+                    await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
+            await machine.until(START + 45)
+            assert machine.of(Failed) == []
+            assert [prepared.epoch - EPOCH for prepared in machine.of(Prepared)] == [0, 1, 2]
+            await check(space, machine)
+
+    in_a_space(openbao, main)
+
+
+@pytest.mark.parametrize(
+    ("path", "step", "capability"),
+    [
+        ("nats_int/keys/generate/internal", Step.PREPARE, "create or update"),
+        ("pki/issuer/+/sign-intermediate", Step.PREPARE, "create or update"),
+        ("nats_int/issuer/+", Step.PREPARE, "patch"),
+        ("transit/sign/tidemark", Step.PREPARE, "create or update"),
+        ("secret/data/ca-bundles/*", Step.PREPARE, "create or update"),
+        ("secret/metadata/ca-bundles/*", Step.JOURNAL, "list"),
+        ("nats_int/issuer/+/sign/tidemark", Step.LEAF, "create or update"),
+        ("nats_int/config/issuers", Step.SWITCH, "create or update"),
+    ],
+)
+def test_a_missing_permission_is_named_and_mended_when_it_is_given(
+    openbao: Server, path: str, step: Step, capability: str
+) -> None:
+    async def main(space: Space) -> None:
+        machine = BaoMachine(began=START, space=space)
+        policy = space.layout.policy()
+        assert f'path "{path}" ' in policy
+        async with running(machine):
+            await machine.until(START + 6)
+            with virtual_time.from_outside():
+                await write_policy(space, policy.replace(f'path "{path}" ', f'path "{path}/other" '))
+            await machine.until(START + 26)
+            told = machine.of(Failed)
+            named = re.escape(path).replace(r"\+", "[^ ]+").replace(r"\*", "[^ ]*")
+            assert {failed.step for failed in told} == {step} or path.startswith("secret/")
+            assert any(re.search(f"policies to allow '{capability}' on '{named}'", failed.error) for failed in told)
+            with virtual_time.from_outside():
+                await write_policy(space, policy)
+            await machine.until(START + 37)
+            history = await check(space, machine)
+            assert [ca.epoch - EPOCH for ca in history.cas] == [0, 1, 2]
+
+    in_a_space(openbao, main)
+
+
+async def write_policy(space: Space, policy: str) -> None:
+    await space.client.write("sys/policies/acl/tidemark", {"policy": policy})
+
+
+def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao: Server) -> None:
+    async def main(space: Space) -> None:
+        machine = BaoMachine(began=START, space=space)
+        async with running(machine):
+            await machine.until(START + 25)
+            with virtual_time.from_outside():
+                backup = fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+            await machine.until(START + 45)
+            await machine.stop()
+            shown = machine.target.sequence
+            lost = machine.of(Prepared)[-1]
+            with virtual_time.from_outside():
+                await restore(space, backup)
+            await machine.start()
+            await machine.until(START + 59)
+            history = await check(space, machine)
+            sequences = [signed.statement.sequence for signed in history.statements]
+            assert sequences == list(range(1, shown + 3))
+            assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+            assert [(ca.epoch - EPOCH, bool(ca.intent)) for ca in history.cas] == [
+                (0, True),
+                (1, True),
+                (2, False),  # its key is lost: trusted until it expires, and no more
+                (2, True),
+                (3, True),
+            ]
+            assert history.cas[2].sha256 == lost.ca
+            assert history.signing == history.cas[3]
+
+    in_a_space(openbao, main)
+
+
+async def restore(space: Space, backup: History) -> None:
+    """Leave what there was at the time of the backup, and a key whose CA nobody knows any more."""
+    kept = {ca.intent for ca in backup.cas}
+    for kind, named in (("issuer", "issuer_name"), ("key", "key_name")):
+        listed = (await space.client.list(f"nats_int/{kind}s"))["key_info"]
+        for identity in [identity for identity, info in listed.items() if info[named] not in kept]:
+            await space.client.delete(f"nats_int/{kind}/{identity}")
+    assert backup.signing is not None
+    await space.client.write("nats_int/config/issuers", {"default": backup.signing.intent})
+    await space.client.write("nats_int/keys/generate/internal", {"key_name": f"epoch-{EPOCH}-3", "key_type": "ec"})
+    folder = "secret/metadata/ca-bundles/journal/"
+    for name in (await space.client.list(folder))["keys"]:
+        if int(name) > backup.head:
+            await space.client.delete(f"{folder}{name}")
+
+
+def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: Server) -> None:
+    async def main(space: Space) -> None:
+        # One of them is early, is paused whenever it is about to append, and goes on as if nothing had been.
+        first, second = BaoMachine(began=START, space=space), BaoMachine(began=START + 1, space=space)
+        second.stall_seconds = 2.5
+        second.target, second.leaf = first.target, first.leaf
+        second.publishers[:], second.workloads[:] = first.publishers, first.workloads
+        async with running(first, second):
+            for _ in range(124):
+                await asyncio.gather(first.sleep(1), second.sleep(1))
+            history = await check(space, first)
+            assert len(history.cas) == 7
+            prepared = [event.sequence for machine in (first, second) for event in machine.of(Prepared)]
+            assert sorted(prepared) == [signed.statement.sequence for signed in history.statements]
+            assert all(len(texts) == 1 for texts in first.target.texts.values()), "two texts for one sequence"
+            assert second.of(Conflict), "they never met"
+
+    in_a_space(openbao, main)

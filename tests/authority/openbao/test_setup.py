@@ -1,0 +1,246 @@
+"""What ``init --openbao`` makes on the real server, also after crashes, and what its policy lets the authority do."""
+
+import ssl
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from authority.openbao.client import Json, OpenBaoClient, OpenBaoError, PermissionMissing, TokenLogin
+from authority.openbao.control_ca import open_control_ca
+from authority.openbao.layout import Layout
+from authority.openbao.setup import Wanted, default_issuer, set_up
+from authority.pki.control_ca import ServerCertificate
+from authority.pki.keystore import KeystoreError, KeyType
+from tests.authority.pki.test_control_ca import NAMES, listening, served
+from tests.harness.memory_backends import Effects, How, Killed, Strike, When
+from tests.harness.openbao_server import DOMAIN, ROOT_TOKEN, TOLERANCE, Space, StruckClient
+from tidemark.certificates import fingerprint, is_ca, issued_by, not_after, not_before, to_pem
+
+NOW = int(time.time())
+WANTED = Wanted(DOMAIN, KeyType.EC_P256, TOLERANCE)
+YEARS = 365 * 86400
+PARTS = [
+    *(("pki mount", "pki"), ("pki mount", "nats_int"), ("pki mount", "control")),
+    *(("transit mount", "transit"), ("kv mount", "secret")),
+    *(("root CA", "pki"), ("control CA", "control")),
+    *(("role", "nats_int/roles/tidemark"), ("role", "control/roles/tidemark")),
+    ("signing key", "transit/keys/tidemark"),
+]
+
+
+async def standing(space: Space) -> dict[str, Json]:
+    """Everything that was set up, in OpenBao's own words; no time that it was last looked at."""
+    found: dict[str, Json] = {}
+    for mount in ("pki", "nats_int", "control"):
+        issuers = (await space.client.list(f"{mount}/issuers")).get("key_info") or {}
+        keys = (await space.client.list(f"{mount}/keys")).get("key_info") or {}
+        found[mount] = {
+            "issuers": sorted(info["issuer_name"] for info in issuers.values()),
+            "keys": sorted(info["key_name"] for info in keys.values()),
+            "longest": (await space.client.read(f"sys/mounts/{mount}/tune") or {})["max_lease_ttl"],
+            "tidy": (await space.client.read(f"{mount}/config/auto-tidy") or {})["enabled"],
+        }
+    for path in ("nats_int/roles/tidemark", "control/roles/tidemark"):
+        found[path] = await space.client.read(path) or {}
+    found["transit"] = {"type": (await space.client.read("transit/keys/tidemark") or {})["type"]}
+    found["secret"] = (await space.client.read("sys/mounts/secret/tune") or {})["options"]
+    return found
+
+
+async def test_everything_is_made_once_and_kept(empty_space: Space) -> None:
+    client, layout = empty_space.client, empty_space.layout
+    made = await set_up(client, layout, WANTED, NOW)
+    assert [(part.name, part.path, part.made) for part in made] == [(*part, True) for part in PARTS]
+    before, roots = await standing(empty_space), [await default_issuer(client, mount) for mount in ("pki", "control")]
+    again = await set_up(client, layout, WANTED, NOW + 9)
+    assert [(part.name, part.path, part.made) for part in again] == [(*part, False) for part in PARTS]
+    assert await standing(empty_space) == before
+    assert [await default_issuer(client, mount) for mount in ("pki", "control")] == roots
+    assert (before["pki"]["issuers"], before["control"]["issuers"]) == (["root"], ["control"])
+    assert (before["nats_int"]["issuers"], before["nats_int"]["keys"]) == ([], [])
+    assert [before[mount]["tidy"] for mount in ("pki", "nats_int", "control")] == [True] * 3
+    assert before["nats_int/roles/tidemark"]["not_before_duration"] == TOLERANCE
+    assert before["secret"] == {"version": "2"}
+
+
+async def test_root_and_control_ca_are_what_the_design_says(space: Space) -> None:
+    for mount, name, path_length in (("pki", "root", 1), ("control", "control", 0)):
+        ca = await default_issuer(space.client, mount)
+        assert ca is not None
+        assert is_ca(ca)
+        assert issued_by(ca, ca)
+        assert [attribute.value for attribute in ca.subject][:2] == [DOMAIN, name]
+        basic = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
+        assert basic.path_length == path_length
+        assert not_after(ca) > NOW + 19 * YEARS
+        assert not_before(ca) < NOW - 3600
+
+
+async def test_the_role_follows_the_configuration(space: Space) -> None:
+    await set_up(space.client, space.layout, Wanted(DOMAIN, KeyType.EC_P256, 5), NOW)
+    role = await space.client.read("nats_int/roles/tidemark") or {}
+    assert role["not_before_duration"] == 5
+
+
+async def test_mounts_and_names_of_ones_own(empty_space: Space) -> None:
+    layout = Layout("a/pki", "a/int", "a/control", "a/transit", "a/kv", "bundles", "leaf", "statements")
+    made = await set_up(empty_space.client, layout, WANTED, NOW)
+    assert {part.path for part in made} == {
+        *("a/pki", "a/int", "a/control", "a/transit", "a/kv"),
+        *("a/int/roles/leaf", "a/control/roles/leaf", "a/transit/keys/statements"),
+    }
+    await empty_space.admit(layout.policy())
+    async with empty_space.authority() as client:
+        await client.write("a/kv/data/bundles/journal/1", {"data": {}})
+        assert (await open_control_ca(client, layout)).certificate is not None
+
+
+async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: Space) -> None:
+    async def run_in(space: Space, effects: Effects) -> None:
+        async with StruckClient(space.access(TokenLogin(ROOT_TOKEN)), effects) as client:
+            await set_up(client, space.layout, WANTED, NOW)
+
+    effects = Effects()
+    await run_in(empty_space, effects)
+    expected = await standing(empty_space)
+    for number, name in enumerate(effects.names):
+        space = await Space.create(empty_space.server)
+        async with space.client:
+            with pytest.raises(Killed):
+                await run_in(space, Effects(Strike(number, When.AFTER, How.KILL)))
+            await set_up(space.client, space.layout, WANTED, NOW)
+            assert await standing(space) == expected, f"killed after {name}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("sys/mounts/pki", {"type": "transit"}, "mount pki: expected type pki, found transit; configure another name"),
+        ("sys/mounts/transit", {"type": "pki"}, "mount transit: expected type transit, found pki; configure another"),
+        ("sys/mounts/secret", {"type": "kv"}, "mount secret: expected kv version 2, found another; configure another"),
+    ],
+)
+async def test_a_mount_of_another_kind_is_named(empty_space: Space, path: str, body: Json, message: str) -> None:
+    await empty_space.client.write(path, body)
+    with pytest.raises(OpenBaoError, match=message):
+        await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
+
+
+async def test_a_store_that_forgets_by_itself_is_refused(empty_space: Space) -> None:
+    await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+    await empty_space.client.write("secret/config", {"delete_version_after": "720h"})
+    with pytest.raises(
+        OpenBaoError, match=r"mount secret: expected secrets to stay .*, found delete_version_after 720h"
+    ):
+        await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
+
+
+async def test_a_signing_key_of_another_kind_is_named(empty_space: Space) -> None:
+    await empty_space.client.write("sys/mounts/transit", {"type": "transit"})
+    await empty_space.client.write("transit/keys/tidemark", {"type": "aes256-gcm96"})
+    with pytest.raises(OpenBaoError, match="expected a key of type ed25519, found aes256-gcm96; configure another"):
+        await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
+
+
+async def test_the_roots_of_another_trust_domain_are_refused(space: Space) -> None:
+    with pytest.raises(OpenBaoError, match=r"mount pki: expected the CA of trust domain 'other', found .*bus\.example"):
+        await set_up(space.client, space.layout, Wanted("other", KeyType.EC_P256, TOLERANCE), NOW)
+
+
+# What the authority never needs, by what a thief of its token would want: (method, path, body).
+CLOSED: list[tuple[str, str, Json]] = [
+    # a CA of one's own, or one that outlives the rotation
+    ("write", "pki/root/generate/internal", {"common_name": "x"}),
+    ("write", "pki/root/sign-intermediate", {"common_name": "x"}),
+    ("write", "pki/issuer/default/sign-self-issued", {"certificate": "x"}),
+    ("write", "pki/issuer/default/sign-verbatim", {"csr": "x"}),
+    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "1"}),
+    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "-1"}),
+    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x"}),
+    ("write", "pki/issuers/import/bundle", {"pem_bundle": "x"}),
+    ("patch", "pki/issuer/default", {"issuer_name": "x"}),
+    ("delete", "pki/issuer/default", {}),
+    ("delete", "pki/root", {}),
+    ("write", "pki/config/issuers", {"default": "x"}),
+    ("write", "nats_int/root/generate/internal", {"common_name": "x"}),
+    ("write", "nats_int/issuers/import/bundle", {"pem_bundle": "x"}),
+    ("write", "nats_int/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "0"}),
+    # keys that leave OpenBao
+    ("write", "nats_int/keys/generate/exported", {"key_name": "x"}),
+    ("write", "nats_int/intermediate/generate/exported", {"common_name": "x"}),
+    ("write", "nats_int/keys/import", {"pem_bundle": "x"}),
+    ("write", "transit/keys/tidemark/config", {"exportable": True}),
+    ("read", "transit/export/signing-key/tidemark", {}),
+    ("read", "transit/backup/tidemark", {}),
+    # another role, key, or part of the store
+    ("write", "nats_int/roles/tidemark", {"allow_any_name": True}),
+    ("write", "nats_int/sign-verbatim", {"csr": "x"}),
+    ("write", "nats_int/issuer/default/sign/other", {"csr": "x"}),
+    ("write", "control/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "0"}),
+    ("write", "control/sign/other", {"csr": "x"}),
+    ("write", "transit/keys/tidemark/rotate", {}),
+    ("delete", "transit/keys/tidemark", {}),
+    ("read", "secret/data/others", {}),
+    ("write", "secret/data/ca-bundles", {"data": {}}),
+    ("list", "secret/metadata/", {}),
+    # the server itself
+    ("read", "sys/mounts", {}),
+    ("write", "sys/policies/acl/tidemark", {"policy": ""}),
+    ("write", "sys/mounts/x", {"type": "kv"}),
+    ("write", "auth/approle/role/tidemark/secret-id", {}),
+    ("write", "auth/token/create", {}),
+]
+
+
+async def test_the_policy_opens_nothing_else(space: Space) -> None:
+    async with space.authority() as client:
+        for method, path, body in CLOSED:
+            with pytest.raises(PermissionMissing) as caught:
+                await ask(client, method, path, body)
+            assert caught.value.path == path
+
+
+async def ask(client: OpenBaoClient, method: str, path: str, body: Json) -> None:
+    match method:
+        case "read":
+            await client.read(path)
+        case "list":
+            await client.list(path)
+        case "write":
+            await client.write(path, body)
+        case "patch":
+            await client.patch(path, body)
+        case _:
+            await client.delete(path)
+
+
+async def test_the_control_ca_signs_the_apis_certificate_and_it_is_served(space: Space) -> None:
+    async with space.authority() as client:
+        ca = await open_control_ca(client, space.layout)
+        assert ca.certificate == await default_issuer(space.client, "control")
+        trusted = to_pem([ca.certificate])
+        certificate = ServerCertificate(ca, NAMES)
+        first = await certificate.renew(int(time.time()))
+        async with listening(certificate.context) as port:
+            for name in NAMES:
+                assert await served(port, trusted, name) == first
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await served(port, trusted, "example.com")
+            second = await certificate.renew(int(time.time()))
+            assert fingerprint(await served(port, trusted)) == fingerprint(second) != fingerprint(first)
+        usage = first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+async def test_a_control_ca_that_is_missing_or_out_of_reach_is_named(empty_space: Space) -> None:
+    await empty_space.client.write("sys/mounts/control", {"type": "pki"})
+    with pytest.raises(KeystoreError, match="mount control: expected the control CA, found none; run 'init --openbao'"):
+        await open_control_ca(empty_space.client, empty_space.layout)
+    await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
+    await empty_space.admit(empty_space.layout.policy().replace("control/sign/", "control/sigh/"))
+    async with empty_space.authority() as client:
+        certificate = ServerCertificate(await open_control_ca(client, empty_space.layout), NAMES)
+        with pytest.raises(KeystoreError, match=r"API certificate: .* allow 'create or update' on 'control/sign/tidem"):
+            await certificate.renew(NOW)

@@ -1,0 +1,302 @@
+"""The directory publisher and leaf store, on real directories, watched and read as an agent would."""
+
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
+from authority.publishers.interface import Outcome, PublishError
+from authority.support import projected_directory
+from tests.harness.issued_bundles import Foundry
+from tidemark.bundle import Bundle, Cause
+from tidemark.certificates import parse_leaf
+
+NOW = int(time.time())
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", NOW)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "mount" / "bundle"
+
+
+def shown(target: Path) -> Bundle:
+    return Bundle((target / "ca.crt").read_bytes(), (target / "bundle.note").read_bytes())
+
+
+def names(target: Path) -> set[str]:
+    return {path.name for path in target.iterdir()}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def group(path: Path) -> int:
+    return path.stat().st_gid
+
+
+def make_for_group(target: Path, gid: int) -> None:
+    target.mkdir(parents=True)
+    os.chown(target, -1, gid)
+
+
+def generations(target: Path) -> list[str]:
+    return sorted(path.name for path in target.iterdir() if path.name.startswith("..2"))
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A file where a directory would have to be: also root cannot write there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    yield
+    path.unlink()
+
+
+async def test_a_directory_looks_as_the_kubelets(foundry: Foundry, target: Path) -> None:
+    publisher = DirectoryPublisher([target], foundry.trust)
+    bundle = await foundry.bundle(1)
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert shown(target) == bundle.bundle
+    assert (target / "ca.crt").readlink() == Path("..data/ca.crt")
+    (generation,) = generations(target)
+    assert (target / "..data").readlink() == Path(generation)
+    assert names(target) == {"..data", generation, "ca.crt", "bundle.note"}
+    assert mode(target / "ca.crt") == 0o644
+    assert mode(target / generation) == 0o755
+    (seen,) = await publisher.shown()
+    assert (seen.target, seen.bundle) == (str(target), bundle.bundle)
+
+
+async def test_what_is_there_already_is_not_touched(foundry: Foundry, target: Path) -> None:
+    bundle = await foundry.bundle(1)
+    await DirectoryPublisher([target], foundry.trust).publish(bundle)
+    before = generations(target)
+    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is Outcome.UNCHANGED
+    assert generations(target) == before
+
+
+async def test_the_next_one_takes_the_place_of_the_last(foundry: Foundry, target: Path) -> None:
+    publisher = DirectoryPublisher([target], foundry.trust)
+    await publisher.publish(await foundry.bundle(1))
+    (before,) = generations(target)
+    second = await foundry.bundle(2)
+    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
+    assert shown(target) == second.bundle
+    (after,) = generations(target)
+    assert after != before
+
+
+async def test_nothing_is_written_over_a_higher_sequence(foundry: Foundry, target: Path) -> None:
+    publisher = DirectoryPublisher([target], foundry.trust)
+    old, new = await foundry.bundle(1), await foundry.bundle(2)
+    await publisher.publish(new)
+    assert (await publisher.publish(old)).outcome is Outcome.NEWER
+    assert shown(target) == new.bundle
+    # Its signed note counts, even where the file beside it was damaged.
+    (target / "ca.crt").write_bytes(b"damaged")
+    assert (await publisher.publish(old)).outcome is Outcome.NEWER
+    assert (await publisher.publish(new)).outcome is Outcome.WRITTEN
+    assert shown(target) == new.bundle
+
+
+async def test_a_writer_that_is_paused_in_the_middle_is_named_and_waited_for_no_longer(
+    foundry: Foundry, target: Path, tmp_path: Path
+) -> None:
+    publisher = DirectoryPublisher([target, tmp_path / "other"], foundry.trust)
+    await publisher.publish(await foundry.bundle(1))
+    with projected_directory.locked(target):
+        brought = await publisher.publish(await foundry.bundle(2))
+    assert brought.written == (str(tmp_path / "other"),)
+    assert "found another writer that has held its lock for 3 s; is a process paused?" in brought.failed[0]
+    assert (await publisher.publish(await foundry.bundle(2))).written == (str(target),)
+
+
+async def test_what_another_key_signed_is_written_over(foundry: Foundry, target: Path, tmp_path: Path) -> None:
+    stranger = await Foundry.create(tmp_path / "stranger", NOW)
+    await DirectoryPublisher([target], stranger.trust).publish(await stranger.bundle(9))
+    bundle = await foundry.bundle(1)
+    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is Outcome.WRITTEN
+    assert shown(target) == bundle.bundle
+
+
+async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: Foundry, target: Path) -> None:
+    publisher = DirectoryPublisher([target], foundry.trust)
+    bundle, other = await foundry.bundle(1), await foundry.bundle(1, Cause.FORCED)
+    await publisher.publish(bundle)
+    (failure,) = (await publisher.publish(other)).failed
+    assert re.search("expected sequence 1 to be the statement .*two authorities have written it", failure)
+    assert shown(target) == bundle.bundle
+
+
+@pytest.mark.parametrize("damage", ["edited", "unlinked", "replaced", "garbage", "no data", "one file less"])
+async def test_a_damaged_directory_comes_back(foundry: Foundry, target: Path, damage: str) -> None:
+    publisher = DirectoryPublisher([target], foundry.trust)
+    bundle = await foundry.bundle(1)
+    await publisher.publish(bundle)
+    match damage:
+        case "edited":
+            (target / "ca.crt").write_bytes(bundle.bundle.ca + b"\n")
+        case "unlinked":
+            (target / "bundle.note").unlink()
+        case "replaced":  # as an editor saves
+            (target / "ca.crt").unlink()
+            (target / "ca.crt").write_bytes(bundle.bundle.ca)
+        case "garbage":
+            (target / "bundle.note").write_bytes(b"\xff")
+        case "no data":
+            (target / "..data").unlink()
+        case "one file less":
+            (target / "..data" / "ca.crt").unlink()
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert shown(target) == bundle.bundle
+    assert (target / "ca.crt").is_symlink()
+    assert len(generations(target)) == 1
+    assert (await publisher.publish(bundle)).outcome is Outcome.UNCHANGED
+
+
+async def test_what_a_crash_left_behind_is_cleared(foundry: Foundry, target: Path) -> None:
+    publisher = DirectoryPublisher([target], foundry.trust)
+    await publisher.publish(await foundry.bundle(1))
+    (target / "..2026_01_02_15_04_05.0badca").mkdir()
+    (target / "..data_tmp").symlink_to("..2026_01_02_15_04_05.0badca")
+    second = await foundry.bundle(2)
+    await publisher.publish(second)
+    assert shown(target) == second.bundle
+    assert len(generations(target)) == 1
+    assert not (target / "..data_tmp").is_symlink()
+
+
+async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: Foundry, tmp_path: Path) -> None:
+    good, bad, worse, other = (tmp_path / name for name in ("good", "bad", "worse", "other"))
+    publisher = DirectoryPublisher([bad, good, worse, other], foundry.trust)
+    bundle = await foundry.bundle(1)
+    with read_only(bad), read_only(worse):
+        brought = await publisher.publish(bundle)
+        assert brought.written == (str(good), str(other))
+        assert [str(bad) in brought.failed[0], str(worse) in brought.failed[1]] == [True, True]
+        assert shown(good) == shown(other) == bundle.bundle
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert shown(bad) == bundle.bundle
+
+
+async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: Foundry, tmp_path: Path) -> None:
+    fresh, ahead, bad = (tmp_path / name for name in ("fresh", "ahead", "bad"))
+    newer = await foundry.bundle(9)
+    await DirectoryPublisher([ahead], foundry.trust).publish(newer)
+    publisher = DirectoryPublisher([fresh, bad, ahead], foundry.trust)
+    with read_only(bad):
+        brought = await publisher.publish(await foundry.bundle(2))
+        assert (brought.written, brought.newer) == ((str(fresh),), (str(ahead),))
+        assert brought.outcome is Outcome.NEWER
+        (failure,) = brought.failed
+        assert str(bad) in failure
+    (bad / "..data" / "ca.crt").mkdir(parents=True)
+    looks = {one.target: one for one in await publisher.shown()}
+    assert looks[str(ahead)].bundle == newer.bundle
+    assert looks[str(bad)].bundle is None
+    assert looks[str(bad)].error.startswith(f"{bad}: expected to read ca.crt, found ")
+
+
+async def test_no_reader_ever_sees_files_of_two_bundles(foundry: Foundry, target: Path) -> None:
+    """A reader that resolves ``..data`` once, as agents do, finds a note that is about the ``ca.crt`` beside it."""
+    publisher = DirectoryPublisher([target], foundry.trust)
+    bundles = [await foundry.bundle(number) for number in range(1, 21)]
+    whole = {bundle.bundle for bundle in bundles}
+    await publisher.publish(bundles[0])
+    seen: set[Bundle] = set()
+    torn: list[Bundle] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            generation = target / (target / "..data").readlink()
+            try:
+                bundle = Bundle((generation / "ca.crt").read_bytes(), (generation / "bundle.note").read_bytes())
+            except FileNotFoundError:
+                continue  # overtaken: look again
+            (seen.add if bundle in whole else torn.append)(bundle)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for bundle in bundles:
+        await publisher.publish(bundle)
+    done.set()
+    reader.join()
+    assert not torn
+    assert len(seen) > 1
+
+
+async def test_a_leaf_switches_with_its_key(foundry: Foundry, target: Path) -> None:
+    store = DirectoryLeafStore(target)
+    assert store.name == str(target)
+    assert await store.read() is None
+    leaf = await foundry.leaf(await foundry.bundle(1))
+    await store.write(leaf)
+    assert await store.read() == leaf.certificate_pem
+    read = parse_leaf((target / "tls.crt").read_bytes(), (target / "tls.key").read_bytes())
+    assert read.certificate_pem == leaf.certificate_pem
+    assert mode(target / "tls.key") == 0o640
+    assert group(target / "tls.key") == group(target)
+    await store.write(leaf)
+    assert len(generations(target)) == 1
+
+
+async def test_the_group_of_the_directory_may_read_the_key(foundry: Foundry, target: Path) -> None:
+    another = 12345 if os.geteuid() == 0 else os.getgroups()[-1]  # only root may give away what is not its own
+    make_for_group(target, another)
+    await DirectoryLeafStore(target).write(await foundry.leaf(await foundry.bundle(1)))
+    assert group(target / "tls.key") == group(target / "..data") == another
+
+
+async def test_a_leaf_without_its_key_is_none(foundry: Foundry, target: Path) -> None:
+    bundle = await foundry.bundle(1)
+    store = DirectoryLeafStore(target)
+    await store.write(await foundry.leaf(bundle))
+    (target / "..data" / "tls.key").write_bytes((await foundry.leaf(bundle)).key_pem)
+    assert await store.read() is None
+    (target / "..data" / "tls.key").unlink()
+    assert await store.read() is None
+
+
+async def test_bundle_and_leaf_may_share_a_directory(foundry: Foundry, target: Path) -> None:
+    publisher, store = DirectoryPublisher([target], foundry.trust), DirectoryLeafStore(target)
+    first = await foundry.bundle(1)
+    leaf = await foundry.leaf(first)
+    await publisher.publish(first)
+    await store.write(leaf)
+    second = await foundry.bundle(2)
+    await publisher.publish(second)
+    assert shown(target) == second.bundle
+    assert await store.read() == leaf.certificate_pem
+    assert mode(target / "tls.key") == 0o640
+    assert (await publisher.publish(second)).outcome is Outcome.UNCHANGED
+
+
+async def test_a_leaf_that_cannot_be_written_is_an_error_with_the_path(foundry: Foundry, target: Path) -> None:
+    leaf = await foundry.leaf(await foundry.bundle(1))
+    with read_only(target), pytest.raises(PublishError, match=r"bundle: expected to write the leaf, found .*bundle"):
+        await DirectoryLeafStore(target).write(leaf)
+
+
+async def test_a_target_that_cannot_be_read_is_an_error(foundry: Foundry, target: Path) -> None:
+    bundle = await foundry.bundle(1)
+    publisher = DirectoryPublisher([target], foundry.trust)
+    await publisher.publish(bundle)
+    (target / "..data" / "ca.crt").unlink()
+    (target / "..data" / "ca.crt").mkdir()
+    (seen,) = await publisher.shown()
+    assert seen.bundle is None
+    assert re.search(r"expected to read ca\.crt, found .*Is a directory", seen.error)

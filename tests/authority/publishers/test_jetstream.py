@@ -1,0 +1,264 @@
+"""The JetStream publisher against a real nats-server with JetStream and mutual TLS."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg, StreamConfig
+from nats.js.errors import NotFoundError
+
+import tidemark.nats
+from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
+from authority.publishers.interface import Outcome, PublishError
+from authority.publishers.jetstream import STREAM, SUBJECT, JetStreamPublisher
+from tests.harness.issued_bundles import Foundry
+from tests.harness.jetstream_broker import Broker
+from tidemark.bundle import Bundle, Cause
+from tidemark.verify import VerifiedBundle
+
+NOW = int(time.time())
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", NOW)
+
+
+@pytest.fixture
+async def first(foundry: Foundry, tmp_path: Path) -> VerifiedBundle:
+    """The first bundle, which server and client have already."""
+    bundle = await foundry.bundle(1)
+    for name in ("server", "identity"):
+        await DirectoryPublisher([tmp_path / name], foundry.trust).publish(bundle)
+        await DirectoryLeafStore(tmp_path / name).write(await foundry.leaf(bundle))
+    return bundle
+
+
+@pytest.fixture
+def broker(tmp_path: Path, first: VerifiedBundle) -> Iterator[Broker]:
+    broker = Broker(tmp_path / "nats", tmp_path / "server")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+async def client(tmp_path: Path, broker: Broker) -> AsyncIterator[tidemark.nats.Connection]:
+    async with await tidemark.nats.connect(broker.url, directory=tmp_path / "identity") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def stream(client: tidemark.nats.Connection) -> JetStreamContext:
+    """What an application or a stranger sees and does."""
+    return client.jetstream()
+
+
+@pytest.fixture
+async def publisher(tmp_path: Path, broker: Broker, foundry: Foundry) -> AsyncIterator[JetStreamPublisher]:
+    publisher = made(broker, tmp_path / "identity", foundry)
+    yield publisher
+    await publisher.close()
+
+
+def made(broker: Broker, identity: Path, foundry: Foundry, **options: Any) -> JetStreamPublisher:
+    connect = partial(tidemark.nats.connect, broker.url, directory=identity)
+    return JetStreamPublisher(connect, foundry.trust, **({"replicas": 1} | options))
+
+
+async def last(stream: JetStreamContext) -> Bundle:
+    return Bundle.from_json((await stream.get_last_msg(STREAM, SUBJECT)).data or b"")
+
+
+async def test_a_bundle_is_announced(
+    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+) -> None:
+    assert [(seen.target, seen.bundle) for seen in await publisher.shown()] == [(STREAM, None)]
+    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
+    message = await stream.get_last_msg(STREAM, SUBJECT)
+    assert message.data == first.bundle.to_json()
+    assert message.headers is not None
+    assert message.headers["Tidemark-Format"] == "bundle/v1"
+    assert message.headers["Nats-Msg-Id"] == f"bus.example.com.1.{first.digest}"
+    assert [seen.bundle for seen in await publisher.shown()] == [first.bundle]
+
+
+async def test_what_the_stream_shows_already_is_not_said_again(
+    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+) -> None:
+    await publisher.publish(first)
+    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
+    assert (await stream.stream_info(STREAM)).state.messages == 1
+
+
+async def test_a_late_leader_cannot_announce_an_older_one(
+    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: Foundry, first: VerifiedBundle
+) -> None:
+    second = await foundry.bundle(2)
+    await publisher.publish(second)
+    assert (await publisher.publish(first)).outcome is Outcome.NEWER
+    assert await last(stream) == second.bundle
+
+
+async def test_two_texts_of_one_sequence_are_an_error(
+    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle
+) -> None:
+    await publisher.publish(first)
+    with pytest.raises(PublishError, match=r"METADATA_CA_CLIENT: expected sequence 1 to be the statement"):
+        await publisher.publish(await foundry.bundle(1, Cause.FORCED))
+
+
+class Distracted:
+    """A connection on which something happens between reading the last message and whatever is done next."""
+
+    def __init__(self, connection: tidemark.nats.Connection, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._connection = connection
+        self._meanwhile = meanwhile
+        self.reload = connection.reload
+        self.close = connection.close
+
+    def jetstream(self, **options: Any) -> JetStreamContext:
+        meanwhile = self._meanwhile
+
+        class Stream(tidemark.nats.JetStream):
+            async def get_last_msg(self, *of: Any, **options: Any) -> RawStreamMsg:
+                message = await super().get_last_msg(*of, **options)
+                await meanwhile()
+                return message
+
+        return Stream(self._connection, **options)
+
+
+async def test_who_comes_in_between_reading_and_writing_wins(
+    publisher: JetStreamPublisher, client: tidemark.nats.Connection, foundry: Foundry, first: VerifiedBundle
+) -> None:
+    """The other leader announces 3 after this one has looked and before it writes its 2."""
+    await publisher.publish(first)
+    second, third = await foundry.bundle(2), await foundry.bundle(3)
+
+    async def connect() -> Distracted:
+        return Distracted(client, lambda: publisher.publish(third))
+
+    with pytest.raises(PublishError, match="wrong last sequence"):
+        await JetStreamPublisher(connect, foundry.trust, 1).publish(second)
+    assert await last(client.jetstream()) == third.bundle
+
+
+async def test_what_strangers_say_is_said_over(
+    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: Foundry, first: VerifiedBundle
+) -> None:
+    await publisher.publish(first)
+    await stream.publish(SUBJECT, b"\xff not a bundle")
+    assert [seen.bundle for seen in await publisher.shown()] == [None]
+    with pytest.raises(PublishError, match=r"expected to write sequence 1 .*takes it for a repetition for 30 s"):
+        await publisher.publish(first)
+    second = await foundry.bundle(2)
+    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
+    assert await last(stream) == second.bundle
+
+
+async def test_a_stream_with_other_subjects_is_refused(
+    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+) -> None:
+    await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT, "orders.>"]))
+    with pytest.raises(PublishError, match=r"stream METADATA_CA_CLIENT: expected it to hold metadata\.client\.ca-cert"):
+        await publisher.publish(first)
+    with pytest.raises(NotFoundError):
+        await stream.get_last_msg(STREAM, SUBJECT)
+
+
+async def test_the_subject_in_somebody_elses_stream_is_refused(
+    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+) -> None:
+    await stream.add_stream(StreamConfig(name="EVERYTHING", subjects=["metadata.>"]))
+    with pytest.raises(
+        PublishError, match=r"expected no stream but METADATA_CA_CLIENT to take it, found .* EVERYTHING"
+    ):
+        await publisher.publish(first)
+    with pytest.raises(PublishError, match="EVERYTHING"):
+        await publisher.shown()
+
+
+async def test_the_stream_is_put_right(
+    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+) -> None:
+    await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], max_msgs=1000, description="ours"))
+    await publisher.publish(first)
+    config = (await stream.stream_info(STREAM)).config
+    assert config.max_msgs == 32
+    assert config.max_bytes == 32 * 1024 * 1024
+    assert config.description == "ours"
+
+
+async def test_more_replicas_than_servers_is_an_error_that_says_so(
+    broker: Broker, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+) -> None:
+    publisher = made(broker, tmp_path / "identity", foundry, replicas=3)
+    with pytest.raises(
+        PublishError, match=r"jetstream: expected to write metadata\.client\.ca-cert, found: .*replicas"
+    ):
+        await publisher.publish(first)
+    await publisher.close()
+
+
+async def test_a_broker_that_is_away_is_an_error_and_comes_back(
+    broker: Broker, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+) -> None:
+    broker.stop()
+    publisher = made(broker, tmp_path / "identity", foundry, timeout=2.0)
+    with pytest.raises(PublishError, match=r"jetstream: expected to write .* found: .*Connect call failed"):
+        await publisher.publish(first)
+    broker.start()
+    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
+    broker.stop()
+    with pytest.raises(PublishError, match=r"jetstream: expected to write .*"):
+        await publisher.publish(await foundry.bundle(2))
+    broker.start()
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            outcome = (await publisher.publish(await foundry.bundle(2))).outcome
+            break
+        except PublishError:
+            assert time.monotonic() < deadline
+    # The write that seemed to fail may have been waiting in the connection; either way it is there once.
+    assert outcome in (Outcome.WRITTEN, Outcome.UNCHANGED)
+    await publisher.close()
+
+
+async def test_without_an_identity_there_is_nothing_to_connect_with(
+    broker: Broker, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+) -> None:
+    publisher = made(broker, tmp_path / "nobody", foundry)
+    with pytest.raises(PublishError, match=r"found: .*nobody.*ca\.crt"):
+        await publisher.publish(first)
+    await publisher.close()
+
+
+async def test_a_higher_sequence_is_seen_though_the_identity_cannot_be_taken_up(
+    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle, stream: JetStreamContext, tmp_path: Path
+) -> None:
+    await publisher.publish(await foundry.bundle(2))
+    await stream.update_stream((await stream.stream_info(STREAM)).config.evolve(max_msgs=7))
+    (tmp_path / "identity" / "..data" / "tls.crt").write_text("no certificate")
+    brought = await publisher.publish(first)
+    assert (brought.outcome, brought.newer) == (Outcome.NEWER, (STREAM,))
+    (failure,) = brought.failed
+    assert failure.startswith("jetstream: expected to write metadata.client.ca-cert, found: ")
+    assert (await stream.stream_info(STREAM)).config.max_msgs == 7  # whoever is ahead may want it so
+
+
+async def test_a_new_identity_is_taken_up(
+    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+) -> None:
+    await publisher.publish(first)
+    connection = publisher._connection
+    assert isinstance(connection, tidemark.nats.Connection)
+    before = connection.leaf_sha256
+    await DirectoryLeafStore(tmp_path / "identity").write(await foundry.leaf(first))
+    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
+    assert connection.leaf_sha256 != before

@@ -1,0 +1,399 @@
+"""The Kubernetes publisher against the API server: every labelled namespace, nothing over a higher sequence."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
+from authority.publishers.interface import Brought, Outcome, PublishError
+from authority.publishers.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, KubernetesPublisher
+from tests.harness.issued_bundles import CLOCK, Foundry
+from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
+from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
+from tests.harness.kubernetes.waiting import until
+from tidemark.bundle import Bundle, Cause
+from tidemark.trust import Trust
+from tidemark.verify import VerifiedBundle
+
+NOW = int(time.time())
+ENABLED = {"tidemark.io/bundle": "enabled"}
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", NOW)
+
+
+@pytest.fixture
+def publisher(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> KubernetesPublisher:
+    server.namespace("nats", **ENABLED)
+    server.namespace("apps", **ENABLED)
+    server.namespace("other")
+    return KubernetesPublisher(client, foundry.trust, "tidemark")
+
+
+def live(server: ApiServer, namespace: str) -> Bundle | None:
+    found = server.store.find(SECRET, namespace, LIVE_SECRET)
+    if found is None:
+        return None
+    data = {name: base64.b64decode(value) for name, value in found["data"].items()}
+    return Bundle(data["ca.crt"], data["bundle.note"]) if len(data) == 2 else None
+
+
+def secret_of(bundle: VerifiedBundle, name: str = LIVE_SECRET, namespace: str = "nats") -> dict[str, Any]:
+    data = {"ca.crt": bundle.bundle.ca, "bundle.note": bundle.bundle.note}
+    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+    return {"metadata": {"name": name, "namespace": namespace}, "data": encoded, "type": "Opaque"}
+
+
+def pod(name: str, namespace: str, secret: str = LIVE_SECRET, agent: str = "true") -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": namespace, "labels": {"tidemark.io/agent": agent}},
+        "spec": {"containers": [{"name": "x"}], "volumes": [{"name": "bundle", "secret": {"secretName": secret}}]},
+    }
+
+
+def history(server: ApiServer) -> set[str]:
+    found = server.store.select(
+        SECRET, "tidemark", lambda one: "tidemark.io/history" in one["metadata"].get("labels", {})
+    )
+    return {one["metadata"]["name"] for one in found}
+
+
+async def test_every_labelled_namespace_shows_the_bundle(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    first = await foundry.bundle(1)
+    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
+    assert live(server, "nats") == live(server, "apps") == first.bundle
+    assert live(server, "other") is None
+    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
+
+    second = await foundry.bundle(2)
+    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
+    found = server.store.find(SECRET, "nats", LIVE_SECRET)
+    assert found is not None
+    assert live(server, "nats") == second.bundle
+    assert found["metadata"]["annotations"] == {"tidemark.io/sequence": "2"}
+    assert found["type"] == "Opaque"
+    managers = {(one["manager"], one["operation"]): one["fieldsV1"] for one in found["metadata"]["managedFields"]}
+    assert managers["tidemark-authority", "Apply"]["f:data"] == {"f:bundle.note": {}, "f:ca.crt": {}}
+    assert {one.target: one.bundle for one in await publisher.shown()} == {
+        "secret nats/nats-ca-tls": second.bundle,
+        "secret apps/nats-ca-tls": second.bundle,
+    }
+
+
+async def test_the_trust_file_is_created_and_never_changed(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    theirs = {"metadata": {"name": TRUST_CONFIG_MAP, "namespace": "apps"}, "data": {"trust.toml": "theirs"}}
+    server.store.put(CONFIG_MAP, theirs)
+    for sequence in (1, 2):
+        await publisher.publish(await foundry.bundle(sequence))
+    kept, made = (server.store.find(CONFIG_MAP, namespace, TRUST_CONFIG_MAP) for namespace in ("apps", "nats"))
+    assert kept is not None
+    assert kept["data"] == {"trust.toml": "theirs"}
+    assert made is not None
+    assert Trust.parse(made["data"]["trust.toml"].encode()) == foundry.trust
+    assert server.store.find(CONFIG_MAP, "other", TRUST_CONFIG_MAP) is None
+
+
+async def test_a_trust_file_that_cannot_be_made_keeps_no_bundle_from_the_agents(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
+        is_made = request.method == "POST" and request.path.endswith("/configmaps")
+        return internal_error() if is_made else await handle(request)
+
+    server.interfere = refuse
+    bundle = await foundry.bundle(1)
+    brought = await publisher.publish(bundle)
+    assert len(brought.failed) == 2
+    assert all(TRUST_CONFIG_MAP in failure for failure in brought.failed)
+    assert live(server, "nats") == live(server, "apps") == bundle.bundle
+
+
+@pytest.mark.parametrize("edit", [{"data": {"ca.crt": "AAAA"}}, {"data": {"bundle.note": None}}, {"data": None}])
+async def test_a_secret_that_was_edited_or_deleted_comes_back(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, edit: dict[str, Any]
+) -> None:
+    bundle = await foundry.bundle(1)
+    await publisher.publish(bundle)
+    server.store.merge(SECRET, "nats", LIVE_SECRET, edit, "kubectl-edit")
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert live(server, "nats") == bundle.bundle
+    server.store.delete(SECRET, "nats", LIVE_SECRET)
+    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert live(server, "nats") == bundle.bundle
+
+
+async def test_what_others_add_to_the_secret_stays(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    await publisher.publish(await foundry.bundle(1))
+    server.store.merge(SECRET, "nats", LIVE_SECRET, {"metadata": {"labels": {"team": "bus"}}}, "somebody")
+    await publisher.publish(await foundry.bundle(2))
+    found = server.store.find(SECRET, "nats", LIVE_SECRET)
+    assert found is not None
+    assert found["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "tidemark", "team": "bus"}
+
+
+async def test_nothing_is_written_over_a_higher_sequence(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    newer = await foundry.bundle(7)
+    server.store.put(SECRET, secret_of(newer))
+    brought = await publisher.publish(await foundry.bundle(6))
+    assert brought == Brought(written=("secret apps/nats-ca-tls",), newer=("secret nats/nats-ca-tls",))
+    assert live(server, "nats") == newer.bundle
+
+
+async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    server.store.put(SECRET, secret_of(await foundry.bundle(7)))
+    tls = {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
+    server.store.put(SECRET, secret_of(await foundry.bundle(1), LIVE_SECRET, "apps") | tls)
+    brought = await publisher.publish(await foundry.bundle(6))
+    assert (brought.outcome, brought.newer) == (Outcome.NEWER, ("secret nats/nats-ca-tls",))
+    (failure,) = brought.failed
+    assert failure.startswith("secret apps/nats-ca-tls: expected a Secret of type Opaque")
+
+
+async def test_another_text_of_the_same_sequence_is_told(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    server.store.put(SECRET, secret_of(await foundry.bundle(3, Cause.FORCED)))
+    (failure,) = (await publisher.publish(await foundry.bundle(3))).failed
+    assert "two authorities" in failure
+
+
+@pytest.mark.parametrize("standing", [True, False])
+async def test_a_newer_one_that_is_written_in_between_stays(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, standing: bool
+) -> None:
+    newer = await foundry.bundle(9)
+    if standing:
+        await publisher.publish(await foundry.bundle(1))
+    before = _once(lambda request: request.method in ("PATCH", "POST") and "/nats/secrets" in request.path)
+
+    async def overtake(request: web.Request, handle: Answering) -> web.StreamResponse:
+        if before(request):
+            server.store.put(SECRET, secret_of(newer))
+        return await handle(request)
+
+    server.interfere = overtake
+    await publisher.publish(await foundry.bundle(8))
+    assert live(server, "nats") == newer.bundle
+
+
+def _once(condition: Callable[[web.Request], bool]) -> Callable[[web.Request], bool]:
+    seen = False
+
+    def first(request: web.Request) -> bool:
+        nonlocal seen
+        is_first, seen = condition(request) and not seen, seen or condition(request)
+        return is_first
+
+    return first
+
+
+async def test_an_answer_that_is_lost_changes_nothing(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    for sequence in (1, 2):
+        lose = _once(lambda request: request.method in ("POST", "PATCH") and "/nats/secrets" in request.path)
+
+        async def lost(
+            request: web.Request, handle: Answering, lose: Callable[[web.Request], bool] = lose
+        ) -> web.StreamResponse:
+            response = await handle(request)
+            return internal_error() if lose(request) else response
+
+        server.interfere = lost
+        bundle = await foundry.bundle(sequence)
+        assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+        assert live(server, "nats") == live(server, "apps") == bundle.bundle
+
+
+async def test_one_bad_namespace_keeps_no_other_waiting(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    tls = secret_of(bundle) | {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
+    server.store.put(SECRET, tls)
+    (failure,) = (await publisher.publish(bundle)).failed
+    assert failure.startswith("secret nats/nats-ca-tls: expected a Secret of type Opaque, found kubern")
+    assert live(server, "apps") == bundle.bundle
+
+    server.store.delete(SECRET, "nats", LIVE_SECRET)
+    immutable = secret_of(bundle) | {"immutable": True, "data": {}}
+    server.store.put(SECRET, immutable)
+    (failure,) = (await publisher.publish(bundle)).failed
+    assert "found it immutable; delete it" in failure
+    server.store.delete(SECRET, "nats", LIVE_SECRET)
+    foreign = secret_of(bundle) | {"data": {}}
+    foreign["metadata"]["annotations"] = {"cert-manager.io/certificate-name": "nats"}
+    server.store.put(SECRET, foreign)
+    (failure,) = (await publisher.publish(bundle)).failed
+    assert "cert-manager's Certificate 'nats'" in failure
+
+
+async def test_a_strange_secret_hides_no_other_and_is_named(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    """Whoever may write a Secret of this name anywhere may write what no model of Kubernetes reads."""
+
+    async def damaged(request: web.Request, handle: Answering) -> web.StreamResponse:
+        response = await handle(request)
+        if request.method == "GET" and request.path.endswith("/secrets") and isinstance(response, web.Response):
+            found = json.loads(response.body or b"")  # type: ignore[arg-type]
+            for one in found["items"]:
+                if one["metadata"]["namespace"] in ("other", "apps"):
+                    one["metadata"]["managedFields"] = [{"time": "0000-01-01T00:00:00Z"}]
+            return web.json_response(found)
+        return response
+
+    first, second = await foundry.bundle(1), await foundry.bundle(2)
+    await publisher.publish(first)
+    server.store.put(SECRET, secret_of(first, namespace="other"))
+    server.interfere = damaged
+    brought = await publisher.publish(second)
+    assert brought.written == ("secret nats/nats-ca-tls",)
+    (failure,) = brought.failed
+    assert failure.startswith("secret apps/nats-ca-tls: expected a Secret, found Invalid RFC3339 encoded datetime")
+    assert live(server, "nats") == second.bundle
+    looks = {one.target: one for one in await publisher.shown()}
+    assert looks["secret nats/nats-ca-tls"].bundle == second.bundle
+    assert looks["secret apps/nats-ca-tls"].error == failure
+    assert len(looks) == 2
+
+
+async def test_a_namespace_that_is_going_is_left_alone(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    server.store.terminate(NAMESPACE, "", "nats")
+    brought = await publisher.publish(await foundry.bundle(1))
+    assert (brought.outcome, brought.failed) == (Outcome.WRITTEN, ())
+    assert live(server, "nats") is None
+
+
+async def test_the_api_server_is_away(server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry) -> None:
+    await server.stop()
+    with pytest.raises(PublishError, match="expected to list namespaces"):
+        await publisher.publish(await foundry.bundle(1))
+    with pytest.raises(PublishError, match="expected to list namespaces"):
+        await publisher.shown()
+    await server.start()
+
+
+async def test_history_is_kept_and_pruned_with_its_epochs(
+    server: ApiServer, client: KubernetesClient, tmp_path: Path
+) -> None:
+    kept = CLOCK.validity_seconds + CLOCK.epoch_seconds
+    start = CLOCK.start(CLOCK.epoch_at(NOW))
+    instants = (start - kept, start - kept + CLOCK.epoch_seconds, start)
+    foundries = [await Foundry.create(tmp_path / "state", instant) for instant in instants]
+    publisher = KubernetesPublisher(client, foundries[0].trust, "tidemark")
+    bundles = [await one.bundle(sequence) for sequence, one in enumerate(foundries, start=1)]
+    names = [f"nats-ca-bundle-epoch-{one.statement.epoch}-{one.sequence}" for one in bundles]
+    assert (await publisher.publish(bundles[0])).outcome is Outcome.UNCHANGED  # no namespace wants it
+    assert (await publisher.publish(bundles[1])).outcome is Outcome.UNCHANGED
+    assert history(server) == set(names[:2])
+    foreign = secret_of(bundles[0], "nats-ca-bundle-epoch-1-1", "tidemark")  # without our label: not ours
+    server.store.put(SECRET, foreign)
+    garbled = secret_of(bundles[0], "nats-ca-bundle-epoch-2-1", "tidemark") | {"data": {}}
+    garbled["metadata"]["labels"] = {"tidemark.io/history": "bundle"}
+    server.store.put(SECRET, garbled)
+    await publisher.publish(bundles[2])
+    assert history(server) == set(names[1:])
+    assert server.store.find(SECRET, "tidemark", "nats-ca-bundle-epoch-1-1") is not None
+    made = server.store.find(SECRET, "tidemark", names[2])
+    assert made is not None
+    assert made["immutable"] is True
+
+
+async def test_agents_that_mount_it_are_nudged_when_it_changes(
+    server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    for one in (pod("nats-0", "nats"), pod("nats-1", "nats", "another"), pod("nats-2", "nats", agent="no")):
+        server.store.put(POD, one)
+    complaints: list[str] = []
+    nudge = Nudge(client, complaints.append)
+    nudging = KubernetesPublisher(client, foundry.trust, "tidemark", nudge)
+
+    def nudged() -> dict[str, str]:
+        pods = {one["metadata"]["name"]: one["metadata"] for one in server.store.select(POD, "nats", lambda _: True)}
+        return {
+            name: found["annotations"][NUDGE_ANNOTATION] for name, found in pods.items() if found.get("annotations")
+        }
+
+    assert (await nudging.publish(await foundry.bundle(1))).outcome is Outcome.WRITTEN
+    assert nudged() == {}, "its delivery waits for nothing"
+    task = asyncio.create_task(nudge.run(again_seconds=0.05))
+    await until(lambda: nudged() == {"nats-0": "1"}, "the nudge")
+
+    async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
+        return internal_error() if request.method == "PATCH" and "/pods/" in request.path else await handle(request)
+
+    server.interfere = refuse
+    for number in range(3, 60):
+        server.store.put(POD, pod(f"nats-{number}", "nats"))
+    server.requests.clear()
+    second = await foundry.bundle(2)
+    assert (await nudging.publish(second)).outcome is Outcome.WRITTEN
+    await until(lambda: complaints, "a complaint")
+    assert "by themselves" in complaints[0]
+    patched = [line for line in server.requests if line.startswith("PATCH") and "/pods/" in line]
+    assert len(set(patched)) < 57, "where nobody answers not every pod is tried"
+    server.interfere = None
+    await until(lambda: set(nudged().values()) == {"2"} and len(nudged()) == 58, "all of them")
+    server.requests.clear()
+    await nudging.publish(second)
+    await asyncio.sleep(0.2)
+    assert not [line for line in server.requests if "/pods" in line], "once is enough"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def kept(publisher: KubernetesPublisher, publish: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Publishes whenever the publisher says that something changed, as the sequencer does."""
+    changed = asyncio.Event()
+    publisher.watch(changed)
+
+    async def keep() -> None:
+        while True:
+            await publish()
+            await changed.wait()
+            changed.clear()
+
+    tasks = [asyncio.create_task(publisher.run(lambda *_: None)), asyncio.create_task(keep())]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_namespace_labelled_later_and_a_secret_that_was_deleted_get_it_within_seconds(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    async with kept(publisher, lambda: publisher.publish(bundle)):
+        await until(lambda: live(server, "nats") == bundle.bundle, "the first")
+        server.namespace("other", **ENABLED)
+        await until(lambda: live(server, "other") == bundle.bundle, "the namespace labelled later")
+        server.store.delete(SECRET, "nats", LIVE_SECRET)
+        await until(lambda: live(server, "nats") == bundle.bundle, "the deleted one to come back")
+        server.store.merge(SECRET, "nats", LIVE_SECRET, {"data": {"ca.crt": "AAAA"}}, "kubectl-edit")
+        await until(lambda: live(server, "nats") == bundle.bundle, "the edited one to come back")

@@ -1,0 +1,121 @@
+"""A workload's leaf in a Secret of type kubernetes.io/tls."""
+
+import asyncio
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
+from authority.publishers.interface import PublishError
+from authority.publishers.leaf_secret import KubernetesLeafStore
+from tests.harness.issued_bundles import Foundry
+from tests.harness.kubernetes.apiserver import ApiServer
+from tests.harness.kubernetes.kinds import POD, SECRET
+from tests.harness.kubernetes.waiting import until
+
+
+@pytest.fixture
+async def foundry(tmp_path: Path) -> Foundry:
+    return await Foundry.create(tmp_path / "state", int(time.time()))
+
+
+@pytest.fixture
+def store(client: KubernetesClient) -> KubernetesLeafStore:
+    return KubernetesLeafStore(client, "tidemark", "nats-0-tls")
+
+
+def found(server: ApiServer) -> dict[str, Any]:
+    secret = server.store.find(SECRET, "tidemark", "nats-0-tls")
+    assert secret is not None
+    return secret
+
+
+async def test_a_leaf_is_written_read_and_replaced(
+    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
+    assert await store.read() is None
+    await store.write(first)
+    assert found(server)["type"] == "kubernetes.io/tls"
+    assert set(found(server)["data"]) == {"tls.crt", "tls.key"}
+    assert base64.b64decode(found(server)["data"]["tls.key"]) == first.key_pem
+    assert await store.read() == first.certificate_pem
+    await store.write(second)
+    assert await store.read() == second.certificate_pem
+
+
+async def test_what_no_workload_could_use_counts_as_nothing(
+    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
+    await store.write(first)
+    other = {"data": {"tls.key": base64.b64encode(second.key_pem).decode()}}
+    server.store.merge(SECRET, "tidemark", "nats-0-tls", other, "kubectl-edit")
+    assert await store.read() is None
+    await store.write(second)
+    assert await store.read() == second.certificate_pem
+
+
+async def test_nothing_is_written_over_what_was_not_read(
+    server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, foundry: Foundry
+) -> None:
+    bundle = await foundry.bundle(1)
+    other = KubernetesLeafStore(client, "tidemark", "nats-0-tls")
+    await other.read()
+    await store.write(await foundry.leaf(bundle))
+    with pytest.raises(PublishError, match="found that it exists"):
+        await other.write(await foundry.leaf(bundle))
+    await other.read()
+    newer = await foundry.leaf(bundle)
+    await store.write(newer)
+    with pytest.raises(PublishError, match="409"):
+        await other.write(await foundry.leaf(bundle))
+    assert await store.read() == newer.certificate_pem
+
+
+async def test_another_type_of_secret_is_named(server: ApiServer, store: KubernetesLeafStore, foundry: Foundry) -> None:
+    server.store.put(SECRET, {"metadata": {"name": "nats-0-tls", "namespace": "tidemark"}, "type": "Opaque"})
+    assert await store.read() is None
+    with pytest.raises(PublishError, match=r"tidemark/nats-0-tls: expected a Secret of type kubernetes.io/tls"):
+        await store.write(await foundry.leaf(await foundry.bundle(1)))
+
+
+async def test_one_that_is_deleted_before_the_write_comes_back_with_its_type(
+    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+) -> None:
+    """A type cannot be changed: an Opaque one would be refused for ever."""
+    bundle = await foundry.bundle(1)
+    await store.write(await foundry.leaf(bundle))
+    assert await store.read() is not None
+    server.store.delete(SECRET, "tidemark", "nats-0-tls")
+    await store.write(await foundry.leaf(bundle))
+    assert found(server)["type"] == "kubernetes.io/tls"
+
+
+async def test_the_pods_that_mount_it_are_nudged(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> None:
+    projected = {"name": "leaf", "projected": {"sources": [{"secret": {"name": "nats-0-tls"}}]}}
+    labels = {"tidemark.io/agent": "true"}
+    for name, volumes in (("nats-0", [projected]), ("nats-1", [])):
+        metadata = {"name": name, "namespace": "tidemark", "labels": labels}
+        server.store.put(POD, {"metadata": metadata, "spec": {"containers": [], "volumes": volumes}})
+    nudge = Nudge(client, lambda _: None)
+    store = KubernetesLeafStore(client, "tidemark", "nats-0-tls", nudge)
+    await store.write(await foundry.leaf(await foundry.bundle(1)))
+    task = asyncio.create_task(nudge.run())
+
+    def annotations(name: str) -> Any:
+        one = server.store.find(POD, "tidemark", name)
+        assert one is not None
+        return one["metadata"].get("annotations")
+
+    await until(lambda: annotations("nats-0"), "the nudge")
+    assert annotations("nats-0") == {NUDGE_ANNOTATION: found(server)["metadata"]["resourceVersion"]}
+    assert annotations("nats-1") is None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,387 @@
+"""The plan: what is asked for, when, and in which order."""
+
+from dataclasses import replace
+
+import pytest
+
+from authority.fleet.view import FleetView
+from authority.journal.history import EMPTY, EpochCa
+from authority.journal.interface import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
+from authority.rotation.events import Step
+from authority.rotation.gate import Closed
+from authority.rotation.operator_requests import force
+from authority.rotation.plan import (
+    FOLD_AT,
+    Action,
+    Activate,
+    Fold,
+    Prepare,
+    Retire,
+    RotationRefused,
+    Switch,
+    Wait,
+    World,
+    next_action,
+)
+from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Pods, Story, running, servers
+from tidemark.bundle import Cause
+from tidemark.epoch import EpochClock
+
+CLOCK = PLAYGROUND.clock
+NEXT = START + 20
+PREPARED = NEXT - 8
+NOBODY = FleetView(readable=True, agents=())
+
+
+def ask(story: Story, now: int, pods: Pods | None = None, clock: EpochClock = CLOCK, *rest: Step) -> Action:
+    """Ask with an issuer that holds exactly what the journal names, and knows which CA signs."""
+    history = story.history
+    signing = history.signing
+    world = World(
+        history,
+        pods.view(story, now) if pods else NOBODY,
+        frozenset(ca.intent for ca in history.cas if ca.intent and now < ca.retire_at),
+        signing.intent if signing else None,
+    )
+    return next_action(world, clock, now, frozenset(rest))
+
+
+def held_story() -> tuple[Story, EpochCa, EpochCa, Pods]:
+    """A deployment past the start of the next epoch, with one agent that has not proven its CA."""
+    story, signing = running()
+    return story, signing, story.prepare(EPOCH + 1, PREPARED), servers("nats-0")
+
+
+def test_an_empty_journal_asks_for_the_present_epoch() -> None:
+    now = START + 3
+    assert ask(Story(), now) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-1")
+
+
+def test_the_first_ca_is_activated_at_once_and_then_the_issuer_is_told() -> None:
+    story = Story()
+    ca = story.prepare(EPOCH, START + 3)
+    action = ask(story, START + 3, servers("nats-0"))
+    assert action == Activate(ca, Opening.BOOTSTRAP, ("nats-0",), ())
+    story.activate(ca, START + 3)
+    world = World(story.history, NOBODY, frozenset({ca.intent}), None)
+    signing = story.history.signing
+    assert signing is not None
+    assert next_action(world, CLOCK, START + 3) == Switch(signing)
+    assert next_action(replace(world, active=ca.intent), CLOCK, START + 3) == Wait(PREPARED, None)
+
+
+def test_the_next_epochs_ca_is_prepared_in_its_window_and_only_once() -> None:
+    story, _ = running()
+    assert ask(story, PREPARED - 1) == Wait(PREPARED, None)
+    assert ask(story, PREPARED) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-2")
+    story.prepare(EPOCH + 1, PREPARED)
+    assert isinstance(ask(story, PREPARED), Wait)
+
+
+def test_it_is_activated_at_its_start_and_not_before() -> None:
+    story, _, ca, pods = held_story()
+    pods.prove("nats-0", story.mark(), PREPARED + 1)
+    assert ask(story, NEXT - 1, pods) == Wait(NEXT, None)
+    assert ask(story, NEXT, pods) == Activate(ca, Opening.GATE, (), ())
+
+
+def test_a_closed_gate_holds_it_and_names_who_is_waited_for() -> None:
+    story, signing, ca, pods = held_story()
+    action = ask(story, NEXT, pods)
+    assert isinstance(action, Wait)
+    assert action.hold is not None
+    assert action.hold.ca == ca
+    assert (action.hold.since, action.hold.until) == (NEXT, signing.not_after - 20)
+    assert (action.hold.closed, action.hold.waiting) == (Closed.WAITING, ("nats-0",))
+
+
+def test_rotation_goes_on_while_held() -> None:
+    story, _, _, pods = held_story()
+    assert ask(story, NEXT + 12, pods) == Prepare(EPOCH + 2, Cause.ROTATION, f"epoch-{EPOCH + 2}-3")
+
+
+def test_the_newest_ca_with_an_open_gate_is_chosen_and_older_ones_are_skipped() -> None:
+    story, _, older, pods = held_story()
+    newer = story.prepare(EPOCH + 2, NEXT + 12)
+    pods.prove("nats-0", story.mark(), NEXT + 20)
+    assert ask(story, NEXT + 20, pods) == Activate(newer, Opening.GATE, (), (older.sha256,))
+
+
+def test_before_the_newer_one_starts_the_older_one_is_activated() -> None:
+    story, _, older, pods = held_story()
+    story.prepare(EPOCH + 2, NEXT + 12)
+    pods.prove("nats-0", story.mark(), NEXT + 13)
+    assert ask(story, NEXT + 13, pods) == Activate(older, Opening.GATE, (), ())
+
+
+def test_the_last_resort_takes_the_newest_that_was_public_for_p_and_names_the_unproven() -> None:
+    story, signing, first, pods = held_story()
+    second = story.prepare(EPOCH + 2, NEXT + 12)
+    resort = signing.not_after - 20
+    assert resort == NEXT + 40
+    third = story.prepare(EPOCH + 3, resort - 8)
+    fourth = story.prepare(EPOCH + 3, resort - 7, Cause.FORCED)
+    assert isinstance(ask(story, resort - 1, pods), Wait)
+    assert ask(story, resort, pods) == Activate(third, Opening.LAST_RESORT, ("nats-0",), (first.sha256, second.sha256))
+    assert fourth.number > third.number
+
+
+def test_the_last_resort_waits_for_p_after_the_first_publication() -> None:
+    story, signing = running()
+    late = signing.not_after - 10  # nothing could be prepared for long
+    ca = story.prepare(CLOCK.epoch_at(late), late)
+    pods = servers("nats-0")
+    assert isinstance(ask(story, late + 7, pods, CLOCK, Step.PREPARE), Wait)
+    assert ask(story, late + 8, pods, CLOCK, Step.PREPARE) == Activate(ca, Opening.LAST_RESORT, ("nats-0",), ())
+
+
+def test_a_proven_ca_is_activated_before_its_start_where_the_signing_one_is_ending() -> None:
+    story, signing = running()
+    ending = signing.not_after - 20
+    epoch = CLOCK.epoch_at(ending) + 1
+    ca = story.prepare(epoch, ending - 5)
+    pods = servers("nats-0")
+    pods.prove("nats-0", story.mark(), ending - 4)
+    assert ca.start > ending
+    assert isinstance(ask(story, ending - 1, pods, CLOCK, Step.PREPARE), Wait)
+    assert ask(story, ending, pods) == Activate(ca, Opening.GATE, (), ())
+
+
+def test_a_forced_ca_is_activated_as_soon_as_its_gate_opens() -> None:
+    story, _ = running()
+    story.prepare(EPOCH + 1, PREPARED)
+    forced = story.prepare(EPOCH + 1, PREPARED + 1, Cause.FORCED)
+    pods = servers("nats-0")
+    assert isinstance(ask(story, PREPARED + 1, pods), Wait)
+    pods.prove("nats-0", story.mark(), PREPARED + 2)
+    action = ask(story, PREPARED + 2, pods)
+    assert isinstance(action, Activate)
+    assert action.ca == forced
+
+
+def test_a_forced_ca_is_late_only_once_it_was_public_for_p() -> None:
+    story, _ = running()
+    story.prepare(EPOCH, START + 1, Cause.FORCED)
+    before, after = ask(story, START + 8, servers("nats-0")), ask(story, START + 9, servers("nats-0"))
+    assert isinstance(before, Wait)
+    assert isinstance(after, Wait)
+    assert before.hold is None
+    assert after.hold is not None
+
+
+def test_an_outage_of_one_epoch_is_caught_up_with_the_present_and_then_the_next_epoch() -> None:
+    story, _ = running()
+    now = START + 35  # epoch + 1 was never prepared, and the window of epoch + 2 has begun
+    assert ask(story, now) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-2")
+    story.prepare(EPOCH + 1, now)
+    assert ask(story, now) == Prepare(EPOCH + 2, Cause.ROTATION, f"epoch-{EPOCH + 2}-3")
+
+
+def test_after_an_outage_longer_than_v_the_present_ca_is_activated_at_once_and_only_then_the_next_prepared() -> None:
+    story, signing = running()
+    now = signing.not_after + 15
+    pods = servers("nats-0")
+    epoch = CLOCK.epoch_at(now)
+    assert ask(story, now, pods) == Prepare(epoch, Cause.ROTATION, f"epoch-{epoch}-2")
+    ca = story.prepare(epoch, now)
+    assert ask(story, now, pods) == Activate(ca, Opening.BOOTSTRAP, ("nats-0",), ())
+    story.activate(ca, now)
+    assert ask(story, now, pods) == Prepare(epoch + 1, Cause.ROTATION, f"epoch-{epoch + 1}-3")
+
+
+def test_bootstrap_prefers_a_ca_that_the_fleet_has_proven_then_one_it_had_time_for() -> None:
+    story, signing = running()
+    now = signing.not_after
+    known, fresh = story.prepare(EPOCH + 3, now - 10), story.prepare(EPOCH + 4, now - 1)
+    pods = servers("nats-0")
+    action = ask(story, now, pods)
+    assert isinstance(action, Activate)
+    assert (action.ca, action.opening) == (known, Opening.BOOTSTRAP)
+    pods.prove("nats-0", story.mark(), now)
+    action = ask(story, now, pods)
+    assert isinstance(action, Activate)
+    assert action.ca == fresh
+
+
+def test_another_epoch_length_asks_for_a_ca_of_its_own() -> None:
+    story, _ = running()
+    longer = EpochClock(epoch_seconds=60, validity_seconds=240, prepare_seconds=20)
+    now = START + 3
+    action = ask(story, now, None, longer)
+    assert action == Prepare(longer.epoch_at(now), Cause.ROTATION, f"epoch-{longer.epoch_at(now)}-2")
+    changed = Story(replace(PLAYGROUND, clock=longer, leaf_seconds=120), entries=story.entries, history=story.history)
+    ca = changed.prepare(longer.epoch_at(now), now)
+    pods = servers("nats-0")
+    pods.prove("nats-0", changed.mark(), now + 1)
+    assert ask(changed, now + 1, pods, longer) == Activate(ca, Opening.GATE, (), ())
+
+
+def test_an_adopted_statement_is_followed_by_one_of_ours_at_once() -> None:
+    story, _ = running()
+    lost, _ = running()
+    for _ in range(3):
+        lost.prepare(EPOCH, START + 1, Cause.FORCED)
+    newest = lost.history.newest
+    assert newest is not None
+    story.append(StatementRecord(START + 2, "", newest.bundle))
+    assert ask(story, START + 2) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-5")
+    story.prepare(EPOCH, START + 2)
+    assert isinstance(ask(story, START + 2), Wait)
+
+
+def test_cas_are_retired_an_epoch_after_their_expiry() -> None:
+    story, old = running()
+    current = CLOCK.epoch_at(old.retire_at)
+    new = story.prepare(current, old.retire_at - 15)
+    story.activate(new, old.retire_at - 15)
+    story.prepare(current + 1, old.retire_at - 1)
+    intents = frozenset(ca.intent for ca in story.history.cas)
+    world = World(story.history, NOBODY, intents, new.intent)
+    assert isinstance(next_action(world, CLOCK, old.retire_at - 1), Wait)
+    assert next_action(world, CLOCK, old.retire_at) == Retire((old.intent,), orphans=False)
+    world = replace(world, intents=intents - {old.intent})
+    assert isinstance(next_action(world, CLOCK, old.retire_at), Wait)
+
+
+def test_a_ca_that_no_statement_names_is_retired_once_none_can_name_it() -> None:
+    """Not before: a replica that was paused may yet commit the statement that brings it."""
+    story, signing = running()
+    waiting = {"epoch-5-2", "epoch-5-3"}
+    world = World(story.history, NOBODY, frozenset({signing.intent, "epoch-5-1", *waiting}), signing.intent)
+    assert next_action(world, CLOCK, PREPARED - 1) == Retire(("epoch-5-1",), orphans=True)
+    world = replace(world, intents=frozenset({signing.intent, *waiting}))
+    assert isinstance(next_action(world, CLOCK, PREPARED - 1), Wait)
+    second = story.prepare(EPOCH + 1, PREPARED)
+    world = replace(world, history=story.history, intents=frozenset({signing.intent, second.intent, *waiting}))
+    assert next_action(world, CLOCK, PREPARED) == Retire(("epoch-5-2",), orphans=True)
+
+
+def test_a_ca_whose_key_is_lost_never_signs_and_its_epoch_gets_another() -> None:
+    story, signing, ca, pods = held_story()
+    pods.prove("nats-0", story.mark(), NEXT)
+    fleet, held = pods.view(story, NEXT), {signing.intent: signing.sha256, ca.intent: ca.sha256}
+    world = World(story.history.held_by(held), fleet, frozenset(held), signing.intent)
+    assert next_action(world, CLOCK, NEXT) == Activate(ca, Opening.GATE, (), ())
+    assert isinstance(next_action(replace(world, intents=None), CLOCK, NEXT), Wait), "activated unseen"
+    for found in ({}, {ca.intent: ""}, {ca.intent: signing.sha256}):
+        history = story.history.held_by({signing.intent: signing.sha256, **found})
+        world = replace(world, history=history, intents=frozenset({signing.intent, *found}))
+        assert next_action(world, CLOCK, NEXT) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-3")
+
+
+def test_a_lost_ca_that_was_withdrawn_is_not_made_again() -> None:
+    story, signing, ca, pods = held_story()
+    story.withdraw(ca, NEXT, Cause.ROLLBACK)
+    history = story.history.held_by({signing.intent: signing.sha256})
+    world = World(history, pods.view(story, NEXT), frozenset({signing.intent}), signing.intent)
+    assert not isinstance(next_action(world, CLOCK, NEXT), Prepare)
+
+
+def test_where_the_signing_ca_is_lost_another_is_made_and_the_issuer_is_not_told_to_sign_with_it() -> None:
+    story, _ = running()
+    world = World(story.history.held_by({}), NOBODY, frozenset(), None)
+    assert next_action(world, CLOCK, START + 1) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-2")
+    assert isinstance(next_action(world, CLOCK, START + 1, frozenset({Step.PREPARE})), Wait)
+
+
+def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
+    story, _, ca, pods = held_story()
+    pods.prove("nats-0", story.mark(), NEXT)
+    story.append(ActivationRecord(NEXT, ca.sha256, Opening.GATE))
+    now = NEXT + 12
+    world = World(story.history, NOBODY, frozenset({"epoch-5-1"}), None)
+    assert isinstance(next_action(world, CLOCK, now), Switch)
+    assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH})), Prepare)
+    assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH, Step.PREPARE})), Retire)
+    rest = frozenset({Step.SWITCH, Step.PREPARE, Step.RETIRE})
+    assert isinstance(next_action(world, CLOCK, now, rest), Wait)
+
+
+def long_story(epochs: int) -> Story:
+    story, _ = running()
+    for epoch in range(EPOCH + 1, EPOCH + epochs):
+        ca = story.prepare(epoch, CLOCK.prepare_at(epoch))
+        story.activate(ca, CLOCK.start(epoch))
+    return story
+
+
+def test_the_journal_is_folded_once_enough_of_it_is_needed_no_more() -> None:
+    story = long_story(20)
+    now = CLOCK.start(EPOCH + 19) + 1
+    fold = ask(story, now)
+    assert isinstance(fold, Fold)
+    dropped = [entry for entry in story.entries if entry.position <= fold.through and entry not in fold.keep]
+    assert len(dropped) >= FOLD_AT
+    for entry in dropped:
+        assert entry.record.at <= now - 80 - 20
+    before = story.history
+    story.entries = [*fold.keep, *(entry for entry in story.entries if entry.position > fold.through)]
+    after = Story(entries=story.entries[:-1], history=before)
+    after.append(story.entries[-1].record)
+    assert (after.history.newest, after.history.signing and after.history.signing.sha256) == (
+        before.newest,
+        before.signing and before.signing.sha256,
+    )
+    live = {ca.sha256 for ca in before.cas if now < ca.retire_at}
+    assert {ca.sha256 for ca in after.history.cas if ca.intent} >= live
+
+
+def test_an_old_journal_is_never_folded_beyond_what_still_counts() -> None:
+    story, signing = running()
+    for at in range(START, START + 30):
+        story.append(OverrideRecord(at, signing.sha256, "ada", "again"))
+    now = signing.retire_at + 1000
+    fold = ask(story, now, None, CLOCK, Step.PREPARE)
+    assert isinstance(fold, Fold)
+    assert [entry.position for entry in fold.keep] == [1, 2]  # the newest statement and the last activation
+    assert fold.through == story.history.head - 1  # the head keeps its place
+
+
+def test_who_was_given_a_leaf_is_kept_for_as_long_as_its_ca_lives() -> None:
+    story, first = running()
+    for epoch in range(EPOCH + 1, EPOCH + 20):
+        ca = story.prepare(epoch, CLOCK.prepare_at(epoch))
+        story.activate(ca, CLOCK.start(epoch))
+    for ca in (first, story.history.cas[-2]):
+        story.append(LeafRecord(START, ca.sha256, "grace", ("grace",), "7f0a", "ada", "a look by hand"))
+    gone, kept = story.entries[-2:]
+    assert (story.history.signing, story.history.newest) == (story.history.cas[-1], story.history.statements[-1])
+    for sequel in range(2):  # so that neither stands at the head
+        story.append(OverrideRecord(START, first.sha256, "ada", f"{sequel}"))
+    fold = ask(story, CLOCK.start(EPOCH + 19) + 1)
+    assert isinstance(fold, Fold)
+    assert fold.through > kept.position
+    assert kept in fold.keep
+    assert gone not in fold.keep
+
+
+def test_a_forced_rotation_takes_the_highest_epoch_prepared_so_far() -> None:
+    story, _ = running()
+    assert force(story.history, CLOCK, 1, START + 5) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-2")
+    story.prepare(EPOCH + 1, PREPARED)
+    assert force(story.history, CLOCK, 1, PREPARED + 1).epoch == EPOCH + 1
+    assert force(EMPTY, CLOCK, 1, START + 5) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-1")
+    longer = EpochClock(epoch_seconds=60, validity_seconds=240, prepare_seconds=20)
+    assert force(story.history, longer, 1, PREPARED + 1).epoch == longer.epoch_at(PREPARED + 1)
+
+
+def test_forced_rotations_are_refused_before_they_take_the_room_of_scheduled_ones() -> None:
+    story, _ = running()
+    for _ in range(58):
+        force(story.history, CLOCK, 1, START + 1)
+        story.prepare(EPOCH, START + 1, Cause.FORCED)
+    with pytest.raises(
+        RotationRefused, match="at most 64 certificates, found that with another CA now one would hold 65"
+    ):
+        force(story.history, CLOCK, 1, START + 1)
+    for epoch in range(EPOCH + 1, EPOCH + 8):  # every scheduled one still fits
+        story.prepare(epoch, CLOCK.prepare_at(epoch))
+
+
+@pytest.mark.parametrize("now", [START, START + 11, NEXT, NEXT + 13])
+def test_waiting_ends_in_the_future(now: int) -> None:
+    story, _, _, pods = held_story()
+    story.prepare(EPOCH + 2, NEXT + 12)
+    action = ask(story, now, pods)
+    assert isinstance(action, Wait)
+    assert action.until > now

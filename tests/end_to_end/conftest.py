@@ -1,0 +1,39 @@
+"""Fixtures of the end-to-end tests."""
+
+from tests.harness.agent_fixtures import (
+    agent_process,
+    broker,
+    forge,
+    http,
+    nats_server,
+    open_folder,
+    server,
+    serving,
+    site,
+)
+from tests.harness.authority_fixtures import empty_space, machine, openbao, space
+from tests.harness.nats_fixtures import cluster, connection, first, lone, output, running, second, stranger
+
+__all__ = [
+    "agent_process",
+    "broker",
+    "cluster",
+    "connection",
+    "empty_space",
+    "first",
+    "forge",
+    "http",
+    "lone",
+    "machine",
+    "nats_server",
+    "open_folder",
+    "openbao",
+    "output",
+    "running",
+    "second",
+    "server",
+    "serving",
+    "site",
+    "space",
+    "stranger",
+]

@@ -1,0 +1,81 @@
+"""The real authority and a real agent in a cluster whose API server is the fake one: a whole proven rotation."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from authority.kubernetes.nudge import NUDGE_ANNOTATION
+from tests.harness.authority_deployment import Deployment, Program, ask, eventually
+from tests.harness.kubernetes.apiserver import ApiServer
+from tests.harness.kubernetes.kinds import LEASE, POD, SECRET
+from tests.harness.kubernetes.node import AgentsPod, Node
+from tests.harness.kubernetes.selectors import selects
+from tidemark.certificates import fingerprint, parse_leaf
+
+
+def leaf_ca(server: ApiServer) -> str:
+    """The fingerprint of the CA that signed the leaf in the Secret."""
+    found = server.store.find(SECRET, "nats", "nats-server-tls")
+    assert found is not None
+    files = {name: base64.b64decode(data) for name, data in found["data"].items()}
+    return fingerprint(parse_leaf(files["tls.crt"], files["tls.key"]).chain[0])
+
+
+async def test_a_whole_proven_rotation(server: ApiServer, deployment: Deployment, tmp_path: Path) -> None:
+    node, pod = Node(server, tmp_path / "node"), None
+    async with Program(deployment) as program, node.running():
+        await program.start()
+        pod = AgentsPod(node, "nats", "nats-0")
+        async with pod.running(deployment.url), deployment.session(deployment.token("operator")) as session:
+
+            async def agent_is(state: str) -> dict[str, Any] | None:
+                agents = (await ask(session, "/api/v1/fleet"))["agents"]
+                return next((one for one in agents if (one["name"], one["state"]) == ("nats/nats-0", state)), None)
+
+            async def signing() -> str:
+                return str((await ask(session, "/api/v1/status"))["signing"]["sha256"])
+
+            await eventually(lambda: agent_is("proven"), "the first proof")
+            first = await signing()
+            async with session.post("/api/v1/rotate", json={"reason": "a test"}) as response:
+                assert response.status == 200, await response.text()
+                ca = str((await response.json())["ca"])
+
+            async def has_activated() -> bool:
+                return await signing() == ca
+
+            async def has_proven_its_leaf() -> bool:
+                agent = await agent_is("proven")
+                return agent is not None and bool(agent["receipt"]["leaf"]["issuer_sha256"] == ca)
+
+            await eventually(has_activated, "the new CA to sign")
+            await eventually(has_proven_its_leaf, "a leaf of the new CA, proven")
+            newest = (await ask(session, "/api/v1/bundles"))["bundles"][0]
+            failures = (await ask(session, "/api/v1/status"))["failures"]
+        assert first != ca
+        assert (newest["ca"], newest["opening"]) == (ca, "gate")
+        assert failures == []
+        assert leaf_ca(server) == ca
+        told = {one["sequence"] for one in pod.told}  # how many came before depends on where in the epoch we are
+        assert len(told) >= 2
+        assert newest["sequence"] in told
+
+        kept = selects("tidemark.io/history=bundle", "")
+        names = {one["metadata"]["name"] for one in server.store.select(SECRET, "tidemark", kept)}
+        assert f"nats-ca-bundle-epoch-{newest['epoch']}-{newest['sequence']}" in names
+        lease = server.store.find(LEASE, "tidemark", "tidemark-authority")
+        assert lease is not None
+        assert lease["metadata"]["annotations"]["tidemark.io/url"].startswith("https://127.0.0.1:")
+        found = server.store.find(POD, "nats", "nats-0")
+        assert found is not None
+        assert NUDGE_ANNOTATION in found["metadata"]["annotations"]
+
+        server.store.delete(SECRET, "nats", "nats-ca-tls")
+
+        async def is_back() -> bool:
+            return server.store.find(SECRET, "nats", "nats-ca-tls") is not None
+
+        await eventually(is_back, "the deleted Secret")
+    refused = [line for line in program.log.read_text().splitlines() if "found 403" in line]
+    assert refused == [], json.dumps(refused)

@@ -1,0 +1,94 @@
+"""Every release line of nats-server that the agent is for: its reloads proven on all its ports, its refusals reverted.
+
+The suite takes the oldest server that there is as a package, and the newest; ``make soak`` sets ``SOAK_SERVERS`` to the
+lines between. Each lies in a directory of its own, which the Makefile's target ``servers`` fills.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.document import Cell, Table
+from bench.sample import Sample
+from tests.harness.agent_sandbox import Site, begin, serves
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import NATS_SERVER, NatsServer, free_port
+from tests.harness.soak import report, size
+from tidemark.receipt import AgentState, Level
+
+NEWEST = "newest"
+LINES = os.environ.get("SOAK_SERVERS", f"2.10 {NEWEST}").split()
+SWAPS = size("SOAK_SERVER_SWAPS", 10)
+TITLE = "Agent: release lines of nats-server"
+COLUMNS = ["line", "version", "swaps", "proven", "ports looked at", "p50, ms", "most, ms", "errors logged", "reverted"]
+
+
+def program(line: str) -> Path:
+    """The server of a release line, such as "2.10"."""
+    if line == NEWEST:
+        return NATS_SERVER
+    path = Path(sys.prefix) / "servers" / line / "bin" / "nats-server"
+    assert path.exists(), f"{path}: expected nats-server {line}, found nothing; `make servers LINES={line}` installs it"
+    return path
+
+
+class Listening(NatsServer):
+    """With every kind of port that asks for certificates: client, route, leafnode, gateway, websocket."""
+
+    def __init__(self, folder: Path, files: Path, line: str) -> None:
+        super().__init__(folder, files, program=program(line))
+        self.leafnode, self.gateway, self.websocket = free_port(), free_port(), free_port()
+
+    def write_config(self, extra: str = "") -> None:
+        super().write_config(
+            "accounts { SYS {} }\nsystem_account: SYS\n"
+            f"leafnodes {{ listen: 127.0.0.1:{self.leafnode}, {self.tls} }}\n"
+            f"gateway {{ name: test, listen: 127.0.0.1:{self.gateway}, {self.tls} }}\n"
+            f"websocket {{ listen: 127.0.0.1:{self.websocket}, {self.tls.replace(', timeout: 5', '')} }}\n{extra}"
+        )
+
+    @property
+    def proof(self) -> str:
+        further = f"&nats=127.0.0.1:{self.leafnode}&tls=127.0.0.1:{self.gateway}&tls=127.0.0.1:{self.websocket}"
+        return super().proof + further
+
+
+@pytest.mark.parametrize("line", LINES)
+async def test_every_reload_is_proven_and_every_refusal_reverted(
+    line: str, forge: Forge, site: Site, tmp_path: Path, serving: Callable[[NatsServer], NatsServer]
+) -> None:
+    server = serving(Listening(tmp_path / "nats", site.out, line))
+    site.targets = server.target
+    site.show(forge.bundle(1), forge.leaf())
+    milliseconds: list[float] = []
+    async with site.agent() as observed:
+        await begin(site, server, observed)
+        varz = await server.varz()
+        assert varz is not None
+        version = str(varz["version"])
+        assert line == NEWEST or version.startswith(f"{line}."), version
+        assert observed.status.targets[0].level is Level.PROVEN
+        await server.is_older_than(1)
+        for sequence in range(2, SWAPS + 2):
+            newest = forge.epoch + sequence % 2
+            leaf = forge.leaf() if sequence % 2 else None
+            begun = time.time()
+            site.show(forge.bundle(sequence, [newest, newest - 1]), leaf)
+            status = await observed.is_proven(sequence, leaf)
+            assert serves(site, server)
+            milliseconds.append(1000 * ((status.journeys[-1].proven_at or 0) - begun))
+        complaints = server.complaints()
+        server.write_config("broken {")
+        site.show(forge.bundle(SWAPS + 2))
+        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert serves(site, server)
+        server.write_config()
+        await observed.is_proven(SWAPS + 2)
+    taken = Sample(tuple(milliseconds))
+    row: list[Cell] = [line, version, SWAPS, len(taken), 5, taken.median, taken.highest, len(complaints), "yes"]
+    report("soak-servers", TITLE, Table("Each swap is a bundle of other CAs, every second one a leaf.", COLUMNS, [row]))
+    assert complaints == []

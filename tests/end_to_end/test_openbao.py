@@ -1,0 +1,208 @@
+"""The real program on a real OpenBao: set up, sealed at the start, held at the gate, killed, its token revoked."""
+
+import asyncio
+import json
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from authority.__main__ import run
+from authority.config.openbao import SECRET_ID_VARIABLE, TOKEN_VARIABLE
+from authority.journal.history import History, fold
+from authority.journal.interface import StatementRecord
+from authority.journal.openbao import OpenBaoJournal
+from tests.authority.cli.test_commands import Fleet
+from tests.end_to_end.test_replicas import two
+from tests.harness.authority_deployment import AGENTS, Deployment, Program, ask, command, eventually
+from tests.harness.openbao_server import ROOT_TOKEN, Server, Space
+from tidemark.certificates import not_after
+from tidemark.trust import Trust
+
+
+@pytest.fixture
+async def empty_house(empty_space: Space, tmp_path: Path) -> Deployment:
+    """Configured for a namespace where nothing was made but the role that the authority logs in with."""
+    login = await empty_space.approle({"token_policies": ["tidemark"], "token_ttl": "10m"})
+    server = empty_space.server
+    table = [
+        'issuer = "openbao"',
+        "[openbao]",
+        f'url = "{server.url}"',
+        f'namespace = "{empty_space.namespace}"',
+        f'ca_file = "{server.ca_file}"',
+        f'role_id = "{login.role_id}"',
+    ]
+    house = Deployment.create(tmp_path / "house", preset="playground", more="\n".join(table))
+    return Deployment(house.root, {SECRET_ID_VARIABLE: login.secret_id})
+
+
+@pytest.fixture
+async def house(empty_house: Deployment, empty_space: Space) -> Deployment:
+    """Set up as an operator would, with what ``init --openbao`` prints."""
+    printed = await init(empty_house)
+    path = empty_house.root / "policy.hcl"
+    path.write_text(printed)
+    empty_space.server.command("policy", "write", "tidemark", str(path), namespace=empty_space.namespace)
+    return empty_house
+
+
+async def init(house: Deployment) -> str:
+    done = await command("--config", house.config_file, "init", "--openbao", environment={TOKEN_VARIABLE: ROOT_TOKEN})
+    assert (done.status, done.err) == (0, "")
+    return done.out
+
+
+async def history(space: Space) -> History:
+    return fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+
+
+async def test_init_prints_what_it_made_and_the_policy(empty_house: Deployment, empty_space: Space) -> None:
+    first, again = await init(empty_house), await init(empty_house)
+    comments, _, policy = first.partition("\n\n")
+    assert policy == empty_space.layout.policy()
+    assert [line.split()[:2] for line in comments.splitlines()] == [["#", "made"]] * 12
+    assert [line.split()[:2] for line in again.partition("\n\n")[0].splitlines()] == [["#", "kept"]] * 12
+    assert sorted(path.name for path in (empty_house.state / "tokens").iterdir()) == ["agent", "operator"]
+    assert not (empty_house.state / "roots").exists(), "keys are OpenBao's alone"
+
+
+async def test_what_is_not_so_is_named(empty_house: Deployment, empty_space: Space) -> None:
+    config = ("--config", empty_house.config_file)
+    refused = await command(*config, "run", environment={SECRET_ID_VARIABLE: "sesame"})
+    assert refused.status == 3
+    assert "auth/approle/login: expected OpenBao to accept the login, found 400" in refused.err
+    assert "sesame" not in refused.err
+    refused = await command(*config, "run", environment=empty_house.environment)
+    assert refused.status == 3
+    assert "expected the token's policies to allow 'list' on 'control/issuers'" in refused.err
+    await empty_space.client.write("sys/policies/acl/tidemark", {"policy": empty_space.layout.policy()})
+    refused = await command(*config, "run", environment=empty_house.environment)
+    assert refused.status == 3
+    assert "route entry not found.; look at mount and namespace, and run 'init --openbao' first" in refused.err
+    refused = await command(*config, "init", "--openbao", environment={TOKEN_VARIABLE: "sesame"})
+    assert refused.status == 3
+    assert "expected OpenBao to know our token, found 403" in refused.err
+
+
+async def test_it_rotates_is_killed_and_goes_on(house: Deployment, empty_space: Space, openbao: Server) -> None:
+    space, fleet = empty_space, Fleet(house)
+    async with Program(house) as program:
+        await openbao.seal()
+        try:
+            await program.launch()
+            await eventually(partial(says, program, "expected OpenBao unsealed, found it sealed"), "a word of the seal")
+            assert await program.signal(signal.SIGTERM) == 0
+            await program.launch()
+        finally:
+            await openbao.unseal()
+        await eventually(program._is_listening, "the API to listen")
+        await house.until_published()
+        first = (await history(space)).signing
+        assert first is not None
+        assert await space.default_name() == first.intent
+        for name in AGENTS:
+            await eventually(partial(house.has_leaf_of, name, first.sha256), "a leaf of the first CA")
+
+        # Nobody has proven the next CA: it is trusted by all and signs nothing.
+        before = await history(space)
+        rotated = await command("--config", house.config_file, "rotate", "--reason", "a drill")
+        assert rotated.status == 0
+        made = json.loads(rotated.out)
+        assert made["sequence"] > before.statements[-1].statement.sequence
+        assert await space.default_name() == first.intent
+
+        async def activated() -> bool:
+            await fleet.report()
+            signing = (await history(space)).signing
+            return signing is not None and signing.number > first.number
+
+        await eventually(activated, "its activation")
+        await eventually(partial(is_the_default, space), "OpenBao to sign with it")
+        await eventually(partial(has_leaves, house, space), "leaves of the new CA")
+
+        assert await program.signal(signal.SIGKILL) == -signal.SIGKILL
+        await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
+        await program.start()
+        after = await history(space)
+        assert after.statements[: len(before.statements)] == before.statements
+        # What it does needs a login; that the token is revoked while it runs is no matter either.
+        await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
+        assert (await command("--config", house.config_file, "rotate", "--reason", "again")).status == 0
+        await eventually(partial(holds_what_the_journal_names, space), "no CA too many")
+        assert await program.signal(signal.SIGTERM) == 0
+    last = await history(space)
+    assert [signed.statement.sequence for signed in last.statements] == list(range(1, len(last.statements) + 1))
+    printed = await command("--config", house.config_file, "trust", environment=house.environment)
+    (key,) = Trust.parse(printed.out.encode()).keys
+    assert key.name == "bus.example.com/tidemark-1"
+    assert house.environment[SECRET_ID_VARIABLE] not in program.log.read_text()
+
+
+async def test_nothing_is_signed_while_openbaos_clock_differs(house: Deployment, empty_space: Space) -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(house.config, stop, lambda: time.time() - 3600))
+
+    async def has_said() -> bool:
+        if task.done():
+            task.result()
+        if not (house.state / "api.json").exists():
+            return False
+        async with house.session(house.token("operator")) as session:
+            failures = (await ask(session, "/api/v1/status"))["failures"]
+        return any("clock: expected it within 5 s of OpenBao's, found it -3" in one["error"] for one in failures)
+
+    try:
+        await eventually(has_said, "a word about the clock")
+        assert (await history(empty_space)).statements == ()
+        assert await empty_space.names("keys") == set()
+    finally:
+        stop.set()
+        await asyncio.gather(task)
+
+
+async def test_of_two_replicas_on_one_openbao_the_other_takes_over(house: Deployment, empty_space: Space) -> None:
+    async with two(house) as (first, second):
+        forwarded = await second.rotate("asked of the one that follows")
+        first.send(signal.SIGKILL)
+        await eventually(second.leads, "the other to take over")
+        assert await second.rotate("by the one that took over") > forwarded
+        await first.launch()
+        await eventually(lambda: first.follows(second), "the first to follow")
+        await house.until_published()
+        shown = await house.bundle("nats-0")
+        await eventually(partial(holds_what_the_journal_names, empty_space), "no CA too many")
+    last = await history(empty_space)
+    digests = {signed.statement.sequence: signed.digest for signed in last.statements}
+    assert list(digests) == list(range(1, len(digests) + 1))
+    assert digests[shown.sequence] == shown.digest
+    asked = [entry.record.who for entry in last.entries if isinstance(entry.record, StatementRecord)]
+    assert [who for who in asked if who] == ["operator from 127.0.0.1, for 127.0.0.1", "operator from 127.0.0.1"]
+
+
+async def holds_what_the_journal_names(space: Space) -> bool:
+    keys, issuers = await space.names("keys"), await space.names("issuers")
+    return keys == issuers == {ca.intent for ca in (await history(space)).cas}
+
+
+async def says(program: Program, words: str) -> bool:
+    return words in program.log.read_text()
+
+
+async def is_the_default(space: Space) -> bool:
+    signing = (await history(space)).signing
+    return signing is not None and await space.default_name() == signing.intent
+
+
+async def has_leaves(house: Deployment, space: Space) -> bool:
+    signing = (await history(space)).signing
+    assert signing is not None
+    return all(
+        [
+            await house.has_leaf_of(name, signing.sha256)
+            and not_after(house.leaf(name).certificate) <= signing.not_after
+            for name in AGENTS
+        ]
+    )

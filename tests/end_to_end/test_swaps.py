@@ -1,0 +1,122 @@
+"""Swap after swap on one agent process with a real nats-server: every last one is proven, and nothing grows.
+
+The suite makes 50; ``make soak`` sets ``SOAK_SWAPS``.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
+from functools import partial
+from typing import Any
+
+import psutil
+
+from bench.document import Cell, Table
+from bench.sample import Sample
+from tests.harness.agent_sandbox import AgentProcess, Site, serves
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import NatsServer, eventually
+from tests.harness.soak import report, size
+
+SWAPS = size("SOAK_SWAPS", 50)
+WARM = SWAPS // 2
+"""Swaps until what is remembered on purpose (lines said, the last journeys) has its size."""
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the agent holds between two swaps."""
+
+    descriptors: int
+    threads: int
+    directories: int
+    mib: float
+
+    @classmethod
+    def of(cls, agent: AgentProcess, site: Site) -> "Use":
+        assert agent.process is not None
+        process = psutil.Process(agent.process.pid)
+        directories = sum(entry.is_dir() and not entry.is_symlink() for entry in site.out.iterdir())
+        return cls(process.num_fds(), process.num_threads(), directories, process.memory_info().rss / MEBIBYTE)
+
+
+def is_remembered(site: Site, wanted: tuple[int, str]) -> bool:
+    """Whether the agent has written this set down as proven: sequence and leaf."""
+    proven = json.loads(site.file(".tidemark.json"))["proven"]
+    return proven is not None and (proven["mark"]["sequence"], proven["leaf_sha256"]) == wanted
+
+
+async def use_at_rest(agent: AgentProcess, site: Site) -> Use:
+    """Taken once the last swap's directory is put away, and every connection but those that are kept."""
+
+    def is_at_rest() -> bool:
+        assert agent.process is not None
+        connections = psutil.Process(agent.process.pid).net_connections()
+        kept = {psutil.CONN_LISTEN, psutil.CONN_ESTABLISHED}
+        port = int(agent.environment["TIDEMARK_LISTEN"].rpartition(":")[2])
+        asking = [one for one in connections if one.status not in kept or (one.laddr.port == port and one.raddr)]
+        return not asking and Use.of(agent, site).directories == 1
+
+    await eventually(is_at_rest, "the agent to rest, with one set in its directory")
+    return Use.of(agent, site)
+
+
+async def test_every_swap_is_proven_and_nothing_grows(
+    forge: Forge,
+    site: Site,
+    server: NatsServer,
+    agent_process: Callable[[Mapping[str, str]], AgentProcess],
+) -> None:
+    leaf = forge.leaf()
+    site.show(forge.bundle(1), leaf)
+    agent = agent_process(site.environment())
+    await agent.answers("/startupz")
+    await server.start()
+    await agent.answers("/readyz")
+    await server.is_older_than(1)
+    sequence, journeys, uses = 1, dict[int, dict[str, Any]](), list[Use]()
+    for turn in range(1, SWAPS + 1):
+        bundle = turn % 3 != 0
+        sequence += bundle
+        newest = forge.epoch + sequence % 2
+        if turn % 3 != 1:
+            leaf = forge.leaf()
+        site.show(forge.bundle(sequence, [newest, newest - 1]) if bundle else None, leaf if turn % 3 != 1 else None)
+        wanted = (sequence, leaf.sha256)
+        await eventually(partial(is_remembered, site, wanted), f"swap {turn} to be proven")
+        assert serves(site, server)
+        if turn % 20 == 0 or turn == SWAPS:
+            journeys |= {journey["number"]: journey for journey in agent.status()["journeys"]}
+        if turn in (WARM, SWAPS):
+            uses.append(await use_at_rest(agent, site))
+    assert {journey["outcome"] for journey in journeys.values()} <= {"proven", "installed"}, "installed: overtaken"
+    del journeys[1]  # waited for the server to start
+    proven = [journey for journey in journeys.values() if journey["outcome"] == "proven"]
+    taken = Sample(tuple(1000 * (journey["proven_at"] - journey["swapped_at"]) for journey in proven))
+    warm, end = uses
+    spans = [
+        f"{before:.1f} → {after:.1f}" if isinstance(before, float) else f"{before} → {after}"
+        for before, after in zip(astuple(warm), astuple(end), strict=True)
+    ]
+    complaints = server.complaints()
+    columns = [
+        "swaps",
+        "proven",
+        "p50, ms",
+        "p99, ms",
+        "most, ms",
+        "descriptors",
+        "threads",
+        "directories",
+        "RSS, MiB",
+        "server's errors",
+    ]
+    row: list[Cell] = [SWAPS, SWAPS, taken.median, taken.p99, taken.highest, *spans, len(complaints)]
+    caption = f"Bundles, leaves, and both; what the agent held after {WARM} swaps, and at the end."
+    report("soak-swaps", "Agent: swap after swap", Table(caption, columns, [row]))
+    assert end.descriptors == warm.descriptors
+    assert end.threads == warm.threads
+    assert end.directories == warm.directories == 1
+    assert end.mib < warm.mib + 2, "Python takes memory from the system, and gives it back, a mebibyte at a time"
+    assert len(complaints) <= SWAPS, "a slow machine hangs up on a server that still writes: one line at most for each"

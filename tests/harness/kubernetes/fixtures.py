@@ -1,0 +1,31 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.credentials import Kubeconfig
+from tests.harness.authority_deployment import Deployment
+from tests.harness.kubernetes.apiserver import ApiServer
+from tests.harness.kubernetes.deployment import furnish
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
+    async with ApiServer(tmp_path / "apiserver").running() as server:
+        server.namespace("tidemark")
+        yield server
+
+
+@pytest.fixture
+async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesClient]:
+    """An administrator's."""
+    file = server.kubeconfig(tmp_path / "kubeconfig", server.accounts.administrator())
+    async with KubernetesClient(Kubeconfig(file), pauses=(0.01, 0.02)) as client:
+        yield client
+
+
+@pytest.fixture
+def deployment(server: ApiServer, tmp_path: Path) -> Deployment:
+    """An authority in the cluster, not running yet."""
+    return furnish(server, tmp_path / "house")

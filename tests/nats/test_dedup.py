@@ -1,0 +1,83 @@
+"""What two wires bring of the same consumers passes once, in the consumers' order."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemark.nats.dedup import Delivery, Overlap
+
+STATUS = b""
+
+
+def delivery(number: int | None, sid: int = 1, consumer: str = "c", *, long: bool = False) -> Delivery:
+    """``None`` is a status, which has no number."""
+    if number is None:
+        return Delivery(sid, b"inbox", STATUS, b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
+    form = "$JS.ACK._.hash.S.{}.1.{}.{}.0.0.random" if long else "$JS.ACK.S.{}.1.{}.{}.0.0"
+    return Delivery(sid, b"inbox", form.format(consumer, number + 1000, number).encode(), b"%d" % number, b"")
+
+
+async def passed(old: list[Delivery], new: list[Delivery], late: list[Delivery] | None = None) -> list[Delivery]:
+    """What goes on to the subscription: the old wire's, what was kept of the new one's, and what that brings later."""
+    overlap, through = Overlap(), list(old)
+    for one in old:
+        overlap.brought_by_old(one)
+    assert all(overlap.stops_new(one) for one in new)
+
+    async def deliver(one: Delivery) -> None:
+        through.append(one)
+
+    await overlap.end(deliver)
+    return through + [one for one in late or () if not overlap.stops_new(one)]
+
+
+@given(first=st.integers(0, 20), overlaps=st.integers(0, 20), more=st.integers(0, 20), long=st.booleans())
+async def test_each_passes_once_in_order(first: int, overlaps: int, more: int, *, long: bool) -> None:
+    everything = [delivery(number, long=long) for number in range(1, first + overlaps + more + 1)]
+    assert await passed(everything[: first + overlaps], everything[first:]) == everything
+
+
+@given(lag=st.integers(0, 10))
+async def test_what_comes_late_by_another_server_is_known(lag: int) -> None:
+    everything = [delivery(number) for number in range(1, 21)]
+    new = everything[5:]
+    assert await passed(everything[:15], new[:lag], new[lag:]) == everything
+
+
+async def test_the_old_wire_broke_and_brought_nothing() -> None:
+    new = [delivery(7), delivery(8)]
+    assert await passed([], new) == new
+
+
+async def test_consumers_and_inboxes_are_apart() -> None:
+    old = [delivery(5), delivery(9, sid=2, consumer="d")]
+    new = [
+        delivery(5),
+        delivery(6),
+        delivery(1, consumer="again"),
+        delivery(9, sid=2, consumer="d"),
+        delivery(3, sid=3),
+    ]
+    assert await passed(old, new) == [*old, delivery(6), delivery(1, consumer="again"), delivery(3, sid=3)]
+
+
+async def test_a_status_that_the_old_wire_brought_before_a_message_does_not_pass_again() -> None:
+    old = [delivery(4), delivery(None), delivery(5)]
+    assert await passed(old, [delivery(None), delivery(5), delivery(None), delivery(6)]) == [
+        *old,
+        delivery(None),
+        delivery(6),
+    ]
+
+
+async def test_what_comes_while_the_kept_ones_pass_keeps_its_place() -> None:
+    overlap, through = Overlap(), []
+    overlap.stops_new(delivery(1))
+
+    async def deliver(one: Delivery) -> None:
+        through.append(one)
+        if len(through) == 1:
+            assert overlap.stops_new(delivery(2))
+
+    await overlap.end(deliver)
+    assert through == [delivery(1), delivery(2)]
+    assert not overlap.stops_new(delivery(3))
