@@ -90,7 +90,7 @@ def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> 
     # Only now: nats-py takes megabytes, and an agent without a broker need not have it.
     memory_footprint.import_nats()
     from agent.clients import nats_credentials  # noqa: PLC0415
-    from agent.sources import jetstream as announcement
+    from agent.sources import jetstream as announcement  # noqa: PLC0415
 
     return announcement.Announcement(
         servers=config.nats_servers,

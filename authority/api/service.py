@@ -23,7 +23,7 @@ from tidemark.receipt import Receipt
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Keeps to ``authority.api.routes.Desk``. ``exact`` returns Unix seconds with fractions."""
+    """Implements ``Desk``. ``exact`` returns Unix seconds with fractions."""
 
     here: Surroundings
     rotation: Rotation

@@ -41,7 +41,7 @@ class _Answer:
 
 
 class TokenReviewer:
-    """Keeps to ``authority.api.tokens.Reviewer``."""
+    """Implements ``Reviewer``."""
 
     def __init__(self, client: KubernetesClient, audience: str) -> None:
         self._client = client

@@ -66,7 +66,7 @@ class _Term:
 
 
 class FileElection:
-    """Keeps to ``authority.election.interface.Election``.
+    """Implements ``Election``.
 
     ``failed`` is told of what went wrong and is tried again. ``clock`` counts seconds, also while we are paused.
     """

@@ -70,7 +70,7 @@ def boottime() -> float:
 
 
 class LeaseElection:
-    """Keeps to ``authority.election.interface.Election``.
+    """Implements ``Election``.
 
     ``failed`` is told of what went wrong and is tried again. ``clock`` counts seconds, also while we are paused.
     """

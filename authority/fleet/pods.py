@@ -110,7 +110,7 @@ def expected(pods: Sequence[AgentPod]) -> tuple[Expected, ...]:
 
 
 class PodMembers:
-    """Keeps to ``authority.fleet.registry.Members``. ``on_change`` is called when pods came, changed or went.
+    """Implements ``Members``. ``on_change`` is called when pods came, changed or went.
 
     A namespace whose pods nobody can say makes the whole fleet unreadable; a pod that cannot be read does not, and is
     waited for. ``failed`` takes both.

@@ -50,7 +50,7 @@ def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, pas
 
 
 class EmbeddedIssuer:
-    """Keeps to ``authority.issuer.interface.Issuer``; of several processes on one state directory only the leader may call it.
+    """Implements ``Issuer``; of several processes on one state directory only the leader may call it.
 
     Where two lead for a moment, what one has made for an intent is what the other gets.
     """

@@ -65,7 +65,7 @@ class _Held:
 
 
 class OpenBaoIssuer:
-    """Keeps to ``authority.issuer.interface.Issuer``; ``clock`` is ours, to be compared with OpenBao's."""
+    """Implements ``Issuer``; ``clock`` is ours, to be compared with OpenBao's."""
 
     def __init__(
         self,

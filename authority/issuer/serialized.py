@@ -8,7 +8,7 @@ from tidemark.certificates import Certificate
 
 
 class SerializedIssuer:
-    """Keeps to ``authority.issuer.interface.Issuer`` and passes every call on, one at a time."""
+    """Implements ``Issuer`` and passes every call on, one at a time."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer

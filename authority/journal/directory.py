@@ -22,7 +22,7 @@ _SNAPSHOT = re.compile(r"snapshot-(\d{12})\.json")
 
 
 class DirectoryJournal:
-    """Keeps to ``authority.journal.interface.Journal``; several processes on one machine may hold it."""
+    """Implements ``Journal``; several processes on one machine may hold it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

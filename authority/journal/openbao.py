@@ -33,7 +33,7 @@ _AT_ONCE = 8
 
 
 class OpenBaoJournal:
-    """Keeps to ``authority.journal.interface.Journal``; any number of replicas may hold it."""
+    """Implements ``Journal``; any number of replicas may hold it."""
 
     def __init__(self, client: OpenBaoClient, mount: str, prefix: str) -> None:
         self._client = client

@@ -14,7 +14,7 @@ from tidemark.strict_json import format_instant
 
 
 class OpenBaoControlCa:
-    """Keeps to ``authority.pki.control_ca.ControlCa``."""
+    """Implements ``ControlCa``."""
 
     def __init__(self, client: OpenBaoClient, layout: Layout, certificate: Certificate) -> None:
         self._client = client

@@ -24,7 +24,7 @@ runs as the authority's user, and the directory's owner says by its group who be
 
 
 class DirectoryPublisher:
-    """Keeps to ``authority.publishers.interface.Publisher``, for any number of directories."""
+    """Implements ``Publisher``, for any number of directories."""
 
     name = "directory"
 
@@ -61,7 +61,7 @@ class DirectoryPublisher:
 
 
 class DirectoryLeafStore:
-    """Keeps to ``authority.publishers.interface.LeafStore``, for one directory."""
+    """Implements ``LeafStore``, for one directory."""
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         self.name = str(directory)

@@ -44,7 +44,7 @@ class Connection(Protocol):
 
 
 class JetStreamPublisher:
-    """Keeps to ``authority.publishers.interface.Publisher``, for one stream.
+    """Implements ``Publisher``, for one stream.
 
     ``connect`` is called when there is first something to say, and again until it succeeds; what it returns has to
     reconnect by itself. ``timeout`` (seconds) limits each call.

@@ -43,7 +43,7 @@ _BREATH = 1.0  # seconds between two wakes, however often somebody changes what 
 
 
 class KubernetesPublisher:
-    """Keeps to ``authority.publishers.interface.Publisher``. ``home`` is the authority's own namespace, where the history goes."""
+    """Implements ``Publisher``. ``home`` is the authority's own namespace, where the history goes."""
 
     name = "kubernetes"
 

@@ -16,7 +16,7 @@ _TYPE = "kubernetes.io/tls"
 
 
 class KubernetesLeafStore:
-    """Keeps to ``authority.publishers.interface.LeafStore``, for one Secret.
+    """Implements ``LeafStore``, for one Secret.
 
     A write is over the version that was read last: what somebody else has written since stays, and is read anew.
     """

@@ -8,7 +8,7 @@ from tidemark.verify import VerifiedBundle
 
 
 class TimedPublisher:
-    """Keeps to ``authority.publishers.interface.Publisher`` and passes everything on.
+    """Implements ``Publisher`` and passes everything on.
 
     ``began`` is told the digest of each statement that is about to be compared with the targets, and written.
     """

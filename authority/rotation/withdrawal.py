@@ -6,7 +6,8 @@ Its steps (design, "Withdrawal") are read off the journal and the receipts at ev
 2. it is activated;
 3. leaves are re-issued: no expected agent may still serve one that the bad CA signed;
 4. the bad CA is left out of the next statement, and listed in it as withdrawn;
-5. clients that are still connected with a certificate it signed are listed (``authority.controllers.connection_monitor``).
+5. clients that are still connected with a certificate it signed are listed
+   (``authority.controllers.connection_monitor``).
 
 An urgent withdrawal (``--now``) begins with 4 and opens the replacement's gate by hand.
 """

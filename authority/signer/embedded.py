@@ -39,7 +39,7 @@ def open_signer(state: Path, trust_domain: str, passphrase: bytes | None) -> "Em
 
 
 class EmbeddedSigner:
-    """Keeps to ``authority.signer.interface.StatementSigner``. The label of a key, its file's name, is the end of its name."""
+    """Implements ``StatementSigner``. The label of a key, its file's name, is the end of its name."""
 
     def __init__(self, signers: tuple[Signer, ...]) -> None:
         self._signers = signers

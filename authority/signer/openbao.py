@@ -34,7 +34,7 @@ async def open_transit_signer(client: OpenBaoClient, mount: str, key: str, trust
 
 
 class TransitSigner:
-    """Keeps to ``authority.signer.interface.StatementSigner``."""
+    """Implements ``StatementSigner``."""
 
     def __init__(self, client: OpenBaoClient, path: str, versions: tuple[_Version, ...]) -> None:
         self._client = client

@@ -1,7 +1,7 @@
 """The wire formats as files, made from ``ca.crt`` with a fixed key and fixed times; the test compares byte for byte.
 
-``python -m tests.harness.golden_files`` writes them anew. A difference means that agents, authorities and applications of
-different versions would no longer understand each other: it belongs in the changelog, or in a new format version.
+``python -m tests.harness.golden_files`` writes them anew. A difference means that agents, authorities and applications
+of different versions would no longer understand each other: it belongs in the changelog, or in a new format version.
 """
 
 import hashlib

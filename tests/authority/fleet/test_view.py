@@ -135,7 +135,7 @@ def test_agents_that_left_are_forgotten() -> None:
 
 @dataclass
 class Deploying:
-    """Keeps to ``authority.fleet.registry.Members``: pods that come and go, as a deployment's do."""
+    """Implements ``Members``: pods that come and go, as a deployment's do."""
 
     there: list[Expected] = field(default_factory=list)
 
