@@ -1,8 +1,8 @@
 """Kills an agent with SIGKILL beside a real nats-server, and starts it again; a program of its own, as it forks.
 
 ``python -m tests.harness.agent_killing <folder>`` kills it before each step of a cycle in turn: each operation on its
-mounts and its output directory, the look at the workload before it is signalled, each connection. ``… <folder> <number>``
-kills it at so many random moments of cycles of every kind. Either prints a line of JSON for each kill: what was about
+mounts and its output directory, the look at the workload before it is signalled, each connection.
+``… <folder> <number>`` kills it at so many random moments of cycles of every kind. Either prints a line of JSON for each kill: what was about
 to happen or had been told last, what lay in place then, and what the next start made of it.
 """
 
