@@ -177,3 +177,11 @@ def test_what_is_there_is_not_brought_again(machine: Machine) -> None:
     assert machine.set_up() == []
     assert machine.installed() == set()
     assert not Path(f"{machine.mirror}.calls").exists()
+
+
+def test_a_table_of_programs_that_cannot_be_read_ends_the_set_up(machine: Machine) -> None:
+    (machine.venv / "bin" / "python").unlink()
+    program(machine.venv / "bin" / "python", STARTS_NOT)
+    command = [str(CHECKOUT / ".ci" / "platform"), str(machine.venv)]
+    run = subprocess.run(command, env={"PATH": str(machine.path)}, capture_output=True, check=False, timeout=120)
+    assert run.returncode == 127
