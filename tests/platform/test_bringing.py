@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.platform.tools import TOOLS
+from tests.harness.tools import TOOLS
 
 CHECKOUT = Path(__file__).parents[2]
 NEEDED = ("bash", "cp", "dirname", "env", "find", "id", "install", "mkdir", "realpath", "rm", "tail", "timeout")
