@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from authority.config.openbao import SECRET_ID_VARIABLE, TOKEN_VARIABLE
-from authority.openbao.client import OpenBaoAccess, OpenBaoClient, OpenBaoError, TokenLogin
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import OpenBaoError
+from authority.openbao.login import OpenBaoAccess, TokenLogin
 from playground.layout import HOST, OPENBAO_ROLE, Layout
 from playground.processes import Child, ChildFailed
 

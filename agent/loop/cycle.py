@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from agent.loop.delivery import HandedOver, Handover, Patience
+from agent.clocks import Clocks
+from agent.loop.delivery import HandedOver, Handover
 from agent.loop.retry import Retry
+from agent.loop.timing import Patience
 from agent.loop.wakeup import Alarm, Overtaken
 from agent.reporting.recorder import Chronicle
 from agent.reporting.status import Warned, state_of_proof
@@ -19,7 +21,7 @@ from agent.selection.select import Choice, Refusal, Shown, Source, choose
 from agent.selection.trust_set import TrustSet
 from agent.sources.mounts import Fault, Look, Sighting
 from agent.store.output_directory import InstallFailed
-from agent.store.set_store import Clocks, Holdings, Placed
+from agent.store.set_store import Holdings, Placed
 from agent.workloads.interface import Expectation, NotProven, WorkloadAbsent
 from tidemark.bundle import Bundle
 from tidemark.certificates import Leaf, fingerprint, is_valid_at

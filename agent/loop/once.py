@@ -6,11 +6,12 @@ The sequencer of this way of running, as the cycle is of the other; the steps ar
 from enum import IntEnum
 
 from agent import log
+from agent.clocks import Clocks
 from agent.loop.cycle import FIRST_WORD, Announcements, judge
 from agent.selection.select import Choice
 from agent.sources.mounts import Sighting
 from agent.store.output_directory import InstallFailed
-from agent.store.set_store import Clocks, Holdings
+from agent.store.set_store import Holdings
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import Mark, Reason
 

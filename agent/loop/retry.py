@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.loop.delivery import Patience
+from agent.loop.timing import Patience
 
 Key = tuple[str, str | None]
 """What tells sets apart, see ``TrustSet.key``."""

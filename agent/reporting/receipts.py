@@ -13,8 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from agent import log
-from agent.clients.answer import read_answer
-from agent.clients.http import TokenUnusable, read_token
+from agent.clients.http import TokenUnusable, read_answer, read_token
 from agent.reporting.status import AgentStatus, is_under_way, receipt_of
 from agent.reporting.status_store import Board
 from tidemark.receipt import Receipt

@@ -4,25 +4,17 @@ The memory is written before what depends on it: the highest verified statement 
 place, so that no kill lets an older one in afterwards.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import log
+from agent.clocks import Clocks
 from agent.selection.trust_set import TrustSet, find_issuer
 from agent.store.output_directory import MemoryUnreadable, Output
 from agent.store.state_file import Memory, Proven
 from tidemark.certificates import LeafRejected, parse_leaf
 from tidemark.trust import Trust
 from tidemark.verify import BundleRejected, Known, Mark, reopen
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """``now``: the wall clock, in Unix seconds; ``boot``: seconds since boot, which process start times count by."""
-
-    now: Callable[[], float]
-    boot: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,31 +7,26 @@ signal yet and would die of it, so nothing is signalled in its first second of l
 
 import asyncio
 import errno
-import json
 import os
 import signal
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
-from agent.clients.answer import read_answer
-from agent.clients.http import TokenUnusable, read_token
-from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
-from agent.workloads.targets import HttpTarget, SignalTarget
-from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE
+from agent.workloads.interface import Expectation, Reloaded, WorkloadAbsent
+from agent.workloads.targets import SignalTarget
 
 FIRST_SECOND = 1.0
+
 _PROC = Path("/proc")
+
 _TICKS = os.sysconf("SC_CLK_TCK")
+
 _COMM_LENGTH = 15
+
 _LONGEST_PID = 10
-_LONGEST_ANSWER = 64 * 1024
-_SHOWN_OF_ANSWER = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,88 +171,3 @@ def _is_named(process: Process, name: str) -> bool:
     except OSError:
         return False
     return Path(os.fsdecode(command)).name == name
-
-
-class HttpReloader:
-    """Asks an application to reload: POST of the set's digests to its URL."""
-
-    def __init__(self, target: HttpTarget, http: aiohttp.ClientSession) -> None:
-        self._target = target
-        self._http = http
-
-    async def started_after(self, instant: float) -> bool:
-        """Nothing is known of an application's start."""
-        return False
-
-    async def reload(self, expected: Expectation, within: float) -> Reloaded:
-        """See ``Reloader``."""
-        request = {
-            "sequence": expected.sequence,
-            "ca_sha256": expected.ca_sha256,
-            "leaf_sha256": expected.leaf and expected.leaf.sha256,
-            "directory": str(expected.directory),
-        }
-        try:
-            async with (
-                asyncio.timeout(within),
-                self._http.post(
-                    self._target.endpoint,
-                    json=request,
-                    headers=self._authorization(),
-                    ssl=_tls(expected) if self._target.url.startswith("https:") else True,
-                    server_hostname=self._target.tls_name,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                body = await read_answer(response, _LONGEST_ANSWER)
-                status = response.status
-        except TokenUnusable as error:
-            raise WorkloadAbsent("not_permitted", str(error)) from None
-        except aiohttp.ClientConnectorError as error:
-            raise WorkloadAbsent("unreachable", f"{self._target.url}: {error.strerror or error}") from None
-        except TimeoutError:
-            raise NotProven("no_answer", f"expected an answer within {within:.1f} s, found none") from None
-        except aiohttp.ClientError as error:
-            raise NotProven("no_answer", f"expected an answer, found {error!r}") from None
-        said = body[:_SHOWN_OF_ANSWER].decode(errors="replace")
-        if status in {401, 403}:
-            by = f"the token in {self._target.token_file}" if self._target.token_file else "no token_file="
-            raise WorkloadAbsent(
-                "not_permitted", f"{self._target.url}: expected to be let in with {by}, found status {status}: {said}"
-            )
-        if not 200 <= status < 300:
-            raise NotProven("reload_refused", f"expected status 2xx, found {status}: {said}")
-        return Reloaded(answer=_object(body))
-
-    def _authorization(self) -> dict[str, str]:
-        if self._target.token_file is None:
-            return {}
-        return {"Authorization": f"Bearer {read_token(self._target.token_file)}"}
-
-
-def _tls(expected: Expectation) -> ssl.SSLContext:
-    """Presents and trusts what the application may know by now: it has not been told of the new set yet.
-
-    Its leaf may be an orphan of the new bundle, so the CAs of the set before are trusted as well, for this request.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a bundle without its root is anchored in intermediates
-    identities = expected.identities or (expected.directory,)
-    try:
-        for identity in identities:
-            context.load_verify_locations(identity / CA_FILE)
-        if (identities[0] / KEY_FILE).exists():
-            context.load_cert_chain(identities[0] / LEAF_FILE, identities[0] / KEY_FILE)
-    except OSError as error:
-        where = ", ".join(map(str, identities))
-        raise WorkloadAbsent("unreachable", f"{where}: expected sets to present and trust, found {error}") from None
-    return context
-
-
-def _object(body: bytes) -> dict[str, object]:
-    """The answer's JSON object; any other answer says nothing."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -5,60 +5,34 @@ for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a s
 """
 
 import asyncio
-import json
-import logging
-import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from authority.api.leader_proxy import FORWARDED, Forwarding
-from authority.api.tokens import Holder, NotReviewed, Role, Sender, Tokens
+from authority.api.tokens import Holder, NotReviewed, Role, Tokens
 from authority.api.views import Answer
-from authority.config.listen import Listen
-from authority.config.load import ApiConfig
 from authority.controllers.leaf_requests import LeafOrder, read_workload
-from authority.fleet.registry import UnexpectedAgent
+from authority.fleet.members import Sender, UnexpectedAgent
 from authority.observability import metrics
-from authority.rotation.operator_requests import Wanted
-from authority.rotation.plan import RotationRefused
-from authority.support import atomic_files
+from authority.rotation.operator_requests import RotationRefused, Wanted
 from authority.web.connection_limit import in_turn
+from authority.web.listener import _is_ours, _log
 from tidemark.bundle import Bundle, Cause
 from tidemark.receipt import MAX_BYTES, Receipt
 from tidemark.strict_json import FieldError, Fields, parse_object
 
-ADDRESS_FILE = "api.json"
-"""In the state directory: ``{"url": …}``, where the API of the replica listens that leads, or led last."""
-
 _LONGEST_REASON = 500
+
 _LONGEST_ADDRESS = 64
-_BACKLOG = 4096
-"""Connections that wait to be accepted: after a rotation every agent of a large fleet makes one."""
-_IDLE_SECONDS = 10.0
-"""After these a connection that asks nothing is closed in all form, before the door's patience is at its end."""
 
 _KEPT_HEADERS = frozenset({"Allow", "WWW-Authenticate", "Retry-After"})
 
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether what went wrong is ours: whoever sends what is no HTTP is answered with 400, and fills no log."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError)
-
-
-_log = logging.getLogger("authority.http")
 _log.addFilter(_is_ours)
-
-
-class ListenError(Exception):
-    """The API cannot listen where the configuration says; the message names the address and why."""
 
 
 class Desk(Protocol):
@@ -329,62 +303,3 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         sentence = f"{request.method} {request.path}: {error.reason.lower()}" if is_aiohttps_own else error.text
         headers = {name: value for name, value in error.headers.items() if name in _KEPT_HEADERS}
         return web.json_response({"error": sentence}, status=error.status, headers=headers)
-
-
-async def listen(where: Listen, key: str) -> socket.socket:
-    """Take the address that the configuration says under ``key``. The caller closes the socket. Raises ListenError."""
-    listening: socket.socket | None = None
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(_BACKLOG)  # so that a second one on this address is told
-    except OSError as error:
-        if listening is not None:
-            listening.close()
-        expected = f"expected to listen on {where.host}:{where.port}"
-        raise ListenError(f"{key}: {expected}, found {error.strerror or error}") from None
-    return listening
-
-
-async def start(application: web.Application) -> tuple[web.AppRunner, Callable[[], asyncio.Protocol]]:
-    """Make ready to answer; the second is what makes a connection's protocol. The caller cleans the runner up."""
-    runner = web.AppRunner(
-        application, logger=_log, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_IDLE_SECONDS
-    )
-    await runner.setup()
-    if runner.server is None:
-        raise RuntimeError("aiohttp: expected a server once it is set up, found none")
-    return runner, runner.server
-
-
-def write_address(state: Path, url: str, *, over: bool) -> None:
-    """Write down for the command line where the API is; ``over`` another that may stand there. Raises ListenError."""
-    path, data = state / ADDRESS_FILE, json.dumps({"url": url}).encode() + b"\n"
-    try:
-        if over:
-            atomic_files.replace_file(path, data, atomic_files.PUBLIC)
-        else:
-            with suppress(FileExistsError):
-                atomic_files.create_file(path, data, atomic_files.PUBLIC)
-    except OSError as error:
-        raise ListenError(f"{path}: expected to write the API's address there, found {error.strerror}") from None
-
-
-def address(config: ApiConfig, port: int) -> str:
-    """The API's URL, by a name that its certificate has: the address it listens on, or else the first."""
-    return _url(config.listen.host if config.listen.host in config.names else config.names[0], port)
-
-
-def address_for_replicas(config: ApiConfig, port: int) -> str:
-    """The URL by which other replicas reach this one; they ask its certificate for the first name, whatever this is."""
-    listens_everywhere = config.listen.host in ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
-    return _url(config.advertise or (config.names[0] if listens_everywhere else config.listen.host), port)
-
-
-def _url(host: str, port: int) -> str:
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

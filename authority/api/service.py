@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from authority.api import views
-from authority.api.tokens import Sender
 from authority.api.views import Answer, Situation
 from authority.controllers.cert_manager import Reissues
 from authority.controllers.connection_monitor import Connections
@@ -13,6 +12,7 @@ from authority.controllers.leaf_requests import LeafOrder
 from authority.controllers.leaves import Leaves
 from authority.controllers.rotation import Rotation
 from authority.election.interface import Election
+from authority.fleet.members import Sender
 from authority.fleet.registry import Roster
 from authority.observability.event_log import Chronicle
 from authority.observability.metrics import Metrics

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from lightkube.models.authentication_v1 import TokenReviewSpec, TokenReviewStatus
 from lightkube.resources.authentication_v1 import TokenReview
 
-from authority.api.tokens import NotReviewed, Sender
-from authority.kubernetes.client import KubernetesClient, Unreachable
-from authority.kubernetes.credentials import KubernetesError
+from authority.api.tokens import NotReviewed
+from authority.fleet.members import Sender
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.errors import KubernetesError, Unreachable
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"

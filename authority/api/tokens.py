@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Never, Protocol
 
+from authority.fleet.members import Sender
 from authority.pki.keystore import KeystoreError
 from authority.support import atomic_files
 
@@ -25,6 +26,7 @@ LOOK_SECONDS = 2.0
 """How often the files are read."""
 
 _SHORTEST = 32
+
 _HOLDER = re.compile(r"(agent|operator)(-[A-Za-z0-9._-]{1,64})?")
 
 
@@ -41,15 +43,6 @@ class Holder:
 
     name: str
     role: Role
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """The pod that a receipt came from, as the token shows that came with it."""
-
-    namespace: str
-    pod: str
-    uid: str
 
 
 class NotReviewed(Exception):

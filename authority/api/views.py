@@ -13,11 +13,11 @@ from authority.fleet.distrust_times import Distrust, Distrusted
 from authority.fleet.proof_times import Ledger
 from authority.fleet.view import AgentView, FleetView
 from authority.journal.history import EpochCa, History, StatementSummary
-from authority.journal.interface import Opening
-from authority.rotation.events import Failed, Step
+from authority.journal.record_types import Opening
+from authority.rotation.actions import Hold, Step
+from authority.rotation.events import Failed
 from authority.rotation.gate import Gate, gate_of
 from authority.rotation.operator_requests import Prospect, Wanted
-from authority.rotation.plan import Hold
 from authority.rotation.withdrawal import Progress
 from tidemark.certificates import not_after
 from tidemark.epoch import EpochClock

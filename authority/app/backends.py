@@ -13,8 +13,10 @@ from authority.issuer.openbao import OpenBaoIssuer
 from authority.journal.directory import DirectoryJournal
 from authority.journal.interface import Journal
 from authority.journal.openbao import OpenBaoJournal
-from authority.openbao.client import OpenBaoAccess, OpenBaoClient, OpenBaoError, Unreachable
+from authority.openbao.client import OpenBaoClient
 from authority.openbao.control_ca import open_control_ca
+from authority.openbao.errors import OpenBaoError, Unreachable
+from authority.openbao.login import OpenBaoAccess
 from authority.pki.control_ca import ControlCa, EmbeddedControlCa, keep_control_certificate, read_control_ca
 from authority.pki.keystore import KeystoreError
 from authority.signer.embedded import open_signer

@@ -10,17 +10,17 @@ from functools import partial
 from authority.api.token_review import TokenReviewer
 from authority.config.kubernetes import KubernetesConfig, SecretName
 from authority.controllers.cert_manager_api import CertManager
-from authority.controllers.leadership import Task
 from authority.election.interface import ElectionError, Replica
 from authority.election.kubernetes import LeaseAt, LeaseElection, LeaseTimes
+from authority.fleet.members import Members
 from authority.fleet.pods import PodMembers
-from authority.fleet.registry import Members
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import Nudge
-from authority.observability.event_log import Repetitions
 from authority.publishers.interface import Publisher
 from authority.publishers.kubernetes import KubernetesPublisher
 from authority.publishers.leaf_secret import KubernetesLeafStore
+from authority.support.log_format import Repetitions
+from authority.support.tasks import Task
 from tidemark.trust import Trust
 
 log = logging.getLogger("authority")

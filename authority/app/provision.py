@@ -3,26 +3,22 @@
 May be repeated: what stands is kept as it is, what is missing is made.
 """
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.x509 import NameOID
 
 from authority.api.tokens import TOKENS, Role, create_token
-from authority.app.backends import open_keepers
 from authority.config.load import AuthorityConfig
 from authority.issuer.embedded import ROOTS, create_root
-from authority.openbao.client import OpenBaoClient, OpenBaoError
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import OpenBaoError
 from authority.openbao.setup import Wanted, set_up
 from authority.pki import keystore
-from authority.pki.control_ca import create_control_ca, read_control_certificate
+from authority.pki.control_ca import create_control_ca
 from authority.pki.keystore import KeystoreError
-from authority.signer.embedded import KEYS, create_key, open_signer
-from authority.signer.interface import StatementSigner
+from authority.signer.embedded import KEYS, create_key
 from authority.support import atomic_files
-from tidemark.certificates import Certificate, to_pem
-from tidemark.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +79,3 @@ def _check_domain(root: Path, config: AuthorityConfig) -> None:
             f"{config.state}: expected the state of trust domain {config.trust_domain!r}, found that of {found!r}; "
             f"give each trust domain a state directory of its own"
         )
-
-
-async def trust_of(config: AuthorityConfig) -> Trust:
-    """Whom agents of this authority are to believe. Raises KeystoreError, SignerError."""
-    if config.openbao is not None:
-        async with open_keepers(config, time.time) as kept:
-            return await trust_by(config, kept.signer, kept.control.certificate)
-    signer = open_signer(config.state, config.trust_domain, config.passphrase)
-    return await trust_by(config, signer, read_control_certificate(config.state))
-
-
-async def trust_by(config: AuthorityConfig, signer: StatementSigner, control_ca: Certificate) -> Trust:
-    """The trust file for statements of this signer and an API under this control CA. Raises SignerError."""
-    pem, tolerance = to_pem([control_ca]).decode(), config.timing.tolerance_seconds
-    return Trust(config.trust_domain, await signer.verifiers(), tolerance_seconds=tolerance, control_ca=pem)

@@ -1,13 +1,9 @@
 """Where a server listens and by which names it is reached, as a table of the configuration says it."""
 
-import re
 from dataclasses import dataclass
 
 from authority.config.toml_table import Table
-from authority.pki.certificates import is_ip_address
-
-_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+from authority.pki.names import is_dns_name, is_ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +32,3 @@ def read_names(table: Table, default: list[str]) -> tuple[str, ...]:
         if not is_ip_address(name) and not is_dns_name(name):
             table.fault("names", f"expected DNS names and IP addresses, found {name!r}")
     return names
-
-
-def is_dns_name(text: str) -> bool:
-    """Whether this is a DNS name, perhaps with a ``*`` in front, and no IP address."""
-    return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None and not is_ip_address(text)

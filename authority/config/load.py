@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 
 from authority.config.injector import InjectorConfig, read_injector
 from authority.config.kubernetes import KubernetesConfig, SecretName, read_kubernetes, read_secret_name
-from authority.config.listen import Listen, is_dns_name, read_listen, read_names
+from authority.config.listen import Listen, read_listen, read_names
 from authority.config.openbao import OpenBaoConfig, read_openbao
 from authority.config.toml_table import Table
 from authority.config.withdrawal import WithdrawalConfig, read_withdrawal
 from authority.election.interface import LEASE_SECONDS
-from authority.pki.certificates import is_ip_address
 from authority.pki.keystore import KeyType
-from authority.pki.names import LONGEST_NAME, leaf_faults, usual_form
+from authority.pki.names import LONGEST_NAME, is_dns_name, is_ip_address, leaf_faults, usual_form
 from tidemark.bundle import check_trust_domain
 from tidemark.epoch import PRESETS, ClockError, EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass

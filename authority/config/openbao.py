@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from authority.config.toml_table import Table
-from authority.openbao.client import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from authority.openbao.layout import Layout
+from authority.openbao.login import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 
 SECRET_ID_VARIABLE = "TIDEMARK_OPENBAO_SECRET_ID"  # noqa: S105 - the name of the variable, not its value
 """Environment variable with the secret id of the AppRole login."""

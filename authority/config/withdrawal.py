@@ -5,7 +5,7 @@ from fractions import Fraction
 from urllib.parse import urlsplit
 
 from authority.config.toml_table import Table
-from authority.rotation.withdrawal import A_THIRD
+from authority.rotation.snapshot import A_THIRD
 
 
 @dataclass(frozen=True, slots=True)

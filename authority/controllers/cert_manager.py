@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from authority.controllers.cert_manager_api import CertManager, Issuance, is_due, outdated_before
+from authority.controllers.cert_manager_api import CertManager
 from authority.controllers.context import Surroundings
-from authority.controllers.leaves import signing_ca
 from authority.journal.interface import JournalConflict, JournalError
-from authority.kubernetes.client import Conflict, Missing
-from authority.kubernetes.credentials import KubernetesError
-from authority.rotation.events import CertificateMarked, Failed, Step
+from authority.kubernetes.errors import Conflict, KubernetesError, Missing
+from authority.rotation.actions import Step
+from authority.rotation.events import CertificateMarked, Failed
+from authority.rotation.leaf_renewal import signing_ca
+from authority.rotation.reissue import Issuance, is_due, outdated_before
 from authority.support.backoff import Pauses
 from authority.support.clock_skew import ClockDiffers
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from authority.controllers.context import Surroundings
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
-from authority.rotation.events import Failed, Step
+from authority.rotation.actions import Step
+from authority.rotation.events import Failed
 
 
 class Inventory:

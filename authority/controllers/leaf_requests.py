@@ -6,14 +6,14 @@ Signed as the workloads' leaves are, recorded, and only then handed out. Nobody 
 from dataclasses import dataclass
 
 from authority.controllers.context import Surroundings
-from authority.controllers.leaves import Workload, checked, leaf_request, signing_ca
 from authority.issuer.interface import IssuedLeaf, IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
-from authority.journal.interface import LeafRecord
+from authority.journal.record_types import LeafRecord
 from authority.pki.names import LONGEST_NAME, leaf_faults, usual_form
 from authority.rotation.events import LeafIssued
-from authority.rotation.plan import RotationRefused
+from authority.rotation.leaf_renewal import Workload, checked, leaf_request, signing_ca
+from authority.rotation.operator_requests import RotationRefused
 from tidemark.certificates import Certificate, LeafRejected, not_after
 from tidemark.strict_json import FieldError, Fields
 

@@ -9,9 +9,10 @@ import asyncio
 from authority.controllers.context import Surroundings
 from authority.controllers.statements import Committed
 from authority.fleet.view import FleetState
+from authority.rotation.actions import Hold
 from authority.rotation.events import FleetProven, Held, Withdrawing
-from authority.rotation.plan import Hold
-from authority.rotation.withdrawal import Progress, Scene, progress
+from authority.rotation.snapshot import Scene
+from authority.rotation.withdrawal import Progress, progress
 from tidemark.receipt import PodClass
 
 

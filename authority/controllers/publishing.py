@@ -13,7 +13,8 @@ from authority.controllers.context import Surroundings
 from authority.journal.history import SignedStatement
 from authority.journal.interface import JournalConflict, JournalError
 from authority.publishers.interface import Brought, Outcome, Publisher, PublishError
-from authority.rotation.events import Failed, Published, Step, Surpassed
+from authority.rotation.actions import Step
+from authority.rotation.events import Failed, Published, Surpassed
 from authority.support.backoff import Pauses
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 

@@ -24,36 +24,28 @@ from authority.fleet.view import FleetView
 from authority.issuer.interface import IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
-from authority.journal.interface import (
-    NAMED,
-    ActivationRecord,
-    JournalConflict,
-    JournalError,
-    OverrideRecord,
-    StatementRecord,
-    WithdrawalRecord,
-)
+from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.record_types import NAMED, ActivationRecord, OverrideRecord, StatementRecord, WithdrawalRecord
 from authority.publishers.interface import Publisher, PublishError
-from authority.rotation.compose import BundleFull
-from authority.rotation.events import Activated, Conflict, Failed, Overridden, Retired, Step, WithdrawalAsked
-from authority.rotation.operator_requests import Prospect, Wanted, chosen, force, prospect
-from authority.rotation.plan import (
+from authority.rotation.actions import (
     Activate,
     Fold,
     Hold,
     LeaveOut,
     Prepare,
     Retire,
-    RotationRefused,
+    Step,
     Switch,
     Wait,
     Withdraw,
     Work,
-    World,
-    awaited,
-    next_action,
 )
-from authority.rotation.withdrawal import A_THIRD, Progress, Scene, progress
+from authority.rotation.compose import BundleFull
+from authority.rotation.events import Activated, Conflict, Failed, Overridden, Retired, WithdrawalAsked
+from authority.rotation.operator_requests import Prospect, RotationRefused, Wanted, chosen, force, prospect
+from authority.rotation.plan import awaited, next_action
+from authority.rotation.snapshot import A_THIRD, Scene, World
+from authority.rotation.withdrawal import Progress, progress
 from authority.signer.interface import SignerError, StatementSigner
 from authority.support.backoff import Pauses
 from authority.support.clock_skew import ClockDiffers

@@ -11,10 +11,10 @@ from authority.controllers.context import Surroundings
 from authority.issuer.interface import CaRequest
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import History
-from authority.journal.interface import StatementRecord
+from authority.journal.record_types import StatementRecord
+from authority.rotation.actions import LeaveOut, Prepare
 from authority.rotation.compose import Contents, Member, check, check_room, compose, still_withdrawn, surviving
 from authority.rotation.events import LeftOut, Prepared
-from authority.rotation.plan import LeaveOut, Prepare
 from authority.signer.interface import StatementSigner
 from tidemark.bundle import Bundle, Statement
 from tidemark.certificates import Certificate, fingerprint

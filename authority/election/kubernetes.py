@@ -22,8 +22,8 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 
 from authority.election.interface import LEASE_SECONDS, ElectionError, Replica
-from authority.kubernetes.client import Conflict, Exists, KubernetesClient
-from authority.kubernetes.credentials import KubernetesError
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.errors import Conflict, Exists, KubernetesError
 
 URL_ANNOTATION = "tidemark.io/url"
 

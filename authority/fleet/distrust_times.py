@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from authority.journal.history import EMPTY, History
-from authority.rotation.withdrawal import distrusting_digests
+from authority.journal.history import EMPTY, History, distrusting_digests
 from tidemark.receipt import Receipt
 
 

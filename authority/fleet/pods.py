@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from authority.api.tokens import Sender
-from authority.fleet.registry import UnexpectedAgent
+from authority.fleet.members import Sender, UnexpectedAgent
 from authority.fleet.view import Expected
 from authority.kubernetes.client import KubernetesClient, Selection
 from authority.kubernetes.informer import Failing, Watch

@@ -1,52 +1,14 @@
 """Who is expected, what they reported, and when the first proofs arrived."""
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
-from authority.api.tokens import Sender
 from authority.fleet.distrust_times import Distrust
+from authority.fleet.members import Members, Sender
 from authority.fleet.proof_times import Ledger
 from authority.fleet.view import Expected, FleetView, ReceiptBook, Received, freshness_seconds, view
 from authority.journal.history import History
 from tidemark.epoch import EpochClock
 from tidemark.receipt import Receipt
-
-
-class UnexpectedAgent(Exception):
-    """A receipt came from an agent that nobody expects; the message names it and says what to do."""
-
-
-class Members(Protocol):
-    """Who belongs to the fleet."""
-
-    def expected(self) -> Sequence[Expected] | None:
-        """The agents that should be there; None where nobody can say."""
-
-    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
-        """The receipt under the name that its agent has in the fleet; ``sender`` where a token showed who sent it.
-
-        Raises:
-            UnexpectedAgent: nobody expects it; what is remembered is bounded by who is expected.
-        """
-
-
-class ConfiguredMembers:
-    """The fleet without Kubernetes: the agents that the configuration names."""
-
-    def __init__(self, expected: Iterable[Expected]) -> None:
-        self._expected = {agent.name: agent for agent in expected}
-
-    def expected(self) -> tuple[Expected, ...]:
-        """All of them, always."""
-        return tuple(self._expected.values())
-
-    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
-        """The receipt as it is. Raises UnexpectedAgent."""
-        if receipt.pod not in self._expected:
-            raise UnexpectedAgent(
-                f"receipt of {receipt.pod!r}: expected an agent that the configuration names; add it to [[agents]]"
-            )
-        return receipt
 
 
 class Roster:

@@ -22,18 +22,14 @@ from authority.issuer.interface import (
 from authority.pki import certificates, keystore
 from authority.pki.certificates import CaName, LeafNames, Validity
 from authority.pki.keystore import KEY_FILE, CaPair, KeystoreError, KeyType
+from authority.pki.lifetimes import BACKDATED_SECONDS, ROOT_SECONDS
 from authority.support import atomic_files
 from tidemark.certificates import Certificate, fingerprint, not_after, to_pem
 from tidemark.strict_json import format_instant
 
 ROOTS = "roots"
+
 CAS = "issuer"
-
-ROOT_SECONDS = 20 * 365 * 86400
-"""How long a root is valid."""
-
-BACKDATED_SECONDS = 86400
-"""How long before its making a root becomes valid, for clocks that are behind."""
 
 
 def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, passphrase: bytes | None) -> Path | None:

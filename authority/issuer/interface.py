@@ -85,11 +85,6 @@ def check_intent(name: str) -> str:
     return name
 
 
-def sequence_of(intent: str) -> int:
-    """The number of the statement that was to bring this CA."""
-    return int(intent.rpartition("-")[2])
-
-
 class Issuer(Protocol):
     """Makes, uses and deletes CAs; their keys never leave it.
 

@@ -12,10 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
 
 from authority.issuer.interface import (
     CaRequest,
@@ -26,8 +24,11 @@ from authority.issuer.interface import (
     check_intent,
     is_intent,
 )
-from authority.openbao.client import Json, OpenBaoClient, OpenBaoError, RequestRefused
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import OpenBaoError, RequestRefused
 from authority.openbao.layout import Layout
+from authority.openbao.login import Json
+from authority.openbao.pki import KEY_PARAMETERS, leaf_request
 from authority.pki import keystore
 from authority.pki.certificates import LeafNames
 from authority.pki.keystore import KeyType
@@ -43,12 +44,6 @@ from tidemark.certificates import (
     to_pem,
 )
 from tidemark.strict_json import format_instant
-
-KEY_PARAMETERS: dict[KeyType, Json] = {
-    KeyType.EC_P256: {"key_type": "ec", "key_bits": 256},
-    KeyType.RSA_4096: {"key_type": "rsa", "key_bits": 4096},
-}
-"""What OpenBao calls our kinds of keys."""
 
 _TRIES = 3  # of a signature whose dates are not what was asked for
 
@@ -296,21 +291,6 @@ class OpenBaoIssuer:
                 f"clock: expected OpenBao's within {self._tolerance} s of ours ({format_instant(int(ours))}), "
                 f"found it at {format_instant(int(theirs))}; set the one that is wrong"
             )
-
-
-def leaf_request(names: LeafNames, key: ec.EllipticCurvePrivateKey) -> Json:
-    """What ``sign/:role`` is asked for: the names of the signing request and no others."""
-    try:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names.common_name)])
-        csr = (
-            x509.CertificateSigningRequestBuilder()
-            .subject_name(subject)
-            .add_extension(names.alternative_names(), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-    except ValueError as error:
-        raise IssuerError(f"leaf {names.common_name}: expected names for a certificate, found {error}") from None
-    return {"csr": csr.public_bytes(Encoding.PEM).decode(), "format": "pem", "exclude_cn_from_sans": True}
 
 
 def _one_certificate(path: str, pem: object) -> Certificate:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from authority.journal.interface import (
+from authority.journal.interface import JournalError
+from authority.journal.record_types import (
     ActivationRecord,
     Entry,
-    JournalError,
     LeafRecord,
     Opening,
     OverrideRecord,

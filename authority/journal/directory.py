@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from authority.journal.codec import dump_record, dump_snapshot, load_record, load_snapshot
-from authority.journal.interface import Entry, JournalConflict, JournalError, Record
+from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.record_types import Entry, Record
 from authority.support import atomic_files
 
 T = TypeVar("T")

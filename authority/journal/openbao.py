@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from authority.journal.codec import dump_record, load_record
-from authority.journal.history import fold
-from authority.journal.interface import Entry, JournalConflict, JournalError, Record, StatementRecord
-from authority.openbao.client import CasConflict, Json, OpenBaoClient, OpenBaoError
+from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.record_types import Entry, Record, StatementRecord
+from authority.journal.replay import fold
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import CasConflict, OpenBaoError
+from authority.openbao.login import Json
 from tidemark.bundle import CA_FILE, NOTE_FILE
 from tidemark.strict_json import FieldError, parse_object
 

@@ -8,8 +8,10 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from authority.journal.history import EMPTY, History, fold
-from authority.journal.interface import Entry, Journal, JournalConflict, JournalError, Record
+from authority.journal.history import EMPTY, History
+from authority.journal.interface import Journal, JournalConflict, JournalError
+from authority.journal.record_types import Entry, Record
+from authority.journal.replay import fold
 
 _CATCH_UP = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 """Seconds between looks at a journal that shows less than it has already shown."""

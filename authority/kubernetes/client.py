@@ -16,12 +16,19 @@ import httpx2
 import msgspec
 from lightkube.core.async_client import AsyncClient
 from lightkube.core.decoders import decode_object, decode_status, decode_watch_event
-from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.core.exceptions import ApiError
 from lightkube.core.generic_client import ALL_NS
-from lightkube.models.meta_v1 import Status
 from lightkube.types import PatchType
 
-from authority.kubernetes.credentials import KubernetesAccess, KubernetesError, connection
+from authority.kubernetes.credentials import KubernetesAccess, connection
+from authority.kubernetes.errors import (
+    _TOLD,
+    Missing,
+    Unreachable,
+    _retry_after,
+    _told,
+)
+from authority.kubernetes.transport import _Transport
 from authority.support.clock_skew import Dated
 
 FIELD_MANAGER = "tidemark-authority"
@@ -35,48 +42,12 @@ REQUEST_SECONDS = 10.0
 ALL_NAMESPACES = ALL_NS
 
 _PAGE = 500  # objects in one answer of a list
-_LONGEST_RETRY_AFTER = 10.0
-_ENDING_SECONDS = 2.0
+
 _SILENCE = 15.0  # seconds beyond a watch's end after which its connection counts as dead
 
 R = TypeVar("R")
+
 T = TypeVar("T")
-
-
-class Unreachable(KubernetesError):
-    """No answer, or one that only says that the server is in trouble."""
-
-
-class LoginRefused(KubernetesError):
-    """The API server does not know our credentials (any more)."""
-
-
-class PermissionMissing(KubernetesError):
-    """The role that the authority is bound to does not allow this."""
-
-
-class NamespaceTerminating(KubernetesError):
-    """Nothing can be created in the namespace any more: it is being deleted."""
-
-
-class Missing(KubernetesError):
-    """There is no such object, or no such namespace."""
-
-
-class Exists(KubernetesError):
-    """What was to be created is there already."""
-
-
-class Conflict(KubernetesError):
-    """Somebody else changed the object meanwhile."""
-
-
-class Gone(KubernetesError):
-    """The version to go on from is forgotten: everything has to be listed anew."""
-
-
-class Refused(KubernetesError):
-    """The API server understood the request and refused it: its own words are in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,95 +273,6 @@ class KubernetesClient:
                 jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
                 await asyncio.sleep(max(jitter * pause, _retry_after(error)))
         raise AssertionError("unreachable: the last try either returns or raises")
-
-
-class _Transport(httpx2.AsyncHTTPTransport):
-    """Notes what time it is at the server, and sees to it that lightkube can read every refusal.
-
-    A request that is cancelled is ended in order, and its answer thrown away: httpcore leaves a socket open where it is
-    cancelled between connecting and the end of the TLS handshake.
-    """
-
-    def __init__(self, context: Any, dated: Dated) -> None:
-        # As many connections as are asked for: each watch keeps one, and a fleet may have hundreds of namespaces.
-        super().__init__(verify=context, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20))
-        self._dated = dated
-        self._ending: set[asyncio.Task[None]] = set()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        began = asyncio.get_running_loop().time()
-        sending = asyncio.create_task(super().handle_async_request(request), name="kubernetes request")
-        try:
-            response = await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            ending = asyncio.create_task(_thrown_away(sending), name="cancelled kubernetes request")
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-            raise
-        self._dated.note(response.headers.get("Date"), began)
-        media_type, _, _ = response.headers.get("Content-Type", "text/plain").partition(";")
-        response.headers["Content-Type"] = media_type.strip()  # lightkube expects one in every refusal, and it alone
-        return response
-
-    async def aclose(self) -> None:
-        """Close everything; what was cancelled gets a moment to end."""
-        if self._ending:
-            _, late = await asyncio.wait(set(self._ending), timeout=_ENDING_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        await super().aclose()
-
-
-async def _thrown_away(sending: asyncio.Task[httpx2.Response]) -> None:
-    try:
-        response = await sending
-    except httpx2.HTTPError:
-        return  # nobody waits for it
-    await response.aclose()
-
-
-_TOLD = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, msgspec.MsgspecError, ConfigError)
-"""What lightkube raises where a request fails; anything else is a fault of the program."""
-
-_BY_CODE: dict[int, tuple[type[KubernetesError], str]] = {
-    401: (LoginRefused, "the credentials are not (or no longer) accepted; give the authority new ones"),
-    403: (PermissionMissing, "compare the authority's role with the table in docs/kubernetes.md"),
-    404: (Missing, "there is no such object or namespace"),
-    409: (Conflict, "it is read and decided anew"),
-    410: (Gone, "it is listed anew"),
-}
-
-
-def _told(what: str, error: Exception) -> KubernetesError:
-    """The error by its name."""
-    wanted = f"kubernetes: expected to {what}"
-    if not isinstance(error, httpx2.HTTPStatusError):
-        return Unreachable(f"{wanted}, found {type(error).__name__}: {str(error) or 'no answer'}")
-    status = error.status if isinstance(error, ApiError) else None
-    code = (status.code if status is not None else None) or error.response.status_code
-    said = " ".join(((status.message if status is not None else None) or str(error)).split())
-    if code == 429 or code >= 500:
-        return Unreachable(f"{wanted}, found {code}: {said}")
-    if code == 403 and "NamespaceTerminating" in _causes(status):
-        return NamespaceTerminating(f"{wanted}, found that the namespace is being deleted; it gets nothing any more")
-    if code == 409 and status is not None and status.reason == "AlreadyExists":
-        return Exists(f"{wanted}, found that it exists")
-    kind, advice = _BY_CODE.get(code, (Refused, ""))
-    return kind(f"{wanted}, found {code}: {said}" + (f"; {advice}" if advice else ""))
-
-
-def _causes(status: Status | None) -> set[str]:
-    causes = status.details.causes if status is not None and status.details is not None else None
-    return {cause.reason or "" for cause in causes or ()}
-
-
-def _retry_after(error: Exception) -> float:
-    """Seconds that the server asks to be left alone."""
-    if not isinstance(error, httpx2.HTTPStatusError) or error.response is None:
-        return 0.0
-    text = error.response.headers.get("Retry-After", "")
-    return min(float(text), _LONGEST_RETRY_AFTER) if text.isascii() and text.isdecimal() else 0.0
 
 
 def _selector(pairs: tuple[tuple[str, str], ...]) -> str | None:

@@ -11,11 +11,8 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 
+from authority.kubernetes.errors import KubernetesError
 from authority.support.reloading_tls import CurrentContext
-
-
-class KubernetesError(Exception):
-    """The API server did not do what it was asked; the message names the object, what was found and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

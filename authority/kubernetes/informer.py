@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
-from authority.kubernetes.client import Gone, Happening, KubernetesClient, Selection
-from authority.kubernetes.credentials import KubernetesError
+from authority.kubernetes.client import Happening, KubernetesClient, Selection
+from authority.kubernetes.errors import Gone, KubernetesError
 from authority.support.backoff import Pauses
 
 WATCH_SECONDS = 60

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Never
 
-from authority.kubernetes.client import KubernetesClient, Missing, Selection, Unreachable
-from authority.kubernetes.credentials import KubernetesError
+from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.errors import KubernetesError, Missing, Unreachable
 from authority.kubernetes.raw_objects import Pod, rows, table
 
 AGENT_LABEL = ("tidemark.io/agent", "true")

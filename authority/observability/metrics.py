@@ -4,17 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from authority.fleet.view import FleetView
 from authority.journal.history import History
-from authority.rotation.events import (
-    Activated,
-    Conflict,
-    Event,
-    Failed,
-    FleetProven,
-    LeftOut,
-    Prepared,
-    Published,
-    Step,
-)
+from authority.rotation.actions import Step
+from authority.rotation.events import Activated, Conflict, Event, Failed, FleetProven, LeftOut, Prepared, Published
 from tidemark.receipt import PodClass
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

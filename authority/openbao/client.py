@@ -13,13 +13,22 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Self
 
 import aiohttp
 
+from authority.openbao.errors import (
+    CasConflict,
+    LoginRefused,
+    OpenBaoError,
+    PermissionMissing,
+    RequestRefused,
+    Sealed,
+    TokenRevoked,
+    Unreachable,
+)
+from authority.openbao.login import Json, OpenBaoAccess, TokenLogin
 from authority.support.reloading_tls import CurrentContext
-
-Json = dict[str, Any]
 
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each further try of a request; the caller's own retries come after the last."""
@@ -27,111 +36,10 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 REQUEST_SECONDS = 10.0
 
 _LONGEST_RETRY_AFTER = 5.0
+
 _RENEW_AT = 2 / 3  # of a token's life
+
 _CAPABILITIES = {"GET": "read", "LIST": "list", "POST": "create or update", "PATCH": "patch", "DELETE": "delete"}
-
-
-class OpenBaoError(Exception):
-    """OpenBao did not do what it was asked; the message names the request, what was found and what to do."""
-
-
-class Unreachable(OpenBaoError):
-    """No answer, or one that only says that the server is in trouble."""
-
-
-class Sealed(Unreachable):
-    """The server runs and is sealed: somebody has to unseal it."""
-
-
-class LoginRefused(OpenBaoError):
-    """The credentials are not (or no longer) accepted."""
-
-
-class TokenRevoked(OpenBaoError):
-    """The token is revoked, expired or unknown, and there is nothing to log in again with."""
-
-
-class PermissionMissing(OpenBaoError):
-    """The token's policies do not allow ``capability`` on ``path``."""
-
-    def __init__(self, message: str, path: str, capability: str) -> None:
-        super().__init__(message)
-        self.path = path
-        self.capability = capability
-
-
-class CasConflict(OpenBaoError):
-    """KV v2: another version stands there than the one that was to be replaced."""
-
-
-class RequestRefused(OpenBaoError):
-    """OpenBao understood the request and refused it: its own words are in the message."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Login(Protocol):
-    """How a token is come by."""
-
-    async def request(self) -> tuple[str, Json] | str:
-        """Path and body of the login; or the token itself, where somebody else made it. Raises LoginRefused."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogin:
-    """A token that an operator made: renewed as far as it goes, never replaced."""
-
-    token: str = field(repr=False)
-
-    async def request(self) -> str:
-        """The token. Raises LoginRefused where there is none."""
-        if not self.token:
-            raise LoginRefused("OpenBao: expected a token in TIDEMARK_OPENBAO_TOKEN, found none")
-        return self.token
-
-
-@dataclass(frozen=True, slots=True)
-class AppRoleLogin:
-    """``auth/approle``: a role id, which may be known, and a secret id, which may not."""
-
-    role_id: str
-    secret_id: str = field(repr=False)
-    mount: str = "approle"
-
-    async def request(self) -> tuple[str, Json]:
-        """Path and body of the login. Raises LoginRefused where there is no secret id."""
-        if not self.secret_id:
-            raise LoginRefused("OpenBao: expected the AppRole's secret id in TIDEMARK_OPENBAO_SECRET_ID, found none")
-        return f"auth/{self.mount}/login", {"role_id": self.role_id, "secret_id": self.secret_id}
-
-
-@dataclass(frozen=True, slots=True)
-class KubernetesLogin:
-    """``auth/kubernetes``: the pod's own service-account token, read anew each time because the kubelet replaces it."""
-
-    role: str
-    jwt_file: Path
-    mount: str = "kubernetes"
-
-    async def request(self) -> tuple[str, Json]:
-        """Path and body of the login. Raises LoginRefused where the token cannot be read."""
-        try:
-            jwt = (await asyncio.to_thread(self.jwt_file.read_text)).strip()
-        except (OSError, ValueError) as error:
-            raise LoginRefused(f"{self.jwt_file}: expected the service account's token, found {error}") from None
-        return f"auth/{self.mount}/login", {"role": self.role, "jwt": jwt}
-
-
-@dataclass(frozen=True, slots=True)
-class OpenBaoAccess:
-    """Where OpenBao is and how to get in; ``ca_file``, which may be replaced, None trusts the system's CAs."""
-
-    url: str
-    login: Login
-    namespace: str = ""
-    ca_file: Path | None = None
 
 
 @dataclass(slots=True)

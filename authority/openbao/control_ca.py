@@ -3,10 +3,10 @@
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.issuer.interface import IssuerError
-from authority.issuer.openbao import leaf_request
-from authority.openbao.client import OpenBaoClient, OpenBaoError
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import OpenBaoError
 from authority.openbao.layout import Layout
-from authority.openbao.setup import default_issuer
+from authority.openbao.pki import default_issuer, leaf_request
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import KeystoreError
 from tidemark.certificates import Certificate, PemError, issued_by, parse_certificates

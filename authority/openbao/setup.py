@@ -11,13 +11,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from authority.issuer.embedded import BACKDATED_SECONDS, ROOT_SECONDS
-from authority.issuer.openbao import KEY_PARAMETERS
-from authority.openbao.client import Json, OpenBaoClient, OpenBaoError
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import OpenBaoError
 from authority.openbao.layout import Layout
+from authority.openbao.login import Json
+from authority.openbao.pki import KEY_PARAMETERS, default_issuer
 from authority.pki import control_ca
 from authority.pki.keystore import KeyType
-from tidemark.certificates import Certificate, parse_certificates
+from authority.pki.lifetimes import BACKDATED_SECONDS, ROOT_SECONDS, SERVER_SECONDS
+from tidemark.certificates import Certificate
 from tidemark.strict_json import format_instant
 
 _LONGEST = "175200h"  # 20 years: what a mount may sign at most
@@ -88,7 +90,7 @@ _API_ROLE: Json = {
     "issuer_ref": "default",
     "client_flag": False,
     "not_before_duration": f"{control_ca.BACKDATED_SECONDS}s",
-    "max_ttl": f"{control_ca.SERVER_SECONDS}s",
+    "max_ttl": f"{SERVER_SECONDS}s",
 }
 
 
@@ -149,20 +151,6 @@ async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> Mad
     }
     await client.write(f"{mount}/root/generate/existing", subject | more)
     return Made(f"{root.name} CA", mount, made=True)
-
-
-async def default_issuer(client: OpenBaoClient, mount: str) -> Certificate | None:
-    """The certificate of a mount's default issuer; None where it has none. Raises OpenBaoError."""
-    issuers = (await client.list(f"{mount}/issuers")).get("key_info") or {}
-    default = next((issuer for issuer, info in issuers.items() if info.get("is_default")), None)
-    if default is None:
-        return None
-    path = f"{mount}/issuer/{default}/json"
-    pem = str((await client.read(path) or {}).get("certificate"))
-    try:
-        return parse_certificates(pem.encode(), most=1)[0]
-    except ValueError as error:
-        raise OpenBaoError(f"{path}: expected a certificate in PEM, {error}") from None
 
 
 def _check_domain(mount: str, root: Certificate, trust_domain: str) -> None:

@@ -61,15 +61,6 @@ class LeafNames:
         return x509.SubjectAlternativeName([*map(x509.DNSName, self.dns_names), *addresses])
 
 
-def is_ip_address(text: str) -> bool:
-    """Whether a certificate carries this name as an address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def root(name: CaName, key: CaKey, validity: Validity, path_length: int) -> CaPair:
     """A CA signed by itself, with at most ``path_length`` levels of CAs below it."""
     subject = name.subject(key)

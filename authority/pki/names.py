@@ -1,10 +1,8 @@
 """By which names a leaf certificate may go, whether the configuration or an operator asks for it; pure."""
 
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
-
-from authority.config.listen import is_dns_name
-from authority.pki.certificates import is_ip_address
 
 OWN_LEAF = "tidemark-authority"
 """The name that the authority's own leaf goes by."""
@@ -37,3 +35,22 @@ def leaf_faults(name: str, dns: Sequence[str], ip: Sequence[str]) -> Iterator[tu
 def usual_form(address: str) -> str:
     """An IP address as programs write it, so that it compares equal to what a certificate says."""
     return str(ipaddress.ip_address(address)) if is_ip_address(address) else address
+
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+
+_DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+
+
+def is_dns_name(text: str) -> bool:
+    """Whether this is a DNS name, perhaps with a ``*`` in front, and no IP address."""
+    return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None and not is_ip_address(text)
+
+
+def is_ip_address(text: str) -> bool:
+    """Whether a certificate carries this name as an address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,11 +1,11 @@
 """Where bundles go: the interface that directories, JetStream and Kubernetes stand behind."""
 
 import asyncio
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from authority.issuer.interface import IssuedLeaf
 from tidemark.bundle import Bundle
 from tidemark.verify import VerifiedBundle
 
@@ -76,17 +76,14 @@ class Publisher(Protocol):
         """
 
 
-class LeafStore(Protocol):
-    """Where one workload's leaf lives: a directory or Secret with ``tls.crt`` and ``tls.key``.
-
-    ``write`` switches both files as one and is durable when it returns; both methods may be repeated.
-    """
-
-    name: str
-    """For metrics, logs and status: the target's path or namespace/name."""
-
-    async def read(self) -> bytes | None:
-        """``tls.crt`` as the target shows it now, untrusted; None where there is none. Raises PublishError."""
-
-    async def write(self, leaf: IssuedLeaf) -> None:
-        """Make the target show this leaf. Raises PublishError."""
+async def side_by_side(works: Mapping[str, Awaitable[Outcome]]) -> Brought:
+    """What came of the work at each target, by its name. Raises what is no PublishError."""
+    results = dict(zip(works, await asyncio.gather(*works.values(), return_exceptions=True), strict=True))
+    for result in results.values():
+        if isinstance(result, BaseException) and not isinstance(result, PublishError):
+            raise result
+    return Brought(
+        written=tuple(target for target, result in results.items() if result is Outcome.WRITTEN),
+        newer=tuple(target for target, result in results.items() if result is Outcome.NEWER),
+        failed=tuple(str(result) for result in results.values() if isinstance(result, PublishError)),
+    )

@@ -13,16 +13,15 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Secret
 
 from authority.kubernetes import raw_objects
-from authority.kubernetes.client import Conflict, Exists, KubernetesClient, Selection
-from authority.kubernetes.credentials import KubernetesError
+from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.errors import Conflict, Exists, KubernetesError
 from authority.kubernetes.informer import Failing, Watch
 from authority.kubernetes.nudge import Nudge
 from authority.kubernetes.raw_objects import table
 from authority.kubernetes.secrets import MANAGED, bundle_in, bundle_secret, check_ours
 from authority.publishers.compare import compare
-from authority.publishers.interface import Brought, Outcome, PublishError, Shown
+from authority.publishers.interface import Brought, Outcome, PublishError, Shown, side_by_side
 from authority.publishers.kubernetes_history import HISTORY_LABEL, history_name, is_past
-from authority.publishers.side_by_side import side_by_side
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
 

@@ -5,7 +5,7 @@ from lightkube.resources.core_v1 import Secret
 
 from authority.issuer.interface import IssuedLeaf
 from authority.kubernetes.client import KubernetesClient
-from authority.kubernetes.credentials import KubernetesError
+from authority.kubernetes.errors import KubernetesError
 from authority.kubernetes.nudge import Nudge
 from authority.kubernetes.secrets import MANAGED, check_ours, content, encoded
 from authority.publishers.interface import PublishError

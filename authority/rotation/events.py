@@ -6,41 +6,14 @@ clock that never jumps. CAs are named by epoch and fingerprint, statements by se
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
-from authority.journal.interface import Opening
+from authority.journal.record_types import Opening
 from authority.publishers.interface import Outcome
+from authority.rotation.actions import Step
 from authority.rotation.gate import Closed
+from authority.rotation.leaf_renewal import LeafCause
 from authority.rotation.withdrawal import Stage
 from tidemark.bundle import Cause
-
-
-class Step(StrEnum):
-    """Which step of a sequencer an event is about."""
-
-    JOURNAL = "journal"  # reading what was decided
-    RESUME = "resume"  # at start: what the targets show
-    INSPECT = "inspect"  # what the issuer holds: whether a CA can sign, what a crash left behind
-    PREPARE = "prepare"  # issue, compose, sign, verify, commit
-    WITHDRAW = "withdraw"  # record that a CA is to be taken out of use
-    LEAVE_OUT = "leave_out"  # a statement without it
-    PUBLISH = "publish"
-    ACTIVATE = "activate"  # record that another CA signs
-    SWITCH = "switch"  # tell the issuer so
-    RETIRE = "retire"
-    FOLD = "fold"
-    LEAF = "leaf"
-    REISSUE = "reissue"  # have cert-manager issue anew
-
-
-class LeafCause(StrEnum):
-    """Why a leaf was written."""
-
-    MISSING = "missing"  # the target held nothing, or nothing that parses
-    FOREIGN = "foreign"  # the target held a leaf of no CA of ours
-    NAMES = "names"  # the configuration names other names than the leaf
-    ACTIVATION = "activation"  # another CA signs than the one that signed the leaf
-    HALF_LIFE = "half_life"
 
 
 @dataclass(frozen=True, slots=True)

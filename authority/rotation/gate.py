@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from authority.fleet.view import FleetView
 from authority.journal.history import EpochCa, History
-from authority.journal.interface import Opening
+from authority.journal.record_types import Opening
 from tidemark.epoch import EpochClock
 from tidemark.receipt import PodClass
 

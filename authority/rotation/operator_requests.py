@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from authority.fleet.view import AgentView, FleetView
-from authority.journal.history import EpochCa, History, fold
-from authority.journal.interface import Entry, WithdrawalRecord
-from authority.rotation.plan import Prepare, RotationRefused
-from authority.rotation.withdrawal import Scene, replacement_of
+from authority.journal.history import EpochCa, History
+from authority.journal.record_types import Entry, WithdrawalRecord
+from authority.journal.replay import fold
+from authority.rotation.actions import Prepare
+from authority.rotation.snapshot import Scene
+from authority.rotation.withdrawal import replacement_of
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
 from tidemark.verify import MAX_CERTIFICATES
 
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
+
 _SHORT = 16
+
 _TOOTHLESS = (
     "the root is in the bundle, so peers go on to accept a leaf that comes with the revoked CA in its chain until that "
     "CA ends; 'include_root = false' is what makes a revocation cut it off"
@@ -144,3 +148,7 @@ def _leaf_issuer(agent: AgentView) -> str:
     if not agent.fresh or agent.received is None or agent.received.receipt.leaf is None:
         return ""
     return agent.received.receipt.leaf.issuer_sha256
+
+
+class RotationRefused(Exception):
+    """What an operator asked for cannot be had now; the message says why and what to do."""

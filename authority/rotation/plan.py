@@ -5,13 +5,9 @@ and asking again after a crash leads to the same end (invariant 10).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 
-from authority.fleet.view import FleetView
-from authority.issuer.interface import sequence_of
-from authority.journal.history import EpochCa, History, SignedStatement
-from authority.journal.interface import (
+from authority.journal.history import EpochCa, History, SignedStatement, sequence_of
+from authority.journal.record_types import (
     ActivationRecord,
     Entry,
     LeafRecord,
@@ -20,11 +16,22 @@ from authority.journal.interface import (
     StatementRecord,
     WithdrawalRecord,
 )
-from authority.rotation.events import Step
-from authority.rotation.gate import Closed, Gate, gate_of, last_resort_at, ripe_at
+from authority.rotation.actions import (
+    Action,
+    Activate,
+    Fold,
+    Hold,
+    LeaveOut,
+    Prepare,
+    Retire,
+    Step,
+    Switch,
+    Wait,
+    Withdraw,
+)
+from authority.rotation.gate import Gate, gate_of, last_resort_at, ripe_at
+from authority.rotation.snapshot import Scene, World
 from authority.rotation.withdrawal import (
-    A_THIRD,
-    Scene,
     automatic_rollback,
     cause_of,
     is_one_missing,
@@ -40,121 +47,6 @@ from tidemark.epoch import EpochClock
 
 FOLD_AT = 16
 """Records that nobody needs any more are folded away once there are so many of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a decision rests on.
-
-    ``intents`` are the CAs that the issuer holds; None where it was not looked at since the newest statement: nothing
-    is activated or deleted then. Where it was, the history says which CAs are lost. ``active`` is the intent that the
-    issuer signs with for others, None where that is not known. ``tolerance_seconds`` is how far clocks may differ; a CA
-    is rolled back unasked where more than ``rollback_above`` of the required agents put it back.
-    """
-
-    history: History
-    fleet: FleetView
-    intents: frozenset[str] | None
-    active: str | None
-    tolerance_seconds: int = 0
-    rollback_above: Fraction = A_THIRD
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """Make the CA of ``epoch`` under ``intent`` and publish a statement that contains it."""
-
-    epoch: int
-    cause: Cause
-    intent: str
-    step: Step = Step.PREPARE
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Record that ``ca`` is rolled back, unasked; ``reason`` says why."""
-
-    ca: EpochCa
-    reason: str
-    step: Step = Step.WITHDRAW
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveOut:
-    """Publish a statement without ``cas``; ``added`` is the new CA that it brings where an urgent one needs it.
-
-    ``due`` is when the statement after it is.
-    """
-
-    cas: tuple[EpochCa, ...]
-    cause: Cause
-    added: Prepare | None
-    due: int
-    step: Step = Step.LEAVE_OUT
-
-
-@dataclass(frozen=True, slots=True)
-class Activate:
-    """Record that ``ca`` signs from here on; ``skipped`` are the fingerprints of older CAs that never will."""
-
-    ca: EpochCa
-    opening: Opening
-    unproven: tuple[str, ...]
-    skipped: tuple[str, ...]
-    step: Step = Step.ACTIVATE
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """Tell the issuer to sign with ``ca``, which the journal says is activated."""
-
-    ca: EpochCa
-    step: Step = Step.SWITCH
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Delete CAs and their keys: an epoch after their expiry, or never published (``orphans``)."""
-
-    intents: tuple[str, ...]
-    orphans: bool
-    step: Step = Step.RETIRE
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Replace the journal's records up to ``through`` by those of ``keep``."""
-
-    keep: tuple[Entry, ...]
-    through: int
-    step: Step = Step.FOLD
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """``ca`` should be signing since ``since`` and its gate is closed; at ``until`` the last resort opens it."""
-
-    ca: EpochCa
-    since: int
-    until: int
-    closed: Closed
-    waiting: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do before ``until``, unless a receipt, a request or the list of agents changes something."""
-
-    until: int
-    hold: Hold | None
-
-
-Work = Prepare | Withdraw | LeaveOut | Activate | Switch | Retire | Fold
-Action = Work | Wait
-
-
-class RotationRefused(Exception):
-    """What an operator asked for cannot be had now; the message says why and what to do."""
 
 
 def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[Step] = frozenset()) -> Action:

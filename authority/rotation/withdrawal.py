@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from authority.fleet.view import AgentView, FleetView
-from authority.journal.history import EpochCa, History
+from authority.fleet.view import AgentView
+from authority.journal.history import EpochCa, History, distrusting_digests
 from authority.rotation.gate import gate_of, last_resort_at
+from authority.rotation.snapshot import Scene
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
 from tidemark.receipt import AgentState, PodClass
 
-A_THIRD = Fraction(1, 3)
 _REFUSED_RELOAD = "reload_refused"
 
 
@@ -36,17 +36,6 @@ class Stage(StrEnum):
     LEAVING_OUT = "leaving_out"  # the statement without the CA
     DISTRUSTING = "distrusting"  # every agent's proof of that statement
     DONE = "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What decisions about withdrawals rest on; ``tolerance_seconds`` is how far clocks may differ."""
-
-    history: History
-    fleet: FleetView
-    clock: EpochClock
-    tolerance_seconds: int
-    now: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +197,6 @@ def _progress(bad: EpochCa, scene: Scene) -> Progress:
     if leaves.is_done:
         return Progress(bad, Stage.LEAVING_OUT, ca, (), None)
     return Progress(bad, Stage.REISSUING, ca, leaves.waiting, leave_out_at(bad, history, clock))
-
-
-def distrusting_digests(bad: EpochCa, history: History) -> frozenset[str]:
-    """Digests of the statements since ``bad`` was left out: who proves one of them no longer trusts it."""
-    if bad.left_out is None:
-        return frozenset()
-    first = bad.left_out.sequence
-    return frozenset(signed.digest for signed in history.statements if signed.statement.sequence >= first)
 
 
 def automatic_rollback(scene: Scene, above: Fraction) -> tuple[EpochCa, str] | None:

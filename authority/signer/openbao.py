@@ -9,7 +9,9 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from authority.openbao.client import Json, OpenBaoClient, OpenBaoError
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import OpenBaoError
+from authority.openbao.login import Json
 from authority.signer.interface import SignerError
 from tidemark import note
 from tidemark.note import NoteError, Signature, SignedNote, Verifier

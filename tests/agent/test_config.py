@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.__main__ import splay_of
+from agent.app import splay_of
 from agent.config import ConfigError, read_config
 from agent.log import Style
 from agent.workloads.targets import Address, HttpTarget, SignalTarget, SystemTarget, TargetError, parse_target

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.config import PREFIX
 from agent.reporting.metrics import AgentMetrics
-from authority.cli import commands as cli
+from authority.cli.parser import parser
 from authority.config.load import parse
 from authority.injector.annotations import INJECT, Mode, Refused, read_wishes
 from authority.injector.annotations import PREFIX as ANNOTATIONS
@@ -91,7 +91,7 @@ def test_commands_of_the_programs_are_taken(capsys: pytest.CaptureFixture[str]) 
         for program, words in commands(path):
             try:
                 if program == "authority" and words:  # else its name alone
-                    cli.parser().parse_args(words)
+                    parser().parse_args(words)
                 elif program == "agent":
                     assert words in ([], ["--once"], ["--help"]), words
             except SystemExit:

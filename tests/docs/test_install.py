@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from authority.openbao.client import OpenBaoClient, PermissionMissing, TokenLogin
-from tests.authority.openbao.test_setup import CLOSED
-from tests.authority.openbao.test_setup import ask as ask_openbao
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import PermissionMissing
+from authority.openbao.login import TokenLogin
 from tests.harness.authority_deployment import Program, ask, command, eventually
 from tests.harness.bundle_factory import Forge
 from tests.harness.documents import beginning, fenced, inline, section
@@ -29,7 +29,8 @@ from tests.harness.kubernetes.accounts import Rule
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
 from tests.harness.kubernetes.node import AgentsPod, Node
-from tests.harness.openbao_server import ROOT_TOKEN, Server, serving
+from tests.harness.openbao_server import CLOSED, ROOT_TOKEN, Server, serving
+from tests.harness.openbao_server import ask as ask_openbao
 from tests.harness.terminal import Terminal
 from tidemark.certificates import fingerprint, not_after, not_before, parse_leaf, to_pem
 from tidemark.trust import Trust

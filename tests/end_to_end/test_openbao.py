@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from authority.__main__ import run
+from authority.app.run import run
 from authority.config.openbao import SECRET_ID_VARIABLE, TOKEN_VARIABLE
-from authority.journal.history import History, fold
-from authority.journal.interface import StatementRecord
+from authority.journal.history import History
 from authority.journal.openbao import OpenBaoJournal
-from tests.authority.cli.test_commands import Fleet
-from tests.end_to_end.test_replicas import two
+from authority.journal.record_types import StatementRecord
+from authority.journal.replay import fold
 from tests.harness.authority_deployment import AGENTS, Deployment, Program, ask, command, eventually
 from tests.harness.openbao_server import ROOT_TOKEN, Server, Space
+from tests.harness.receipt_fleet import Fleet
+from tests.harness.replicas import two
 from tidemark.certificates import not_after
 from tidemark.trust import Trust
 

@@ -1,7 +1,6 @@
 """Two replicas of one authority: who follows serves and forwards, who leads may be killed, paused, or not be alone."""
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -13,22 +12,17 @@ from typing import Any
 
 import aiohttp
 
-from authority.__main__ import run
+from authority.app.run import run
 from authority.election.interface import LEASE_SECONDS, Election, Replica
 from authority.journal.directory import DirectoryJournal
-from authority.journal.interface import LeafRecord, StatementRecord
-from bench.document import Table
-from tests.harness.authority_deployment import AGENTS, Deployment, Program, eventually, receipt
-from tests.harness.soak import report, size
+from authority.journal.record_types import LeafRecord, StatementRecord
+from tests.harness.authority_deployment import AGENTS, Deployment, eventually, receipt
+from tests.harness.replicas import PAUSE, TAKEOVER_SECONDS, report_takeover, two
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.trust import Trust
 from tidemark.verify import Known, Mark, reopen, verify
 
 LEASE = 2
-PAUSE = size("SOAK_PAUSE", 2 * LEASE)
-"""Seconds for which a leader is paused; ``make soak`` pauses it for longer, with the lease that is the default."""
-
-TAKEOVER_SECONDS = 15.0
 
 
 class Watch:
@@ -86,68 +80,6 @@ async def _check(deployment: Deployment, watch: Watch) -> None:
     assert max(watch.digests) == max(digests)
 
 
-class Process(Program):
-    """A replica as a process of its own."""
-
-    def __init__(self, deployment: Deployment, name: str) -> None:
-        self.stop_once = deployment.root / f"stop-{name}"
-        super().__init__(deployment, {"TIDEMARK_LOG": "json", "STOP_ONCE": str(self.stop_once)}, name)
-        self.module = "tests.harness.pausing_authority"
-        self._launched = 0
-
-    async def launch(self) -> None:
-        self._launched += 1
-        await super().launch()
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [event for event in map(json.loads, lines) if event["event"] == name]
-
-    @property
-    def url(self) -> str:
-        told = str(self.events("listening")[-1]["url"])
-        return told.replace("127.0.0.1", "localhost") if "TIDEMARK_ADVERTISE" in self.deployment.environment else told
-
-    @asynccontextmanager
-    async def session(self, holder: str = "operator") -> AsyncIterator[aiohttp.ClientSession]:
-        headers = {"Authorization": f"Bearer {self.deployment.token(holder)}"}
-        connector = aiohttp.TCPConnector(ssl=await self.deployment.context())
-        async with aiohttp.ClientSession(self.url, connector=connector, headers=headers) as session:
-            yield session
-
-    async def ask(self, path: str) -> dict[str, Any]:
-        async with self.session() as session, session.get(path) as response:
-            response.raise_for_status()
-            answer: dict[str, Any] = await response.json()
-            return answer
-
-    async def rotate(self, reason: str) -> int:
-        async with self.session() as session:
-            status, answer = await post(session, reason)
-        assert status == 200, answer
-        return int(answer["sequence"])
-
-    async def leads(self) -> bool:
-        return bool(self.events("leading")) and len(self.events("leading")) > len(self.events("following"))
-
-    async def follows(self, leader: "Process") -> bool:
-        """Whether what is read here comes from that leader."""
-        if len(self.events("listening")) < self._launched:
-            return False
-        replica = (await self.ask("/api/v1/status"))["replica"]
-        return bool(replica["leads"]) and replica["name"] == leader.events("listening")[-1]["replica"]
-
-
-@asynccontextmanager
-async def two(deployment: Deployment) -> AsyncIterator[tuple[Process, Process]]:
-    """A leader that has published, and a replica that follows it."""
-    async with Process(deployment, "first.log") as first, Process(deployment, "second.log") as second:
-        await first.start()
-        await second.launch()
-        await eventually(lambda: second.follows(first), "the second replica to follow the first")
-        yield first, second
-
-
 def make(root: Path, lease: float = LEASE, agents: Sequence[str] = AGENTS) -> Deployment:
     """Epochs are long: what is counted is what the test asks for."""
     more = f"[election]\nlease_seconds = {lease:g}\n"
@@ -161,12 +93,6 @@ def without_addresses(deployment: Deployment) -> Deployment:
     text = deployment.config_file.read_text()
     deployment.config_file.write_text(text.replace("[api]\n", '[api]\nnames = ["localhost"]\n'))
     return Deployment(deployment.root, {"TIDEMARK_ADVERTISE": "127.0.0.1"})
-
-
-def report_takeover(what: str, lease: float, seconds: float) -> None:
-    caption = "From the signal to the other's first act as leader; afterwards nothing had been written twice or back."
-    table = Table(caption, ["leader", "lease, s", "takeover, s"], [[what, lease, seconds]])
-    report("soak-replicas", "Authority: a leader that is killed, or paused and resumed", table)
 
 
 async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:

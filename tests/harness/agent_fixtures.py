@@ -9,11 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.harness.agent_sandbox import AgentProcess, Site
+from tests.harness.agent_sandbox import AgentProcess, Site, write_set
 from tests.harness.announcement_broker import Broker
-from tests.harness.bundle_factory import Forge, LeafFiles
-from tests.harness.nats_server import NatsServer, bundle_files, leaf_files
-from tidemark.bundle import Bundle
+from tests.harness.bundle_factory import Forge
+from tests.harness.nats_server import NatsServer
 
 
 @pytest.fixture
@@ -58,13 +57,6 @@ def nats_server(tmp_path: Path, serving: Callable[[NatsServer], NatsServer]) -> 
         return serving(NatsServer(tmp_path / f"nats-{next(number)}", files, verify=verify))
 
     return make
-
-
-def write_set(files: Path, bundle: Bundle, leaf: LeafFiles) -> None:
-    """Put a set into a plain directory, for tests without an agent."""
-    files.mkdir(exist_ok=True)
-    for name, content in (bundle_files(bundle) | leaf_files(leaf)).items():
-        (files / name).write_bytes(content)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Kills an agent with SIGKILL beside a real nats-server, and starts it again; a program of its own, as it forks.
 
-``python -m tests.harness.agent_killing <folder>`` kills it before each step of a cycle in turn: each operation on its
-mounts and its output directory, the look at the workload before it is signalled, each connection.
-``… <folder> <number>`` kills it at so many random moments of cycles of every kind. Either prints a line of JSON for each kill: what was about
-to happen or had been told last, what lay in place then, and what the next start made of it.
+``python -m tests.harness.agent_killing <folder>`` kills the agent before each step of a cycle in turn: each operation
+on its mounts and its output directory, the look at the workload before it is signalled, each connection.
+``… <folder> <number>`` kills the agent at so many random moments of cycles of every kind. Either prints a line of JSON
+for each kill: the step that was about to happen, what lay in place then, and what the next start made of it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent import log
-from agent.loop.delivery import Patience
+from agent.loop.timing import Patience
 from tests.harness.agent_sandbox import Site
 from tests.harness.bundle_factory import Forge, LeafFiles
 from tests.harness.nats_server import PATIENCE, NatsServer

@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.__main__ import Agent, assemble, connections, until
+from agent.app import Agent, assemble, connections, until
+from agent.clocks import Clocks
 from agent.config import read_config
-from agent.loop.delivery import Patience
+from agent.loop.timing import Patience
 from agent.reporting.status import AgentStatus
-from agent.store.set_store import Clocks
 from tests.harness.bundle_factory import Forge, LeafFiles
 from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
@@ -28,8 +28,49 @@ from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle, reopen
 
 CHECKOUT = Path(__file__).parents[2]
+
 BRIEF = Patience(proof=1.0, tries=2, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3, judged=0.3)
 """Patience of agents in tests that wait for a failure."""
+
+
+class Observed:
+    """An agent in this process, and its status."""
+
+    def __init__(self, agent: Agent, task: asyncio.Task[None]) -> None:
+        self.agent = agent
+        self._task = task
+
+    @property
+    def status(self) -> AgentStatus:
+        return self.agent.board.status
+
+    async def shows(self, condition: Callable[[AgentStatus], object], what: str) -> AgentStatus:
+        """Wait until the status fulfils a condition."""
+
+        def look() -> bool:
+            if self._task.done():
+                self._task.result()
+            return bool(condition(self.status))
+
+        try:
+            await eventually(look, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the status is {self.status}") from None
+        return self.status
+
+    async def is_proven(self, sequence: int, leaf: LeafFiles | None = None) -> AgentStatus:
+        return await self.shows(
+            lambda s: (
+                s.state is AgentState.PROVEN
+                and s.proven
+                and s.proven.sequence == sequence
+                and (leaf is None or (s.leaf and s.leaf.sha256 == leaf.sha256))
+            ),
+            f"sequence {sequence} to be proven",
+        )
+
+    async def fails(self, reason: str) -> AgentStatus:
+        return await self.shows(lambda s: s.failure and s.failure.reason == reason, f"the failure {reason}")
 
 
 class Site:
@@ -103,46 +144,6 @@ class Site:
                 await task
 
 
-class Observed:
-    """An agent in this process, and its status."""
-
-    def __init__(self, agent: Agent, task: asyncio.Task[None]) -> None:
-        self.agent = agent
-        self._task = task
-
-    @property
-    def status(self) -> AgentStatus:
-        return self.agent.board.status
-
-    async def shows(self, condition: Callable[[AgentStatus], object], what: str) -> AgentStatus:
-        """Wait until the status fulfils a condition."""
-
-        def look() -> bool:
-            if self._task.done():
-                self._task.result()
-            return bool(condition(self.status))
-
-        try:
-            await eventually(look, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; the status is {self.status}") from None
-        return self.status
-
-    async def is_proven(self, sequence: int, leaf: LeafFiles | None = None) -> AgentStatus:
-        return await self.shows(
-            lambda s: (
-                s.state is AgentState.PROVEN
-                and s.proven
-                and s.proven.sequence == sequence
-                and (leaf is None or (s.leaf and s.leaf.sha256 == leaf.sha256))
-            ),
-            f"sequence {sequence} to be proven",
-        )
-
-    async def fails(self, reason: str) -> AgentStatus:
-        return await self.shows(lambda s: s.failure and s.failure.reason == reason, f"the failure {reason}")
-
-
 class AgentProcess:
     """``python -m agent`` as a process of its own."""
 
@@ -205,3 +206,10 @@ async def begin(site: Site, server: NatsServer, observed: Observed, sequence: in
     await observed.shows(lambda s: s.installed, "a set to be installed")
     await server.start()
     await observed.is_proven(sequence)
+
+
+def write_set(files: Path, bundle: Bundle, leaf: LeafFiles) -> None:
+    """Put a set into a plain directory, for tests without an agent."""
+    files.mkdir(exist_ok=True)
+    for name, content in (bundle_files(bundle) | leaf_files(leaf)).items():
+        (files / name).write_bytes(content)

@@ -15,9 +15,10 @@ from typing import IO, Any, Self
 
 import aiohttp
 
-from authority.__main__ import run
 from authority.api.tokens import read_token
-from authority.app.provision import initialise, trust_of
+from authority.app.provision import initialise
+from authority.app.run import run
+from authority.app.trust import trust_of
 from authority.config.load import AuthorityConfig, load
 from authority.support import projected_directory
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from authority.controllers.context import Surroundings
-from authority.controllers.leaves import Leaves, Workload
+from authority.controllers.leaves import Leaves
 from authority.controllers.rotation import Outside, Rotation
 from authority.fleet.view import FleetView
 from authority.issuer.interface import IssuedLeaf, Issuer
@@ -15,8 +15,10 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import History
 from authority.journal.interface import Journal
 from authority.journal.store import Timeline
-from authority.publishers.interface import LeafStore, Publisher
+from authority.publishers.interface import Publisher
+from authority.publishers.leaf_store import LeafStore
 from authority.rotation.events import Event
+from authority.rotation.leaf_renewal import Workload
 from authority.signer.interface import StatementSigner
 from authority.support.clock_skew import ReferenceClock
 from tests.harness import virtual_time

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from authority.controllers.leaves import Workload
 from authority.issuer.interface import IssuedLeaf
+from authority.rotation.leaf_renewal import Workload
 from tests.harness import virtual_time
 from tests.harness.authority_harness import Machine
 from tests.harness.journal_builder import DOMAIN, SIGNER

@@ -4,12 +4,20 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from authority.injector.sidecar import SidecarSettings
+from tests.authority.injector.test_admission import decision, sidecar_of
+from tests.harness.admission_reviews import admitted, check_valid
+
 Json = dict[str, Any]
 
 NAMES: st.SearchStrategy[str] = st.from_regex(r"[a-z]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
+
 OURS = ("tidemark-run", "tidemark-bundle", "tidemark-agent", "nats", "istio-proxy")
+
 PATHS = ("/data", "/etc/nats", "/run", "/scratch", "/var/lib/x")
+
 AWKWARD_PATHS = (*PATHS, "/run/tidemark", "/run/tidemark/x", "/etc/tidemark")
+
 UIDS = (0, 1, 1000, 2000, 65532)
 
 _SOURCES: st.SearchStrategy[Json] = st.one_of(
@@ -111,3 +119,30 @@ def pods(draw: st.DrawFn, *, awkward: bool) -> Json:
     if not volumes:
         del spec["volumes"]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+SETTINGS = SidecarSettings(
+    image="tidemark-agent:0.1.0",
+    pull_policy="",
+    authority_url="https://tidemark-authority.tidemark.svc:8443",
+    audience="tidemark-authority",
+    nats_url="tls://nats.nats.svc:4222",
+    bundle_secret="nats-ca-tls",
+    trust_config_map="tidemark-trust",
+    directory="/run/tidemark",
+    uid=65532,
+    cpu="5m",
+    cpu_limit="",
+    memory="64Mi",
+    memory_limit="96Mi",
+)
+
+
+def injected(made: Json) -> Json:
+    result = admitted(made, decision(made).response())
+    check_valid(result)
+    return result
+
+
+def environment(made: Json) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in sidecar_of(made)["env"] if "value" in one}

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.fleet.view import Expected, FleetView, ReceiptBook, Received, view
-from authority.journal.history import EMPTY, EpochCa, History, fold
-from authority.journal.interface import (
+from authority.journal.history import EMPTY, EpochCa, History
+from authority.journal.record_types import (
     ActivationRecord,
     Entry,
     Opening,
@@ -16,6 +16,7 @@ from authority.journal.interface import (
     StatementRecord,
     WithdrawalRecord,
 )
+from authority.journal.replay import fold
 from authority.pki import certificates
 from authority.pki.certificates import CaName, Validity
 from authority.pki.keystore import CaPair

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.issuer.interface import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest
 from authority.journal.codec import dump_record, load_record
-from authority.journal.interface import Entry, JournalConflict, JournalError, Record
+from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.record_types import Entry, Record
 from authority.pki import certificates, keystore
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import CaPair

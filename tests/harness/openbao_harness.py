@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from authority.issuer.openbao import OpenBaoIssuer
 from authority.journal.openbao import OpenBaoJournal
-from authority.openbao.client import Json, OpenBaoAccess
+from authority.openbao.login import Json, OpenBaoAccess
 from authority.pki.keystore import KeyType
 from authority.signer.openbao import open_transit_signer
 from tests.harness import virtual_time

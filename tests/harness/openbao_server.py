@@ -18,16 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authority.issuer.openbao import OpenBaoIssuer
-from authority.openbao.client import AppRoleLogin, Json, Login, OpenBaoAccess, OpenBaoClient, TokenLogin, Unreachable
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import Unreachable
 from authority.openbao.layout import Layout
+from authority.openbao.login import AppRoleLogin, Json, Login, OpenBaoAccess, TokenLogin
 from authority.openbao.setup import Wanted, set_up
 from authority.pki.keystore import KeyType
 from tests.harness.memory_backends import Effects
 
 ROOT_TOKEN = "root"
+
 DOMAIN = "bus.example.com"
+
 TOLERANCE = 30
+
 PATIENCE = 30.0
+
 QUICK = (0.01, 0.02)
 """Pauses for tests of what does not pass by itself."""
 
@@ -148,6 +154,31 @@ def _unseal_key(log: Path) -> str | None:
     return match[1] if match else None
 
 
+class StruckClient(OpenBaoClient):
+    """A client whose every change of OpenBao is an effect; those of journal records say which kind of record."""
+
+    def __init__(self, access: OpenBaoAccess, effects: Effects) -> None:
+        super().__init__(access, QUICK)
+        self._effects = effects
+
+    async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
+        record = (body.get("data") or {}).get("record", "")
+        name = f"write {path} {record}".rstrip()
+        await self._effects.arrive(name)
+        with self._effects.around(name, Unreachable):
+            return await super().write(path, body, repeatable=repeatable)
+
+    async def patch(self, path: str, body: Json) -> Json:
+        await self._effects.arrive(f"patch {path}")
+        with self._effects.around(f"patch {path}", Unreachable):
+            return await super().patch(path, body)
+
+    async def delete(self, path: str) -> None:
+        await self._effects.arrive(f"delete {path}")
+        with self._effects.around(f"delete {path}", Unreachable):
+            await super().delete(path)
+
+
 @dataclass
 class Space:
     """A namespace of its own; ``client`` has the operator's token there. ``login`` is the authority's AppRole."""
@@ -213,26 +244,60 @@ class Space:
         return {str(info[field_name]) for info in listed.get("key_info", {}).values()}
 
 
-class StruckClient(OpenBaoClient):
-    """A client whose every change of OpenBao is an effect; those of journal records say which kind of record."""
+# What the authority never needs, by what a thief of its token would want: (method, path, body).
+CLOSED: list[tuple[str, str, Json]] = [
+    # a CA of one's own, or one that outlives the rotation
+    ("write", "pki/root/generate/internal", {"common_name": "x"}),
+    ("write", "pki/root/sign-intermediate", {"common_name": "x"}),
+    ("write", "pki/issuer/default/sign-self-issued", {"certificate": "x"}),
+    ("write", "pki/issuer/default/sign-verbatim", {"csr": "x"}),
+    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "1"}),
+    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "-1"}),
+    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x"}),
+    ("write", "pki/issuers/import/bundle", {"pem_bundle": "x"}),
+    ("patch", "pki/issuer/default", {"issuer_name": "x"}),
+    ("delete", "pki/issuer/default", {}),
+    ("delete", "pki/root", {}),
+    ("write", "pki/config/issuers", {"default": "x"}),
+    ("write", "nats_int/root/generate/internal", {"common_name": "x"}),
+    ("write", "nats_int/issuers/import/bundle", {"pem_bundle": "x"}),
+    ("write", "nats_int/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "0"}),
+    # keys that leave OpenBao
+    ("write", "nats_int/keys/generate/exported", {"key_name": "x"}),
+    ("write", "nats_int/intermediate/generate/exported", {"common_name": "x"}),
+    ("write", "nats_int/keys/import", {"pem_bundle": "x"}),
+    ("write", "transit/keys/tidemark/config", {"exportable": True}),
+    ("read", "transit/export/signing-key/tidemark", {}),
+    ("read", "transit/backup/tidemark", {}),
+    # another role, key, or part of the store
+    ("write", "nats_int/roles/tidemark", {"allow_any_name": True}),
+    ("write", "nats_int/sign-verbatim", {"csr": "x"}),
+    ("write", "nats_int/issuer/default/sign/other", {"csr": "x"}),
+    ("write", "control/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "0"}),
+    ("write", "control/sign/other", {"csr": "x"}),
+    ("write", "transit/keys/tidemark/rotate", {}),
+    ("delete", "transit/keys/tidemark", {}),
+    ("read", "secret/data/others", {}),
+    ("write", "secret/data/ca-bundles", {"data": {}}),
+    ("list", "secret/metadata/", {}),
+    # the server itself
+    ("read", "sys/mounts", {}),
+    ("write", "sys/policies/acl/tidemark", {"policy": ""}),
+    ("write", "sys/mounts/x", {"type": "kv"}),
+    ("write", "auth/approle/role/tidemark/secret-id", {}),
+    ("write", "auth/token/create", {}),
+]
 
-    def __init__(self, access: OpenBaoAccess, effects: Effects) -> None:
-        super().__init__(access, QUICK)
-        self._effects = effects
 
-    async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
-        record = (body.get("data") or {}).get("record", "")
-        name = f"write {path} {record}".rstrip()
-        await self._effects.arrive(name)
-        with self._effects.around(name, Unreachable):
-            return await super().write(path, body, repeatable=repeatable)
-
-    async def patch(self, path: str, body: Json) -> Json:
-        await self._effects.arrive(f"patch {path}")
-        with self._effects.around(f"patch {path}", Unreachable):
-            return await super().patch(path, body)
-
-    async def delete(self, path: str) -> None:
-        await self._effects.arrive(f"delete {path}")
-        with self._effects.around(f"delete {path}", Unreachable):
-            await super().delete(path)
+async def ask(client: OpenBaoClient, method: str, path: str, body: Json) -> None:
+    match method:
+        case "read":
+            await client.read(path)
+        case "list":
+            await client.list(path)
+        case "write":
+            await client.write(path, body)
+        case "patch":
+            await client.patch(path, body)
+        case _:
+            await client.delete(path)

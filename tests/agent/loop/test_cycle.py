@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.reporting.status import unready
-from tests.harness.agent_fixtures import write_set
-from tests.harness.agent_sandbox import Site, begin
+from tests.harness.agent_sandbox import Site, begin, write_set
 from tests.harness.bundle_factory import Forge
 from tests.harness.nats_server import NatsServer, eventually, launch
 from tidemark.bundle import Cause

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.__main__ import HELP
-from tests.harness.agent_fixtures import write_set
-from tests.harness.agent_sandbox import CHECKOUT, Site, snapshot
+from tests.harness.agent_sandbox import CHECKOUT, Site, snapshot, write_set
 from tests.harness.announcement_broker import Broker
 from tests.harness.bundle_factory import Forge
 from tests.harness.nats_server import NatsServer

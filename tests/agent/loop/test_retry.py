@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.loop.delivery import Patience
 from agent.loop.retry import Key, Retry
+from agent.loop.timing import Patience
 
 ONE: Key = ("one", None)
 OTHER: Key = ("other", "leaf")

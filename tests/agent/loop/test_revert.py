@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from agent.loop.delivery import Patience
+from agent.loop.timing import Patience
 from tests.harness.agent_sandbox import BRIEF, Observed, Site, begin, serves, snapshot
 from tests.harness.announcement_broker import Broker
 from tests.harness.bundle_factory import Forge

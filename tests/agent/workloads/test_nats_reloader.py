@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
 from agent.workloads.nats_reloader import SystemReloader
 from agent.workloads.targets import SystemTarget, parse_target
-from tests.harness.agent_fixtures import write_set
-from tests.harness.agent_sandbox import AgentProcess, Site
+from tests.harness.agent_sandbox import AgentProcess, Site, write_set
 from tests.harness.bundle_factory import Forge
 from tests.harness.nats_server import NATS_SERVER, eventually, free_port
 from tidemark.receipt import AgentState, Level

@@ -14,7 +14,7 @@ from agent.workloads.interface import Expectation, NotProven, Proof, Reloaded, W
 from agent.workloads.provers import EchoProver, ServerProver
 from agent.workloads.signal_reloader import SignalReloader
 from agent.workloads.targets import SignalTarget, parse_target
-from tests.harness.agent_fixtures import write_set
+from tests.harness.agent_sandbox import write_set
 from tests.harness.bundle_factory import Forge, LeafFiles
 from tests.harness.nats_server import NatsServer, eventually, free_port, parsed
 from tidemark.bundle import Bundle

@@ -17,10 +17,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from agent.workloads.http_reloader import HttpReloader
 from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
-from agent.workloads.signal_reloader import FIRST_SECOND, HttpReloader, SignalReloader
+from agent.workloads.signal_reloader import FIRST_SECOND, SignalReloader
 from agent.workloads.targets import HttpTarget, SignalTarget, parse_target
-from tests.harness.agent_fixtures import write_set
+from tests.harness.agent_sandbox import write_set
 from tests.harness.bundle_factory import Forge
 from tests.harness.nats_server import NOBODY, eventually, free_port, launch, started, without_privileges
 

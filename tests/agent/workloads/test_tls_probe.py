@@ -17,9 +17,9 @@ from OpenSSL import SSL
 
 from agent.workloads.targets import Address
 from agent.workloads.tls_probe import Silences, client_context, look, passes_silence
-from tests.agent.workloads.test_tls_probe_ports import KINDS, NOTED, Listeners, established
-from tests.harness.agent_fixtures import write_set
+from tests.harness.agent_sandbox import write_set
 from tests.harness.bundle_factory import Forge
+from tests.harness.nats_listeners import KINDS, NOTED, Listeners, established
 from tests.harness.nats_server import NATS_SERVER, OLDEST_NATS_SERVER, eventually, parsed
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time, socket(7)

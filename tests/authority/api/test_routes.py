@@ -15,15 +15,16 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from authority.api.routes import Api, ListenError
-from authority.api.tokens import Role, Sender, create_token, read_tokens
+from authority.api.routes import Api
+from authority.api.tokens import Role, create_token, read_tokens
 from authority.controllers.command_queue import Turns
 from authority.controllers.leaf_requests import LeafOrder
+from authority.fleet.members import Sender
 from authority.journal.directory import DirectoryJournal
-from authority.journal.interface import StatementRecord
-from authority.rotation.operator_requests import Wanted
-from authority.rotation.plan import RotationRefused
+from authority.journal.record_types import StatementRecord
+from authority.rotation.operator_requests import RotationRefused, Wanted
 from authority.web.connection_limit import in_turn
+from authority.web.listener import ListenError
 from tests.harness.authority_deployment import AGENTS, Deployment, answers, ask, eventually, receipt
 from tidemark.certificates import not_after
 from tidemark.receipt import MAX_BYTES, Receipt

@@ -12,7 +12,7 @@ import nats
 import pytest
 
 from authority.journal.directory import DirectoryJournal
-from authority.journal.interface import OverrideRecord, WithdrawalRecord
+from authority.journal.record_types import OverrideRecord, WithdrawalRecord
 from tests.harness.authority_deployment import AGENTS, Deployment, ask, command, eventually, receipt
 from tests.harness.jetstream_broker import Broker
 from tidemark.bundle import Cause

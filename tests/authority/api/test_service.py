@@ -14,11 +14,13 @@ from authority.api.views import Situation
 from authority.fleet.proof_times import STATEMENTS, Ledger
 from authority.fleet.view import Expected, FleetView, ReceiptBook, Received, view
 from authority.journal.history import EMPTY, SignedStatement
-from authority.observability.event_log import KEPT, Chronicle, JsonLines, TextLines, event_fields
+from authority.observability.event_log import KEPT, Chronicle, event_fields
 from authority.pki.keystore import KeystoreError
-from authority.rotation.events import Failed, Held, Retired, Step, Withdrawing
+from authority.rotation.actions import Step
+from authority.rotation.events import Failed, Held, Retired, Withdrawing
 from authority.rotation.gate import Closed
 from authority.rotation.withdrawal import Stage
+from authority.support.log_format import JsonLines, TextLines
 from tests.harness.authority_deployment import eventually, receipt
 from tests.harness.issued_bundles import Foundry
 from tidemark.certificates import parse_leaf

@@ -10,7 +10,8 @@ from lightkube.models.authentication_v1 import TokenReviewStatus, UserInfo
 
 from authority.api import token_review
 from authority.api.token_review import POD_NAME, POD_UID, TokenReviewer, sender_of
-from authority.api.tokens import NotReviewed, Sender
+from authority.api.tokens import NotReviewed
+from authority.fleet.members import Sender
 from authority.kubernetes.client import KubernetesClient
 from tests.harness.authority_deployment import eventually
 from tests.harness.kubernetes.apiserver import Answering, ApiServer

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from authority.journal.directory import DirectoryJournal
-from authority.journal.interface import ActivationRecord, StatementRecord
-from tests.harness.authority_deployment import AGENTS, Deployment, Program, ask, command, eventually, receipt
+from authority.journal.record_types import ActivationRecord, StatementRecord
+from tests.harness.authority_deployment import AGENTS, Deployment, Program, ask, command, eventually
+from tests.harness.receipt_fleet import Fleet
 from tidemark.bundle import Statement, digest_of
 from tidemark.certificates import not_after
 from tidemark.note import parse
 from tidemark.trust import Trust
-from tidemark.verify import Mark
 
 SWIFT = """
 [clock]
@@ -240,26 +240,6 @@ async def test_the_broker_being_away_keeps_nothing_from_happening(tmp_path: Path
         own = {path.name for path in (deployment.state / "nats").iterdir() if not path.name.startswith("..")}
         assert own == {"ca.crt", "bundle.note", "tls.crt", "tls.key"}
         assert await program.signal(signal.SIGINT) == 0
-
-
-class Fleet:
-    """Reports, for as long as it runs, that every agent has proven what its mount shows."""
-
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
-        self._number = 0
-        self.statements: dict[int, str] = {}
-
-    async def report(self) -> None:
-        """One receipt of each agent; an authority that is away is left alone."""
-        async with self._deployment.session(self._deployment.token("agent")) as session:
-            for name in AGENTS:
-                bundle = await self._deployment.bundle(name)
-                assert self.statements.setdefault(bundle.sequence, bundle.digest) == bundle.digest
-                self._number += 1
-                sent = receipt(name, Mark(bundle.sequence, bundle.digest), self._deployment.leaf(name), self._number)
-                async with session.post("/api/v1/receipts", data=sent.to_json()) as response:
-                    response.raise_for_status()
 
 
 async def test_a_killed_authority_goes_on_where_it_was(tmp_path: Path) -> None:

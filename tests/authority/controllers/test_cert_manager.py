@@ -15,22 +15,16 @@ from hypothesis import strategies as st
 
 from authority.config.kubernetes import CertManagerConfig
 from authority.controllers.cert_manager import Reissues
-from authority.controllers.cert_manager_api import (
-    FAILURE_SECONDS,
-    Certificate,
-    CertManager,
-    Issuance,
-    is_due,
-    issuance,
-    marked,
-    outdated_before,
-)
+from authority.controllers.cert_manager_api import Certificate, CertManager, issuance, marked
 from authority.controllers.context import Surroundings
 from authority.journal.history import EpochCa
 from authority.journal.store import Timeline
-from authority.kubernetes.client import Conflict, KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient, Selection
 from authority.kubernetes.credentials import Kubeconfig
-from authority.rotation.events import CertificateMarked, Event, Failed, Step
+from authority.kubernetes.errors import Conflict
+from authority.rotation.actions import Step
+from authority.rotation.events import CertificateMarked, Event, Failed
+from authority.rotation.reissue import FAILURE_SECONDS, Issuance, is_due, outdated_before
 from tests.harness.authority_deployment import Deployment, ask, eventually
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, TRUST, Story, running
 from tests.harness.kubernetes.accounts import rules_of

@@ -20,7 +20,8 @@ from authority.controllers import connection_monitor
 from authority.controllers.connection_monitor import Connections, Look, MonitorError, read_page, to_look_for
 from authority.controllers.context import Surroundings
 from authority.journal.store import Timeline
-from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
+from authority.publishers.directory import DirectoryPublisher
+from authority.publishers.leaf_directory import DirectoryLeafStore
 from tests.harness.authority_deployment import eventually
 from tests.harness.issued_bundles import Foundry
 from tests.harness.jetstream_broker import Broker

@@ -6,26 +6,26 @@ meanwhile, and when the first is resumed it does what it was about to do.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
 
-from authority.controllers.rotation import Rotation
 from authority.issuer.interface import Holdings
 from authority.issuer.serialized import SerializedIssuer
-from authority.journal.history import History, fold
-from authority.rotation.operator_requests import Wanted
-from authority.rotation.plan import RotationRefused
+from authority.journal.replay import fold
+from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
 from tests.harness.authority_harness import Machine
 from tests.harness.journal_builder import PLAYGROUND, START
 from tests.harness.memory_backends import Effects, How, Strike, When
+from tests.harness.withdrawal_orders import Order, withdraw
 from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
+
 PAUSE_SECONDS = 2
+
 SECONDS_BEFORE = 12 * 20 - 5
 """Of the grown deployment: just before the epoch at whose start the journal is first folded."""
 
@@ -81,29 +81,11 @@ async def end_of(machine: Machine) -> End:
     )
 
 
-@dataclass(frozen=True)
-class Order:
-    """What an operator asks for, after so many seconds, until ``stands`` finds it in the journal."""
-
-    at: int
-    ask: Callable[[Rotation], Awaitable[object]]
-    stands: Callable[[History], bool]
-
-
 def rotate(at: int) -> Order:
     return Order(
         at,
         lambda rotation: rotation.rotate("ada", "a key may have leaked"),
         lambda history: any(signed.statement.cause is Cause.FORCED for signed in history.statements),
-    )
-
-
-def withdraw(at: int, cause: Cause, ca: str, *, urgent: bool) -> Order:
-    wanted = Wanted(cause, ca, urgent)
-    return Order(
-        at,
-        lambda rotation: rotation.withdraw("ada", "a key may have leaked", wanted),
-        lambda history: any(found.withdrawal for found in history.cas),
     )
 
 
@@ -237,6 +219,7 @@ def test_a_grown_deployment_ends_the_same_whatever_is_struck(grown: Scenario, ho
 
 
 FIRST, SECOND = CLOCK.epoch_at(START), CLOCK.epoch_at(START) + 1
+
 WITHDRAWALS = {
     "rollback": withdraw(1, Cause.ROLLBACK, "", urgent=False),
     "rollback of an idle CA": withdraw(1, Cause.ROLLBACK, str(FIRST), urgent=False),

@@ -20,18 +20,20 @@ from authority.fleet.view import FleetView
 from authority.issuer.embedded import EmbeddedIssuer, create_root
 from authority.issuer.interface import IssuedLeaf, is_intent
 from authority.journal.directory import DirectoryJournal
-from authority.journal.history import History, fold
-from authority.journal.interface import StatementRecord
+from authority.journal.history import History
+from authority.journal.record_types import StatementRecord
+from authority.journal.replay import fold
 from authority.pki.keystore import KeyType
-from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
-from authority.rotation.plan import RotationRefused
+from authority.publishers.directory import DirectoryPublisher
+from authority.publishers.leaf_directory import DirectoryLeafStore
+from authority.rotation.operator_requests import RotationRefused
 from authority.signer.embedded import create_key, open_signer
 from authority.support import projected_directory
-from tests.authority.controllers.test_crash_safety import Order, withdraw
 from tests.harness import virtual_time
 from tests.harness.authority_harness import WORKLOAD, Machine
 from tests.harness.journal_builder import DOMAIN, PLAYGROUND, START
 from tests.harness.memory_backends import How, Killed, statement_of
+from tests.harness.withdrawal_orders import Order, withdraw
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle, Cause, digest_of
 from tidemark.certificates import issued_by
 from tidemark.note import parse

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from authority.fleet.view import Expected
-from authority.journal.interface import Opening
+from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, Held
 from authority.rotation.gate import Closed
 from tests.harness import virtual_time

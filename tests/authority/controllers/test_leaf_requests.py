@@ -14,14 +14,14 @@ import pytest
 
 from authority.controllers.context import Surroundings
 from authority.controllers.leaf_requests import LeafOrder, OneOff, issue
-from authority.controllers.leaves import Workload
 from authority.issuer.interface import IssuedLeaf, LeafRequest
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.directory import DirectoryJournal
-from authority.journal.interface import LeafRecord, OverrideRecord
+from authority.journal.record_types import LeafRecord, OverrideRecord
 from authority.journal.store import Timeline
 from authority.rotation.events import LeafIssued
-from authority.rotation.plan import RotationRefused
+from authority.rotation.leaf_renewal import Workload
+from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
 from tests.harness.authority_deployment import Deployment, ask, command, eventually
 from tests.harness.authority_harness import Machine, alive

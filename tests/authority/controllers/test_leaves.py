@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authority.controllers.leaves import Workload, cause_of_renewal, leaf_request, renewal_at, signing_ca
 from authority.issuer.interface import IssuedLeaf, LeafRequest
 from authority.journal.history import EpochCa, History
-from authority.journal.interface import Opening, OverrideRecord
+from authority.journal.record_types import Opening, OverrideRecord
 from authority.pki import certificates
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import CaPair
-from authority.rotation.events import Activated, Failed, LeafCause, LeafWritten, Step
+from authority.rotation.actions import Step
+from authority.rotation.events import Activated, Failed, LeafWritten
+from authority.rotation.leaf_renewal import LeafCause, Workload, cause_of_renewal, leaf_request, renewal_at, signing_ca
 from tests.harness import virtual_time
 from tests.harness.authority_harness import WORKLOAD, Machine, alive
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, make_ca, running

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass
 
-from authority.publishers.interface import Brought, Outcome, PublishError, Shown
-from authority.publishers.side_by_side import side_by_side
-from authority.rotation.events import Failed, Prepared, Published, Step, Surpassed
+from authority.publishers.interface import Brought, Outcome, PublishError, Shown, side_by_side
+from authority.rotation.actions import Step
+from authority.rotation.events import Failed, Prepared, Published, Surpassed
 from tests.harness import virtual_time
 from tests.harness.authority_harness import Machine, alive
 from tests.harness.journal_builder import EPOCH, START, running

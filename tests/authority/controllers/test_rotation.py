@@ -9,10 +9,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from authority.controllers.recovery import LOOK_SECONDS
 from authority.fleet.view import FleetState
 from authority.issuer.interface import CaRequest
-from authority.journal.history import fold
-from authority.journal.interface import NAMED, ActivationRecord, Entry, Opening, OverrideRecord, Record, StatementRecord
+from authority.journal.record_types import (
+    NAMED,
+    ActivationRecord,
+    Entry,
+    Opening,
+    OverrideRecord,
+    Record,
+    StatementRecord,
+)
+from authority.journal.replay import fold
 from authority.pki.keystore import CaPair
 from authority.publishers.interface import Outcome
+from authority.rotation.actions import Step
 from authority.rotation.events import (
     Activated,
     Conflict,
@@ -24,11 +33,9 @@ from authority.rotation.events import (
     Prepared,
     Published,
     Retired,
-    Step,
 )
 from authority.rotation.gate import Closed
-from authority.rotation.operator_requests import Wanted
-from authority.rotation.plan import RotationRefused
+from authority.rotation.operator_requests import RotationRefused, Wanted
 from tests.harness import virtual_time
 from tests.harness.authority_harness import Machine, alive
 from tests.harness.journal_builder import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, Story, running

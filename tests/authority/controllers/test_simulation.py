@@ -8,8 +8,9 @@ import asyncio
 
 import pytest
 
-from authority.journal.interface import Opening
-from authority.rotation.events import Activated, Failed, Held, LeafCause, LeafWritten, Prepared
+from authority.journal.record_types import Opening
+from authority.rotation.events import Activated, Failed, Held, LeafWritten, Prepared
+from authority.rotation.leaf_renewal import LeafCause
 from tests.harness.fleet_simulation import Model, deployment, epochs_of, patience, simulate
 from tests.harness.journal_builder import DOMAIN, SIGNER, START, running
 from tidemark.epoch import PRESETS, RELOAD_SECONDS

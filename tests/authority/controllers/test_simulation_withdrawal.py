@@ -5,7 +5,7 @@ See ``model`` for what is real in it, and what is checked at each change of what
 
 import pytest
 
-from authority.journal.interface import Opening
+from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, LeftOut, Prepared
 from authority.rotation.operator_requests import Wanted
 from tests.harness.fleet_simulation import Model, deployment, epochs_of, patience, simulate

@@ -4,10 +4,9 @@ import pytest
 
 from authority.cli.chain import follow
 from authority.journal.history import EpochCa
-from authority.journal.interface import Opening, StatementRecord
+from authority.journal.record_types import Opening, StatementRecord
 from authority.rotation.events import Activated, Failed, LeafWritten, LeftOut, Prepared, WithdrawalAsked, Withdrawing
-from authority.rotation.operator_requests import Wanted
-from authority.rotation.plan import RotationRefused
+from authority.rotation.operator_requests import RotationRefused, Wanted
 from authority.rotation.withdrawal import Stage
 from tests.harness.authority_harness import Machine, alive, report_of
 from tests.harness.journal_builder import EPOCH, START, TRUST

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightkube.resources.coordination_v1 import Lease
 
-from authority.api.tokens import Sender
+from authority.fleet.members import Sender, UnexpectedAgent
 from authority.fleet.pods import AgentPod, PodMembers, agent_pod, expected
-from authority.fleet.registry import Roster, UnexpectedAgent
+from authority.fleet.registry import Roster
 from authority.fleet.view import FleetState, ReceiptBook, view
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import mounts

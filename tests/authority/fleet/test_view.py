@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from authority.api.tokens import Sender
+from authority.fleet.members import Sender
 from authority.fleet.registry import Roster
 from authority.fleet.view import Expected, FleetState, ReceiptBook, Received, freshness_seconds, heartbeat_seconds, view
 from authority.journal.history import EMPTY

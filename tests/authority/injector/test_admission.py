@@ -7,27 +7,15 @@ import pytest
 
 from agent.config import read_config
 from authority.injector.admission import Decision, ReviewError, decide
-from authority.injector.sidecar import SidecarSettings
-from tests.harness.admission_reviews import Json, admitted, check_valid, container, pod, review
+from tests.harness.admission_reviews import Json, container, pod, review
+from tests.harness.injector_pods import SETTINGS, environment, injected
 
-SETTINGS = SidecarSettings(
-    image="tidemark-agent:0.1.0",
-    pull_policy="",
-    authority_url="https://tidemark-authority.tidemark.svc:8443",
-    audience="tidemark-authority",
-    nats_url="tls://nats.nats.svc:4222",
-    bundle_secret="nats-ca-tls",
-    trust_config_map="tidemark-trust",
-    directory="/run/tidemark",
-    uid=65532,
-    cpu="5m",
-    cpu_limit="",
-    memory="64Mi",
-    memory_limit="96Mi",
-)
 HTTP = {"tidemark.io/inject": "http"}
+
 NATS = {"tidemark.io/inject": "nats"}
+
 SIGNAL = {"tidemark.io/inject": "signal"}
+
 PORT = {"tidemark.io/reload-port": "9000"}
 
 
@@ -35,20 +23,10 @@ def decision(made: Json, **request: Any) -> Decision:
     return decide(review(made, **request), SETTINGS)
 
 
-def injected(made: Json) -> Json:
-    result = admitted(made, decision(made).response())
-    check_valid(result)
-    return result
-
-
 def sidecar_of(made: Json) -> Json:
     found: Json = made["spec"]["initContainers"][0]
     assert found["name"] == "tidemark-agent"
     return found
-
-
-def environment(made: Json) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in sidecar_of(made)["env"] if "value" in one}
 
 
 def refusal(made: Json) -> str:

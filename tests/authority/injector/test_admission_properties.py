@@ -7,9 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authority.injector.admission import decide
-from tests.authority.injector.test_admission import SETTINGS
 from tests.harness.admission_reviews import MINORS, Json, admitted, check_valid, review
-from tests.harness.injector_pods import pods
+from tests.harness.injector_pods import SETTINGS, pods
 
 SET_BY_US = {
     *("tidemark.io/agent", "tidemark.io/class", "tidemark.io/injected"),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from authority.config.load import ConfigError, load
-from authority.injector.server import keep_ca_bundle
+from authority.injector.ca_bundle import keep_ca_bundle
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from authority.pki.control_ca import read_control_certificate

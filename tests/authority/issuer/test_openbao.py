@@ -14,7 +14,8 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from authority.issuer.interface import CaRequest, IssuerError, LeafRequest
 from authority.issuer.openbao import OpenBaoIssuer
-from authority.openbao.client import Json, OpenBaoClient
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.login import Json
 from authority.pki.keystore import KeyType
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
 from tests.harness.openbao_server import DOMAIN, TOLERANCE, Space

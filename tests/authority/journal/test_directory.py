@@ -10,12 +10,10 @@ import pytest
 
 from authority.journal.codec import dump_record, load_record
 from authority.journal.directory import DirectoryJournal
-from authority.journal.history import fold
-from authority.journal.interface import (
+from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.record_types import (
     ActivationRecord,
     Entry,
-    JournalConflict,
-    JournalError,
     LeafRecord,
     Opening,
     OverrideRecord,
@@ -23,6 +21,7 @@ from authority.journal.interface import (
     StatementRecord,
     WithdrawalRecord,
 )
+from authority.journal.replay import fold
 from authority.support import atomic_files
 from tests.harness.journal_builder import EPOCH, START, running
 from tidemark.bundle import Cause

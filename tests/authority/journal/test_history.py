@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from authority.journal.history import EMPTY, fold
-from authority.journal.interface import ActivationRecord, Entry, JournalError, Opening, StatementRecord
+from authority.journal.history import EMPTY
+from authority.journal.interface import JournalError
+from authority.journal.record_types import ActivationRecord, Entry, Opening, StatementRecord
+from authority.journal.replay import fold
 from tests.harness.journal_builder import EPOCH, START, running
 from tidemark.bundle import Bundle, Cause
 

@@ -7,19 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from authority.journal.history import fold
-from authority.journal.interface import (
-    NAMED,
-    ActivationRecord,
-    Entry,
-    JournalConflict,
-    JournalError,
-    Opening,
-    OverrideRecord,
-    Record,
-)
+from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.openbao import OpenBaoJournal
-from authority.openbao.client import Json, OpenBaoClient
+from authority.journal.record_types import NAMED, ActivationRecord, Entry, Opening, OverrideRecord, Record
+from authority.journal.replay import fold
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.login import Json
 from tests.harness.journal_builder import EPOCH, START, TRUST, Story, running
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
 from tests.harness.openbao_server import Space

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from authority.journal.interface import Entry, JournalConflict, JournalError
+from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.record_types import Entry
 from authority.journal.store import NotLeading, Timeline
 from authority.support.backoff import Pauses
 from tests.harness import virtual_time

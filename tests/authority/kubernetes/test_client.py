@@ -11,20 +11,19 @@ from aiohttp import web
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret
 
-from authority.kubernetes.client import (
-    ALL_NAMESPACES,
+from authority.kubernetes.client import ALL_NAMESPACES, KubernetesClient, Selection
+from authority.kubernetes.credentials import InCluster, Kubeconfig
+from authority.kubernetes.errors import (
     Conflict,
     Exists,
-    KubernetesClient,
+    KubernetesError,
     LoginRefused,
     Missing,
     NamespaceTerminating,
     PermissionMissing,
     Refused,
-    Selection,
     Unreachable,
 )
-from authority.kubernetes.credentials import InCluster, Kubeconfig, KubernetesError
 from authority.support.clock_skew import ClockDiffers, Dated, check_clock
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.certificates import serving_files

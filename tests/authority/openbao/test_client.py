@@ -14,22 +14,18 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from authority.openbao.client import (
-    AppRoleLogin,
+from authority.openbao.client import OpenBaoClient
+from authority.openbao.errors import (
     CasConflict,
-    KubernetesLogin,
-    Login,
     LoginRefused,
-    OpenBaoAccess,
-    OpenBaoClient,
     OpenBaoError,
     PermissionMissing,
     RequestRefused,
     Sealed,
-    TokenLogin,
     TokenRevoked,
     Unreachable,
 )
+from authority.openbao.login import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from tests.harness import virtual_time
 from tests.harness.authority_deployment import eventually
 from tests.harness.kubernetes.certificates import serving_files

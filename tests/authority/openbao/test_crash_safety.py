@@ -15,11 +15,11 @@ from functools import partial
 import pytest
 
 from authority.controllers.rotation import Rotation
-from authority.journal.history import EMPTY, History, fold
-from authority.journal.interface import ActivationRecord, Record, WithdrawalRecord
+from authority.journal.history import EMPTY, History
 from authority.journal.openbao import OpenBaoJournal
-from authority.rotation.operator_requests import Wanted
-from authority.rotation.plan import RotationRefused
+from authority.journal.record_types import ActivationRecord, Record, WithdrawalRecord
+from authority.journal.replay import fold
+from authority.rotation.operator_requests import RotationRefused, Wanted
 from tests.harness import virtual_time
 from tests.harness.journal_builder import PLAYGROUND
 from tests.harness.memory_backends import Effects, How, When

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from authority.journal.history import History, fold
-from authority.journal.interface import Opening
+from authority.journal.history import History
 from authority.journal.openbao import OpenBaoJournal
-from authority.rotation.events import Activated, Conflict, Failed, Prepared, Step
+from authority.journal.record_types import Opening
+from authority.journal.replay import fold
+from authority.rotation.actions import Step
+from authority.rotation.events import Activated, Conflict, Failed, Prepared
 from tests.harness import virtual_time
 from tests.harness.journal_builder import PLAYGROUND
 from tests.harness.openbao_harness import BaoMachine, some_epoch

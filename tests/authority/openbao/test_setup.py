@@ -7,20 +7,25 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from authority.openbao.client import Json, OpenBaoClient, OpenBaoError, PermissionMissing, TokenLogin
 from authority.openbao.control_ca import open_control_ca
+from authority.openbao.errors import OpenBaoError, PermissionMissing
 from authority.openbao.layout import Layout
-from authority.openbao.setup import Wanted, default_issuer, set_up
-from authority.pki.control_ca import ServerCertificate
+from authority.openbao.login import Json, TokenLogin
+from authority.openbao.pki import default_issuer
+from authority.openbao.setup import Wanted, set_up
 from authority.pki.keystore import KeystoreError, KeyType
-from tests.authority.pki.test_control_ca import NAMES, listening, served
+from authority.pki.server_certificate import ServerCertificate
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import DOMAIN, ROOT_TOKEN, TOLERANCE, Space, StruckClient
+from tests.harness.openbao_server import CLOSED, DOMAIN, ROOT_TOKEN, TOLERANCE, Space, StruckClient, ask
+from tests.harness.tls_server import NAMES, listening, served
 from tidemark.certificates import fingerprint, is_ca, issued_by, not_after, not_before, to_pem
 
 NOW = int(time.time())
+
 WANTED = Wanted(DOMAIN, KeyType.EC_P256, TOLERANCE)
+
 YEARS = 365 * 86400
+
 PARTS = [
     *(("pki mount", "pki"), ("pki mount", "nats_int"), ("pki mount", "control")),
     *(("transit mount", "transit"), ("kv mount", "secret")),
@@ -149,71 +154,12 @@ async def test_the_roots_of_another_trust_domain_are_refused(space: Space) -> No
         await set_up(space.client, space.layout, Wanted("other", KeyType.EC_P256, TOLERANCE), NOW)
 
 
-# What the authority never needs, by what a thief of its token would want: (method, path, body).
-CLOSED: list[tuple[str, str, Json]] = [
-    # a CA of one's own, or one that outlives the rotation
-    ("write", "pki/root/generate/internal", {"common_name": "x"}),
-    ("write", "pki/root/sign-intermediate", {"common_name": "x"}),
-    ("write", "pki/issuer/default/sign-self-issued", {"certificate": "x"}),
-    ("write", "pki/issuer/default/sign-verbatim", {"csr": "x"}),
-    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "1"}),
-    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "-1"}),
-    ("write", "pki/issuer/default/sign-intermediate", {"common_name": "x"}),
-    ("write", "pki/issuers/import/bundle", {"pem_bundle": "x"}),
-    ("patch", "pki/issuer/default", {"issuer_name": "x"}),
-    ("delete", "pki/issuer/default", {}),
-    ("delete", "pki/root", {}),
-    ("write", "pki/config/issuers", {"default": "x"}),
-    ("write", "nats_int/root/generate/internal", {"common_name": "x"}),
-    ("write", "nats_int/issuers/import/bundle", {"pem_bundle": "x"}),
-    ("write", "nats_int/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "0"}),
-    # keys that leave OpenBao
-    ("write", "nats_int/keys/generate/exported", {"key_name": "x"}),
-    ("write", "nats_int/intermediate/generate/exported", {"common_name": "x"}),
-    ("write", "nats_int/keys/import", {"pem_bundle": "x"}),
-    ("write", "transit/keys/tidemark/config", {"exportable": True}),
-    ("read", "transit/export/signing-key/tidemark", {}),
-    ("read", "transit/backup/tidemark", {}),
-    # another role, key, or part of the store
-    ("write", "nats_int/roles/tidemark", {"allow_any_name": True}),
-    ("write", "nats_int/sign-verbatim", {"csr": "x"}),
-    ("write", "nats_int/issuer/default/sign/other", {"csr": "x"}),
-    ("write", "control/issuer/default/sign-intermediate", {"common_name": "x", "max_path_length": "0"}),
-    ("write", "control/sign/other", {"csr": "x"}),
-    ("write", "transit/keys/tidemark/rotate", {}),
-    ("delete", "transit/keys/tidemark", {}),
-    ("read", "secret/data/others", {}),
-    ("write", "secret/data/ca-bundles", {"data": {}}),
-    ("list", "secret/metadata/", {}),
-    # the server itself
-    ("read", "sys/mounts", {}),
-    ("write", "sys/policies/acl/tidemark", {"policy": ""}),
-    ("write", "sys/mounts/x", {"type": "kv"}),
-    ("write", "auth/approle/role/tidemark/secret-id", {}),
-    ("write", "auth/token/create", {}),
-]
-
-
 async def test_the_policy_opens_nothing_else(space: Space) -> None:
     async with space.authority() as client:
         for method, path, body in CLOSED:
             with pytest.raises(PermissionMissing) as caught:
                 await ask(client, method, path, body)
             assert caught.value.path == path
-
-
-async def ask(client: OpenBaoClient, method: str, path: str, body: Json) -> None:
-    match method:
-        case "read":
-            await client.read(path)
-        case "list":
-            await client.list(path)
-        case "write":
-            await client.write(path, body)
-        case "patch":
-            await client.patch(path, body)
-        case _:
-            await client.delete(path)
 
 
 async def test_the_control_ca_signs_the_apis_certificate_and_it_is_served(space: Space) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,37 +11,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.pki.certificates import LeafNames, Validity
-from authority.pki.control_ca import EmbeddedControlCa, ServerCertificate, create_control_ca, read_control_ca
+from authority.pki.control_ca import EmbeddedControlCa, create_control_ca, read_control_ca
 from authority.pki.keystore import KeystoreError
+from authority.pki.server_certificate import ServerCertificate
+from tests.harness.tls_server import NAMES, listening, served
 from tidemark.certificates import fingerprint, not_after, to_pem
 
 NOW = int(time.time())  # handshakes go by the real clock
-NAMES = ("localhost", "127.0.0.1")
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     create_control_ca(tmp_path, "bus.example.com", NOW, None)
     return tmp_path
-
-
-@asynccontextmanager
-async def listening(context: ssl.SSLContext) -> AsyncIterator[int]:
-    def drop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = await asyncio.start_server(drop, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
-async def served(port: int, trusted: bytes, name: str = "localhost") -> x509.Certificate:
-    """The certificate that a client which trusts the control CA alone is shown."""
-    context = ssl.create_default_context(cadata=trusted.decode())
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
-    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
-    return x509.load_der_x509_certificate(der)
 
 
 async def test_clients_verify_the_api_against_the_control_ca_also_once_renewed(state: Path) -> None:

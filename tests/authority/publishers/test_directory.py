@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
+from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.interface import Outcome, PublishError
+from authority.publishers.leaf_directory import DirectoryLeafStore
 from authority.support import projected_directory
 from tests.harness.issued_bundles import Foundry
 from tidemark.bundle import Bundle, Cause

@@ -12,9 +12,10 @@ from nats.js.api import RawStreamMsg, StreamConfig
 from nats.js.errors import NotFoundError
 
 import tidemark.nats
-from authority.publishers.directory import DirectoryLeafStore, DirectoryPublisher
+from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.interface import Outcome, PublishError
 from authority.publishers.jetstream import STREAM, SUBJECT, JetStreamPublisher
+from authority.publishers.leaf_directory import DirectoryLeafStore
 from tests.harness.issued_bundles import Foundry
 from tests.harness.jetstream_broker import Broker
 from tidemark.bundle import Bundle, Cause

@@ -6,7 +6,7 @@ import pytest
 
 from authority.fleet.view import FleetView
 from authority.journal.history import EpochCa
-from authority.journal.interface import Opening
+from authority.journal.record_types import Opening
 from authority.rotation.gate import Closed, Gate, gate_of, last_resort_at, ripe_at
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Pods, Story, running, servers
 from tidemark.epoch import PRESETS

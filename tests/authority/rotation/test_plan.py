@@ -6,23 +6,12 @@ import pytest
 
 from authority.fleet.view import FleetView
 from authority.journal.history import EMPTY, EpochCa
-from authority.journal.interface import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
-from authority.rotation.events import Step
+from authority.journal.record_types import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
+from authority.rotation.actions import Action, Activate, Fold, Prepare, Retire, Step, Switch, Wait
 from authority.rotation.gate import Closed
-from authority.rotation.operator_requests import force
-from authority.rotation.plan import (
-    FOLD_AT,
-    Action,
-    Activate,
-    Fold,
-    Prepare,
-    Retire,
-    RotationRefused,
-    Switch,
-    Wait,
-    World,
-    next_action,
-)
+from authority.rotation.operator_requests import RotationRefused, force
+from authority.rotation.plan import FOLD_AT, next_action
+from authority.rotation.snapshot import World
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Pods, Story, running, servers
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock

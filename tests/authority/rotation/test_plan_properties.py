@@ -7,24 +7,13 @@ from hypothesis import strategies as st
 
 from authority.cli.chain import follow
 from authority.fleet.view import FleetView
-from authority.journal.history import fold
-from authority.journal.interface import ActivationRecord, Opening
+from authority.journal.record_types import ActivationRecord, Opening
+from authority.journal.replay import fold
+from authority.rotation.actions import Activate, Fold, LeaveOut, Prepare, Retire, Switch, Wait, Withdraw
 from authority.rotation.gate import last_resort_at, ripe_at
-from authority.rotation.operator_requests import force
-from authority.rotation.plan import (
-    Activate,
-    Fold,
-    LeaveOut,
-    Prepare,
-    Retire,
-    RotationRefused,
-    Switch,
-    Wait,
-    Withdraw,
-    World,
-    awaited,
-    next_action,
-)
+from authority.rotation.operator_requests import RotationRefused, force
+from authority.rotation.plan import awaited, next_action
+from authority.rotation.snapshot import World
 from authority.rotation.withdrawal import leave_out_at, replacements
 from tests.harness.journal_builder import PLAYGROUND, START, TRUST, Pods, Story
 from tidemark.bundle import Cause

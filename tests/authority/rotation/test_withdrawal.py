@@ -6,20 +6,12 @@ import pytest
 
 from authority.fleet.view import FleetView
 from authority.journal.history import EMPTY, EpochCa
-from authority.journal.interface import Opening
-from authority.rotation.operator_requests import Wanted, chosen, prospect
-from authority.rotation.plan import (
-    Action,
-    Activate,
-    LeaveOut,
-    Prepare,
-    RotationRefused,
-    Wait,
-    Withdraw,
-    World,
-    next_action,
-)
-from authority.rotation.withdrawal import Scene, Stage, leave_out_at, progress, reissue, replacement_of
+from authority.journal.record_types import Opening
+from authority.rotation.actions import Action, Activate, LeaveOut, Prepare, Wait, Withdraw
+from authority.rotation.operator_requests import RotationRefused, Wanted, chosen, prospect
+from authority.rotation.plan import next_action
+from authority.rotation.snapshot import Scene, World
+from authority.rotation.withdrawal import Stage, leave_out_at, progress, reissue, replacement_of
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Pods, Story, leaf_of, running, servers
 from tidemark.bundle import Cause
 from tidemark.receipt import PodClass

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from authority.api import routes
-from authority.pki.control_ca import EmbeddedControlCa, ServerCertificate, create_control_ca, read_control_ca
+from authority.pki.control_ca import EmbeddedControlCa, create_control_ca, read_control_ca
+from authority.pki.server_certificate import ServerCertificate
 from authority.web import connection_limit
 from authority.web.connection_limit import Rules
+from authority.web.listener import start
 from tidemark.certificates import to_pem
 
 ASKING = b"POST /echo HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n"
@@ -100,7 +101,7 @@ async def house(state: Path, rules: Rules) -> AsyncIterator[House]:
     client = ssl.create_default_context(cadata=to_pem([ca.certificate]).decode())
     with closing(socket.create_server(("", 0))) as listening:
         here = House(listening.getsockname()[1], client)
-        runner, answer = await routes.start(here.application())
+        runner, answer = await start(here.application())
         keeping = asyncio.create_task(
             connection_limit.keep(listening, answer, certificate.context, here.turned_away.append, rules)
         )

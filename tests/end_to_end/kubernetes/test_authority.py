@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from authority.__main__ import run
+from authority.app.run import run
 from tests.harness.authority_deployment import Deployment, answers, ask, eventually, receipt
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import POD, SECRET

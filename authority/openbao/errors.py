@@ -1,0 +1,42 @@
+"""What can go wrong with OpenBao, by what a caller can do about it."""
+
+
+class OpenBaoError(Exception):
+    """OpenBao did not do what it was asked; the message names the request, what was found and what to do."""
+
+
+class Unreachable(OpenBaoError):
+    """No answer, or one that only says that the server is in trouble."""
+
+
+class Sealed(Unreachable):
+    """The server runs and is sealed: somebody has to unseal it."""
+
+
+class LoginRefused(OpenBaoError):
+    """The credentials are not (or no longer) accepted."""
+
+
+class TokenRevoked(OpenBaoError):
+    """The token is revoked, expired or unknown, and there is nothing to log in again with."""
+
+
+class PermissionMissing(OpenBaoError):
+    """The token's policies do not allow ``capability`` on ``path``."""
+
+    def __init__(self, message: str, path: str, capability: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.capability = capability
+
+
+class CasConflict(OpenBaoError):
+    """KV v2: another version stands there than the one that was to be replaced."""
+
+
+class RequestRefused(OpenBaoError):
+    """OpenBao understood the request and refused it: its own words are in the message."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,72 @@
+"""How the authority logs in to OpenBao: token, AppRole or Kubernetes."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from authority.openbao.errors import LoginRefused
+
+Json = dict[str, Any]
+
+
+class Login(Protocol):
+    """How a token is come by."""
+
+    async def request(self) -> tuple[str, Json] | str:
+        """Path and body of the login; or the token itself, where somebody else made it. Raises LoginRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """A token that an operator made: renewed as far as it goes, never replaced."""
+
+    token: str = field(repr=False)
+
+    async def request(self) -> str:
+        """The token. Raises LoginRefused where there is none."""
+        if not self.token:
+            raise LoginRefused("OpenBao: expected a token in TIDEMARK_OPENBAO_TOKEN, found none")
+        return self.token
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoleLogin:
+    """``auth/approle``: a role id, which may be known, and a secret id, which may not."""
+
+    role_id: str
+    secret_id: str = field(repr=False)
+    mount: str = "approle"
+
+    async def request(self) -> tuple[str, Json]:
+        """Path and body of the login. Raises LoginRefused where there is no secret id."""
+        if not self.secret_id:
+            raise LoginRefused("OpenBao: expected the AppRole's secret id in TIDEMARK_OPENBAO_SECRET_ID, found none")
+        return f"auth/{self.mount}/login", {"role_id": self.role_id, "secret_id": self.secret_id}
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesLogin:
+    """``auth/kubernetes``: the pod's own service-account token, read anew each time because the kubelet replaces it."""
+
+    role: str
+    jwt_file: Path
+    mount: str = "kubernetes"
+
+    async def request(self) -> tuple[str, Json]:
+        """Path and body of the login. Raises LoginRefused where the token cannot be read."""
+        try:
+            jwt = (await asyncio.to_thread(self.jwt_file.read_text)).strip()
+        except (OSError, ValueError) as error:
+            raise LoginRefused(f"{self.jwt_file}: expected the service account's token, found {error}") from None
+        return f"auth/{self.mount}/login", {"role": self.role, "jwt": jwt}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBaoAccess:
+    """Where OpenBao is and how to get in; ``ca_file``, which may be replaced, None trusts the system's CAs."""
+
+    url: str
+    login: Login
+    namespace: str = ""
+    ca_file: Path | None = None

@@ -1,0 +1,27 @@
+"""Withdrawals as an operator orders them, in crash-safety tests."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from authority.controllers.rotation import Rotation
+from authority.journal.history import History
+from authority.rotation.operator_requests import Wanted
+from tidemark.bundle import Cause
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an operator asks for, after so many seconds, until ``stands`` finds it in the journal."""
+
+    at: int
+    ask: Callable[[Rotation], Awaitable[object]]
+    stands: Callable[[History], bool]
+
+
+def withdraw(at: int, cause: Cause, ca: str, *, urgent: bool) -> Order:
+    wanted = Wanted(cause, ca, urgent)
+    return Order(
+        at,
+        lambda rotation: rotation.withdraw("ada", "a key may have leaked", wanted),
+        lambda history: any(found.withdrawal for found in history.cas),
+    )
