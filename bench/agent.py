@@ -1,7 +1,7 @@
 """The agent's budgets, measured on a real nats-server with mutual TLS, and two ways without an agent beside it.
 
 A change is a bundle of other CAs. When the server has reloaded, it says itself (``config_load_time``); when the agent
-has proven that, its status says. Budgets are the design's; a miss is shown as one.
+has proven that, its status says. A miss of a budget is shown as one.
 """
 
 import asyncio

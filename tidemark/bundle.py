@@ -99,7 +99,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the authority says about one ``ca.crt``; design, "The statement".
+    """What the authority says about one ``ca.crt`` (docs/architecture.md, "The statement").
 
     ``sequence`` rises strictly from 1; ``epoch`` is the first anchor's and counts by ``clock``; ``issued_at``,
     ``next_update`` and ``expires_at`` are Unix seconds; ``anchors`` stand in the order of ``ca.crt``, newest

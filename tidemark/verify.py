@@ -1,7 +1,8 @@
 """Verification of a bundle: bytes, the trust file, what is known and ``now`` in; a VerifiedBundle or a refusal out.
 
-The steps are numbered as in the design ("Verification"); the first that fails names itself. Nothing here reads a file
-or a clock, and only this module can make a VerifiedBundle, so a function that demands one cannot be handed less.
+The steps have the numbers of docs/architecture.md, "Verification steps"; the first that fails names itself.
+Nothing here reads a file or a clock, and only this module can make a VerifiedBundle, so a function that demands one
+cannot be handed less.
 """
 
 from dataclasses import InitVar, dataclass, field
@@ -65,7 +66,7 @@ STEPS = {
     Reason.REPLAY: 10,
     Reason.OVERLAP: 11,
 }
-"""The step of the design that each reason belongs to."""
+"""The number of the step that each reason belongs to."""
 
 SECURITY_EVENTS = frozenset({Reason.SIGNATURE, Reason.EQUIVOCATION, Reason.REPLAY})
 """Reasons that mean that someone else wrote the Secret."""
@@ -151,7 +152,7 @@ class Known:
 
 
 def verify(candidate: Bundle, trust: Trust, known: Known, now: int) -> VerifiedBundle:
-    """Check a candidate in the design's order.
+    """Check a candidate, step by step in the order of their numbers.
 
     The tolerance bears on what the authority's clock said (``issued_at``, ``expires_at``), not on certificates: step 9
     wants an intermediate valid at ``now`` itself, as TLS stacks know no tolerance. The two agree because a CA's

@@ -1,4 +1,4 @@
-"""The agent's metrics, in a registry passed in; names and meanings in the design, "Metrics"."""
+"""The agent's metrics, in a registry passed in; names and meanings: docs/architecture.md, "Metrics"."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The HTTPS API: health, metrics, questions, receipts and requests (design, "API").
+"""The HTTPS API: health, metrics, questions, receipts and requests (docs/architecture.md, "API").
 
 Served with a certificate of the control CA. Who asks is told by bearer tokens alone: client certificates are not asked
 for, so one of an intermediate opens nothing. Errors are JSON: ``{"error": "<a sentence>"}``.

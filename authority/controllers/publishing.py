@@ -111,7 +111,7 @@ class Publishing:
             self._here.observe(Published(now, name, sequence, outcome, seconds))
 
     async def _confirmed(self, newest: SignedStatement) -> VerifiedBundle:
-        """The statement, after one more look at the journal that it still is the newest (invariant 8)."""
+        """The statement, if the journal still has it as the newest (docs/architecture.md, invariant 8)."""
         history = await self._here.timeline.read()
         if history.newest is None or history.newest.digest != newest.digest:
             raise JournalConflict(f"statement {newest.statement.sequence}: no longer the newest")

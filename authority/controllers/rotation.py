@@ -1,7 +1,8 @@
 """Sequencer: prepare, activate, withdraw, retire; asks the plan, does what it says, and asks again.
 
 Everything that decides is in the journal before anything outside shows it, and nothing else is remembered: a crash
-anywhere, then a restart, ends in the same state (invariant 10). Publishing runs beside it, task by task.
+anywhere, then a restart, ends in the same state (docs/architecture.md, invariant 10).
+Publishing runs beside it, task by task.
 """
 
 import asyncio

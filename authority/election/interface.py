@@ -1,7 +1,7 @@
 """Who leads among the replicas of one authority: at most one at a time signs, publishes and deletes.
 
 An election makes two leaders rare, the fences make them harmless: every write is a compare-and-set on the journal's
-head or the target's own version (invariant 8).
+head or the target's own version (docs/architecture.md, invariant 8).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The fleet from Kubernetes: the agents' pods in the configured namespaces, watched (design, "Fleet").
+"""The fleet from Kubernetes: the agents' pods in the configured namespaces, watched (docs/architecture.md, "Fleet").
 
 Expected are running pods with the label ``tidemark.io/agent=true`` that are not being deleted; ``authority.fleet.view``
 judges by their readiness and their receipts which of them count. A receipt counts for the pod uid that sent it, as its

@@ -1,7 +1,7 @@
 """The journal: what the authority decided, in order; the commit point of every step.
 
 Records are appended by compare-and-set on their position. What is in the journal happened; what is not, did not, and a
-restart goes on from here (design, "Journal").
+restart goes on from here (docs/architecture.md, "Journal").
 """
 
 from typing import Protocol

@@ -68,7 +68,7 @@ class Timeline:
         self._is_stale = True
 
     async def confirm(self, decided_on: History) -> None:
-        """Look at the head once more before something outside is changed (invariant 8).
+        """Look at the head once more before something outside is changed (docs/architecture.md, invariant 8).
 
         Raises:
             JournalConflict: the decision rests on a history that has moved on, or another replica leads.

@@ -1,4 +1,4 @@
-"""The authority's metrics, by the design's names, in a registry of their own."""
+"""The authority's metrics, in a registry of their own; names and meanings: docs/architecture.md, "Metrics"."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 

@@ -1,4 +1,4 @@
-"""Making certificates: CAs and leaves as the design has them (RFC 5280); no files, no clock."""
+"""Making certificates (RFC 5280): CAs as docs/architecture.md, "The statement", has them, and leaves; pure."""
 
 import hashlib
 import ipaddress
@@ -28,7 +28,7 @@ class Validity:
 class CaName:
     """What a CA is called; its subject also has a hash of its key, so that no two CAs ever share a name.
 
-    Servers show the CAs that they trust by name alone (design, "The statement").
+    Servers show the CAs that they trust by name alone (docs/architecture.md, "The statement").
     """
 
     trust_domain: str

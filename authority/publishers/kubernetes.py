@@ -2,7 +2,8 @@
 
 The live Secret ``nats-ca-tls`` and, where it is missing, the trust ConfigMap go into the namespaces that are labelled
 ``tidemark.io/bundle=enabled``. Writing is by server-side apply with a field manager of our own, and only over the
-version that was compared: whoever wrote a higher sequence meanwhile makes the write fail (invariant 8).
+version that was compared: whoever wrote a higher sequence meanwhile makes the write fail (docs/architecture.md,
+invariant 8).
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Composition: certificates in, the statement about them out; and the agents' own verifier over the signed result.
 
-Pure. What is signed here is published only after ``check`` has refused nothing (invariant 9).
+Pure. What is signed here is published only after ``check`` has refused nothing (docs/architecture.md, invariant 9).
 """
 
 from collections.abc import Collection

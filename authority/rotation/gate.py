@@ -1,4 +1,6 @@
-"""The gate: activation of a CA waits until the fleet has proven that it trusts it (design, "Gate"); pure.
+"""The gate: activation of a CA waits until the fleet has proven that it trusts it; pure.
+
+The rules are in docs/architecture.md, "Gate".
 
 D and P are those of the present clock, or of the clock that the signing CA was made under where those are shorter:
 after D was raised, a rule that counted by the new one alone could outlast the signing CA.

@@ -1,7 +1,7 @@
 """The plan: what the journal, the fleet and the time ask for next; pure.
 
 The sequencer asks, does what it is told, and asks again. Every action can be repeated: what was done is in the journal,
-and asking again after a crash leads to the same end (invariant 10).
+and asking again after a crash leads to the same end (docs/architecture.md, invariant 10).
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Withdrawal: how a CA is taken out of use before its time; rollback and revocation are one procedure. Pure.
 
-Its steps (design, "Withdrawal") are read off the journal and the receipts at every look, so that a crash forgets none:
+Its steps (docs/architecture.md, "The trip of a withdrawal") are read off the journal and the receipts at every look, so
+that a crash forgets none:
 
 1. the replacement is trusted: its gate opens, as any other;
 2. it is activated;

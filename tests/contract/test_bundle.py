@@ -62,7 +62,7 @@ def test_a_statement_reads_back_as_it_was_written(statement: Statement) -> None:
     assert text.isascii()
 
 
-def test_a_statement_is_written_as_the_design_has_it() -> None:
+def test_statement_text_has_the_documented_fields() -> None:
     written = Statement.parse(text_of(fields())).text()
     assert written == text_of(fields())
     assert list(json.loads(written.splitlines()[1])) == list(fields())

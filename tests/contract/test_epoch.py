@@ -1,4 +1,4 @@
-"""The epoch clock against its definition, and every bound of the design."""
+"""The epoch clock against its definition, and every bound (docs/architecture.md, "Clock")."""
 
 from collections.abc import Callable
 
@@ -73,7 +73,7 @@ def test_the_instants_of_one_epoch() -> None:
     assert clock.valid_epochs(1_776_000_000) == range(1_479_997, 1_480_001)
 
 
-def test_the_presets_are_the_designs() -> None:
+def test_presets_are_the_documented_ones() -> None:
     figures = {
         name: (
             preset.clock.epoch_seconds,

@@ -1,4 +1,4 @@
-"""Verification: each step refuses for its own reason, in the designed order; what is good passes all its life."""
+"""Verification: each step refuses for its own reason, in the order of the steps; what is good passes all its life."""
 
 from dataclasses import dataclass, replace
 

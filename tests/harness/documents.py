@@ -21,6 +21,12 @@ def prose(path: Path) -> str:
     return _FENCE.sub("", path.read_text())
 
 
+def headings(path: Path) -> dict[str, str]:
+    """The headings of a page, each with the anchor that GitHub makes of it."""
+    found = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {heading: re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
+
+
 def inline(text: str, program: str) -> list[str]:
     """Commands of this program in back-ticks, in order; one may go over the end of a line."""
     return [re.sub(r"\s+", " ", found) for found in re.findall(rf"`({program} [^`]+)`", _FENCE.sub("", text))]

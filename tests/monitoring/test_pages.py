@@ -1,4 +1,7 @@
-"""The metrics pages of the real programs: as the design names them, as Prometheus wants them, as the dashboard asks."""
+"""The metrics pages of the real programs: as Prometheus and the dashboard want them.
+
+The names are those of docs/architecture.md, "Metrics".
+"""
 
 import asyncio
 import json
@@ -38,7 +41,7 @@ AGENT = {
     "ca_rotation_bundle_expiry_timestamp_seconds": set(),
     "ca_rotation_leaf_expiry_timestamp_seconds": set(),
 }
-"""The design's, "Metrics", with their labels."""
+"""Those of docs/architecture.md, "Metrics", with their labels."""
 SILENT = {"ca_rotation_reloads_total": {"target", "outcome"}, "ca_rotation_reverts_total": {"reason"}}
 """Of those, what an agent without a target never counts."""
 
@@ -64,7 +67,7 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield rule.get("alert") or rule["record"], rule["expr"]
 
 
-async def test_every_metric_of_the_design_and_every_one_that_is_asked_for_is_there(house: House) -> None:
+async def test_every_documented_metric_and_every_one_that_is_asked_for_is_there(house: House) -> None:
     authority, agent = await house.authority_page(), house.agent_page("nats-0")
     for page, wanted in ((authority, AUTHORITY), (agent, AGENT)):
         shown = labels_on(page)

@@ -18,11 +18,11 @@ NAMES = {
     "ca_rotation_reverts_total": ("counter", {"reason"}),
     "ca_rotation_bundle_expiry_timestamp_seconds": ("gauge", set()),
     "ca_rotation_leaf_expiry_timestamp_seconds": ("gauge", set()),
-    "ca_rotation_epoch_seconds": ("gauge", set()),  # beyond the design: what alerts measure age by
+    "ca_rotation_epoch_seconds": ("gauge", set()),  # what alerts measure age by (decision 25)
 }
 
 
-def test_names_and_labels_are_the_designs() -> None:
+def test_names_and_labels_are_the_documented_ones() -> None:
     registry = CollectorRegistry()
     metrics = AgentMetrics(registry)
     metrics.propagation.observe(1.0)

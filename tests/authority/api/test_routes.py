@@ -446,7 +446,7 @@ async def test_what_is_not_there_is_said_in_json(reader: aiohttp.ClientSession) 
         assert response.headers["Allow"] == "POST"
 
 
-async def test_metrics_have_the_designs_names(reader: aiohttp.ClientSession) -> None:
+async def test_metrics_have_the_documented_names(reader: aiohttp.ClientSession) -> None:
     async with reader.get("/metrics") as response:
         assert response.headers["Content-Type"].startswith("text/plain")
         text = await response.text()

@@ -1,4 +1,5 @@
-"""Every step can be repeated (invariant 10): whatever effect on the outside is struck, the end is the same.
+"""Every step can be repeated (docs/architecture.md, invariant 10): whatever effect on the outside is struck,
+the end is the same.
 
 Each scenario is lived once undisturbed, which counts its effects; then once for each of them, killed before it or after
 it and started again, once with an error before it or after it and no restart, and once paused before it: another leads

@@ -1,4 +1,5 @@
-"""Every step can be repeated (invariant 10), on real files: whatever operation on them is struck, the end is the same.
+"""Every step can be repeated (docs/architecture.md, invariant 10), on real files: whatever operation on them is struck,
+the end is the same.
 
 Embedded issuer, signer and journal, and directories as targets. Each scenario is lived once undisturbed, which counts
 its operations on files; then once for each of them, killed before it (and so after the one before) and started again,

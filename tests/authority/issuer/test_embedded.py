@@ -42,7 +42,7 @@ def modes(directory: Path) -> set[tuple[str, int]]:
     return {(path.name, stat.S_IMODE(path.stat().st_mode)) for path in directory.rglob("*")}
 
 
-async def test_a_ca_is_what_the_design_says(issuer: EmbeddedIssuer) -> None:
+async def test_ca_has_the_documented_form(issuer: EmbeddedIssuer) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
     names = [(attribute.oid._name, attribute.value) for attribute in ca.subject]

@@ -45,7 +45,7 @@ def issuer(space: Space, client: OpenBaoClient) -> OpenBaoIssuer:
     return space.issuer(client)
 
 
-async def test_a_ca_is_what_the_design_says(issuer: OpenBaoIssuer) -> None:
+async def test_ca_has_the_documented_form(issuer: OpenBaoIssuer) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
     names = [(attribute.oid._name, attribute.value) for attribute in ca.subject]

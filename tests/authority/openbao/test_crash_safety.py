@@ -1,4 +1,5 @@
-"""Every step can be repeated (invariant 10), on a real OpenBao: whatever change of it is struck, the end is the same.
+"""Every step can be repeated (docs/architecture.md, invariant 10), on a real OpenBao: whatever change of it is struck,
+the end is the same.
 
 One deployment lives through many epochs that are all alike. In each of them a few effects of kinds that were not yet
 struck are: before they happen or after, by a kill and a restart or by an error, or by a pause before it, during which

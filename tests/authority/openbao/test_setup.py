@@ -70,7 +70,7 @@ async def test_everything_is_made_once_and_kept(empty_space: Space) -> None:
     assert before["secret"] == {"version": "2"}
 
 
-async def test_root_and_control_ca_are_what_the_design_says(space: Space) -> None:
+async def test_root_and_control_ca_have_the_documented_form(space: Space) -> None:
     for mount, name, path_length in (("pki", "root", 1), ("control", "control", 0)):
         ca = await default_issuer(space.client, mount)
         assert ca is not None
