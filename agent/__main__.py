@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from agent import log
 from agent.app import run, run_once
 from agent.clocks import Clocks
-from agent.config import ConfigError, read_config
+from agent.config import AgentConfigError, read_config
 
 HELP = """\
 usage: python -m agent [--once]
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         config = read_config(os.environ)
-    except ConfigError as error:
+    except AgentConfigError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)  # noqa: T201 - there is no log before there is a configuration
         return 2

@@ -16,26 +16,26 @@ from agent import log, memory_footprint
 from agent.clocks import Clocks
 from agent.config import AgentConfig
 from agent.loop.cycle import Cycle
-from agent.loop.delivery import Handover, Workload
+from agent.loop.delivery import Delivery, Workload
 from agent.loop.once import install_once
-from agent.loop.timing import Patience
-from agent.loop.wakeup import Alarm
+from agent.loop.timing import RetryPolicy
+from agent.loop.wakeup import Wakeup
 from agent.reporting import http_server
 from agent.reporting.metrics import AgentMetrics
-from agent.reporting.receipts import Reporter
-from agent.reporting.recorder import Chronicle
-from agent.reporting.status import AgentStatus, Identity
-from agent.reporting.status_store import Board
-from agent.sources.mounts import Sources
-from agent.store.output_directory import Output
-from agent.store.set_store import Holdings
+from agent.reporting.receipts import ReceiptReporter
+from agent.reporting.recorder import Recorder
+from agent.reporting.status import AgentIdentity, AgentStatus
+from agent.reporting.status_store import StatusStore
+from agent.sources.mounts import MountSources
+from agent.store.output_directory import OutputDirectory
+from agent.store.set_store import SetStore
 from agent.workloads.http_reloader import HttpReloader
 from agent.workloads.provers import EchoProver, ServerProver
 from agent.workloads.signal_reloader import SignalReloader
 from agent.workloads.targets import SignalTarget, SystemTarget, Target
 
 if TYPE_CHECKING:
-    from agent.sources.jetstream import Announcement
+    from agent.sources.jetstream import AnnouncementListener
 
 
 VERSION = "0.1.0"
@@ -61,7 +61,7 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
     return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
 
 
-def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> "Announcement | None":
+def _announcement(config: AgentConfig, chronicle: Recorder, clocks: Clocks) -> "AnnouncementListener | None":
     if not config.nats_servers:
         return None
     # Only now: nats-py takes megabytes, and an agent without a broker need not have it.
@@ -69,7 +69,7 @@ def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> 
     from agent.clients import nats_credentials  # noqa: PLC0415
     from agent.sources import jetstream as announcement  # noqa: PLC0415
 
-    return announcement.Announcement(
+    return announcement.AnnouncementListener(
         servers=config.nats_servers,
         directory=config.out,
         login=lambda: (
@@ -85,31 +85,33 @@ def _announcement(config: AgentConfig, chronicle: Chronicle, clocks: Clocks) -> 
 class Agent:
     """The agent's parts, put together."""
 
-    board: Board
+    board: StatusStore
     registry: CollectorRegistry
     cycle: Cycle
     work: Work
 
 
-def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, patience: Patience) -> Agent:
+def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, patience: RetryPolicy) -> Agent:
     """Put the parts together; nothing runs yet. ``work`` is what then has to run, by name."""
-    registry, alarm = CollectorRegistry(), Alarm()
+    registry, alarm = CollectorRegistry(), Wakeup()
     metrics = AgentMetrics(registry)
-    board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
+    board = StatusStore(
+        AgentStatus(AgentIdentity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION))
+    )
     workloads = [_workload(target, config, http) for target in config.targets]
-    chronicle = Chronicle(board, metrics, clocks.now)
+    chronicle = Recorder(board, metrics, clocks.now)
     announcement = _announcement(config, chronicle, clocks)
     cycle = Cycle(
         directory=config.out,
-        holdings=Holdings(Output(config.out), str(config.bundle), clocks),
-        handover=Handover(workloads, patience, metrics, alarm.pause, alarm.idle),
+        holdings=SetStore(OutputDirectory(config.out), str(config.bundle), clocks),
+        handover=Delivery(workloads, patience, metrics, alarm.pause, alarm.idle),
         chronicle=chronicle,
         clocks=clocks,
         alarm=alarm,
         patience=patience,
         announcements=announcement,
     )
-    sources = Sources(config.bundle, config.leaf, config.trust)
+    sources = MountSources(config.bundle, config.leaf, config.trust)
     work: Work = {
         "cycle": cycle.run,
         "sources": partial(sources.run, cycle.take),
@@ -118,7 +120,7 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
     if announcement is not None:
         work["announcement"] = partial(announcement.run, cycle.hear)
     if config.authority_url and config.token_file:
-        work["reporter"] = Reporter(
+        work["reporter"] = ReceiptReporter(
             config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now
         ).run
     return Agent(board, registry, cycle, work)
@@ -135,7 +137,7 @@ async def run(config: AgentConfig, clocks: Clocks) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connections() as http:
-        agent = assemble(config, http, clocks, Patience())
+        agent = assemble(config, http, clocks, RetryPolicy())
         app = http_server.application(agent.board, agent.registry, clocks.now)
         runner = await http_server.start(app, config.listen.host, config.listen.port)
         log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
@@ -175,8 +177,10 @@ async def _endless(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> 
 
 async def run_once(config: AgentConfig, clocks: Clocks) -> int:
     """Install one set; returns the exit status."""
-    board = Board(AgentStatus(Identity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)))
-    chronicle = Chronicle(board, AgentMetrics(CollectorRegistry()), clocks.now)
-    sighting = Sources(config.bundle, config.leaf, config.trust).look()
-    holdings = Holdings(Output(config.out), str(config.bundle), clocks)
+    board = StatusStore(
+        AgentStatus(AgentIdentity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION))
+    )
+    chronicle = Recorder(board, AgentMetrics(CollectorRegistry()), clocks.now)
+    sighting = MountSources(config.bundle, config.leaf, config.trust).look()
+    holdings = SetStore(OutputDirectory(config.out), str(config.bundle), clocks)
     return await install_once(sighting, holdings, _announcement(config, chronicle, clocks), clocks)

@@ -43,7 +43,7 @@ _SERVICE_LINK = re.compile(
 )
 
 
-class ConfigError(ValueError):
+class AgentConfigError(ValueError):
     """The environment is not usable; ``faults`` has a sentence for each fault, which begins with the variable."""
 
     def __init__(self, faults: list[str]) -> None:
@@ -79,7 +79,7 @@ def read_config(environment: Mapping[str, str]) -> AgentConfig:
     """Read the variables ``TIDEMARK_*``; an empty one counts as not set.
 
     Raises:
-        ConfigError: any of them is missing, unknown, or not what was expected; all faults at once.
+        AgentConfigError: any of them is missing, unknown, or not what was expected; all faults at once.
     """
     return _Reader(environment).read()
 
@@ -129,7 +129,7 @@ class _Reader:
             if self._get(name) and Path(self._get(name)) == config.out:
                 self._fault("OUT", f"another directory than {PREFIX}{name}", self._get("OUT"))
         if self._faults:
-            raise ConfigError(self._faults)
+            raise AgentConfigError(self._faults)
         return config
 
     def _get(self, name: str) -> str:

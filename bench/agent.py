@@ -16,12 +16,12 @@ import psutil
 
 from agent.workloads import tls_probe
 from agent.workloads.targets import Address
-from bench.document import Cell, Table
+from bench.document import Cell, ReportTable
 from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
 from bench.sample import Sample
 from tests.harness.agent_sandbox import AgentProcess
-from tests.harness.announcement_broker import Broker
-from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.announcement_broker import AnnouncementBroker
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.fake_authority import TOKEN, Authority
 from tests.harness.nats_server import NatsServer, bundle_files, eventually, leaf_files, parsed
 from tidemark.bundle import Bundle
@@ -42,7 +42,7 @@ _MEBIBYTE = 2**20
 class Bench:
     """What everything is measured on; bundles of two kinds take turns, and all have the leaf's CA."""
 
-    forge: Forge
+    forge: BundleFactory
     leaf: LeafFiles
     server: NatsServer
     monitor: Monitor
@@ -54,14 +54,14 @@ class Bench:
         return self.forge.bundle(self.sequence, [newest, newest - 1])
 
 
-async def measure() -> list[Table]:
+async def measure() -> list[ReportTable]:
     """The swaps of every way, then all of them at rest at once, then starts."""
     with tempfile.TemporaryDirectory() as home:
-        folder, forge, authority = Path(home), Forge(int(time.time())), Authority()
+        folder, forge, authority = Path(home), BundleFactory(int(time.time())), Authority()
         server = NatsServer(folder / "nats", folder / "files")
         bench = Bench(forge, forge.leaf(), server, Monitor(server))
         (folder / "broker-files").mkdir()
-        broker = Broker(folder / "broker", folder / "broker-files")
+        broker = AnnouncementBroker(folder / "broker", folder / "broker-files")
         ways: list[Way] = []
         try:
             await authority.start()
@@ -91,8 +91,8 @@ async def measure() -> list[Table]:
     use = ["way", "RSS, MiB", "of it anonymous, MiB", "processor at rest, millicores"]
     return [
         _budgets(proven, rest[0], starts),
-        Table(f"Every way on the same server, one after another.{left_out}", columns, swaps),
-        Table(
+        ReportTable(f"Every way on the same server, one after another.{left_out}", columns, swaps),
+        ReportTable(
             f"At rest for {IDLE_SECONDS:.0f} s after the swaps, all at once; the agent with receipts, a leaf, the "
             f"broker, and a scrape every {_SCRAPE_SECONDS:.0f} s; an epoch has 20 minutes.",
             use,
@@ -106,7 +106,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-async def _announce(broker: Broker, bench: Bench) -> None:
+async def _announce(broker: AnnouncementBroker, bench: Bench) -> None:
     """Have a broker announce the first bundle; the mount is ahead of it from then on."""
     bundle = bench.bundle()
     for name, content in (bundle_files(bundle) | leaf_files(bench.leaf)).items():
@@ -115,7 +115,7 @@ async def _announce(broker: Broker, bench: Bench) -> None:
     await broker.announce(bundle)
 
 
-def _tidemark(folder: Path, bench: Bench, authority: Authority, broker: Broker) -> TidemarkAgent:
+def _tidemark(folder: Path, bench: Bench, authority: Authority, broker: AnnouncementBroker) -> TidemarkAgent:
     """With everything on: receipts, a leaf of its own, and the broker as its second source."""
     folder.mkdir()
     (folder / "token").write_text(TOKEN)
@@ -129,7 +129,7 @@ def _tidemark(folder: Path, bench: Bench, authority: Authority, broker: Broker) 
     return way
 
 
-def _budgets(proven: Sample, rest: Sequence[float], starts: Sample) -> Table:
+def _budgets(proven: Sample, rest: Sequence[float], starts: Sample) -> ReportTable:
     rss, anonymous, millicores = rest
     found = [
         (f"swap to proven, median of {len(proven)}", "ms", 60.0, proven.median),
@@ -144,7 +144,7 @@ def _budgets(proven: Sample, rest: Sequence[float], starts: Sample) -> Table:
         [what, f"≤ {budget:g} {unit}", f"{value:.2f} {unit}", "kept" if value <= budget else "missed"]
         for what, unit, budget, value in found
     ]
-    return Table("The budgets.", ["what", "budget", "found", ""], rows)
+    return ReportTable("The budgets.", ["what", "budget", "found", ""], rows)
 
 
 async def _swap_with(ways: Sequence[Way], bench: Bench) -> tuple[Sample, list[list[Cell]]]:

@@ -22,12 +22,12 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 import tidemark.nats
-from bench.document import Table
+from bench.document import ReportTable
 from bench.sample import Sample
 from playground.ledger import Ledger
 from playground.load import CORE_SUBJECT, JETSTREAM_SUBJECT, READY_SUBJECT, STREAM, make_stream
 from tests.harness.load_applications import Application
-from tests.harness.nats_cluster import Ca, Output, Servers, eventually, free_ports, until
+from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, eventually, free_ports, until
 from tidemark.nats.installed_set import read_installed
 
 TITLE = "Applications: a consumer changes its trust at 2,000 messages per second"
@@ -62,7 +62,7 @@ class Way(Protocol):
 
     name: str
 
-    async def open(self, servers: list[str], output: Output, counts: Counts) -> None:
+    async def open(self, servers: list[str], output: InstalledOutput, counts: Counts) -> None:
         """Connect and subscribe."""
 
     async def change(self) -> None:
@@ -105,7 +105,7 @@ class Tidemark:
 
     name = "Tidemark `reload()`"
 
-    async def open(self, servers: list[str], output: Output, counts: Counts) -> None:
+    async def open(self, servers: list[str], output: InstalledOutput, counts: Counts) -> None:
         self._connection = await tidemark.nats.connect(servers, directory=output.path)
         jetstream = self._connection.jetstream()
         await self._connection.subscribe(CORE_SUBJECT, queue=_GROUP, cb=counts.take_core)
@@ -127,7 +127,7 @@ class ForceReconnect:
 
     name = "nats-py `force_reconnect()`"
 
-    async def open(self, servers: list[str], output: Output, counts: Counts) -> None:
+    async def open(self, servers: list[str], output: InstalledOutput, counts: Counts) -> None:
         self._output = output
         self._connection = await _plain(servers, output)
         self._fetching = await _subscribed(self._connection, counts)
@@ -146,7 +146,7 @@ class DrainThenConnect:
 
     name = "nats-py drain, then connect"
 
-    async def open(self, servers: list[str], output: Output, counts: Counts) -> None:
+    async def open(self, servers: list[str], output: InstalledOutput, counts: Counts) -> None:
         self._servers, self._output, self._counts = servers, output, counts
         self._connection = await _plain(servers, output)
         self._fetching = await _subscribed(self._connection, counts)
@@ -162,7 +162,7 @@ class DrainThenConnect:
         await self._connection.close()
 
 
-async def _plain(servers: list[str], output: Output) -> Client:
+async def _plain(servers: list[str], output: InstalledOutput) -> Client:
     context = read_installed(output.path).context
     return await nats.connect(servers, tls=context, max_reconnect_attempts=-1, error_cb=_ignore)
 
@@ -183,7 +183,7 @@ async def _subscribed(connection: Client, counts: Counts) -> Fetching:
 WAYS: tuple[type[Way], ...] = (Tidemark, ForceReconnect, DrainThenConnect)
 
 
-async def measure() -> list[Table]:
+async def measure() -> list[ReportTable]:
     """Every way on the same cluster, one after another."""
     with tempfile.TemporaryDirectory() as home:
         async with _cluster(Path(home)) as (servers, ca):
@@ -195,15 +195,17 @@ async def measure() -> list[Table]:
                     rows[kind].append(row)
     columns = ["way", "changes", "lost", "twice", "change, ms", "longest gap, ms"]
     return [
-        Table("Core NATS, a queue group; 1,000 messages per second.", columns, rows["core"]),
-        Table("JetStream, a pull consumer (twice: redelivered); 1,000 messages per second.", columns, rows["stored"]),
+        ReportTable("Core NATS, a queue group; 1,000 messages per second.", columns, rows["core"]),
+        ReportTable(
+            "JetStream, a pull consumer (twice: redelivered); 1,000 messages per second.", columns, rows["stored"]
+        ),
     ]
 
 
 @contextlib.asynccontextmanager
-async def _cluster(home: Path) -> AsyncIterator[tuple[Servers, Ca]]:
-    ca = Ca("bench")
-    servers = Servers(home / "cluster", count=3)
+async def _cluster(home: Path) -> AsyncIterator[tuple[NatsServers, ClusterCa]]:
+    ca = ClusterCa("bench")
+    servers = NatsServers(home / "cluster", count=3)
     servers.set_trust([ca], ca)
     for node in servers.nodes:
         node.start()
@@ -213,8 +215,8 @@ async def _cluster(home: Path) -> AsyncIterator[tuple[Servers, Ca]]:
         servers.kill()
 
 
-async def _measure(way: Way, home: Path, servers: Servers, ca: Ca) -> dict[str, list[Any]]:
-    output, counts = Output(home / "consumer"), Counts()
+async def _measure(way: Way, home: Path, servers: NatsServers, ca: ClusterCa) -> dict[str, list[Any]]:
+    output, counts = InstalledOutput(home / "consumer"), Counts()
     output.install(ca.pem, *ca.leaf("consumer"))
     publisher = Application("publisher", home, free_ports(1)[0])
     publisher.output.install(ca.pem, *ca.leaf("publisher"))

@@ -21,9 +21,9 @@ import aiohttp
 import psutil
 
 from bench.agents import Wave
-from bench.document import Table
+from bench.document import ReportTable
 from bench.sample import Sample
-from tests.harness.authority_deployment import Deployment, Program, ask
+from tests.harness.authority_deployment import AuthorityDeployment, Program, ask
 
 TITLE = "The authority: a rotation's receipts, each on a new TLS connection"
 
@@ -74,7 +74,7 @@ async def _busy(*tasks: asyncio.Task[None]) -> AsyncIterator[None]:
             raise error
 
 
-async def measure() -> list[Table]:
+async def measure() -> list[ReportTable]:
     """One authority after another, each with a larger fleet."""
     rows = []
     for count in COUNTS:
@@ -93,13 +93,13 @@ async def measure() -> list[Table]:
         f"{SECONDS:g} s for every agent's receipt. Budget: {BUDGET_MIB} MiB, and every receipt in the view within "
         f"{BUDGET_SECONDS:g} s after it was sent."
     )
-    return [Table(caption, columns, rows)]
+    return [ReportTable(caption, columns, rows)]
 
 
 async def _measure(home: Path, count: int) -> list[Any]:
     agents = [f"agent-{number:05d}" for number in range(count)]
     entries = "".join(f'[[agents]]\nname = "{name}"\nclass = "application"\n' for name in agents)
-    deployment = Deployment.create(home / "house", preset="testing", more=entries)
+    deployment = AuthorityDeployment.create(home / "house", preset="testing", more=entries)
     deployment.init()
     async with Program(deployment) as program, AsyncExitStack() as stack:
         await program.start()
@@ -131,7 +131,7 @@ async def _measure(home: Path, count: int) -> list[Any]:
 
 
 async def _wave(
-    deployment: Deployment, session: aiohttp.ClientSession, agents: list[str], number: int
+    deployment: AuthorityDeployment, session: aiohttp.ClientSession, agents: list[str], number: int
 ) -> tuple[dict[str, list[float]], int]:
     """Every agent proves the newest statement; when each began to send, and after how long it had its answer."""
     newest = (await ask(session, "/api/v1/status"))["newest"]

@@ -27,7 +27,7 @@ says when and on what machine. A peer is measured in the same run, on the same s
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Rows under a line that says what they are. A ``Sample`` fills three cells: n, median and p99."""
 
     caption: str
@@ -74,7 +74,7 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def write(subject: str, title: str, tables: Sequence[Table], path: Path = _DOCUMENT) -> None:
+def write(subject: str, title: str, tables: Sequence[ReportTable], path: Path = _DOCUMENT) -> None:
     """Put the section in place of the one that was there, or at the end."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     body = "\n\n".join([f"## {title}", f"{today}; {machine()}.", *(table.markdown() for table in tables)])

@@ -17,9 +17,9 @@ from aiohttp import web
 
 from authority.election.kubernetes import TIMES
 from bench.agents import Wave
-from bench.document import Table
+from bench.document import ReportTable
 from bench.sample import Sample
-from tests.harness.authority_deployment import Deployment, Program, ask
+from tests.harness.authority_deployment import AuthorityDeployment, Program, ask
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.deployment import CONFIG, furnish
 
@@ -29,7 +29,7 @@ AGENTS = 10_000
 SECONDS = 1.0
 
 
-async def measure() -> list[Table]:
+async def measure() -> list[ReportTable]:
     """One storm."""
     agents = [f"agent-{number:05d}" for number in range(AGENTS)]
     entries = "".join(f'[[agents]]\nname = "{name}"\nclass = "application"\n' for name in agents)
@@ -66,10 +66,10 @@ async def measure() -> list[Table]:
         "longest, ms",
         "leases lost",
     ]
-    return [Table(caption, columns, [[seconds, answered, gaps, gaps.highest, lost]])]
+    return [ReportTable(caption, columns, [[seconds, answered, gaps, gaps.highest, lost]])]
 
 
-async def _storm(deployment: Deployment, agents: list[str]) -> Sample:
+async def _storm(deployment: AuthorityDeployment, agents: list[str]) -> Sample:
     async with deployment.session(deployment.token("operator")) as session:
         newest = (await ask(session, "/api/v1/status"))["newest"]
     ca, token = (await deployment.trust()).control_ca or "", deployment.token("agent")

@@ -21,8 +21,8 @@ from typing import Protocol
 import psutil
 
 from agent.store.state_file import MEMORY_FILE
-from tests.harness.agent_sandbox import AgentProcess, Site
-from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, Bundle
 
@@ -62,8 +62,10 @@ class TidemarkAgent:
     verifies = "signature, domain, time, every certificate, sequence, overlap"
     proves = "load time, CA list and leaf in a handshake with each port"
 
-    def __init__(self, folder: Path, forge: Forge, leaf: LeafFiles, server: NatsServer, **variables: str) -> None:
-        self.site = Site(folder, forge)
+    def __init__(
+        self, folder: Path, forge: BundleFactory, leaf: LeafFiles, server: NatsServer, **variables: str
+    ) -> None:
+        self.site = AgentSandbox(folder, forge)
         self.site.targets = server.target
         self.files = self.site.out
         self.variables = variables

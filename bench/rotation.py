@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from authority.config.load import IssuerKind
-from bench.document import Cell, Table
+from bench.document import Cell, ReportTable
 from bench.sample import Sample
 from playground.deployment import Deployment, authority_session, remove_secrets
 from playground.layout import SERVERS, ApplicationPod, Layout, ServerPod, free_ports
@@ -61,7 +61,7 @@ def _layout(root: Path) -> Layout:
     return Layout(root, servers, applications, authority_port, openbao_port)
 
 
-async def measure() -> list[Table]:
+async def measure() -> list[ReportTable]:
     """Rotations one after another."""
     with tempfile.TemporaryDirectory() as home:
         layout = _layout(Path(home))
@@ -78,7 +78,7 @@ async def measure() -> list[Table]:
         sample = Sample(tuple(1000 * value for value in seconds))
         rows.append([name, sample, sample.highest])
     caption = f"From the journal to the last of their proofs. Budget: {BUDGET_SECONDS:g} s for all."
-    return [Table(caption, ["who", "issued to proven, ms", "slowest, ms"], rows)]
+    return [ReportTable(caption, ["who", "issued to proven, ms", "slowest, ms"], rows)]
 
 
 async def _rotation(layout: Layout, session: aiohttp.ClientSession) -> tuple[float, float, float]:

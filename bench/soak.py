@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import document
-from bench.document import Cell, Table
+from bench.document import Cell, ReportTable
 
 _MESSAGES = ["rotations", "servers killed", "kind", "published", "lost", "twice", "gap p50, ms", "p99, ms", "max, ms"]
 _USE = ["rotations", "servers killed", "process", "RSS before and after, MiB", "tasks", "descriptors"]
 
 
-def tables(runs: list[dict[str, Any]]) -> list[Table]:
+def tables(runs: list[dict[str, Any]]) -> list[ReportTable]:
     """What came of each run, and what its processes held after five rotations and at the end."""
     messages: list[list[Cell]] = []
     use: list[list[Cell]] = []
@@ -29,10 +29,10 @@ def tables(runs: list[dict[str, Any]]) -> list[Table]:
             spans = [f"{held[what][0]}, {held[what][-1]}" for what in ("rss_mib", "tasks", "descriptors")]
             use.append([*which, name, *spans])
     return [
-        Table(
+        ReportTable(
             "Messages; a gap is the longest between two arrivals from one rotation to the next.", _MESSAGES, messages
         ),
-        Table("What the applications held after five rotations, and at the end.", _USE, use),
+        ReportTable("What the applications held after five rotations, and at the end.", _USE, use),
     ]
 
 
@@ -42,10 +42,10 @@ def main() -> None:
     runs = [line for line in lines if "section" not in line]
     if runs:
         document.write("soak", "Applications: rotation after rotation at 2,000 messages per second", tables(runs))
-    sections: dict[tuple[str, str], list[Table]] = {}
+    sections: dict[tuple[str, str], list[ReportTable]] = {}
     for line in lines:
         if "section" in line:
-            table = Table(line["caption"], line["columns"], line["rows"])
+            table = ReportTable(line["caption"], line["columns"], line["rows"])
             sections.setdefault((line["section"], line["title"]), []).append(table)
     for (section, title), found in sections.items():
         document.write(section, title, [joined(found)])
@@ -53,9 +53,9 @@ def main() -> None:
         print(f"{table.markdown()}\n")
 
 
-def joined(found: list[Table]) -> Table:
+def joined(found: list[ReportTable]) -> ReportTable:
     """One table of several with the same caption, as the runs of one test report them."""
-    return Table(found[0].caption, found[0].columns, [row for table in found for row in table.rows])
+    return ReportTable(found[0].caption, found[0].columns, [row for table in found for row in table.rows])
 
 
 if __name__ == "__main__":

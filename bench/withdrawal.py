@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.document import Cell, Table
+from bench.document import Cell, ReportTable
 from bench.sample import Sample
 from playground.deployment import authority_session, deployed
 from playground.layout import Layout
@@ -29,7 +29,7 @@ _SPARE = 6.0  # seconds before the next preparation, in which a withdrawal comes
 _PATIENCE = 60.0
 
 
-async def measure() -> list[Table]:
+async def measure() -> list[ReportTable]:
     """Withdrawals one after another, then what became of the messages meanwhile."""
     seconds: dict[str, list[float]] = {"rollback": [], "revoke": []}
     with tempfile.TemporaryDirectory() as home:
@@ -53,8 +53,8 @@ async def measure() -> list[Table]:
     caption = f"From the request to the last agent's proof. Budget for a rollback: {BUDGET_SECONDS:g} s."
     messages: list[list[Cell]] = [[kind, *each.values()] for kind, each in counts.items()]
     return [
-        Table(caption, ["what", "asked to distrusted by all, ms", "slowest, ms"], rows),
-        Table("The messages meanwhile.", ["kind", "published", "received", "lost", "twice"], messages),
+        ReportTable(caption, ["what", "asked to distrusted by all, ms", "slowest, ms"], rows),
+        ReportTable("The messages meanwhile.", ["kind", "published", "received", "lost", "twice"], messages),
     ]
 
 

@@ -25,7 +25,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class PodLayout:
     """What stands for one pod: two mounts, the agent's output directory, its logs, and the agent's port."""
 
     name: str
@@ -54,7 +54,7 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerPod(Pod):
+class ServerPod(PodLayout):
     """A pod with a nats-server."""
 
     client_port: int
@@ -86,7 +86,7 @@ class ServerPod(Pod):
 
 
 @dataclass(frozen=True, slots=True)
-class ApplicationPod(Pod):
+class ApplicationPod(PodLayout):
     """A pod with a loaded application."""
 
     reload_port: int

@@ -46,7 +46,7 @@ class Outstanding:
 
 
 @dataclass(slots=True)
-class Publisher:
+class MessagePublisher:
     """Publishes both kinds and knows what is acknowledged."""
 
     connection: Connection
@@ -98,7 +98,7 @@ class Publisher:
         }
 
 
-async def keep_rate(publisher: Publisher, rate: float, stop: asyncio.Event) -> None:
+async def keep_rate(publisher: MessagePublisher, rate: float, stop: asyncio.Event) -> None:
     """Publish until stopped, in batches of a few milliseconds; a pause is made up for at once."""
     start = time.monotonic()
     while not stop.is_set():
@@ -109,7 +109,7 @@ async def keep_rate(publisher: Publisher, rate: float, stop: asyncio.Event) -> N
         await asyncio.sleep(_TICK_SECONDS)
 
 
-async def keep_repeating(publisher: Publisher) -> None:
+async def keep_repeating(publisher: MessagePublisher) -> None:
     """Look after what is not acknowledged, until cancelled."""
     while True:
         await asyncio.sleep(_ACK_SECONDS / 4)
@@ -130,7 +130,7 @@ async def wait_for_consumer(connection: Connection, run: str, stop: asyncio.Even
             return
 
 
-async def last_acknowledgements(publisher: Publisher) -> None:
+async def last_acknowledgements(publisher: MessagePublisher) -> None:
     """Wait until everything is acknowledged, for some seconds."""
     until = time.monotonic() + _LAST_ACKS_SECONDS
     while publisher.outstanding and time.monotonic() < until:
@@ -144,7 +144,7 @@ async def run(options: argparse.Namespace) -> None:
     """Publish until SIGTERM."""
     connection = await connected(options.directory, options.servers, "publisher")
     jetstream = connection.jetstream()
-    publisher = Publisher(connection, jetstream, secrets.token_hex(4))
+    publisher = MessagePublisher(connection, jetstream, secrets.token_hex(4))
     reloads = CountedReloads(connection)
     state = StateFile(options.state, lambda: publisher.state(reloads))
     endpoint = await serve_reload(reloads, port=options.reload_port)

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.clocks import Clocks
-from agent.loop.delivery import HandedOver, Handover
+from agent.loop.delivery import Delivery, DeliveryTimes
 from agent.loop.retry import Retry
-from agent.loop.timing import Patience
-from agent.loop.wakeup import Alarm, Overtaken
-from agent.reporting.recorder import Chronicle
-from agent.reporting.status import Warned, state_of_proof
-from agent.selection.select import Choice, Refusal, Shown, Source, choose
+from agent.loop.timing import RetryPolicy
+from agent.loop.wakeup import Superseded, Wakeup
+from agent.reporting.recorder import Recorder
+from agent.reporting.status import StatusWarning, state_of_proof
+from agent.selection.select import BundleSource, Choice, Refusal, SourceContents, choose
 from agent.selection.trust_set import TrustSet
-from agent.sources.mounts import Fault, Look, Sighting
+from agent.sources.mounts import MountContents, MountFault, SourceSnapshot
 from agent.store.output_directory import InstallFailed
-from agent.store.set_store import Holdings, Placed
+from agent.store.set_store import PlacedSet, SetStore
 from agent.workloads.interface import Expectation, NotProven, WorkloadAbsent
 from tidemark.bundle import Bundle
 from tidemark.certificates import Leaf, fingerprint, is_valid_at
@@ -36,7 +36,7 @@ _MOST_ANNOUNCED = 8
 _SETTLED = (AgentState.PROVEN, AgentState.LEAF_ORPHANED)
 
 
-class Heard(Protocol):
+class ReceivedAnnouncement(Protocol):
     """What the broker said: a bundle or why it is none, and when, in seconds of the wall clock."""
 
     @property
@@ -48,10 +48,10 @@ class Heard(Protocol):
         """By this pod's clock."""
 
 
-class Announcements(Protocol):
+class AnnouncementSource(Protocol):
     """The second source, where one is configured."""
 
-    async def first(self, identity: Path, within: float) -> Heard | None:
+    async def first(self, identity: Path, within: float) -> ReceivedAnnouncement | None:
         """What is announced now, to a pod that has nothing yet and connects with the set in ``identity``."""
 
     def follow(self) -> None:
@@ -77,17 +77,17 @@ class Cycle:
     """
 
     directory: Path
-    holdings: Holdings
-    handover: Handover
-    chronicle: Chronicle
+    holdings: SetStore
+    handover: Delivery
+    chronicle: Recorder
     clocks: Clocks
-    alarm: Alarm
-    patience: Patience = field(default_factory=Patience)
-    announcements: Announcements | None = None
+    alarm: Wakeup
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    announcements: AnnouncementSource | None = None
     trust: Trust | None = None
     _trust_file: bytes | None = None
-    _sighting: Sighting | None = None
-    _heard: tuple[Heard, ...] = ()
+    _sighting: SourceSnapshot | None = None
+    _heard: tuple[ReceivedAnnouncement, ...] = ()
     _asked_first: bool = False
     _last_refusals: tuple[Refusal, ...] = ()
     _retry: Retry = field(init=False)
@@ -101,12 +101,12 @@ class Cycle:
         """The CA that the authority's API is verified with, from the trust file."""
         return self.trust.control_ca if self.trust else None
 
-    def take(self, sighting: Sighting) -> None:
+    def take(self, sighting: SourceSnapshot) -> None:
         """The sources show something new; it replaces what was not taken up yet."""
         self._sighting = replace(sighting, seen_at=self.clocks.now())
         self.alarm.ring()
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, heard: ReceivedAnnouncement) -> None:
         """The broker announces something new; a few are kept until they are judged, as the last may be worth less."""
         self._heard = (*self._heard, heard)[-_MOST_ANNOUNCED:]
         self.alarm.ring()
@@ -119,7 +119,7 @@ class Cycle:
             if self._sighting is not None:
                 await self._journey(self._sighting)
 
-    async def _journey(self, sighting: Sighting) -> None:
+    async def _journey(self, sighting: SourceSnapshot) -> None:
         trouble = self._adopt_trust(sighting.trust)
         self.chronicle.warns([*_mount_warnings(sighting), *([trouble] if trouble and self.trust else [])])
         if self.trust is None:
@@ -140,16 +140,16 @@ class Cycle:
             self.chronicle.journey_ends("install_failed", travel.swapped_at, travel.stages, travel.mark)
             self._come_back()
 
-    def _adopt_trust(self, look: Look) -> Warned | None:
+    def _adopt_trust(self, look: MountContents) -> StatusWarning | None:
         """Take over what the trust file says; where it is not usable, the last one still counts."""
         if look.files is None:
-            return Warned("trust_unusable", look.fault.detail if look.fault else "")
+            return StatusWarning("trust_unusable", look.fault.detail if look.fault else "")
         (content,) = look.files.values()
         if content != self._trust_file:
             try:
                 self.trust = Trust.parse(content)
             except TrustError as error:
-                return Warned("trust_unusable", str(error))
+                return StatusWarning("trust_unusable", str(error))
             self._trust_file = content
             self.chronicle.trusts(self.trust)
         return None
@@ -165,7 +165,7 @@ class Cycle:
         if installed is not None:
             self._follow()
 
-    async def _ask_first(self, sighting: Sighting, trust: Trust) -> None:
+    async def _ask_first(self, sighting: SourceSnapshot, trust: Trust) -> None:
         """A pod without memory takes the highest of all its sources first, if the broker does not keep it waiting."""
         if self.announcements is None or self._asked_first or self.holdings.highest is not None:
             return
@@ -177,13 +177,13 @@ class Cycle:
         if heard is not None:
             self._heard = (heard, *self._heard)
 
-    def _choose(self, sighting: Sighting, trust: Trust, travel: _Travel) -> Choice:
+    def _choose(self, sighting: SourceSnapshot, trust: Trust, travel: _Travel) -> Choice:
         """Verify, and note what came of it."""
         begin = asyncio.get_running_loop().time()
         choice = judge(sighting, self._heard, trust, self.holdings, self.clocks.now())
         travel.stages["verify"] = asyncio.get_running_loop().time() - begin
         came = [heard for heard in self._heard if choice.adopted and heard.bundle == choice.adopted.bundle]
-        announced = came[0].heard_at if came and choice.source is Source.JETSTREAM else None
+        announced = came[0].heard_at if came and choice.source is BundleSource.JETSTREAM else None
         travel.swapped_at = _swapped_at(sighting, choice, announced)
         seen_at = sighting.seen_at if announced is None else max(announced, travel.swapped_at)
         travel.stages["detect"] = max(0.0, seen_at - travel.swapped_at)
@@ -231,7 +231,7 @@ class Cycle:
         else:
             self.chronicle.fails(
                 concern.reason,
-                concern.detail if concern.source is Source.MOUNT else f"{concern.source.value}: {concern.detail}",
+                concern.detail if concern.source is BundleSource.MOUNT else f"{concern.source.value}: {concern.detail}",
                 concern.claimed,
                 source=concern.source.value,
                 security=concern.security or None,
@@ -257,7 +257,7 @@ class Cycle:
             self.alarm.set(rest)
         return rest > 0
 
-    def _place(self, trust_set: TrustSet, travel: _Travel) -> Placed:
+    def _place(self, trust_set: TrustSet, travel: _Travel) -> PlacedSet:
         """Install the set, unless it is what lies there."""
         placed = self.holdings.installed
         self.handover.forget()
@@ -272,12 +272,12 @@ class Cycle:
         self._retry.begins(trust_set.key)
         return placed
 
-    async def _hand_over(self, placed: Placed, travel: _Travel) -> None:
+    async def _hand_over(self, placed: PlacedSet, travel: _Travel) -> None:
         trust_set, proven = placed.trust_set, self.holdings.proven
         seen_before = proven is not None and proven.trust_set.key == trust_set.key
         try:
             done = await self._bring(self._expectation(placed, (proven, placed)), look_first=seen_before)
-        except Overtaken:
+        except Superseded:
             self.chronicle.journey_ends(AgentState.INSTALLED, travel.swapped_at, travel.stages, trust_set)
         except NotProven as failure:
             await self._go_back(placed, failure, travel)
@@ -291,7 +291,7 @@ class Cycle:
             if travel.next_may_overlap:
                 self.alarm.set(0.0)  # what had nothing in common with the set before may have with this one
 
-    async def _bring(self, expected: Expectation, *, look_first: bool) -> HandedOver:
+    async def _bring(self, expected: Expectation, *, look_first: bool) -> DeliveryTimes:
         """Hand over while the disk makes the switch durable: the workload need not wait for that, the report must."""
         tidied = asyncio.create_task(asyncio.to_thread(self.holdings.tidy), name="tidy")
         try:
@@ -299,7 +299,7 @@ class Cycle:
         finally:
             await tidied
 
-    async def _go_back(self, refused: Placed, failure: NotProven, travel: _Travel) -> None:
+    async def _go_back(self, refused: PlacedSet, failure: NotProven, travel: _Travel) -> None:
         """Put the last proven set in place again, unless that would be no better."""
         proven, trust_set = self.holdings.proven, refused.trust_set
         state, detail = AgentState.RELOAD_REFUSED, str(failure)
@@ -336,7 +336,7 @@ class Cycle:
         now = asyncio.get_running_loop().time()
         self.alarm.set(self._retry.fails(now, refused.key if refused else None))
 
-    def _expectation(self, placed: Placed, known: Sequence[Placed | None]) -> Expectation:
+    def _expectation(self, placed: PlacedSet, known: Sequence[PlacedSet | None]) -> Expectation:
         verified, leaf = placed.trust_set.verified, placed.trust_set.leaf
         return Expectation(
             sequence=verified.sequence,
@@ -357,7 +357,7 @@ class Cycle:
             self.chronicle.fails(trouble.reason, str(trouble), mark, target=target, waiting=waiting)
 
 
-def _trusted_throughout(placed: Placed, known: Sequence[Placed | None], now: float) -> Leaf | None:
+def _trusted_throughout(placed: PlacedSet, known: Sequence[PlacedSet | None], now: float) -> Leaf | None:
     """A leaf that a workload trusts whichever of these sets it uses, as far as there is one."""
     anchors = {fingerprint(certificate) for certificate in placed.trust_set.verified.certificates}
     for one in known:
@@ -368,10 +368,12 @@ def _trusted_throughout(placed: Placed, known: Sequence[Placed | None], now: flo
     return None
 
 
-def judge(sighting: Sighting, heard: Sequence[Heard], trust: Trust, holdings: Holdings, now: float) -> Choice:
+def judge(
+    sighting: SourceSnapshot, heard: Sequence[ReceivedAnnouncement], trust: Trust, holdings: SetStore, now: float
+) -> Choice:
     """The choice among what mounts and broker show, by what the holdings know."""
     installed = holdings.installed
-    shown = Shown(
+    shown = SourceContents(
         _shown(sighting.bundle),
         _shown(sighting.leaf) if sighting.leaf else None,
         tuple(one.bundle for one in heard),
@@ -385,14 +387,14 @@ def _gist(refusal: Refusal) -> Refusal:
     return refusal if says_itself else replace(refusal, detail="")
 
 
-def _shown(look: Look) -> dict[str, bytes] | Refusal:
+def _shown(look: MountContents) -> dict[str, bytes] | Refusal:
     if look.files is not None:
         return dict(look.files)
-    fault = look.fault or Fault("source_unreadable", "expected files or a fault, found neither")
+    fault = look.fault or MountFault("source_unreadable", "expected files or a fault, found neither")
     return Refusal(fault.reason, fault.detail, judged=False)
 
 
-def _swapped_at(sighting: Sighting, choice: Choice, announced: float | None) -> float:
+def _swapped_at(sighting: SourceSnapshot, choice: Choice, announced: float | None) -> float:
     """When the sources switched to what goes in, by the wall clock."""
     moved = [sighting.bundle.moved_at if announced is None else announced] if choice.adopted else []
     if sighting.leaf is not None and choice.leaf_refused is None:
@@ -400,7 +402,7 @@ def _swapped_at(sighting: Sighting, choice: Choice, announced: float | None) -> 
     return max(moved, default=sighting.bundle.moved_at)
 
 
-def _mount_warnings(sighting: Sighting) -> list[Warned]:
+def _mount_warnings(sighting: SourceSnapshot) -> list[StatusWarning]:
     looks = [look for look in (sighting.bundle, sighting.leaf) if look is not None]
-    warnings = [Warned("mount_not_live", look.not_live) for look in looks if look.not_live]
-    return warnings + ([Warned("watch_failed", sighting.watch_fault)] if sighting.watch_fault else [])
+    warnings = [StatusWarning("mount_not_live", look.not_live) for look in looks if look.not_live]
+    return warnings + ([StatusWarning("watch_failed", sighting.watch_fault)] if sighting.watch_fault else [])

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agent.loop.timing import Patience
+from agent.loop.timing import RetryPolicy
 from agent.reporting.metrics import AgentMetrics
-from agent.workloads.interface import Expectation, NotProven, Proof, Prover, Reloaded, Reloader, WorkloadAbsent
+from agent.workloads.interface import Expectation, NotProven, Proof, Prover, ReloadAnswer, Reloader, WorkloadAbsent
 from agent.workloads.targets import Target
 from tidemark.receipt import Level, TargetReport
 
@@ -28,21 +28,21 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class HandedOver:
+class DeliveryTimes:
     """Every workload took the set: how long until the last was told, and from then until the last had proven it."""
 
     reload_seconds: float
     prove_seconds: float
 
 
-class Handover:
+class Delivery:
     """Brings sets to the workloads. ``pause`` waits, and raises where a newer candidate makes waiting pointless;
     ``idle`` as well, for a workload that is not there, also where it is time to judge the candidates again."""
 
     def __init__(
         self,
         workloads: Sequence[Workload],
-        patience: Patience,
+        patience: RetryPolicy,
         metrics: AgentMetrics,
         pause: Callable[[float], Awaitable[None]],
         idle: Callable[[float], Awaitable[None]],
@@ -60,7 +60,7 @@ class Handover:
         """Another set has come in place: nothing is known of any target."""
         self.reports = [TargetReport(w.target.url, Level.NONE, w.target.allowed) for w in self._workloads]
 
-    async def bring(self, expected: Expectation, *, look_first: bool) -> HandedOver:
+    async def bring(self, expected: Expectation, *, look_first: bool) -> DeliveryTimes:
         """Have every workload use the set and prove it; waits as long as it takes for one that is not there.
 
         ``look_first``: the set was in place and proven before, so a workload that shows it is not told again.
@@ -72,7 +72,7 @@ class Handover:
         begin = loop.time()
         told = await self._all(lambda place: self._bring(place, expected, look_first=look_first))
         last_told = max(told, default=begin)
-        return HandedOver(last_told - begin, loop.time() - last_told)
+        return DeliveryTimes(last_told - begin, loop.time() - last_told)
 
     async def bring_back(self, expected: Expectation) -> None:
         """Have every workload use a set that it has proven before, in one try.
@@ -127,7 +127,7 @@ class Handover:
 
     async def _try(self, place: int, expected: Expectation, *, trusting_start: bool) -> float:
         workload, patience = self._workloads[place], self._patience
-        reloaded, baseline = Reloaded(), None
+        reloaded, baseline = ReloadAnswer(), None
         # A workload that started with the set in place has loaded it; it is asked to show that, but not told.
         if not (await workload.reloader.started_after(expected.installed_at) and trusting_start):
             baseline = await workload.prover.baseline(patience.look)
@@ -138,7 +138,7 @@ class Handover:
 
     async def _shows_already(self, place: int, expected: Expectation) -> bool:
         try:
-            proof = await self._workloads[place].prover.prove(expected, Reloaded(), None, self._patience.look)
+            proof = await self._workloads[place].prover.prove(expected, ReloadAnswer(), None, self._patience.look)
         except (WorkloadAbsent, NotProven):
             return False  # it is told, and if that does not help either, reported
         self._take(place, proof)
@@ -152,7 +152,7 @@ class Handover:
         except NotProven:
             if not workload.target.shows:
                 raise
-            reloaded = Reloaded()  # what the server shows decides
+            reloaded = ReloadAnswer()  # what the server shows decides
         self._take(place, await workload.prover.prove(expected, reloaded, baseline, patience.proof))
 
     def _take(self, place: int, proof: Proof) -> None:

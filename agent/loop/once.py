@@ -7,16 +7,16 @@ from enum import IntEnum
 
 from agent import log
 from agent.clocks import Clocks
-from agent.loop.cycle import FIRST_WORD, Announcements, judge
+from agent.loop.cycle import FIRST_WORD, AnnouncementSource, judge
 from agent.selection.select import Choice
-from agent.sources.mounts import Sighting
+from agent.sources.mounts import SourceSnapshot
 from agent.store.output_directory import InstallFailed
-from agent.store.set_store import Holdings
+from agent.store.set_store import SetStore
 from tidemark.trust import Trust, TrustError
 from tidemark.verify import Mark, Reason
 
 
-class Outcome(IntEnum):
+class OnceOutcome(IntEnum):
     """What came of it, as an exit status."""
 
     IN_PLACE = 0
@@ -26,8 +26,8 @@ class Outcome(IntEnum):
 
 
 async def install_once(
-    sighting: Sighting, holdings: Holdings, announcements: Announcements | None, clocks: Clocks
-) -> Outcome:
+    sighting: SourceSnapshot, holdings: SetStore, announcements: AnnouncementSource | None, clocks: Clocks
+) -> OnceOutcome:
     """Install the highest verified set that the sources show, unless it is in place; log what was done, or why not."""
     try:
         holdings.restore(trust := _trust(sighting))
@@ -38,13 +38,13 @@ async def install_once(
         return _install(choice, holdings)
     except TrustError as error:
         log.error("trust_unusable", detail=str(error))
-        return Outcome.NOTHING_IN_PLACE
+        return OnceOutcome.NOTHING_IN_PLACE
     except InstallFailed as error:
         log.error("install_failed", detail=str(error))
-        return Outcome.NOT_WRITTEN
+        return OnceOutcome.NOT_WRITTEN
 
 
-def _install(choice: Choice, holdings: Holdings) -> Outcome:
+def _install(choice: Choice, holdings: SetStore) -> OnceOutcome:
     refusals = [refusal for refusal in choice.refused if refusal.reason != Reason.SUPERSEDED]
     for refusal in [*refusals, *([choice.leaf_refused] if choice.leaf_refused else [])]:
         log.warning("refused", reason=refusal.reason, detail=refusal.detail, source=refusal.source.value)
@@ -57,13 +57,13 @@ def _install(choice: Choice, holdings: Holdings) -> Outcome:
     holdings.keep()
     holdings.tidy()
     if placed is None:
-        return Outcome.NOTHING_IN_PLACE
+        return OnceOutcome.NOTHING_IN_PLACE
     log.event("in_place", sequence=placed.trust_set.mark.sequence, directory=placed.directory)
     newest = choice.adopted is not None or not refusals
-    return Outcome.IN_PLACE if newest and choice.leaf_refused is None else Outcome.KEPT
+    return OnceOutcome.IN_PLACE if newest and choice.leaf_refused is None else OnceOutcome.KEPT
 
 
-def _trust(sighting: Sighting) -> Trust:
+def _trust(sighting: SourceSnapshot) -> Trust:
     look = sighting.trust
     if look.files is None:
         raise TrustError(look.fault.detail if look.fault else "expected a trust file, found none")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.loop.timing import Patience
+from agent.loop.timing import RetryPolicy
 
 Key = tuple[str, str | None]
 """What tells sets apart, see ``TrustSet.key``."""
@@ -12,7 +12,7 @@ Key = tuple[str, str | None]
 class Retry:
     """Counts the failures of one set. Instants are seconds of the loop's clock."""
 
-    patience: Patience
+    patience: RetryPolicy
     _failures: int = 0
     _refused: Key | None = None
     _until: float = 0.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long the agent waits, in seconds, and how often it tries.
 
     ``proof``: for one proof; ``tries`` with ``pause`` between them, doubled each time; ``look``: for a first look

@@ -3,11 +3,11 @@
 import asyncio
 
 
-class Overtaken(Exception):
+class Superseded(Exception):
     """A newer sighting arrived while a journey only waited, or it is time to judge the last one again."""
 
 
-class Alarm:
+class Wakeup:
     """Wakes the cycle: for something newer, or for the time to try again."""
 
     def __init__(self) -> None:
@@ -34,14 +34,14 @@ class Alarm:
     async def pause(self, seconds: float) -> None:
         """Wait so long; raises Overtaken as soon as there is something newer."""
         if await self._rings_by(asyncio.get_running_loop().time() + seconds):
-            raise Overtaken
+            raise Superseded
 
     async def idle(self, seconds: float) -> None:
         """Wait so long where nothing is lost by beginning again; raises Overtaken also when it is time to try again."""
         until = asyncio.get_running_loop().time() + seconds
         rings = self._due is not None and self._due <= until
         if await self._rings_by(self._due if rings else until) or rings:
-            raise Overtaken
+            raise Superseded
 
     async def _rings_by(self, instant: float | None) -> bool:
         """Wait until then, or until there is something newer; whether there is."""

@@ -11,10 +11,10 @@ from aiohttp.web_runner import AppRunner, TCPSite
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from agent.reporting.status import to_json, unready, unstarted
-from agent.reporting.status_store import Board
+from agent.reporting.status_store import StatusStore
 
 
-def application(board: Board, registry: CollectorRegistry, now: Callable[[], float]) -> Application:
+def application(board: StatusStore, registry: CollectorRegistry, now: Callable[[], float]) -> Application:
     """``/startupz``, ``/livez``, ``/readyz``: 200 or 503 with the reasons; ``/metrics``; ``/status`` as JSON."""
 
     async def startupz(_: Request) -> Response:

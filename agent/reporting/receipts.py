@@ -15,7 +15,7 @@ import aiohttp
 from agent import log
 from agent.clients.http import TokenUnusable, read_answer, read_token
 from agent.reporting.status import AgentStatus, is_under_way, receipt_of
-from agent.reporting.status_store import Board
+from agent.reporting.status_store import StatusStore
 from tidemark.receipt import Receipt
 from tidemark.strict_json import FieldError, parse_object
 
@@ -28,18 +28,18 @@ _MOMENT = 0.25
 _SHOWN_OF_ANSWER = 200
 
 
-class NotSent(Exception):
+class ReceiptNotSent(Exception):
     """A receipt did not reach the authority; the message says why, without the token."""
 
 
 @dataclass(slots=True, eq=False)
-class Reporter:
+class ReceiptReporter:
     """Sends what the board says. ``control_ca`` gives the PEM of the CA that the authority's API is verified with, and
     ``now`` the wall clock; ``run`` is its one task."""
 
     url: str
     token_file: Path
-    board: Board
+    board: StatusStore
     http: aiohttp.ClientSession
     control_ca: Callable[[], str | None]
     now: Callable[[], float]
@@ -64,7 +64,7 @@ class Reporter:
             try:
                 await self._send()
                 failures = 0
-            except NotSent as error:
+            except ReceiptNotSent as error:
                 failures += 1
                 log.warning("receipt_not_sent", error=str(error))
 
@@ -92,14 +92,14 @@ class Reporter:
                 answer = await read_answer(response, _LONGEST_ANSWER)
                 code = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NotSent(f"{url}: expected an answer, found {type(error).__name__}: {error}") from error
+            raise ReceiptNotSent(f"{url}: expected an answer, found {type(error).__name__}: {error}") from error
         if code != 200:
             said = answer[:_SHOWN_OF_ANSWER].decode(errors="replace")
-            raise NotSent(f"{url}: expected status 200, found {code}: {said}")
+            raise ReceiptNotSent(f"{url}: expected status 200, found {code}: {said}")
         try:
             newest = parse_object(answer).integer("newest_sequence")
         except FieldError as error:
-            raise NotSent(f"{url}: expected newest_sequence in the answer: {error}") from error
+            raise ReceiptNotSent(f"{url}: expected newest_sequence in the answer: {error}") from error
         self._said = receipt_of(status, 0, 0)
         self.board.post(newest=newest)
 
@@ -107,13 +107,13 @@ class Reporter:
         try:
             return read_token(self.token_file)
         except TokenUnusable as error:
-            raise NotSent(str(error)) from None
+            raise ReceiptNotSent(str(error)) from None
 
     def _tls(self) -> ssl.SSLContext:
         """Trusts the control CA, and nothing else."""
         control_ca = self.control_ca()
         if control_ca is None:
-            raise NotSent("trust file: expected control_ca, to verify the authority with, found none")
+            raise ReceiptNotSent("trust file: expected control_ca, to verify the authority with, found none")
         if self._context is None or self._context[0] != control_ca:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cadata=control_ca)

@@ -4,19 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agent import log
 from agent.reporting.metrics import AgentMetrics
-from agent.reporting.status import Broker, Installed, Journey, Warned, state_of_proof, with_journey
-from agent.reporting.status_store import Board
-from agent.selection.select import Source
+from agent.reporting.status import BrokerStatus, InstalledStatus, Journey, StatusWarning, state_of_proof, with_journey
+from agent.reporting.status_store import StatusStore
+from agent.selection.select import BundleSource
 from agent.selection.trust_set import TrustSet
 from tidemark.receipt import AgentState, Failure, TargetReport
 from tidemark.trust import Trust
 from tidemark.verify import Mark, Reason
 
 
-class Chronicle:
+class Recorder:
     """Tells what happened; decides nothing."""
 
-    def __init__(self, board: Board, metrics: AgentMetrics, now: Callable[[], float]) -> None:
+    def __init__(self, board: StatusStore, metrics: AgentMetrics, now: Callable[[], float]) -> None:
         self._board = board
         self._metrics = metrics
         self._now = now
@@ -34,13 +34,13 @@ class Chronicle:
         self._board.post(keys=keys)
         log.event("trust_adopted", trust_domain=trust.trust_domain, keys=",".join(keys), floor=trust.min_sequence)
 
-    def warns(self, warnings: Sequence[Warned]) -> None:
+    def warns(self, warnings: Sequence[StatusWarning]) -> None:
         """What an operator should mend; replaces the warnings before."""
         for name in dict.fromkeys(warning.name for warning in warnings):
             log.warning(name, detail="; ".join(warning.detail for warning in warnings if warning.name == name))
         self._board.post(warnings=tuple(warnings))
 
-    def broker(self, broker: Broker) -> None:
+    def broker(self, broker: BrokerStatus) -> None:
         """How the second source stands."""
         before = self._board.status.broker
         self._board.post(broker=broker)
@@ -62,7 +62,7 @@ class Chronicle:
         """Nothing is wrong any more."""
         self._board.post(failure=None)
 
-    def verified(self, mark: Mark, issued_at: int, seen_at: float, source: Source) -> None:
+    def verified(self, mark: Mark, issued_at: int, seen_at: float, source: BundleSource) -> None:
         """A candidate passed; one that came before is not told twice."""
         highest = self._board.status.highest
         if highest is None or mark.sequence >= highest.sequence:
@@ -82,7 +82,7 @@ class Chronicle:
         """The agent found these in its output directory."""
         self._board.post(highest=highest)
         if installed is not None:
-            self._board.post(state=AgentState.INSTALLED, installed=Installed.of(installed))
+            self._board.post(state=AgentState.INSTALLED, installed=InstalledStatus.of(installed))
             log.event("restored", sequence=installed.mark.sequence, digest=installed.mark.digest)
         if proven is not None:
             self._board.post(proven=proven.mark, leaf=proven.leaf_report())
@@ -90,7 +90,7 @@ class Chronicle:
 
     def installed(self, trust_set: TrustSet, directory: str, targets: Sequence[TargetReport]) -> None:
         """A set came in place; nothing is proven of it yet."""
-        self._board.post(state=AgentState.INSTALLED, installed=Installed.of(trust_set), targets=tuple(targets))
+        self._board.post(state=AgentState.INSTALLED, installed=InstalledStatus.of(trust_set), targets=tuple(targets))
         self._metrics.show(self._board.status)
         log.event("installed", sequence=trust_set.mark.sequence, directory=directory, leaf=_leaf(trust_set))
 
@@ -115,7 +115,9 @@ class Chronicle:
     def went_back(self, state: AgentState, refused: TrustSet, in_place: TrustSet, reason: str) -> None:
         """A set was not proven; ``in_place`` is what lies there now, and ``state`` says how the way back went."""
         taken_back = in_place.key != refused.key
-        self._board.post(state=state, reverted=refused.mark if taken_back else None, installed=Installed.of(in_place))
+        self._board.post(
+            state=state, reverted=refused.mark if taken_back else None, installed=InstalledStatus.of(in_place)
+        )
         if taken_back:
             self._metrics.reverted(reason)
         self._metrics.show(self._board.status)

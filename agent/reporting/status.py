@@ -14,7 +14,7 @@ MAX_JOURNEYS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class AgentIdentity:
     """Who this agent is: its pod, and this start of it (``nonce``)."""
 
     pod: str
@@ -25,7 +25,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
+class StatusWarning:
     """Something that an operator should mend, though the agent carries on."""
 
     name: str
@@ -33,7 +33,7 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class BrokerStatus:
     """How the second source stands: whether announcements are heard; ``detail`` says from which server, or why not."""
 
     connected: bool
@@ -61,7 +61,7 @@ class Journey:
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstalledStatus:
     """What readiness and alerts ask of the installed set; instants in Unix seconds.
 
     ``intermediates`` are their validities, ``heartbeat`` is how often a receipt is due, in seconds; ``epoch_seconds``
@@ -78,7 +78,7 @@ class Installed:
     epoch_seconds: int
 
     @classmethod
-    def of(cls, trust_set: TrustSet) -> "Installed":
+    def of(cls, trust_set: TrustSet) -> "InstalledStatus":
         """Take them from the set."""
         statement, leaf = trust_set.verified.statement, trust_set.leaf
         return cls(
@@ -100,20 +100,20 @@ class AgentStatus:
     source (None: not configured, or not asked yet).
     """
 
-    identity: Identity
+    identity: AgentIdentity
     state: AgentState = AgentState.STARTING
     targets: tuple[TargetReport, ...] = ()
     highest: Mark | None = None
-    installed: Installed | None = None
+    installed: InstalledStatus | None = None
     proven: Mark | None = None
     reverted: Mark | None = None
     leaf: LeafReport | None = None
     failure: Failure | None = None
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[StatusWarning, ...] = ()
     journeys: tuple[Journey, ...] = ()
     keys: tuple[str, ...] = ()
     newest: int | None = None
-    broker: Broker | None = None
+    broker: BrokerStatus | None = None
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -155,24 +155,28 @@ def _because(status: AgentStatus) -> str:
     return f": {status.failure.reason}: {status.failure.detail}" if status.failure else ""
 
 
-def warnings_at(status: AgentStatus, now: int) -> list[Warned]:
+def warnings_at(status: AgentStatus, now: int) -> list[StatusWarning]:
     """The warnings of the steps, and those that time brings about."""
     warnings = list(status.warnings)
     if status.broker is not None and not status.broker.connected:
-        warnings.append(Warned("broker_away", status.broker.detail))
+        warnings.append(StatusWarning("broker_away", status.broker.detail))
     installed = status.installed
     if installed is None:
         return warnings
     if now > installed.expires_at:
-        warnings.append(Warned("bundle_expired", f"the bundle expired at {format_instant(installed.expires_at)}"))
+        warnings.append(
+            StatusWarning("bundle_expired", f"the bundle expired at {format_instant(installed.expires_at)}")
+        )
     elif now > installed.next_update + installed.heartbeat:
         detail = f"a newer statement was due by {format_instant(installed.next_update)}, found none"
-        warnings.append(Warned("bundle_overdue", detail))
+        warnings.append(StatusWarning("bundle_overdue", detail))
     if installed.leaf_not_after is not None and now > installed.leaf_not_after:
-        warnings.append(Warned("leaf_expired", f"the leaf expired at {format_instant(installed.leaf_not_after)}"))
+        warnings.append(
+            StatusWarning("leaf_expired", f"the leaf expired at {format_instant(installed.leaf_not_after)}")
+        )
     if status.newest is not None and status.newest > installed.mark.sequence:
         detail = f"the authority has published sequence {status.newest}, installed is {installed.mark.sequence}"
-        warnings.append(Warned("behind", detail))
+        warnings.append(StatusWarning("behind", detail))
     return warnings
 
 

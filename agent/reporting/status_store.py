@@ -7,7 +7,7 @@ from typing import Any
 from agent.reporting.status import AgentStatus
 
 
-class Board:
+class StatusStore:
     """Holds one status; whoever waits is woken by each change. For one event loop."""
 
     def __init__(self, status: AgentStatus) -> None:

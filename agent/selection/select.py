@@ -19,7 +19,7 @@ from tidemark.verify import SECURITY_EVENTS, BundleRejected, Known, Mark, Reason
 Files = Mapping[str, bytes]
 
 
-class Source(StrEnum):
+class BundleSource(StrEnum):
     """Which way a bundle came."""
 
     MOUNT = "mount"
@@ -40,12 +40,12 @@ class Refusal:
     claimed: Mark | None = None
     retry_at: int | None = None
     security: bool = False
-    source: Source = Source.MOUNT
+    source: BundleSource = BundleSource.MOUNT
     judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SourceContents:
     """What the sources show: files by name, or why there are none. ``leaf`` is None where no leaf is managed;
     ``announced`` are bundles that came over JetStream."""
 
@@ -62,28 +62,31 @@ class Choice:
 
     trust_set: TrustSet | None
     adopted: VerifiedBundle | None
-    source: Source
+    source: BundleSource
     refused: tuple[Refusal, ...]
     leaf_refused: Refusal | None
     mounted: int = 0
 
 
-def choose(shown: Shown, trust: Trust, known: Known, installed: TrustSet | None, now: int) -> Choice:
+def choose(shown: SourceContents, trust: Trust, known: Known, installed: TrustSet | None, now: int) -> Choice:
     """Judge every bundle, take the highest that passes, then judge the leaf; what does not pass leaves the installed
     one in place. ``known.shown`` is the mount's: what the broker shows is never a replay, as a stream may be restored.
     """
-    passed: list[tuple[VerifiedBundle, Source]] = []
+    passed: list[tuple[VerifiedBundle, BundleSource]] = []
     refused: list[Refusal] = []
     mounted = 0
-    for candidate, source in [(shown.bundle, Source.MOUNT), *((each, Source.JETSTREAM) for each in shown.announced)]:
+    for candidate, source in [
+        (shown.bundle, BundleSource.MOUNT),
+        *((each, BundleSource.JETSTREAM) for each in shown.announced),
+    ]:
         judged = _judge(candidate, source, trust, known, now)
         if isinstance(judged, Refusal):
             refused.append(judged)
         else:
             passed.append((judged, source))
-        if source is Source.MOUNT:
+        if source is BundleSource.MOUNT:
             mounted = _authentic_sequence(judged)
-    adopted, source = max(passed, key=lambda one: one[0].sequence, default=(None, Source.MOUNT))
+    adopted, source = max(passed, key=lambda one: one[0].sequence, default=(None, BundleSource.MOUNT))
     if adopted is not None:
         refused += _equivocations(passed, adopted, trust, known, now)
     verified = adopted or (installed.verified if installed else None)
@@ -102,13 +105,13 @@ def choose(shown: Shown, trust: Trust, known: Known, installed: TrustSet | None,
 
 
 def _judge(
-    candidate: Files | Bundle | Refusal, source: Source, trust: Trust, known: Known, now: int
+    candidate: Files | Bundle | Refusal, source: BundleSource, trust: Trust, known: Known, now: int
 ) -> VerifiedBundle | Refusal:
     if isinstance(candidate, Refusal):
         return replace(candidate, source=source)
     bundle = candidate if isinstance(candidate, Bundle) else Bundle(candidate[CA_FILE], candidate[NOTE_FILE])
     try:
-        return verify(bundle, trust, known if source is Source.MOUNT else replace(known, shown=0), now)
+        return verify(bundle, trust, known if source is BundleSource.MOUNT else replace(known, shown=0), now)
     except BundleRejected as error:
         security = error.reason in SECURITY_EVENTS
         return Refusal(error.reason.value, str(error), claimed_mark(bundle), error.retry_at, security, source)
@@ -121,7 +124,7 @@ def _authentic_sequence(judged: VerifiedBundle | Refusal) -> int:
 
 
 def _equivocations(
-    passed: Sequence[tuple[VerifiedBundle, Source]], adopted: VerifiedBundle, trust: Trust, known: Known, now: int
+    passed: Sequence[tuple[VerifiedBundle, BundleSource]], adopted: VerifiedBundle, trust: Trust, known: Known, now: int
 ) -> list[Refusal]:
     """Two sources that show two texts of one sequence: neither was known before, so each passed by itself."""
     now_known = replace(known, highest=Mark(adopted.sequence, adopted.digest), installed=None)

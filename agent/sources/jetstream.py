@@ -20,7 +20,7 @@ from nats.js.errors import NotFoundError
 
 import tidemark.nats
 from agent.clients.nats_calls import bounded, unbounded
-from agent.reporting.status import Broker
+from agent.reporting.status import BrokerStatus
 from agent.selection.select import Refusal
 from tidemark.bundle import Bundle
 from tidemark.strict_json import FieldError
@@ -42,7 +42,7 @@ _LONGEST_PAUSE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class Announcement:
     """One message: a bundle, not trusted yet, or why it is none; ``heard_at`` in seconds of the wall clock."""
 
     bundle: Bundle | Refusal
@@ -50,7 +50,7 @@ class Announced:
 
 
 @dataclass(slots=True, eq=False)
-class Announcement:
+class AnnouncementListener:
     """Listens for bundles on the broker. ``follow`` says that another set is in ``directory``; ``run`` is its one task.
 
     ``login`` gives nats-py's options for it, anew for each connection; ``tell`` hears how the source stands, ``now`` is
@@ -60,7 +60,7 @@ class Announcement:
     servers: Sequence[str]
     directory: Path
     login: Callable[[], Mapping[str, Any]]
-    tell: Callable[[Broker], None]
+    tell: Callable[[BrokerStatus], None]
     now: Callable[[], float]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _moved: bool = False
@@ -73,7 +73,7 @@ class Announcement:
         self._moved = True
         self._wake.set()
 
-    async def first(self, identity: Path, within: float) -> Announced | None:
+    async def first(self, identity: Path, within: float) -> Announcement | None:
         """What is announced now, for a pod that has nothing yet; ``identity`` holds the set to connect with.
 
         None where the broker does not answer within so many seconds, or announces nothing.
@@ -84,7 +84,7 @@ class Announcement:
             self._is_away(error)
             return None
 
-    async def _ask(self, identity: Path) -> Announced | None:
+    async def _ask(self, identity: Path) -> Announcement | None:
         try:
             async with self._connection(identity, allow_reconnect=False) as connection:
                 message = await connection.jetstream().get_last_msg(STREAM, SUBJECT)
@@ -92,13 +92,13 @@ class Announcement:
             self._is_away(error)
             return None
         self._said = message.data
-        return Announced(read(message.data or b"", message.headers), self.now())
+        return Announcement(read(message.data or b"", message.headers), self.now())
 
-    async def run(self, deliver: Callable[[Announced], None]) -> None:
+    async def run(self, deliver: Callable[[Announcement], None]) -> None:
         """Deliver the last announcement and then each new one; runs until it is cancelled."""
         await unbounded(self._run(deliver), name="tidemark announcements")
 
-    async def _run(self, deliver: Callable[[Announced], None]) -> None:
+    async def _run(self, deliver: Callable[[Announcement], None]) -> None:
         while not self._moved:  # without a set there is nothing to connect with
             self._wake.clear()
             await self._wake.wait()
@@ -146,7 +146,7 @@ class Announcement:
         async with connection:
             yield connection
 
-    async def _listen(self, connection: tidemark.nats.Connection, deliver: Callable[[Announced], None]) -> None:
+    async def _listen(self, connection: tidemark.nats.Connection, deliver: Callable[[Announcement], None]) -> None:
         """Hear what is announced, and look once a minute whether it was: a stream may be made anew, a consumer lost."""
         stream = connection.jetstream()
 
@@ -164,7 +164,7 @@ class Announcement:
             )
             self._lost, self._failures = False, 0
             while not self._lost:
-                self.tell(Broker(connected=True, detail=_where(connection)))
+                self.tell(BrokerStatus(connected=True, detail=_where(connection)))
                 await self._woken(_REREAD_SECONDS)
                 self._wake.clear()
                 if self._moved:
@@ -181,13 +181,13 @@ class Announcement:
             await connection.reload()
 
     def _hear(
-        self, data: bytes | None, headers: Mapping[str, str] | None, deliver: Callable[[Announced], None]
+        self, data: bytes | None, headers: Mapping[str, str] | None, deliver: Callable[[Announcement], None]
     ) -> bool:
         """Whether this was news."""
         if data is None or data == self._said:
             return False
         self._said = data
-        deliver(Announced(read(data, headers), self.now()))
+        deliver(Announcement(read(data, headers), self.now()))
         return True
 
     def _is_away(self, error: Exception) -> None:
@@ -195,7 +195,9 @@ class Announcement:
         if isinstance(error, NotFoundError):
             found = f"no stream {STREAM}, which the authority makes when it announces its first bundle"
         self.tell(
-            Broker(connected=False, detail=f"{', '.join(self.servers)}: expected to hear {SUBJECT}, found {found}")
+            BrokerStatus(
+                connected=False, detail=f"{', '.join(self.servers)}: expected to hear {SUBJECT}, found {found}"
+            )
         )
 
 

@@ -27,7 +27,7 @@ _READS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class MountFault:
     """Why a mount shows no files; ``reason`` is one word, ``detail`` names the path, expected and found."""
 
     reason: str
@@ -35,24 +35,24 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class MountContents:
     """What one mount showed. ``files`` by name, or None with the ``fault``; ``moved_at``: when it switched to them, by
     the wall clock; ``not_live``: why it would never be updated ("" where it is live)."""
 
     files: Mapping[str, bytes] | None
     moved_at: float = 0.0
-    fault: Fault | None = None
+    fault: MountFault | None = None
     not_live: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class SourceSnapshot:
     """One look at everything; ``leaf`` is None where no leaf is managed; ``watch_fault`` says why changes are noticed
     only at the next look ("" where they are noticed at once); ``seen_at`` by the wall clock."""
 
-    bundle: Look
-    leaf: Look | None
-    trust: Look
+    bundle: MountContents
+    leaf: MountContents | None
+    trust: MountContents
     watch_fault: str = ""
     seen_at: float = 0.0
 
@@ -61,43 +61,44 @@ class _Switched(Exception):
     """The mount switched while it was read."""
 
 
-def look_at(mount: Path, names: Iterable[str]) -> Look:
+def look_at(mount: Path, names: Iterable[str]) -> MountContents:
     """Read a mount's files, all of one revision."""
     for _ in range(_READS):
         try:
             return _look_at(mount, tuple(names))
         except _Switched:
             continue
-    return Look(
-        None, fault=Fault("unstable", f"{mount}: expected to be read between two switches, found {_READS} in a row")
+    return MountContents(
+        None,
+        fault=MountFault("unstable", f"{mount}: expected to be read between two switches, found {_READS} in a row"),
     )
 
 
-def _look_at(mount: Path, names: Sequence[str]) -> Look:
+def _look_at(mount: Path, names: Sequence[str]) -> MountContents:
     data = mount / DATA
     try:
         before = data.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return _look_at_plain(mount, names)
     except OSError as error:
-        return Look(None, fault=_unreadable(data, error))
+        return MountContents(None, fault=_unreadable(data, error))
     if not stat.S_ISLNK(before.st_mode):
         return _look_at_plain(mount, names)
     try:
         folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        return _again_or(data, before, Look(None, fault=_unreadable(data, error)))
+        return _again_or(data, before, MountContents(None, fault=_unreadable(data, error)))
     try:
         files = {name: _read(Path(name), folder) for name in names}
     except OSError as error:
         fault = _unreadable(mount / str(error.filename), error)
-        return _again_or(data, before, Look(None, before.st_ctime, fault))
+        return _again_or(data, before, MountContents(None, before.st_ctime, fault))
     finally:
         os.close(folder)
-    return _again_or(data, before, Look(files, before.st_ctime))
+    return _again_or(data, before, MountContents(files, before.st_ctime))
 
 
-def _again_or(data: Path, before: os.stat_result, look: Look) -> Look:
+def _again_or(data: Path, before: os.stat_result, look: MountContents) -> MountContents:
     """``look``, if the mount has not switched since."""
     try:
         now = data.lstat()
@@ -108,21 +109,23 @@ def _again_or(data: Path, before: os.stat_result, look: Look) -> Look:
     return look
 
 
-def _look_at_plain(mount: Path, names: Sequence[str]) -> Look:
+def _look_at_plain(mount: Path, names: Sequence[str]) -> MountContents:
     if not mount.exists():
-        return Look(None, fault=Fault("mount_missing", f"{mount}: expected a mounted directory, found nothing yet"))
+        return MountContents(
+            None, fault=MountFault("mount_missing", f"{mount}: expected a mounted directory, found nothing yet")
+        )
     if not mount.is_dir():
         detail = (
             f"{mount}: expected a directory, found a file: a subPath mount is never updated; mount the whole Secret"
         )
-        return Look(None, fault=Fault("mount_not_live", detail), not_live=detail)
+        return MountContents(None, fault=MountFault("mount_not_live", detail), not_live=detail)
     not_live = f"{mount}: expected {DATA}, as the kubelet makes it, found none: it would never be updated"
     try:
         files = {name: _read(mount / name, None) for name in names}
         moved_at = max((mount / name).stat().st_mtime for name in names)
     except OSError as error:
-        return Look(None, fault=_unreadable(mount / str(error.filename), error), not_live=not_live)
-    return Look(files, moved_at, not_live=not_live)
+        return MountContents(None, fault=_unreadable(mount / str(error.filename), error), not_live=not_live)
+    return MountContents(files, moved_at, not_live=not_live)
 
 
 def _read(path: Path, folder: int | None) -> bytes:
@@ -138,11 +141,11 @@ def _read(path: Path, folder: int | None) -> bytes:
         os.close(fd)
 
 
-def _unreadable(path: Path, error: OSError) -> Fault:
-    return Fault("source_unreadable", f"{path}: expected a readable file, found {error.strerror}")
+def _unreadable(path: Path, error: OSError) -> MountFault:
+    return MountFault("source_unreadable", f"{path}: expected a readable file, found {error.strerror}")
 
 
-class Sources:
+class MountSources:
     """Watches the mounts and the trust file; hands on each new sight of them."""
 
     def __init__(self, bundle: Path, leaf: Path | None, trust: Path) -> None:
@@ -151,18 +154,20 @@ class Sources:
         self._trust = trust
         self._paths = tuple(dict.fromkeys(path for path in (bundle, leaf, trust.parent) if path is not None))
 
-    def look(self) -> Sighting:
+    def look(self) -> SourceSnapshot:
         """Look at everything once."""
         leaf = look_at(self._leaf, LEAF_FILES) if self._leaf else None
-        return Sighting(look_at(self._bundle, BUNDLE_FILES), leaf, self._look_at_trust())
+        return SourceSnapshot(look_at(self._bundle, BUNDLE_FILES), leaf, self._look_at_trust())
 
-    def _look_at_trust(self) -> Look:
+    def _look_at_trust(self) -> MountContents:
         try:
-            return Look({self._trust.name: _read(self._trust, None)}, self._trust.stat().st_mtime)
+            return MountContents({self._trust.name: _read(self._trust, None)}, self._trust.stat().st_mtime)
         except OSError as error:
-            return Look(None, fault=Fault("trust", f"{self._trust}: expected the trust file, found {error.strerror}"))
+            return MountContents(
+                None, fault=MountFault("trust", f"{self._trust}: expected the trust file, found {error.strerror}")
+            )
 
-    async def run(self, deliver: Callable[[Sighting], None]) -> None:
+    async def run(self, deliver: Callable[[SourceSnapshot], None]) -> None:
         """Deliver the first sight, and then each one that differs from the last; runs until it is cancelled."""
         shown: object = None
         while True:
@@ -189,7 +194,7 @@ class Sources:
         return found
 
 
-def _shows(sighting: Sighting) -> object:
+def _shows(sighting: SourceSnapshot) -> object:
     """What makes two sights differ: files and faults, not when they came."""
     looks = (sighting.bundle, sighting.leaf, sighting.trust)
     return [look and (look.files, look.fault, look.not_live) for look in looks], sighting.watch_fault

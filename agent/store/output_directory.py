@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent.selection.trust_set import TrustSet
 from agent.store import atomic_files
-from agent.store.state_file import MEMORY_FILE, Memory
+from agent.store.state_file import MEMORY_FILE, PersistentState
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.strict_json import FieldError
 
@@ -40,7 +40,7 @@ class InstallFailed(Exception):
         super().__init__(f"{error.filename or path}: expected to write there, found {error.strerror} ({code})")
 
 
-class MemoryUnreadable(ValueError):
+class StateFileUnreadable(ValueError):
     """The agent's memory is there and is none; the message names the file."""
 
 
@@ -54,7 +54,7 @@ class InstalledFiles:
     switched_at: float
 
 
-class Output:
+class OutputDirectory:
     """One output directory. One writer, no locking: the cycle is the only one that calls it, one step at a time.
 
     Files are on the disk before anything points to them. What points to them (``..data``, the memory) survives a kill
@@ -158,26 +158,26 @@ class Output:
             if _SET.fullmatch(entry.name) and entry.name not in needed:
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: PersistentState) -> None:
         """Keep the memory; raises InstallFailed."""
         try:
             atomic_files.replace(self.path / MEMORY_FILE, memory.to_json())
         except OSError as error:
             raise InstallFailed(error, self.path / MEMORY_FILE) from error
 
-    def recall(self) -> Memory:
+    def recall(self) -> PersistentState:
         """The memory; an empty one at the first start.
 
         Raises:
-            MemoryUnreadable: it is there and cannot be used.
+            StateFileUnreadable: it is there and cannot be used.
         """
         path = self.path / MEMORY_FILE
         try:
-            return Memory.from_json(path.read_bytes())
+            return PersistentState.from_json(path.read_bytes())
         except FileNotFoundError:
-            return Memory()
+            return PersistentState()
         except (OSError, FieldError) as error:
-            raise MemoryUnreadable(f"{path}: expected the agent's memory, found {error}") from None
+            raise StateFileUnreadable(f"{path}: expected the agent's memory, found {error}") from None
 
     def _fresh_name(self, sequence: int) -> str:
         matches = (_SET.fullmatch(entry.name) for entry in self.path.iterdir())

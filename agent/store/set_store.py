@@ -10,15 +10,15 @@ from pathlib import Path
 from agent import log
 from agent.clocks import Clocks
 from agent.selection.trust_set import TrustSet, find_issuer
-from agent.store.output_directory import MemoryUnreadable, Output
-from agent.store.state_file import Memory, Proven
+from agent.store.output_directory import OutputDirectory, StateFileUnreadable
+from agent.store.state_file import PersistentState, ProvenSet
 from tidemark.certificates import LeafRejected, parse_leaf
 from tidemark.trust import Trust
 from tidemark.verify import BundleRejected, Known, Mark, reopen
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedSet:
     """A set in the output directory; ``at`` is when it came in place, in seconds of the boot clock."""
 
     trust_set: TrustSet
@@ -26,22 +26,22 @@ class Placed:
     at: float
 
 
-class Holdings:
+class SetStore:
     """The sets of one output directory; ``mount`` names the bundle's source in the memory.
 
     Every method that writes may raise InstallFailed; what was in place before is in place then.
     """
 
-    def __init__(self, output: Output, mount: str, clocks: Clocks) -> None:
-        self.installed: Placed | None = None
-        self.proven: Placed | None = None
+    def __init__(self, output: OutputDirectory, mount: str, clocks: Clocks) -> None:
+        self.installed: PlacedSet | None = None
+        self.proven: PlacedSet | None = None
         self.highest: Mark | None = None
         self.restored = False
         self._output = output
         self._mount = mount
         self._clocks = clocks
         self._shown = 0
-        self._kept = Memory()
+        self._kept = PersistentState()
 
     def restore(self, trust: Trust) -> None:
         """Read back what the output directory holds and verify it again, once."""
@@ -50,7 +50,7 @@ class Holdings:
         self._output.open()
         try:
             self._kept = self._output.recall()
-        except MemoryUnreadable as error:
+        except StateFileUnreadable as error:
             log.error("memory_unreadable", error=str(error))
         self._shown = self._kept.shown.get(self._mount, 0)
         current, proven = self._output.current(), self._kept.proven
@@ -79,11 +79,11 @@ class Holdings:
         """Write a set where no workload looks, to be presented and trusted by the agent alone; ``sweep`` removes it."""
         return self._output.path / self._output.stage(trust_set)
 
-    def place(self, trust_set: TrustSet) -> Placed:
+    def place(self, trust_set: TrustSet) -> PlacedSet:
         """Put a set in place, after what was noted is written; ``tidy`` follows."""
         self._write(self._kept.proven)
         directory = self._output.install(trust_set)
-        self.installed = Placed(trust_set, directory, self._clocks.boot())
+        self.installed = PlacedSet(trust_set, directory, self._clocks.boot())
         return self.installed
 
     def tidy(self) -> None:
@@ -91,24 +91,24 @@ class Holdings:
         self._output.make_durable()
         self.sweep()
 
-    def path(self, placed: Placed) -> Path:
+    def path(self, placed: PlacedSet) -> Path:
         """Where a set lies."""
         return self._output.path / placed.directory
 
-    def put_back(self, proven: Placed) -> Placed:
+    def put_back(self, proven: PlacedSet) -> PlacedSet:
         """Put the last proven set in place again, durably."""
         self._output.put_back(proven.directory)
         self._output.make_durable()
         self.installed = self.proven = replace(proven, at=self._clocks.boot())
         return self.installed
 
-    def settle(self, placed: Placed) -> None:
+    def settle(self, placed: PlacedSet) -> None:
         """The workloads have proven what is in place."""
         self.proven = placed
         trust_set = placed.trust_set
-        self.keep(Proven(placed.directory, trust_set.mark, _leaf_sha256(trust_set), trust_set.issuer_sha256))
+        self.keep(ProvenSet(placed.directory, trust_set.mark, _leaf_sha256(trust_set), trust_set.issuer_sha256))
 
-    def keep(self, proven: Proven | None = None) -> None:
+    def keep(self, proven: ProvenSet | None = None) -> None:
         """Write down what was noted, durably."""
         if self._write(proven or self._kept.proven):
             self._output.make_durable()
@@ -117,16 +117,16 @@ class Holdings:
         """Remove the sets that nothing needs any more."""
         self._output.sweep([self.proven.directory] if self.proven else [])
 
-    def _write(self, proven: Proven | None) -> bool:
+    def _write(self, proven: ProvenSet | None) -> bool:
         """Whether there was anything new to write."""
-        memory = Memory(self.highest, {**self._kept.shown, self._mount: self._shown}, proven)
+        memory = PersistentState(self.highest, {**self._kept.shown, self._mount: self._shown}, proven)
         if memory == self._kept:
             return False
         self._output.remember(memory)
         self._kept = memory
         return True
 
-    def _reopen(self, directory: str, trust: Trust) -> Placed | None:
+    def _reopen(self, directory: str, trust: Trust) -> PlacedSet | None:
         """A set as it lies there, verified again; None where it does not stand that, or is not whole."""
         files = self._output.read(directory)
         if files is None:
@@ -141,10 +141,10 @@ class Holdings:
         if not issuer and self._kept.proven is not None and self._kept.proven.directory == directory:
             issuer = self._kept.proven.issuer_sha256
         age = max(0.0, self._clocks.now() - files.switched_at)
-        return Placed(TrustSet(verified, leaf, issuer), directory, self._clocks.boot() - age)
+        return PlacedSet(TrustSet(verified, leaf, issuer), directory, self._clocks.boot() - age)
 
 
-def _is(trust_set: TrustSet, proven: Proven) -> bool:
+def _is(trust_set: TrustSet, proven: ProvenSet) -> bool:
     """Whether this is what was proven, and no other set in a directory of that name."""
     return (trust_set.mark, _leaf_sha256(trust_set)) == (proven.mark, proven.leaf_sha256)
 

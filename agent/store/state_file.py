@@ -14,7 +14,7 @@ MEMORY_FILE = ".tidemark.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class ProvenSet:
     """The last proven set: its directory in the output directory, its statement, and its leaf."""
 
     directory: str
@@ -24,12 +24,12 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PersistentState:
     """``highest`` is the highest statement ever verified; ``shown`` the highest sequence that each mount has shown."""
 
     highest: Mark | None = None
     shown: dict[str, int] = field(default_factory=dict)
-    proven: Proven | None = None
+    proven: ProvenSet | None = None
 
     def to_json(self) -> bytes:
         """One line of JSON."""
@@ -41,7 +41,7 @@ class Memory:
         return dump_object(fields).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Memory":
+    def from_json(cls, data: bytes) -> "PersistentState":
         """Read what ``to_json`` wrote; raises FieldError."""
         fields = parse_object(data)
         return cls(
@@ -55,8 +55,8 @@ def _mark(fields: Fields) -> Mark:
     return Mark(fields.integer("sequence", least=1), fields.digest("digest"))
 
 
-def _proven(fields: Fields) -> Proven:
-    return Proven(
+def _proven(fields: Fields) -> ProvenSet:
+    return ProvenSet(
         directory=fields.string("directory", 80),
         mark=_mark(fields.object("mark")),
         leaf_sha256=fields.optional("leaf_sha256", fields.digest),

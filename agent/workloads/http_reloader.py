@@ -7,7 +7,7 @@ import ssl
 import aiohttp
 
 from agent.clients.http import TokenUnusable, read_answer, read_token
-from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.targets import HttpTarget
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE
 
@@ -27,7 +27,7 @@ class HttpReloader:
         """Nothing is known of an application's start."""
         return False
 
-    async def reload(self, expected: Expectation, within: float) -> Reloaded:
+    async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
         """See ``Reloader``."""
         request = {
             "sequence": expected.sequence,
@@ -65,7 +65,7 @@ class HttpReloader:
             )
         if not 200 <= status < 300:
             raise NotProven("reload_refused", f"expected status 2xx, found {status}: {said}")
-        return Reloaded(answer=_object(body))
+        return ReloadAnswer(answer=_object(body))
 
     def _authorization(self) -> dict[str, str]:
         if self._target.token_file is None:

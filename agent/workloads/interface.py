@@ -51,7 +51,7 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class Reloaded:
+class ReloadAnswer:
     """A workload was told to reload; ``answer`` is what an HTTP workload said."""
 
     answer: Mapping[str, object] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Reloader(Protocol):
         False where that cannot be known. Raises WorkloadAbsent.
         """
 
-    async def reload(self, expected: Expectation, within: float) -> Reloaded:
+    async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
         """Tell the workload.
 
         Raises:
@@ -97,7 +97,9 @@ class Prover(Protocol):
     async def baseline(self, within: float) -> Baseline:
         """Look before the workload is told; raises WorkloadAbsent."""
 
-    async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
+    async def prove(
+        self, expected: Expectation, reloaded: ReloadAnswer, baseline: Baseline | None, within: float
+    ) -> Proof:
         """Wait up to ``within`` seconds until the workload shows the set; without a baseline by CA list and leaf alone.
 
         Raises:

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 import tidemark.nats
 from agent.clients.nats_calls import bounded
 from agent.clients.nats_credentials import LoginUnusable, with_creds, with_password
-from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.targets import SystemTarget
 
 _WHO = "$SYS.REQ.USER.INFO"
@@ -33,7 +33,7 @@ class SystemReloader:
         """Nothing is known of the server's start."""
         return False
 
-    async def reload(self, expected: Expectation, within: float) -> Reloaded:
+    async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
         """See ``Reloader``. A server that does not answer before it is told has refused nothing."""
         told = asyncio.Event()
         try:
@@ -41,7 +41,7 @@ class SystemReloader:
         except TimeoutError as error:
             raise _silence(told)("no_answer", f"{self._target.address}: {error}") from None
 
-    async def _reload(self, expected: Expectation, within: float, told: asyncio.Event) -> Reloaded:
+    async def _reload(self, expected: Expectation, within: float, told: asyncio.Event) -> ReloadAnswer:
         async with self._connection(expected) as (connection, complaints):
             account: object = "unknown"
             try:
@@ -62,7 +62,7 @@ class SystemReloader:
         if refused:
             said = refused.get("description", refused) if isinstance(refused, dict) else refused
             raise NotProven("reload_refused", f"{self._target.address}: the server refuses to reload: {said!s:.600}")
-        return Reloaded()
+        return ReloadAnswer()
 
     def _unanswered(self, complaints: list[str], error: Exception, told: asyncio.Event) -> WorkloadAbsent | NotProven:
         found = "; ".join([*complaints, str(error)])

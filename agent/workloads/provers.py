@@ -15,9 +15,9 @@ import aiohttp
 from OpenSSL import SSL
 
 from agent.workloads import tls_probe
-from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, ReloadAnswer, WorkloadAbsent
 from agent.workloads.targets import Address, SignalTarget, SystemTarget
-from agent.workloads.tls_probe import HandshakeFailed, Silences
+from agent.workloads.tls_probe import HandshakeFailed, WithheldHandshakes
 from tidemark.receipt import Level
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class ServerProver:
     def __init__(self, target: SignalTarget | SystemTarget, http: aiohttp.ClientSession) -> None:
         self._target = target
         self._http = http
-        self._silences = Silences()
+        self._silences = WithheldHandshakes()
 
     async def baseline(self, within: float) -> Baseline:
         """The load time before the signal; a server that cannot say it was not told yet, and so has refused nothing."""
@@ -79,7 +79,9 @@ class ServerProver:
         except NotProven as error:
             raise WorkloadAbsent(error.reason, str(error)) from error
 
-    async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
+    async def prove(
+        self, expected: Expectation, reloaded: ReloadAnswer, baseline: Baseline | None, within: float
+    ) -> Proof:
         """See ``Prover``."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
@@ -143,7 +145,7 @@ class ServerProver:
 
 
 async def _compare(
-    expected: Expectation, context: SSL.Context, address: Address, silences: Silences | None
+    expected: Expectation, context: SSL.Context, address: Address, silences: WithheldHandshakes | None
 ) -> Address | None:
     """Compare what one port shows with what is expected; returns the address if it shows no CA list at all."""
     try:
@@ -177,7 +179,9 @@ class EchoProver:
         """Nothing is to be seen before."""
         return Baseline()
 
-    async def prove(self, expected: Expectation, reloaded: Reloaded, baseline: Baseline | None, within: float) -> Proof:
+    async def prove(
+        self, expected: Expectation, reloaded: ReloadAnswer, baseline: Baseline | None, within: float
+    ) -> Proof:
         """See ``Prover``. An answer without a digest is an acknowledgement: ``reloaded``, and the most there is."""
         wanted = {"ca_sha256": expected.ca_sha256}
         if expected.leaf is not None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.workloads.interface import Expectation, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Expectation, ReloadAnswer, WorkloadAbsent
 from agent.workloads.targets import SignalTarget
 
 FIRST_SECOND = 1.0
@@ -30,7 +30,7 @@ _LONGEST_PID = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class WorkloadProcess:
     """A running process; ``started`` in seconds of the boot clock, rounded down to a clock tick."""
 
     pid: int
@@ -50,15 +50,15 @@ class SignalReloader:
         with self._found() as (_, process):
             return process.started > instant
 
-    async def reload(self, expected: Expectation, within: float) -> Reloaded:
+    async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
         """See ``Reloader``. The process is found anew at each call: it may have been restarted."""
         with self._found() as (pidfd, process):
             await asyncio.sleep(max(0.0, process.started + FIRST_SECOND - time.clock_gettime(time.CLOCK_BOOTTIME)))
             self._send(pidfd, process)
-        return Reloaded()
+        return ReloadAnswer()
 
     @contextmanager
-    def _found(self) -> Iterator[tuple[int, Process]]:
+    def _found(self) -> Iterator[tuple[int, WorkloadProcess]]:
         """The process, and a pidfd that has been its since before its name was read."""
         pid = self._pid()
         try:
@@ -75,7 +75,7 @@ class SignalReloader:
         finally:
             os.close(pidfd)
 
-    def _send(self, pidfd: int, process: Process) -> None:
+    def _send(self, pidfd: int, process: WorkloadProcess) -> None:
         try:
             signal.pidfd_send_signal(pidfd, self._target.signal)
         except ProcessLookupError:
@@ -104,7 +104,7 @@ class SignalReloader:
             )
         return candidates[0].pid
 
-    def _checked(self, pid: int) -> Process:
+    def _checked(self, pid: int) -> WorkloadProcess:
         process = _process(pid)
         if process is None:
             raise self._gone(pid)
@@ -139,12 +139,12 @@ def _pid_in(pidfile: Path) -> int:
     return int(text)
 
 
-def _processes() -> list[Process]:
+def _processes() -> list[WorkloadProcess]:
     found = (_process(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdigit())
     return [process for process in found if process is not None and process.pid != os.getpid()]
 
 
-def _process(pid: int) -> Process | None:
+def _process(pid: int) -> WorkloadProcess | None:
     """What /proc says of a process (proc_pid_stat(5)); None if it has ended, also where nobody has reaped it yet, or is
     none that we may see (``hidepid``)."""
     folder = _PROC / str(pid)
@@ -157,10 +157,10 @@ def _process(pid: int) -> Process | None:
     fields = stat[stat.rindex(")") + 2 :].split()
     if fields[0] in "ZX":
         return None
-    return Process(pid, name, uid, int(fields[19]) / _TICKS)
+    return WorkloadProcess(pid, name, uid, int(fields[19]) / _TICKS)
 
 
-def _is_named(process: Process, name: str) -> bool:
+def _is_named(process: WorkloadProcess, name: str) -> bool:
     """Whether it is called that: by its name in the kernel, and by its command where that name is cut."""
     if process.name != name[:_COMM_LENGTH]:
         return False

@@ -36,7 +36,7 @@ class HandshakeFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ProbeResult:
     """What a server showed: the names of the CAs it accepts clients of (none: it asks for no certificate), its leaf."""
 
     ca_names: tuple[x509.Name, ...]
@@ -66,7 +66,7 @@ def passes_silence(version: str) -> bool:
 
 
 @dataclass(slots=True)
-class Silences:
+class WithheldHandshakes:
     """Connections whose last flight is withheld: each stays open until the server gives it up, or it would log more.
 
     ``version`` is the server's, as far as it is known; a greeting tells it anew.
@@ -91,7 +91,7 @@ async def _wait_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         writer.close()
 
 
-async def look(address: Address, context: SSL.Context, *, silences: Silences | None = None) -> Shown:
+async def look(address: Address, context: SSL.Context, *, silences: WithheldHandshakes | None = None) -> ProbeResult:
     """Shake hands once, with a server that greets with NATS's INFO line or one that does not.
 
     With ``silences`` the last flight is withheld where the server asks for a certificate and lets that pass. The caller
@@ -131,7 +131,10 @@ async def look(address: Address, context: SSL.Context, *, silences: Silences | N
 
 
 async def _shake_hands(
-    connection: SSL.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silences: Silences | None
+    connection: SSL.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    silences: WithheldHandshakes | None,
 ) -> bool:
     """Whether the last flight was withheld. Ours goes first: a server that greets has not begun to read by then."""
     finished = greeted = False
@@ -158,11 +161,11 @@ async def _shake_hands(
         connection.bio_write(records)
 
 
-def _shown(connection: SSL.Connection) -> Shown:
+def _shown(connection: SSL.Connection) -> ProbeResult:
     certificate = connection.get_peer_certificate(as_cryptography=True)
     if certificate is None:
         raise HandshakeFailed("expected the server's certificate, found none")
-    return Shown(tuple(connection.get_client_ca_list(as_cryptography=True)), fingerprint(certificate))
+    return ProbeResult(tuple(connection.get_client_ca_list(as_cryptography=True)), fingerprint(certificate))
 
 
 async def _after_greeting(data: bytes, reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

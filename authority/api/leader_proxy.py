@@ -32,7 +32,7 @@ _PASSED_BACK = ("Content-Type", "WWW-Authenticate", "Allow")
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarding:
+class LeaderProxy:
     """``session`` trusts the control CA alone; ``server_name`` is what the leader's certificate must have."""
 
     election: Election
@@ -87,13 +87,15 @@ class Forwarding:
 
 
 @asynccontextmanager
-async def forwarding(election: Election, control_ca: Certificate, server_name: str) -> AsyncIterator[Forwarding]:
+async def open_leader_proxy(
+    election: Election, control_ca: Certificate, server_name: str
+) -> AsyncIterator[LeaderProxy]:
     """Opens the session to whoever leads; connections are kept for the next receipts."""
     context = ssl.create_default_context(cadata=to_pem([control_ca]).decode())
     timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=_CONNECT_SECONDS)
     connector = aiohttp.TCPConnector(ssl=context, limit=32, keepalive_timeout=_IDLE_SECONDS)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-        yield Forwarding(election, session, server_name)
+        yield LeaderProxy(election, session, server_name)
 
 
 def _unavailable(sentence: str) -> web.HTTPServiceUnavailable:

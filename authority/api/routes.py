@@ -13,13 +13,13 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from authority.api.leader_proxy import FORWARDED, Forwarding
-from authority.api.tokens import Holder, NotReviewed, Role, Tokens
+from authority.api.leader_proxy import FORWARDED, LeaderProxy
+from authority.api.tokens import TokenHolder, TokenReviewUnavailable, TokenRole, Tokens
 from authority.api.views import Answer
 from authority.controllers.leaf_requests import LeafOrder, read_workload
-from authority.fleet.members import Sender, UnexpectedAgent
+from authority.fleet.members import PodIdentity, UnexpectedAgent
 from authority.observability import metrics
-from authority.rotation.operator_requests import RotationRefused, Wanted
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from authority.web.connection_limit import in_turn
 from authority.web.listener import _is_ours, _log
 from tidemark.bundle import Bundle, Cause
@@ -56,7 +56,7 @@ class Desk(Protocol):
     def bundle(self, sequence: int) -> Bundle | None:
         """The bundle of this number, None where the journal does not hold it."""
 
-    def receive(self, receipt: Receipt, sender: Sender | None) -> int:
+    def receive(self, receipt: Receipt, sender: PodIdentity | None) -> int:
         """Take a receipt, of ``sender`` where its token shows one; returns the newest sequence.
 
         Raises:
@@ -72,10 +72,10 @@ class Desk(Protocol):
     async def override(self, who: str, reason: str) -> Answer:
         """Open the gate of the newest CA that waits; returns that CA. Raises RotationRefused, TimeoutError."""
 
-    def prospect(self, wanted: Wanted) -> Answer:
+    def prospect(self, wanted: WithdrawalRequest) -> Answer:
         """What a withdrawal would do. Raises RotationRefused."""
 
-    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> Answer:
+    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> Answer:
         """Record a withdrawal; returns what it does. Raises RotationRefused, TimeoutError."""
 
     async def leaf(self, order: LeafOrder) -> Answer:
@@ -91,7 +91,7 @@ class Api:
         tokens: Tokens,
         *,
         open_reads: bool,
-        forwarding: Forwarding | None = None,
+        forwarding: LeaderProxy | None = None,
     ) -> None:
         self._desk = desk
         self._forwarding = forwarding
@@ -199,7 +199,7 @@ class Api:
             urgent, preview = (name in order.fields and order.fields.flag(name) for name in ("now", "preview"))
         except FieldError as error:
             raise web.HTTPBadRequest(text=f"{cause}: {error}") from None
-        wanted = Wanted(cause, ca, urgent=urgent)
+        wanted = WithdrawalRequest(cause, ca, urgent=urgent)
         if not preview:
             return await self._carry_out(cause.value, self._desk.withdraw(order.who, order.reason, wanted))
         try:
@@ -217,7 +217,7 @@ class Api:
 
     async def _order(self, request: web.Request) -> "_Order":
         """What an operator's request says: who, why, and the rest of its fields."""
-        holder, name = self._admit(request, Role.OPERATOR), request.path.rpartition("/")[2]
+        holder, name = self._admit(request, TokenRole.OPERATOR), request.path.rpartition("/")[2]
         try:
             fields = parse_object(await request.read())
             reason = fields.string("reason", _LONGEST_REASON).strip()
@@ -235,15 +235,15 @@ class Api:
         except TimeoutError as error:
             raise web.HTTPServiceUnavailable(text=f"{name}: {error}") from None
 
-    async def _sender(self, request: web.Request) -> Sender | None:
+    async def _sender(self, request: web.Request) -> PodIdentity | None:
         """Who sent a receipt: the pod of its token where somebody reviews them, else anybody with the agents' token."""
         if self._tokens.reviewer is None:
-            self._admit(request, Role.AGENT)
+            self._admit(request, TokenRole.AGENT)
             return None
         token = _bearer_token(request)
         try:
             sender = await self._tokens.reviewer.sender(token) if token else None
-        except NotReviewed as error:
+        except TokenReviewUnavailable as error:
             raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "1"}) from None
         if sender is None:
             raise _unauthorized(request, token, "a projected token of the authority's audience, bound to a pod")
@@ -253,7 +253,7 @@ class Api:
         if not self._open_reads:
             self._holder(request)
 
-    def _admit(self, request: web.Request, role: Role) -> Holder:
+    def _admit(self, request: web.Request, role: TokenRole) -> TokenHolder:
         holder = self._holder(request)
         if holder.role is not role:
             raise web.HTTPForbidden(
@@ -261,7 +261,7 @@ class Api:
             )
         return holder
 
-    def _holder(self, request: web.Request) -> Holder:
+    def _holder(self, request: web.Request) -> TokenHolder:
         token = _bearer_token(request)
         holder = self._tokens.holder_of(token) if token else None
         if holder is None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from lightkube.models.authentication_v1 import TokenReviewSpec, TokenReviewStatus
 from lightkube.resources.authentication_v1 import TokenReview
 
-from authority.api.tokens import NotReviewed
-from authority.fleet.members import Sender
+from authority.api.tokens import TokenReviewUnavailable
+from authority.fleet.members import PodIdentity
 from authority.kubernetes.client import KubernetesClient
-from authority.kubernetes.errors import KubernetesError, Unreachable
+from authority.kubernetes.errors import ApiServerUnreachable, KubernetesError
 
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
@@ -37,11 +37,11 @@ _ACCOUNT = "system:serviceaccount:"
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    sender: Sender | None
+    sender: PodIdentity | None
     until: float
 
 
-class TokenReviewer:
+class KubernetesTokenReviewer:
     """Implements ``Reviewer``."""
 
     def __init__(self, client: KubernetesClient, audience: str) -> None:
@@ -52,8 +52,11 @@ class TokenReviewer:
         self._away = ""
         self._ask_at = 0.0
 
-    async def sender(self, token: str) -> Sender | None:
-        """The pod that the token is bound to; None where it is not one of this audience. Raises NotReviewed."""
+    async def sender(self, token: str) -> PodIdentity | None:
+        """The pod that the token is bound to; None where it is not one of this audience.
+
+        Raises TokenReviewUnavailable.
+        """
         if not token.isascii():  # RFC 6750; and nothing else could be sent on
             return None
         digest = hashlib.sha256(token.encode()).digest()
@@ -72,11 +75,11 @@ class TokenReviewer:
         """Have it reviewed; refuse at once where others wait in vain, or thousands of them would keep all else out."""
         now, was_away = asyncio.get_running_loop().time(), self._away
         if was_away and now < self._ask_at:
-            raise NotReviewed(was_away)
+            raise TokenReviewUnavailable(was_away)
         self._ask_at = now + REVIEW_SECONDS  # by then this one knows
         async with self._turns:
             if self._away and not was_away:
-                raise NotReviewed(self._away)
+                raise TokenReviewUnavailable(self._away)
             return await self._review(token)
 
     async def _review(self, token: str) -> TokenReviewStatus | None:
@@ -84,17 +87,17 @@ class TokenReviewer:
         try:
             async with asyncio.timeout(REVIEW_SECONDS):
                 review = await self._client.create(TokenReview(spec=spec))
-        except (Unreachable, TimeoutError) as error:
+        except (ApiServerUnreachable, TimeoutError) as error:
             self._away = str(error) or f"kubernetes: expected a review within {REVIEW_SECONDS:g} s, found no answer"
             self._ask_at = asyncio.get_running_loop().time() + AWAY_SECONDS
-            raise NotReviewed(self._away) from None
+            raise TokenReviewUnavailable(self._away) from None
         except KubernetesError as error:
-            raise NotReviewed(str(error)) from None
+            raise TokenReviewUnavailable(str(error)) from None
         self._away = ""
         return review.status
 
 
-def sender_of(status: TokenReviewStatus | None, audience: str) -> Sender | None:
+def sender_of(status: TokenReviewStatus | None, audience: str) -> PodIdentity | None:
     """The pod that a review names; None where the token is not good, of another audience or bound to no pod; pure."""
     if status is None or not status.authenticated or audience not in (status.audiences or ()):
         return None
@@ -104,4 +107,4 @@ def sender_of(status: TokenReviewStatus | None, audience: str) -> Sender | None:
     namespace = (user.username or "").removeprefix(_ACCOUNT).partition(":")[0]
     extra = user.extra or {}
     name, uid = (next(iter(extra.get(key) or ()), "") for key in (POD_NAME, POD_UID))
-    return Sender(namespace, name, uid) if name and uid else None
+    return PodIdentity(namespace, name, uid) if name and uid else None

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Never, Protocol
 
-from authority.fleet.members import Sender
+from authority.fleet.members import PodIdentity
 from authority.pki.keystore import KeystoreError
 from authority.support import atomic_files
 
@@ -30,7 +30,7 @@ _SHORTEST = 32
 _HOLDER = re.compile(r"(agent|operator)(-[A-Za-z0-9._-]{1,64})?")
 
 
-class Role(StrEnum):
+class TokenRole(StrEnum):
     """What a token is good for."""
 
     AGENT = "agent"
@@ -38,32 +38,32 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class TokenHolder:
     """Who sent a request."""
 
     name: str
-    role: Role
+    role: TokenRole
 
 
-class NotReviewed(Exception):
+class TokenReviewUnavailable(Exception):
     """Whoever knows the agents' tokens could not be asked; the message says why. Trying again is safe."""
 
 
-class Reviewer(Protocol):
+class TokenReviewer(Protocol):
     """Knows the agents' tokens where they are not ours."""
 
-    async def sender(self, token: str) -> Sender | None:
-        """Whose token it is; None where it is nobody's. Raises NotReviewed."""
+    async def sender(self, token: str) -> PodIdentity | None:
+        """Whose token it is; None where it is nobody's. Raises TokenReviewUnavailable."""
 
 
 @dataclass(slots=True)
 class Tokens:
     """Holders by the SHA-256 of their token; agents are known by ``reviewer`` instead, where there is one."""
 
-    _holders: Mapping[bytes, Holder] = field(repr=False)
-    reviewer: Reviewer | None = None
+    _holders: Mapping[bytes, TokenHolder] = field(repr=False)
+    reviewer: TokenReviewer | None = None
 
-    def holder_of(self, token: str) -> Holder | None:
+    def holder_of(self, token: str) -> TokenHolder | None:
         """Who holds this token; takes the same time for every token."""
         digest = hashlib.sha256(token.encode(errors="replace")).digest()
         found = None
@@ -84,7 +84,7 @@ class Tokens:
                 failed(error)
 
 
-def create_token(state: Path, role: Role) -> Path | None:
+def create_token(state: Path, role: TokenRole) -> Path | None:
     """Make the role's first token and return its file; None where one stands already. Raises KeystoreError."""
     path = state / TOKENS / role
     atomic_files.make_directory(path.parent)
@@ -100,17 +100,17 @@ def create_token(state: Path, role: Role) -> Path | None:
 def read_tokens(state: Path) -> Tokens:
     """Read every token of the state directory. Raises KeystoreError, also where agents or operators have none."""
     holders = _read_holders(state)
-    if {holder.role for holder in holders.values()} != set(Role):
+    if {holder.role for holder in holders.values()} != set(TokenRole):
         raise KeystoreError(f"{state / TOKENS}: expected a token of agents and one of operators; run 'init' first")
     return Tokens(holders)
 
 
-def _read_holders(state: Path) -> dict[bytes, Holder]:
-    holders: dict[bytes, Holder] = {}
+def _read_holders(state: Path) -> dict[bytes, TokenHolder]:
+    holders: dict[bytes, TokenHolder] = {}
     for path in sorted((state / TOKENS).glob("[!.]*")):
         if not (match := _HOLDER.fullmatch(path.name)):
             raise KeystoreError(f"{path}: expected a file named 'agent', 'operator' or 'operator-<name>'")
-        holders[hashlib.sha256(read_token(path).encode()).digest()] = Holder(path.name, Role(match[1]))
+        holders[hashlib.sha256(read_token(path).encode()).digest()] = TokenHolder(path.name, TokenRole(match[1]))
     return holders
 
 

@@ -4,21 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from authority.controllers.connection_monitor import Look
-from authority.controllers.leaf_requests import OneOff
+from authority.controllers.connection_monitor import ConnectionScan
+from authority.controllers.leaf_requests import ManualLeaf
 from authority.controllers.leaves import LeafState
 from authority.controllers.publishing import TargetState
 from authority.election.interface import Election
-from authority.fleet.distrust_times import Distrust, Distrusted
-from authority.fleet.proof_times import Ledger
+from authority.fleet.distrust_times import CaDistrustTimes, DistrustTimes
+from authority.fleet.proof_times import ProofTimes
 from authority.fleet.view import AgentView, FleetView
 from authority.journal.history import EpochCa, History, StatementSummary
 from authority.journal.record_types import Opening
 from authority.rotation.actions import Hold, Step
 from authority.rotation.events import Failed
 from authority.rotation.gate import Gate, gate_of
-from authority.rotation.operator_requests import Prospect, Wanted
-from authority.rotation.withdrawal import Progress
+from authority.rotation.operator_requests import WithdrawalPreview, WithdrawalRequest
+from authority.rotation.withdrawal import WithdrawalProgress
 from tidemark.certificates import not_after
 from tidemark.epoch import EpochClock
 from tidemark.strict_json import dump_object
@@ -71,13 +71,15 @@ def fleet(situation: Situation) -> Iterator[bytes]:
     yield b"]}"
 
 
-def bundles(history: History, ledger: Ledger) -> Answer:
+def bundles(history: History, ledger: ProofTimes) -> Answer:
     """``GET /api/v1/bundles``: every statement that the journal holds, newest first."""
     openings = {record.ca: record.opening for record in reversed(history.activations)}
     return {"bundles": [_bundle(summary, openings, ledger) for summary in history.summaries()]}
 
 
-def withdrawals(progress: Sequence[Progress], distrust: Distrust, look: Look | None) -> list[Answer]:
+def withdrawals(
+    progress: Sequence[WithdrawalProgress], distrust: DistrustTimes, look: ConnectionScan | None
+) -> list[Answer]:
     """Of ``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue.
 
     ``connected`` are clients that came with a certificate of it and are still there; null where no server was asked.
@@ -97,7 +99,7 @@ def in_short(answer: Answer) -> Answer:
     }
 
 
-def _withdrawal(each: Progress, known: Distrusted) -> Answer:
+def _withdrawal(each: WithdrawalProgress, known: CaDistrustTimes) -> Answer:
     ca, asked, replacement = each.ca, each.ca.withdrawal, each.replacement
     asked_at = known.asked_at or (asked.at if asked else None)
     left_out_at = known.left_out_at or (ca.left_out.at if ca.left_out else None)
@@ -129,7 +131,7 @@ def _since(begin: float | None, at: float) -> float | None:
     return None if begin is None else round(max(0.0, at - begin), 3)
 
 
-def prospect(found: Prospect, wanted: Wanted) -> Answer:
+def prospect(found: WithdrawalPreview, wanted: WithdrawalRequest) -> Answer:
     """What a withdrawal does or would do; ``replacement`` is null where a new CA is made for it."""
     replacement = found.replacement
     return {
@@ -185,7 +187,7 @@ def _agent(agent: AgentView) -> bytes:
     return dump_object(fields)[:-1].encode() + b',"receipt":' + receipt + b"}"
 
 
-def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Ledger) -> Answer:
+def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: ProofTimes) -> Answer:
     proofs = ledger.proofs(summary.digest)
     opening = openings.get(summary.ca)
     return asdict(summary) | {
@@ -212,7 +214,7 @@ def leaves(states: Mapping[str, LeafState], history: History) -> list[Answer]:
     return answers
 
 
-def one_off(made: OneOff) -> Answer:
+def one_off(made: ManualLeaf) -> Answer:
     """A leaf for an operator: ``certificate`` (leaf, then its CA) and ``key`` in PEM. Nowhere else is a key told."""
     return {
         "ca": made.signing.sha256,

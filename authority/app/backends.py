@@ -15,7 +15,7 @@ from authority.journal.interface import Journal
 from authority.journal.openbao import OpenBaoJournal
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.control_ca import open_control_ca
-from authority.openbao.errors import OpenBaoError, Unreachable
+from authority.openbao.errors import OpenBaoError, OpenBaoUnreachable
 from authority.openbao.login import OpenBaoAccess
 from authority.pki.control_ca import ControlCa, EmbeddedControlCa, keep_control_certificate, read_control_ca
 from authority.pki.keystore import KeystoreError
@@ -23,7 +23,7 @@ from authority.signer.embedded import open_signer
 from authority.signer.interface import StatementSigner
 from authority.signer.openbao import open_transit_signer
 from authority.support import atomic_files
-from authority.support.backoff import Pauses
+from authority.support.backoff import Backoff
 from authority.support.clock_skew import ReferenceClock
 
 JOURNAL = "journal"
@@ -32,7 +32,7 @@ _LONGEST_WAIT = 10.0  # between two looks whether OpenBao is there
 
 
 @dataclass(frozen=True, slots=True)
-class Keepers:
+class Backends:
     """What an authority stands on."""
 
     control: ControlCa
@@ -44,7 +44,7 @@ class Keepers:
 
 
 @asynccontextmanager
-async def open_keepers(config: AuthorityConfig, clock: Callable[[], float]) -> AsyncIterator[Keepers]:
+async def open_backends(config: AuthorityConfig, clock: Callable[[], float]) -> AsyncIterator[Backends]:
     """Open what the configuration names.
 
     Raises:
@@ -69,7 +69,7 @@ async def openbao_answers(
     An authority that starts beside an OpenBao that is sealed, or not up yet, waits for it. ``told`` gets each failure
     and the seconds until the next try. Raises KeystoreError.
     """
-    asking = asyncio.ensure_future(_ask(access, Pauses[str](_LONGEST_WAIT), told))
+    asking = asyncio.ensure_future(_ask(access, Backoff[str](_LONGEST_WAIT), told))
     stopped = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,12 +83,12 @@ async def openbao_answers(
         await asyncio.gather(asking, stopped, return_exceptions=True)
 
 
-async def _ask(access: OpenBaoAccess, pauses: Pauses[str], told: Callable[[OpenBaoError, float], None]) -> None:
+async def _ask(access: OpenBaoAccess, pauses: Backoff[str], told: Callable[[OpenBaoError, float], None]) -> None:
     async with OpenBaoClient(access, pauses=()) as client:
         while True:
             try:
                 await client.read("auth/token/lookup-self")
-            except Unreachable as error:
+            except OpenBaoUnreachable as error:
                 seconds = pauses.failed(access.url)
                 told(error, seconds)
                 await asyncio.sleep(seconds)
@@ -96,10 +96,10 @@ async def _ask(access: OpenBaoAccess, pauses: Pauses[str], told: Callable[[OpenB
                 return
 
 
-def _embedded(config: AuthorityConfig) -> Keepers:
+def _embedded(config: AuthorityConfig) -> Backends:
     control = EmbeddedControlCa(read_control_ca(config.state, config.passphrase))
     atomic_files.make_directory(config.state / JOURNAL)
-    return Keepers(
+    return Backends(
         control,
         EmbeddedIssuer(config.state, config.key_type, config.passphrase),
         open_signer(config.state, config.trust_domain, config.passphrase),
@@ -109,12 +109,12 @@ def _embedded(config: AuthorityConfig) -> Keepers:
 
 async def _in_openbao(
     config: AuthorityConfig, openbao: OpenBaoConfig, client: OpenBaoClient, clock: Callable[[], float]
-) -> Keepers:
+) -> Backends:
     layout = openbao.layout
     control = await open_control_ca(client, layout)
     keep_control_certificate(config.state, control.certificate)  # for the command line, which need not log in
     tolerance = config.timing.tolerance_seconds
-    return Keepers(
+    return Backends(
         control,
         OpenBaoIssuer(client, layout, config.key_type, tolerance_seconds=tolerance, clock=clock),
         await open_transit_signer(client, layout.transit, layout.key, config.trust_domain),

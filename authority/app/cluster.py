@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from authority.api.token_review import TokenReviewer
+from authority.api.token_review import KubernetesTokenReviewer
 from authority.config.kubernetes import KubernetesConfig, SecretName
-from authority.controllers.cert_manager_api import CertManager
+from authority.controllers.cert_manager_api import CertManagerClient
 from authority.election.interface import ElectionError, Replica
 from authority.election.kubernetes import LeaseAt, LeaseElection, LeaseTimes
 from authority.fleet.members import Members
@@ -19,7 +19,7 @@ from authority.kubernetes.nudge import Nudge
 from authority.publishers.interface import Publisher
 from authority.publishers.kubernetes import KubernetesPublisher
 from authority.publishers.leaf_secret import KubernetesLeafStore
-from authority.support.log_format import Repetitions
+from authority.support.log_format import RepeatFilter
 from authority.support.tasks import Task
 from tidemark.trust import Trust
 
@@ -27,7 +27,7 @@ log = logging.getLogger("authority")
 
 
 @dataclass(frozen=True, slots=True)
-class InKubernetes:
+class Cluster:
     """``client`` is connected for as long as this is used; ``namespace`` is the authority's own."""
 
     client: KubernetesClient
@@ -48,28 +48,28 @@ class InKubernetes:
         """One workload's Secret."""
         return KubernetesLeafStore(self.client, secret.namespace, secret.name, self.nudge)
 
-    def cert_manager(self) -> CertManager | None:
+    def cert_manager(self) -> CertManagerClient | None:
         """Whose leaves have to be renewed after a withdrawal; None where the configuration does not say."""
-        return CertManager(self.client, self.config.cert_manager) if self.config.cert_manager else None
+        return CertManagerClient(self.client, self.config.cert_manager) if self.config.cert_manager else None
 
     def members(self, on_change: Callable[[], None]) -> PodMembers | None:
         """The fleet's pods; None where the configuration lists the agents itself."""
         return PodMembers(self.client, self.config.fleet, on_change, unwatched()) if self.config.fleet else None
 
-    def reviewer(self) -> TokenReviewer | None:
+    def reviewer(self) -> KubernetesTokenReviewer | None:
         """Who knows the agents' tokens; None where they have the authority's own."""
-        return TokenReviewer(self.client, self.config.audience) if self.config.fleet else None
+        return KubernetesTokenReviewer(self.client, self.config.audience) if self.config.fleet else None
 
 
 @asynccontextmanager
-async def open_kubernetes(config: KubernetesConfig | None) -> AsyncIterator[InKubernetes | None]:
+async def open_cluster(config: KubernetesConfig | None) -> AsyncIterator[Cluster | None]:
     """Connect, where the configuration says so. Raises KubernetesError where there are no usable credentials."""
     if config is None:
         yield None
         return
     async with KubernetesClient(config.access) as client:
-        nudge = Nudge(client, partial(_complain, "nudge", Repetitions())) if config.nudge else None
-        yield InKubernetes(client, config, config.namespace or client.namespace, nudge)
+        nudge = Nudge(client, partial(_complain, "nudge", RepeatFilter())) if config.nudge else None
+        yield Cluster(client, config, config.namespace or client.namespace, nudge)
 
 
 def watching(publishers: Iterable[Publisher], members: Members) -> dict[str, Task]:
@@ -85,15 +85,15 @@ def watching(publishers: Iterable[Publisher], members: Members) -> dict[str, Tas
 
 def unwatched() -> Callable[[str, str, float], None]:
     """Says what cannot be watched at present."""
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
     return lambda what, error, _: _complain("not_watched", repetitions, error, what)
 
 
 def _unelected() -> Callable[[ElectionError], None]:
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
     return lambda error: _complain("election", repetitions, str(error))
 
 
-def _complain(event: str, repetitions: Repetitions, error: str, place: str = "") -> None:
+def _complain(event: str, repetitions: RepeatFilter, error: str, place: str = "") -> None:
     if not repetitions.is_one(place, error, time.monotonic()):
         log.warning(event, extra={"fields": {"error": error}})

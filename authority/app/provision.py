@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cryptography.x509 import NameOID
 
-from authority.api.tokens import TOKENS, Role, create_token
+from authority.api.tokens import TOKENS, TokenRole, create_token
 from authority.config.load import AuthorityConfig
 from authority.issuer.embedded import ROOTS, create_root
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoError
-from authority.openbao.setup import Wanted, set_up
+from authority.openbao.setup import SetupRequest, set_up
 from authority.pki import keystore
 from authority.pki.control_ca import create_control_ca
 from authority.pki.keystore import KeystoreError
@@ -22,7 +22,7 @@ from authority.support import atomic_files
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProvisionedPart:
     """One thing that ``init`` takes care of; ``made`` is False where it stood already."""
 
     name: str
@@ -30,7 +30,7 @@ class Part:
     made: bool
 
 
-def initialise(config: AuthorityConfig, now: int) -> list[Part]:
+def initialise(config: AuthorityConfig, now: int) -> list[ProvisionedPart]:
     """Make what is missing, and say what was made and what stood already.
 
     Raises:
@@ -39,9 +39,9 @@ def initialise(config: AuthorityConfig, now: int) -> list[Part]:
     state, domain, passphrase = config.state, config.trust_domain, config.passphrase
     try:
         atomic_files.make_directory(state)
-        tokens = [(f"{role} token", state / TOKENS / role, create_token(state, role)) for role in Role]
+        tokens = [(f"{role} token", state / TOKENS / role, create_token(state, role)) for role in TokenRole]
         if config.openbao is not None:  # there, everything else is kept in OpenBao
-            return [Part(name, path, made=fresh is not None) for name, path, fresh in tokens]
+            return [ProvisionedPart(name, path, made=fresh is not None) for name, path, fresh in tokens]
         root = state / ROOTS / "1"
         if root.exists():
             _check_domain(root, config)
@@ -53,21 +53,21 @@ def initialise(config: AuthorityConfig, now: int) -> list[Part]:
         ]
     except OSError as error:
         raise KeystoreError(f"{state}: expected to write the authority's state there, found {error}") from None
-    return [Part(name, fresh or path, made=fresh is not None) for name, path, fresh in made]
+    return [ProvisionedPart(name, fresh or path, made=fresh is not None) for name, path, fresh in made]
 
 
-async def initialise_openbao(config: AuthorityConfig, now: int) -> list[Part]:
+async def initialise_openbao(config: AuthorityConfig, now: int) -> list[ProvisionedPart]:
     """Make what is missing in OpenBao, with the operator's token. Raises KeystoreError."""
     if config.openbao is None:
         raise KeystoreError("issuer: expected 'openbao' in the configuration, found 'embedded'")
     access = replace(config.openbao.access, login=config.openbao.operator)
-    wanted = Wanted(config.trust_domain, config.key_type, config.timing.tolerance_seconds)
+    wanted = SetupRequest(config.trust_domain, config.key_type, config.timing.tolerance_seconds)
     try:
         async with OpenBaoClient(access) as client:
             made = await set_up(client, config.openbao.layout, wanted, now)
     except OpenBaoError as error:
         raise KeystoreError(str(error)) from None
-    return [Part(one.name, one.path, one.made) for one in made]
+    return [ProvisionedPart(one.name, one.path, one.made) for one in made]
 
 
 def _check_domain(root: Path, config: AuthorityConfig) -> None:

@@ -15,45 +15,45 @@ from typing import Any
 import tidemark.nats
 from authority.api import routes
 from authority.api.address import address, address_for_replicas, write_address
-from authority.api.leader_proxy import forwarding
-from authority.api.service import Desk
+from authority.api.leader_proxy import open_leader_proxy
+from authority.api.operations import Operations
 from authority.api.tokens import read_tokens
-from authority.app.backends import Keepers, open_keepers
-from authority.app.cluster import InKubernetes, open_kubernetes, watching
+from authority.app.backends import Backends, open_backends
+from authority.app.cluster import Cluster, open_cluster, watching
 from authority.app.trust import trust_by
 from authority.config.injector import InjectorConfig
 from authority.config.kubernetes import SecretName
 from authority.config.load import AuthorityConfig, JetStreamConfig
-from authority.controllers.cert_manager import Reissues
-from authority.controllers.connection_monitor import Connections
-from authority.controllers.context import Surroundings
+from authority.controllers.cert_manager import CertManagerController
+from authority.controllers.connection_monitor import ConnectionMonitor
+from authority.controllers.context import ControllerContext
 from authority.controllers.leadership import follow, lead
-from authority.controllers.leaves import Leaves
-from authority.controllers.rotation import Outside, Rotation
+from authority.controllers.leaves import LeafController
+from authority.controllers.rotation import RotationController, RotationDependencies
 from authority.election.file import FileElection
 from authority.election.interface import Election, ElectionError, Replica
 from authority.fleet.members import ConfiguredMembers, Members
-from authority.fleet.registry import Roster
-from authority.fleet.view import Expected
+from authority.fleet.registry import FleetRegistry
+from authority.fleet.view import ExpectedAgent
 from authority.injector import server as webhook
 from authority.injector.ca_bundle import keep_ca_bundle
 from authority.issuer.serialized import SerializedIssuer
-from authority.journal.store import Timeline
+from authority.journal.store import JournalStore
 from authority.kubernetes.errors import KubernetesError
-from authority.observability.event_log import Chronicle
-from authority.observability.metrics import Metrics
+from authority.observability.event_log import EventLog
+from authority.observability.metrics import AuthorityMetrics
 from authority.pki.keystore import KeystoreError
 from authority.pki.names import OWN_LEAF
 from authority.pki.server_certificate import ServerCertificate
 from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.interface import Publisher
-from authority.publishers.jetstream import Connection, JetStreamPublisher
+from authority.publishers.jetstream import BrokerConnection, JetStreamPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
 from authority.publishers.leaf_store import LeafStore
 from authority.publishers.timed import TimedPublisher
-from authority.rotation.events import Event, LeftOut, Prepared, WithdrawalAsked
-from authority.rotation.leaf_renewal import Workload
-from authority.support.log_format import Repetitions
+from authority.rotation.events import AnchorsRemoved, Event, Prepared, WithdrawalAsked
+from authority.rotation.leaf_renewal import LeafSubject
+from authority.support.log_format import RepeatFilter
 from authority.support.tasks import Task, until
 from authority.web import connection_limit
 from authority.web.listener import listen, start
@@ -78,7 +78,7 @@ async def run(
         ElectionError: replicas cannot agree on who leads.
         KubernetesError: there are no credentials for Kubernetes where it is asked for.
     """
-    async with open_keepers(config, clock) as kept, open_kubernetes(config.kubernetes) as cluster:
+    async with open_backends(config, clock) as kept, open_cluster(config.kubernetes) as cluster:
         tokens = replace(read_tokens(config.state), reviewer=cluster.reviewer() if cluster else None)
         certificate = ServerCertificate(kept.control, config.api.names)
         await certificate.renew(int(clock()))
@@ -92,7 +92,7 @@ async def run(
             log.info("listening", extra={"fields": {"replica": me.name, "url": me.url}})
             async with (
                 _publishers(config, trust, cluster) as publishers,
-                forwarding(election, kept.control.certificate, config.api.names[0]) as forwards,
+                open_leader_proxy(election, kept.control.certificate, config.api.names[0]) as forwards,
                 _injecting(config.injector, kept, cluster, clock) as injecting,
             ):
                 desk = _joined(_Parts(config, trust, kept, election, cluster, clock), publishers)
@@ -122,7 +122,7 @@ async def run(
                     await runner.cleanup()
 
 
-def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+def _sequencers(desk: Operations) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
     """What runs while this replica leads, and at no other time."""
     return {
         "rotation": desk.rotation.run,
@@ -132,14 +132,14 @@ def _sequencers(desk: Desk) -> dict[str, Callable[[], Coroutine[Any, Any, None]]
     }
 
 
-def _election(config: AuthorityConfig, me: Replica, cluster: InKubernetes | None, elect: Elect | None) -> Election:
+def _election(config: AuthorityConfig, me: Replica, cluster: Cluster | None, elect: Elect | None) -> Election:
     if elect is not None:
         return elect(me)
     return _by_files(config, me) if cluster is None else cluster.election(me, config.election.lease_seconds)
 
 
 def _by_files(config: AuthorityConfig, me: Replica) -> FileElection:
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
 
     def complain(error: ElectionError) -> None:
         if not repetitions.is_one("", str(error), time.monotonic()):
@@ -154,44 +154,51 @@ class _Parts:
 
     config: AuthorityConfig
     trust: Trust
-    kept: Keepers
+    kept: Backends
     election: Election
-    cluster: InKubernetes | None
+    cluster: Cluster | None
     clock: Clock
 
 
-def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Desk:
+def _joined(parts: _Parts, publishers: Sequence[Publisher]) -> Operations:
     config, kept, election, clock = parts.config, parts.kept, parts.election, parts.clock
-    roster = Roster(_members(parts, lambda: rotation.wake()), config.timing.clock)  # noqa: PLW0108 - made below
-    timeline = Timeline(kept.journal, lambda: election.leads)
+    roster = FleetRegistry(_members(parts, lambda: rotation.wake()), config.timing.clock)  # noqa: PLW0108 - made below
+    timeline = JournalStore(kept.journal, lambda: election.leads)
     issuer = SerializedIssuer(kept.issuer)
     timed = [TimedPublisher(each, lambda digest: roster.ledger.publishing(digest, clock())) for each in publishers]
-    outside = Outside(issuer, kept.signer, timed, config.include_root, roster.fleet, config.withdrawal.rollback_above)
-    chronicle, meters = Chronicle(), Metrics()
+    outside = RotationDependencies(
+        issuer, kept.signer, timed, config.include_root, roster.fleet, config.withdrawal.rollback_above
+    )
+    chronicle, meters = EventLog(), AuthorityMetrics()
 
     def observe(event: Event) -> None:
         match event:
-            case Prepared(digest=digest) | LeftOut(digest=digest):
+            case Prepared(digest=digest) | AnchorsRemoved(digest=digest):
                 roster.ledger.follow(timeline.history.statements)
                 roster.ledger.committed(digest)
             case WithdrawalAsked(ca=ca):
                 roster.distrust.asked(ca, clock())
-        if isinstance(event, LeftOut):
+        if isinstance(event, AnchorsRemoved):
             for ca in event.cas:
                 roster.distrust.left_out(ca, clock())
         chronicle.observe(event)
         meters.observe(event)
 
     references = dict(kept.references) | ({"the API server": parts.cluster.client} if parts.cluster else {})
-    here = Surroundings(timeline, parts.trust, config.timing, lambda: int(clock()), observe, references=references)
-    leaves, rotation = Leaves(here, issuer, _leaf_stores(config, parts.cluster)), Rotation(here, outside)
-    reissues = Reissues(here, parts.cluster.cert_manager() if parts.cluster else None, lambda: rotation.active)
-    connections = Connections(here, config.withdrawal.monitors, _monitor_failed())
-    return Desk(here, rotation, leaves, reissues, connections, roster, chronicle, meters, election, clock)
+    here = ControllerContext(timeline, parts.trust, config.timing, lambda: int(clock()), observe, references=references)
+    leaves, rotation = (
+        LeafController(here, issuer, _leaf_stores(config, parts.cluster)),
+        RotationController(here, outside),
+    )
+    reissues = CertManagerController(
+        here, parts.cluster.cert_manager() if parts.cluster else None, lambda: rotation.active
+    )
+    connections = ConnectionMonitor(here, config.withdrawal.monitors, _monitor_failed())
+    return Operations(here, rotation, leaves, reissues, connections, roster, chronicle, meters, election, clock)
 
 
 def _monitor_failed() -> Callable[[str, str], None]:
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
 
     def complain(server: str, error: str) -> None:
         if not repetitions.is_one(server, error, time.monotonic()):
@@ -206,13 +213,11 @@ def _members(parts: _Parts, on_change: Callable[[], None]) -> Members:
     if pods is not None:
         return pods
     now, agents = int(parts.clock()), parts.config.agents
-    return ConfiguredMembers(Expected(one.name, one.pod_class, uid="", ready=True, since=now) for one in agents)
+    return ConfiguredMembers(ExpectedAgent(one.name, one.pod_class, uid="", ready=True, since=now) for one in agents)
 
 
 @asynccontextmanager
-async def _publishers(
-    config: AuthorityConfig, trust: Trust, cluster: InKubernetes | None
-) -> AsyncIterator[list[Publisher]]:
+async def _publishers(config: AuthorityConfig, trust: Trust, cluster: Cluster | None) -> AsyncIterator[list[Publisher]]:
     """The configured publishers; the authority's own identity for the broker is one more directory."""
     directories = [*config.directories, *([config.jetstream.directory] if config.jetstream else [])]
     publishers: list[Publisher] = [cluster.publisher(trust)] if cluster else []
@@ -228,8 +233,8 @@ async def _publishers(
         await jetstream.close()
 
 
-async def _connect(config: JetStreamConfig) -> Connection:
-    repetitions = Repetitions()
+async def _connect(config: JetStreamConfig) -> BrokerConnection:
+    repetitions = RepeatFilter()
 
     async def complain(error: Exception) -> None:
         """Every attempt to reconnect ends here while the broker is away."""
@@ -244,7 +249,7 @@ async def _connect(config: JetStreamConfig) -> Connection:
 
 @asynccontextmanager
 async def _injecting(
-    config: InjectorConfig | None, kept: Keepers, cluster: InKubernetes | None, clock: Clock
+    config: InjectorConfig | None, kept: Backends, cluster: Cluster | None, clock: Clock
 ) -> AsyncIterator[dict[str, Task]]:
     """The injector, where there is one, with what has to run beside it. Every replica serves it, whoever leads."""
     if config is None:
@@ -270,7 +275,7 @@ async def _injecting(
 
 
 def _turned_away(where: str) -> Callable[[str], None]:
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
 
     def complain(address: str) -> None:
         if not repetitions.is_one(address, "", time.monotonic()):
@@ -280,7 +285,7 @@ def _turned_away(where: str) -> Callable[[str], None]:
 
 
 def _ca_bundle_not_kept() -> Callable[[KubernetesError], None]:
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
 
     def complain(error: KubernetesError) -> None:
         if not repetitions.is_one("", str(error), time.monotonic()):
@@ -290,7 +295,7 @@ def _ca_bundle_not_kept() -> Callable[[KubernetesError], None]:
 
 
 def _tokens_not_read() -> Callable[[KeystoreError], None]:
-    repetitions = Repetitions()
+    repetitions = RepeatFilter()
 
     def complain(error: KeystoreError) -> None:
         if not repetitions.is_one("", str(error), time.monotonic()):
@@ -303,7 +308,7 @@ def _certificate_not_renewed(error: KeystoreError) -> None:
     log.error("api_certificate_not_renewed", extra={"fields": {"error": str(error)}})
 
 
-def _leaf_store(place: Path | SecretName, cluster: InKubernetes | None) -> LeafStore:
+def _leaf_store(place: Path | SecretName, cluster: Cluster | None) -> LeafStore:
     if isinstance(place, Path):
         return DirectoryLeafStore(place)
     if cluster is None:
@@ -311,11 +316,12 @@ def _leaf_store(place: Path | SecretName, cluster: InKubernetes | None) -> LeafS
     return cluster.leaf_store(place)
 
 
-def _leaf_stores(config: AuthorityConfig, cluster: InKubernetes | None) -> list[tuple[Workload, LeafStore]]:
-    stores: list[tuple[Workload, LeafStore]] = [
-        (Workload(leaf.name, leaf.name, leaf.dns, leaf.ip), _leaf_store(leaf.place, cluster)) for leaf in config.leaves
+def _leaf_stores(config: AuthorityConfig, cluster: Cluster | None) -> list[tuple[LeafSubject, LeafStore]]:
+    stores: list[tuple[LeafSubject, LeafStore]] = [
+        (LeafSubject(leaf.name, leaf.name, leaf.dns, leaf.ip), _leaf_store(leaf.place, cluster))
+        for leaf in config.leaves
     ]
     if config.jetstream:
-        own = Workload(OWN_LEAF, OWN_LEAF, (OWN_LEAF,), ())
+        own = LeafSubject(OWN_LEAF, OWN_LEAF, (OWN_LEAF,), ())
         stores.append((own, DirectoryLeafStore(config.jetstream.directory)))
     return stores

@@ -2,7 +2,7 @@
 
 import time
 
-from authority.app.backends import open_keepers
+from authority.app.backends import open_backends
 from authority.config.load import AuthorityConfig
 from authority.pki.control_ca import read_control_certificate
 from authority.signer.embedded import open_signer
@@ -14,7 +14,7 @@ from tidemark.trust import Trust
 async def trust_of(config: AuthorityConfig) -> Trust:
     """Whom agents of this authority are to believe. Raises KeystoreError, SignerError."""
     if config.openbao is not None:
-        async with open_keepers(config, time.time) as kept:
+        async with open_backends(config, time.time) as kept:
             return await trust_by(config, kept.signer, kept.control.certificate)
     signer = open_signer(config.state, config.trust_domain, config.passphrase)
     return await trust_by(config, signer, read_control_certificate(config.state))

@@ -11,12 +11,12 @@ class ApiError(Exception):
     """The API could not be reached or understood; the message names its URL and what was found."""
 
 
-class Refused(ApiError):
+class AuthorityRefused(ApiError):
     """The authority understood and refused; the message is its own sentence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ApiAccess:
     """Where the API is and how to talk to it: ``ca`` is PEM, ``token`` None for reading without one."""
 
     url: str
@@ -27,10 +27,10 @@ class Access:
         return f"Access({self.url!r})"
 
 
-class Client:
+class ApiClient:
     """A session with the API; use as an asynchronous context."""
 
-    def __init__(self, access: Access, seconds: float = 30.0) -> None:
+    def __init__(self, access: ApiAccess, seconds: float = 30.0) -> None:
         self._url = access.url.rstrip("/")
         try:
             context = ssl.create_default_context(cadata=access.ca)
@@ -66,5 +66,5 @@ class Client:
         if not isinstance(answer, dict):
             raise ApiError(f"{self._url}{path}: expected a JSON object, found {type(answer).__name__}")
         if response.status >= 400:
-            raise Refused(str(answer.get("error", f"HTTP status {response.status}")))
+            raise AuthorityRefused(str(answer.get("error", f"HTTP status {response.status}")))
         return answer

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from authority.cli.api_client import ApiError, Client
+from authority.cli.api_client import ApiClient, ApiError
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 
 
-class NoBundle(Exception):
+class BundleUnreadable(Exception):
     """A path that should hold a bundle does not; the message names it and what was found."""
 
 
@@ -16,7 +16,7 @@ def read(paths: Sequence[Path]) -> dict[str, Bundle]:
     """The bundles that these name, each once: a directory with the two files, one of them, or a bundle in JSON.
 
     Raises:
-        NoBundle: a file is not readable, or no bundle.
+        BundleUnreadable: a file is not readable, or no bundle.
     """
     bundles: dict[str, Bundle] = {}
     for path in paths:
@@ -24,7 +24,7 @@ def read(paths: Sequence[Path]) -> dict[str, Bundle]:
             try:
                 bundles[str(path)] = Bundle.from_json(_read(path))
             except ValueError as error:
-                raise NoBundle(f"{path}: expected a bundle in JSON, found {error}") from None
+                raise BundleUnreadable(f"{path}: expected a bundle in JSON, found {error}") from None
         else:
             directory = path if path.is_dir() else path.parent
             bundles[str(directory)] = Bundle(_read(directory / CA_FILE), _read(directory / NOTE_FILE))
@@ -32,7 +32,7 @@ def read(paths: Sequence[Path]) -> dict[str, Bundle]:
 
 
 def read_all(paths: Sequence[Path]) -> dict[str, Bundle]:
-    """As ``read``, and a directory that is no bundle itself stands for all that it holds. Raises NoBundle."""
+    """As ``read``, and a directory that is no bundle itself stands for all that it holds. Raises BundleUnreadable."""
     found: list[Path] = []
     for path in paths:
         if not path.is_dir() or (path / NOTE_FILE).exists():
@@ -40,12 +40,14 @@ def read_all(paths: Sequence[Path]) -> dict[str, Bundle]:
             continue
         inner = sorted(path.glob("*.json")) + sorted(note.parent for note in path.glob(f"*/{NOTE_FILE}"))
         if not inner:
-            raise NoBundle(f"{path}: expected bundles, as directories with {NOTE_FILE} or as *.json, found none")
+            raise BundleUnreadable(
+                f"{path}: expected bundles, as directories with {NOTE_FILE} or as *.json, found none"
+            )
         found += inner
     return read(found)
 
 
-async def fetch(client: Client) -> dict[str, Bundle]:
+async def fetch(client: ApiClient) -> dict[str, Bundle]:
     """Every bundle that the authority's journal still holds. Raises ApiError."""
     bundles = {}
     for summary in (await client.get("/api/v1/bundles"))["bundles"]:
@@ -61,4 +63,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise NoBundle(f"{path}: expected a readable file, found {error.strerror}") from None
+        raise BundleUnreadable(f"{path}: expected a readable file, found {error.strerror}") from None

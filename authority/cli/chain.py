@@ -10,7 +10,7 @@ from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class StatementChain:
     """What became of following a chain: the statements from ``first`` to ``last`` (0: none), and ``faults``.
 
     Each fault is a sentence that names the bundles it is about.
@@ -30,7 +30,7 @@ class _Link:
     previous: str
 
 
-def follow(bundles: Mapping[str, Bundle], trust: Trust) -> Chain:
+def follow(bundles: Mapping[str, Bundle], trust: Trust) -> StatementChain:
     """Follow ``previous`` through these bundles, by name, in whatever order they stand.
 
     Times are not judged: a chain is of the past. A bundle that is there twice counts once.
@@ -58,7 +58,7 @@ def follow(bundles: Mapping[str, Bundle], trust: Trust) -> Chain:
         if link.previous != before.digest:
             faults.append(_broken(before, link, digests.get(link.previous)))
     ends = (chain[0].sequence, chain[-1].sequence) if chain else (0, 0)
-    return Chain(*ends, len(chain), tuple(faults))
+    return StatementChain(*ends, len(chain), tuple(faults))
 
 
 def _link(name: str, verified: VerifiedBundle) -> _Link:

@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from authority.api.address import ADDRESS_FILE
-from authority.api.tokens import TOKENS, Role, read_token
+from authority.api.tokens import TOKENS, TokenRole, read_token
 from authority.app.provision import initialise, initialise_openbao
 from authority.app.trust import trust_of
 from authority.cli import bundle_sources, render
-from authority.cli.api_client import Access, ApiError, Client, Refused
-from authority.cli.bundle_sources import NoBundle
+from authority.cli.api_client import ApiAccess, ApiClient, ApiError, AuthorityRefused
+from authority.cli.bundle_sources import BundleUnreadable
 from authority.cli.chain import follow
 from authority.cli.parser import (
     CONFIG_VARIABLE,
@@ -28,7 +28,7 @@ from authority.cli.parser import (
     Arguments,
     WrongInput,
 )
-from authority.config.load import AuthorityConfig, ConfigError, load
+from authority.config.load import AuthorityConfig, AuthorityConfigError, load
 from authority.config.warnings import warnings
 from authority.election.interface import ElectionError
 from authority.issuer.interface import IssuerError
@@ -51,13 +51,13 @@ async def execute(arguments: Arguments, environment: Mapping[str, str], run: Com
     """Do what was asked; returns the exit status, having said on stderr what went wrong. ``run`` is that command."""
     try:
         return await (_COMMANDS | {"run": run})[arguments.command](arguments, environment)
-    except ConfigError as error:
+    except AuthorityConfigError as error:
         return complain(WRONG_INPUT, *error.faults)
-    except (WrongInput, NoBundle, TrustError, ListenError) as error:
+    except (WrongInput, BundleUnreadable, TrustError, ListenError) as error:
         return complain(WRONG_INPUT, str(error))
     except (KeystoreError, SignerError, IssuerError, JournalError, ElectionError, KubernetesError) as error:
         return complain(UNUSABLE_STATE, str(error))
-    except Refused as error:
+    except AuthorityRefused as error:
         return complain(NO, str(error))
     except ApiError as error:
         return complain(NO_ANSWER, str(error))
@@ -70,7 +70,7 @@ def complain(status: int, *sentences: str) -> int:
 
 
 def configuration(arguments: Arguments, environment: Mapping[str, str]) -> AuthorityConfig:
-    """The configuration that the arguments or the environment name. Raises WrongInput, ConfigError."""
+    """The configuration that the arguments or the environment name. Raises WrongInput, AuthorityConfigError."""
     path = arguments.config or environment.get(CONFIG_VARIABLE)
     if not path:
         raise WrongInput(f"--config: expected the configuration file here or in {CONFIG_VARIABLE}, found neither")
@@ -115,7 +115,7 @@ async def _trust(arguments: Arguments, environment: Mapping[str, str]) -> int:
 
 
 async def _status(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    async with Client(_access(arguments, environment)) as client:
+    async with ApiClient(_access(arguments, environment)) as client:
         answer = await client.get("/api/v1/status")
         if answer["withdrawals"]:
             answer |= await client.get("/api/v1/withdrawals")
@@ -127,14 +127,14 @@ async def _status(arguments: Arguments, environment: Mapping[str, str]) -> int:
 
 
 async def _rotate(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    async with Client(_access(arguments, environment)) as client:
+    async with ApiClient(_access(arguments, environment)) as client:
         answer = await client.post("/api/v1/rotate", {"reason": arguments.reason})
     sys.stdout.write(json.dumps(answer) + "\n")
     return DONE
 
 
 async def _override(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    async with Client(_access(arguments, environment)) as client:
+    async with ApiClient(_access(arguments, environment)) as client:
         answer = await client.post("/api/v1/override", {"reason": arguments.reason})
     sys.stdout.write(json.dumps(answer) + "\n")
     return DONE
@@ -144,7 +144,7 @@ async def _withdraw(arguments: Arguments, environment: Mapping[str, str]) -> int
     """``rollback`` and ``revoke``: where it is urgent, say what will break and ask before it is done."""
     path = f"/api/v1/{arguments.command}"
     wanted = {"reason": arguments.reason, "ca": arguments.ca, "now": arguments.now}
-    async with Client(_access(arguments, environment)) as client:
+    async with ApiClient(_access(arguments, environment)) as client:
         if arguments.now:
             prospect = await client.post(path, wanted | {"preview": True})
             sys.stderr.write(render.prospect(prospect) + "\n")
@@ -169,7 +169,7 @@ async def _leaf(arguments: Arguments, environment: Mapping[str, str]) -> int:
     if not arguments.force:
         _check_free(out / LEAF_FILE, out / KEY_FILE)
     wanted = {"name": arguments.name, "dns": arguments.dns, "ip": arguments.ip, "reason": arguments.reason}
-    async with Client(_access(arguments, environment)) as client:
+    async with ApiClient(_access(arguments, environment)) as client:
         try:
             atomic_files.make_directory(out)
             answer = await client.post("/api/v1/leaf", wanted)
@@ -216,7 +216,7 @@ async def _verify(arguments: Arguments, environment: Mapping[str, str]) -> int:
 async def _verify_chain(arguments: Arguments, environment: Mapping[str, str], trust: Trust) -> int:
     bundles = bundle_sources.read_all(arguments.paths)
     if arguments.url or not arguments.paths:
-        async with Client(_access(arguments, environment)) as client:
+        async with ApiClient(_access(arguments, environment)) as client:
             bundles |= await bundle_sources.fetch(client)
     chain = follow(bundles, trust)
     sys.stdout.writelines(f"{fault}\n" for fault in chain.faults)
@@ -239,19 +239,19 @@ _COMMANDS: dict[str, Command] = {
 }
 
 
-def _access(arguments: Arguments, environment: Mapping[str, str]) -> Access:
+def _access(arguments: Arguments, environment: Mapping[str, str]) -> ApiAccess:
     """How to reach the API: what the arguments leave open is taken from the configured state directory."""
     token = read_token(arguments.token_file) if arguments.token_file else None
     ca = _read(arguments.control_ca).decode(errors="replace") if arguments.control_ca else None
     url = arguments.url
     if url is None or ca is None or token is None:
         if not (arguments.config or environment.get(CONFIG_VARIABLE)) and url and ca:
-            return Access(url, ca, token)  # reading may be open
+            return ApiAccess(url, ca, token)  # reading may be open
         config = configuration(arguments, environment)
         url = url or _running_url(config.state)
         ca = ca or to_pem([read_control_certificate(config.state)]).decode()
-        token = token or read_token(config.state / TOKENS / Role.OPERATOR)
-    return Access(url, ca, token)
+        token = token or read_token(config.state / TOKENS / TokenRole.OPERATOR)
+    return ApiAccess(url, ca, token)
 
 
 def _running_url(state: Path) -> str:

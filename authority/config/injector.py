@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from authority.config.listen import Listen, read_listen, read_names
-from authority.config.toml_table import Table
+from authority.config.listen import ListenAddress, read_listen, read_names
+from authority.config.toml_table import TomlTable
 from authority.injector.annotations import LARGEST_UID
 from authority.injector.sidecar import SidecarSettings
 
@@ -22,13 +22,13 @@ class InjectorConfig:
     ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current; None: nobody keeps it.
     """
 
-    listen: Listen
+    listen: ListenAddress
     names: tuple[str, ...]
     sidecar: SidecarSettings
     webhook: str | None
 
 
-def read_injector(table: Table) -> InjectorConfig:
+def read_injector(table: TomlTable) -> InjectorConfig:
     """Read the table; faults are recorded in it."""
     return InjectorConfig(
         listen=read_listen(table, "0.0.0.0:9443"),
@@ -38,7 +38,7 @@ def read_injector(table: Table) -> InjectorConfig:
     )
 
 
-def _sidecar(table: Table) -> SidecarSettings:
+def _sidecar(table: TomlTable) -> SidecarSettings:
     settings = SidecarSettings(
         image=table.text("image"),
         pull_policy=_optional(table, "pull_policy"),
@@ -71,7 +71,7 @@ def _sidecar(table: Table) -> SidecarSettings:
     return settings
 
 
-def _optional(table: Table, key: str) -> str:
+def _optional(table: TomlTable, key: str) -> str:
     return table.text(key) if key in table else ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from authority.config.toml_table import Table
+from authority.config.toml_table import TomlTable
 from authority.kubernetes.credentials import InCluster, Kubeconfig, KubernetesAccess
 
 DEFAULT_AUDIENCE = "tidemark-authority"
@@ -54,7 +54,7 @@ class KubernetesConfig:
     cert_manager: CertManagerConfig | None = None
 
 
-def read_kubernetes(table: Table, base: Path, environment: Mapping[str, str]) -> KubernetesConfig:
+def read_kubernetes(table: TomlTable, base: Path, environment: Mapping[str, str]) -> KubernetesConfig:
     """Read the table; faults are recorded in it. Relative paths start at ``base``."""
     config = KubernetesConfig(
         access=_access(table, base, environment),
@@ -73,7 +73,7 @@ def read_kubernetes(table: Table, base: Path, environment: Mapping[str, str]) ->
     return config
 
 
-def _cert_manager(table: Table) -> CertManagerConfig:
+def _cert_manager(table: TomlTable) -> CertManagerConfig:
     config = CertManagerConfig(table.texts("namespaces", [], least=1), table.text("issuer", longest=253))
     _check_namespaces(table, "namespaces", config.namespaces)
     if config.issuer and not _is_name(config.issuer):
@@ -81,7 +81,7 @@ def _cert_manager(table: Table) -> CertManagerConfig:
     return config
 
 
-def _check_namespaces(table: Table, key: str, namespaces: tuple[str, ...]) -> None:
+def _check_namespaces(table: TomlTable, key: str, namespaces: tuple[str, ...]) -> None:
     for namespace in namespaces:
         if not _LABEL.fullmatch(namespace):
             table.fault(key, f"expected names of namespaces, found {namespace!r}")
@@ -89,7 +89,7 @@ def _check_namespaces(table: Table, key: str, namespaces: tuple[str, ...]) -> No
         table.fault(key, f"expected each namespace once, found {', '.join(namespaces)}")
 
 
-def read_secret_name(table: Table, key: str) -> SecretName:
+def read_secret_name(table: TomlTable, key: str) -> SecretName:
     """``namespace/name``; a fault is recorded where it is not."""
     text = table.text(key, longest=320)
     namespace, _, name = text.partition("/")
@@ -98,7 +98,7 @@ def read_secret_name(table: Table, key: str) -> SecretName:
     return SecretName(namespace, name)
 
 
-def _access(table: Table, base: Path, environment: Mapping[str, str]) -> KubernetesAccess:
+def _access(table: TomlTable, base: Path, environment: Mapping[str, str]) -> KubernetesAccess:
     """The kubeconfig that is named, else the API server that the kubelet tells every container of."""
     context = table.text("context") if "context" in table else ""
     if "kubeconfig" in table:

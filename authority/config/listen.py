@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-from authority.config.toml_table import Table
+from authority.config.toml_table import TomlTable
 from authority.pki.names import is_dns_name, is_ip_address
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class ListenAddress:
     """Where to listen; port 0 takes a free one."""
 
     host: str
     port: int
 
 
-def read_listen(table: Table, default: str) -> Listen:
+def read_listen(table: TomlTable, default: str) -> ListenAddress:
     """The key ``listen``: ``host:port``."""
     text = table.text("listen", default)
     host, _, port = text.rpartition(":")
@@ -22,10 +22,10 @@ def read_listen(table: Table, default: str) -> Listen:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         table.fault("listen", f"expected host:port, such as '127.0.0.1:8443', found {text!r}")
         host, port = "127.0.0.1", "0"
-    return Listen(host, int(port))
+    return ListenAddress(host, int(port))
 
 
-def read_names(table: Table, default: list[str]) -> tuple[str, ...]:
+def read_names(table: TomlTable, default: list[str]) -> tuple[str, ...]:
     """The key ``names``: what the server's certificate says."""
     names = table.texts("names", default, least=1)
     for name in names:

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from authority.config.injector import InjectorConfig, read_injector
 from authority.config.kubernetes import KubernetesConfig, SecretName, read_kubernetes, read_secret_name
-from authority.config.listen import Listen, read_listen, read_names
+from authority.config.listen import ListenAddress, read_listen, read_names
 from authority.config.openbao import OpenBaoConfig, read_openbao
-from authority.config.toml_table import Table
+from authority.config.toml_table import TomlTable
 from authority.config.withdrawal import WithdrawalConfig, read_withdrawal
 from authority.election.interface import LEASE_SECONDS
 from authority.pki.keystore import KeyType
@@ -45,7 +45,7 @@ class IssuerKind(StrEnum):
     OPENBAO = "openbao"
 
 
-class ConfigError(ValueError):
+class AuthorityConfigError(ValueError):
     """The configuration is not usable; ``faults`` are sentences, one a fault, each beginning with its key."""
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ class ApiConfig:
     ``advertise`` is the host by which other replicas reach this one ("": as clients do).
     """
 
-    listen: Listen
+    listen: ListenAddress
     names: tuple[str, ...]
     open_reads: bool
     advertise: str = ""
@@ -78,7 +78,7 @@ class ElectionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentConfig:
+class ExpectedAgentConfig:
     """An agent that is expected where no Kubernetes says who is there."""
 
     name: str
@@ -116,7 +116,7 @@ class AuthorityConfig:
     api: ApiConfig
     election: ElectionConfig
     withdrawal: WithdrawalConfig
-    agents: tuple[AgentConfig, ...]
+    agents: tuple[ExpectedAgentConfig, ...]
     directories: tuple[Path, ...]
     jetstream: JetStreamConfig | None
     leaves: tuple[LeafConfig, ...]
@@ -133,7 +133,7 @@ def load(path: Path, environment: Mapping[str, str]) -> AuthorityConfig:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(str(path), [f"expected a readable TOML file, found {error.strerror}"]) from None
+        raise AuthorityConfigError(str(path), [f"expected a readable TOML file, found {error.strerror}"]) from None
     return parse(data, str(path), path.parent, environment)
 
 
@@ -141,13 +141,13 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
     """Read a configuration's text; ``source`` names it in errors, relative paths start at ``base``.
 
     Raises:
-        ConfigError: with every fault that was found.
+        AuthorityConfigError: with every fault that was found.
     """
     try:
         values = tomllib.loads(data.decode())
     except ValueError as error:
-        raise ConfigError(source, [f"expected TOML in UTF-8, found {error}"]) from None
-    top = Table(values)
+        raise AuthorityConfigError(source, [f"expected TOML in UTF-8, found {error}"]) from None
+    top = TomlTable(values)
     state = base / top.text("state", "state")
     publish = top.table("publish")
     config = AuthorityConfig(
@@ -170,11 +170,11 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
     )
     faults = [*top.close(), *_across(config)]
     if faults:
-        raise ConfigError(source, faults)
+        raise AuthorityConfigError(source, faults)
     return config
 
 
-def _trust_domain(top: Table) -> str:
+def _trust_domain(top: TomlTable) -> str:
     name = top.text("trust_domain")
     if name:
         try:
@@ -184,7 +184,7 @@ def _trust_domain(top: Table) -> str:
     return name
 
 
-def _timing(top: Table) -> Timing:
+def _timing(top: TomlTable) -> Timing:
     """The preset (``production`` where none is named), with the ``[clock]`` table's values in place of its own.
 
     V defaults to 4·D and L to what ``default_leaf_seconds`` says wherever the table gives another D.
@@ -212,7 +212,7 @@ def _timing(top: Table) -> Timing:
         return preset
 
 
-def _api(table: Table, environment: Mapping[str, str]) -> ApiConfig:
+def _api(table: TomlTable, environment: Mapping[str, str]) -> ApiConfig:
     advertise = table.text("advertise") if "advertise" in table else ""
     advertise = environment.get(ADVERTISE_VARIABLE) or advertise
     if advertise and not is_ip_address(advertise) and not is_dns_name(advertise):
@@ -225,18 +225,18 @@ def _api(table: Table, environment: Mapping[str, str]) -> ApiConfig:
     )
 
 
-def _election(table: Table, base: Path, state: Path) -> ElectionConfig:
+def _election(table: TomlTable, base: Path, state: Path) -> ElectionConfig:
     lease = table.integer("lease_seconds", LEASE_SECONDS)
     if not 1 <= lease <= LONGEST_LEASE:
         table.fault("lease_seconds", f"expected 1 to {LONGEST_LEASE}, found {lease}")
     return ElectionConfig(base / table.text("directory") if "directory" in table else state / "election", lease)
 
 
-def _agent(table: Table) -> AgentConfig:
-    return AgentConfig(table.text("name", longest=253), table.member("class", PodClass, PodClass.REQUIRED))
+def _agent(table: TomlTable) -> ExpectedAgentConfig:
+    return ExpectedAgentConfig(table.text("name", longest=253), table.member("class", PodClass, PodClass.REQUIRED))
 
 
-def _jetstream(table: Table, base: Path) -> JetStreamConfig:
+def _jetstream(table: TomlTable, base: Path) -> JetStreamConfig:
     servers = table.texts("servers", [], least=1)
     for url in servers:
         if "@" in url:  # never shown: it may hold a password
@@ -249,7 +249,7 @@ def _jetstream(table: Table, base: Path) -> JetStreamConfig:
     return JetStreamConfig(servers, base / table.text("directory", "state/nats"), replicas)
 
 
-def _leaf(table: Table, base: Path) -> LeafConfig:
+def _leaf(table: TomlTable, base: Path) -> LeafConfig:
     leaf = LeafConfig(
         name=table.text("name", longest=LONGEST_NAME),
         place=_leaf_place(table, base),
@@ -261,7 +261,7 @@ def _leaf(table: Table, base: Path) -> LeafConfig:
     return leaf
 
 
-def _leaf_place(table: Table, base: Path) -> Path | SecretName:
+def _leaf_place(table: TomlTable, base: Path) -> Path | SecretName:
     """A directory, or a Secret of Kubernetes."""
     if "secret" not in table:
         return base / table.text("directory")
@@ -271,7 +271,7 @@ def _leaf_place(table: Table, base: Path) -> Path | SecretName:
     return read_secret_name(table, "secret")
 
 
-def _issuer(top: Table, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig | None:
+def _issuer(top: TomlTable, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig | None:
     """The ``[openbao]`` table, where that is the issuer; it may stand there and wait for its day."""
     kind = top.member("issuer", IssuerKind, IssuerKind.EMBEDDED)
     if kind is IssuerKind.EMBEDDED and "openbao" not in top:

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from authority.config.toml_table import Table
-from authority.openbao.layout import Layout
+from authority.config.toml_table import TomlTable
+from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 
 SECRET_ID_VARIABLE = "TIDEMARK_OPENBAO_SECRET_ID"  # noqa: S105 - the name of the variable, not its value
@@ -33,7 +33,7 @@ _LAYOUT_KEYS = {
 }
 
 
-class Auth(StrEnum):
+class OpenBaoAuth(StrEnum):
     """How the authority gets into OpenBao."""
 
     APPROLE = "approle"
@@ -46,11 +46,11 @@ class OpenBaoConfig:
     """Where OpenBao is, how to get in, and where everything is there; ``operator`` is the login for ``init``."""
 
     access: OpenBaoAccess
-    layout: Layout
+    layout: OpenBaoLayout
     operator: TokenLogin
 
 
-def read_openbao(table: Table, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig:
+def read_openbao(table: TomlTable, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig:
     """Read the table; faults are recorded in it. Relative paths start at ``base``."""
     access = OpenBaoAccess(
         url=_url(table),
@@ -61,9 +61,11 @@ def read_openbao(table: Table, base: Path, environment: Mapping[str, str]) -> Op
     return OpenBaoConfig(access, _layout(table), TokenLogin(environment.get(TOKEN_VARIABLE, "")))
 
 
-def _layout(table: Table) -> Layout:
-    defaults = Layout()
-    layout = Layout(**{name: table.text(key, getattr(defaults, name), 128) for name, key in _LAYOUT_KEYS.items()})
+def _layout(table: TomlTable) -> OpenBaoLayout:
+    defaults = OpenBaoLayout()
+    layout = OpenBaoLayout(
+        **{name: table.text(key, getattr(defaults, name), 128) for name, key in _LAYOUT_KEYS.items()}
+    )
     for name, key in _LAYOUT_KEYS.items():
         if not _PATH.fullmatch(getattr(layout, name)):
             table.fault(
@@ -75,7 +77,7 @@ def _layout(table: Table) -> Layout:
     return layout
 
 
-def _url(table: Table) -> str:
+def _url(table: TomlTable) -> str:
     url = table.text("url")
     try:
         parts = urlsplit(url)
@@ -90,11 +92,11 @@ def _url(table: Table) -> str:
     return url
 
 
-def _login(table: Table, base: Path, environment: Mapping[str, str]) -> Login:
-    auth = table.member("auth", Auth, Auth.APPROLE)
-    if auth is Auth.TOKEN:
+def _login(table: TomlTable, base: Path, environment: Mapping[str, str]) -> Login:
+    auth = table.member("auth", OpenBaoAuth, OpenBaoAuth.APPROLE)
+    if auth is OpenBaoAuth.TOKEN:
         return TokenLogin(environment.get(TOKEN_VARIABLE, ""))
     mount = table.text("auth_mount", auth.value, 128)
-    if auth is Auth.KUBERNETES:
+    if auth is OpenBaoAuth.KUBERNETES:
         return KubernetesLogin(table.text("role"), base / table.text("jwt_file", SERVICE_ACCOUNT_TOKEN), mount)
     return AppRoleLogin(table.text("role_id"), environment.get(SECRET_ID_VARIABLE, ""), mount)

@@ -11,7 +11,7 @@ _KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a li
 _REQUIRED = ""
 
 
-class Table:
+class TomlTable:
     """One table of the document. A fault is recorded, and a harmless value of the right type returned in its place.
 
     ``faults`` is shared by all tables of a document. ``close`` adds the keys that nobody asked for.
@@ -22,7 +22,7 @@ class Table:
         self._values = values
         self._where = where
         self._asked: list[str] = []
-        self._inner: list[Table] = []
+        self._inner: list[TomlTable] = []
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -81,19 +81,19 @@ class Table:
             self.fault(key, f"expected {least} or more, found {len(values)}")
         return tuple(values)
 
-    def table(self, key: str) -> "Table":
+    def table(self, key: str) -> "TomlTable":
         """A table inside this one; an empty one where it is not there."""
-        inner = Table(self._of_type(key, dict, {}), f"{self._where}{key}.", self.faults)
+        inner = TomlTable(self._of_type(key, dict, {}), f"{self._where}{key}.", self.faults)
         self._inner.append(inner)
         return inner
 
-    def tables(self, key: str) -> list["Table"]:
+    def tables(self, key: str) -> list["TomlTable"]:
         """An array of tables (``[[key]]``)."""
         values = self._of_type(key, list, [])
         if not all(isinstance(value, dict) for value in values):
             self.fault(key, f"expected tables ([[{self._where}{key}]]), found {values!r}")
             return []
-        inner = [Table(value, f"{self._where}{key}[{i}].", self.faults) for i, value in enumerate(values)]
+        inner = [TomlTable(value, f"{self._where}{key}[{i}].", self.faults) for i, value in enumerate(values)]
         self._inner += inner
         return inner
 

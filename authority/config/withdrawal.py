@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from urllib.parse import urlsplit
 
-from authority.config.toml_table import Table
+from authority.config.toml_table import TomlTable
 from authority.rotation.snapshot import A_THIRD
 
 
@@ -19,7 +19,7 @@ class WithdrawalConfig:
     monitors: tuple[str, ...] = ()
 
 
-def read_withdrawal(table: Table) -> WithdrawalConfig:
+def read_withdrawal(table: TomlTable) -> WithdrawalConfig:
     """Read the table; faults are recorded in it."""
     monitors = table.texts("monitors", [])
     for url in monitors:
@@ -30,7 +30,7 @@ def read_withdrawal(table: Table) -> WithdrawalConfig:
     return WithdrawalConfig(_share(table), monitors)
 
 
-def _share(table: Table) -> Fraction:
+def _share(table: TomlTable) -> Fraction:
     text = table.text("rollback_above", str(A_THIRD), 40)
     try:
         share = Fraction(text)

@@ -8,29 +8,29 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from authority.controllers.cert_manager_api import CertManager
-from authority.controllers.context import Surroundings
+from authority.controllers.cert_manager_api import CertManagerClient
+from authority.controllers.context import ControllerContext
 from authority.journal.interface import JournalConflict, JournalError
-from authority.kubernetes.errors import Conflict, KubernetesError, Missing
+from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectMissing
 from authority.rotation.actions import Step
 from authority.rotation.events import CertificateMarked, Failed
 from authority.rotation.leaf_renewal import signing_ca
 from authority.rotation.reissue import Issuance, is_due, outdated_before
-from authority.support.backoff import Pauses
+from authority.support.backoff import Backoff
 from authority.support.clock_skew import ClockDiffers
 
 _SOON = 0.5
 """Seconds until the next look where something is on its way."""
 
 
-class Reissues:
+class CertManagerController:
     """Runs until it is cancelled, also where cert-manager is not configured.
 
     ``active`` names the CA that the issuer was told to sign with, by its intent; None before it was told of any.
     """
 
     def __init__(
-        self, surroundings: Surroundings, cert_manager: CertManager | None, active: Callable[[], str | None]
+        self, surroundings: ControllerContext, cert_manager: CertManagerClient | None, active: Callable[[], str | None]
     ) -> None:
         self._here = surroundings
         self._cert_manager = cert_manager
@@ -45,10 +45,10 @@ class Reissues:
                     group.create_task(self._keep(self._cert_manager, namespace), name=name)
             await asyncio.Event().wait()
 
-    async def _keep(self, cert_manager: CertManager, namespace: str) -> None:
+    async def _keep(self, cert_manager: CertManagerClient, namespace: str) -> None:
         """The first look is for a missing right, with nothing withdrawn as well: not to be told on the day of need."""
         changed = self._here.timeline.watch()
-        pauses = Pauses[str](self._here.heartbeat)
+        pauses = Backoff[str](self._here.heartbeat)
         is_readable = False
         while True:
             changed.clear()
@@ -72,7 +72,7 @@ class Reissues:
                     await changed.wait()
 
     async def _mark(
-        self, cert_manager: CertManager, issuances: tuple[Issuance, ...], before: int, pauses: Pauses[str]
+        self, cert_manager: CertManagerClient, issuances: tuple[Issuance, ...], before: int, pauses: Backoff[str]
     ) -> float:
         """Mark those that are due, none waiting for another; seconds until the next look."""
         self._here.check_clock()
@@ -87,9 +87,9 @@ class Reissues:
             self._here.timeline.check_lease()
             try:
                 await cert_manager.mark(one, now)
-            except Missing:
+            except ObjectMissing:
                 continue  # it was deleted meanwhile
-            except Conflict:
+            except ObjectConflict:
                 seconds = _SOON  # somebody wrote meanwhile: it is decided anew
             except KubernetesError as error:
                 self._failed(pauses, one.name, one.full_name, str(error))
@@ -98,11 +98,11 @@ class Reissues:
                 self._here.observe(CertificateMarked(now, one.full_name, before))
         return min(seconds, pauses.left() or seconds)
 
-    def _failed(self, pauses: Pauses[str], thing: str, target: str, error: str) -> float:
+    def _failed(self, pauses: Backoff[str], thing: str, target: str, error: str) -> float:
         seconds = pauses.failed(thing)
         self._here.observe(Failed(self._here.now(), Step.REISSUE, target, error, seconds))
         return seconds
 
 
 def _told(error: Exception) -> str:
-    return f"{error}; is cert-manager installed?" if isinstance(error, Missing) else str(error)
+    return f"{error}; is cert-manager installed?" if isinstance(error, ObjectMissing) else str(error)

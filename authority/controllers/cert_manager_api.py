@@ -57,7 +57,7 @@ def _seconds(instant: Any) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class CertManager:
+class CertManagerClient:
     """The Certificates in the cluster that have the configured issuer."""
 
     client: KubernetesClient

@@ -16,7 +16,7 @@ _UNKNOWN = "expected this replica to lead until it was done, found that it stops
 
 
 @dataclass(slots=True)
-class _Request(Generic[S]):
+class _Command(Generic[S]):
     """Who asked waits for ``answer``; that one is done before the request has ``begun`` where nobody waits any more."""
 
     carry_out: Callable[[S], Awaitable[Any]]
@@ -24,7 +24,7 @@ class _Request(Generic[S]):
     begun: bool = False
 
 
-class Turns(Generic[S]):
+class CommandQueue(Generic[S]):
     """A queue of what is to be carried out; whoever asked waits for the answer.
 
     ``refusal`` makes of an error of ``errors``, or of a sentence, what the asker is to see; other errors are faults of
@@ -40,7 +40,7 @@ class Turns(Generic[S]):
         self._errors = errors
         self._refusal = refusal
         self._patience = patience
-        self._waiting: deque[_Request[S]] = deque()
+        self._waiting: deque[_Command[S]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -51,7 +51,7 @@ class Turns(Generic[S]):
         Raises:
             TimeoutError: there was none in time. What had not begun by then never will; the message says which it is.
         """
-        request = _Request[S](carry_out, asyncio.get_running_loop().create_future())
+        request = _Command[S](carry_out, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         try:
             async with asyncio.timeout(self._patience):
@@ -60,7 +60,7 @@ class Turns(Generic[S]):
             raise TimeoutError(self._late(request)) from None
         return result
 
-    def _late(self, request: _Request[S]) -> str:
+    def _late(self, request: _Command[S]) -> str:
         within = f"within {self._patience:g} s"
         if request.begun:
             return (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.journal.history import EpochCa, History
 from tidemark.bundle import Bundle
 from tidemark.strict_json import FieldError, Fields, parse_object
@@ -26,7 +26,7 @@ _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class ClientConnection:
     """A client's connection: ``server`` is the URL that showed it, ``since`` RFC 3339 as the server writes it.
 
     ``ca`` is the fingerprint of the withdrawn CA that its chain holds.
@@ -42,14 +42,14 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ConnectionScan:
     """What all servers showed. ``silent`` counts connections that sent a leaf alone: who signed it is not shown.
 
     ``errors`` says, by URL, why a server's answer does not count.
     """
 
     at: int
-    connected: tuple[Connected, ...]
+    connected: tuple[ClientConnection, ...]
     silent: int
     errors: dict[str, str]
 
@@ -59,16 +59,16 @@ class MonitorError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ConnzPage:
     """One answer to ``/connz``: ``count`` connections of ``total``."""
 
-    connected: tuple[Connected, ...]
+    connected: tuple[ClientConnection, ...]
     silent: int
     count: int
     total: int
 
 
-def read_page(data: bytes, server: str, withdrawn: Collection[str]) -> Page:
+def read_page(data: bytes, server: str, withdrawn: Collection[str]) -> ConnzPage:
     """Read an answer to ``/connz?auth=1`` (nats-server, "Connection Information"). Raises MonitorError; pure."""
     try:
         fields = parse_object(data)
@@ -78,14 +78,14 @@ def read_page(data: bytes, server: str, withdrawn: Collection[str]) -> Page:
             above = [certificate.string("cert_sha256") for certificate in chain[1:]]
             silent += len(chain) == 1
             connected += [_connected(connection, server, ca) for ca in withdrawn if ca in above]
-        return Page(tuple(connected), silent, len(connections), fields.integer("total"))
+        return ConnzPage(tuple(connected), silent, len(connections), fields.integer("total"))
     except FieldError as error:
         raise MonitorError(f"expected connections as /connz shows them, found {error}") from None
 
 
-def _connected(connection: Fields, server: str, ca: str) -> Connected:
+def _connected(connection: Fields, server: str, ca: str) -> ClientConnection:
     leaf = connection.objects("tls_peer_certs")[0]
-    return Connected(
+    return ClientConnection(
         server=server,
         cid=connection.integer("cid"),
         name=connection.string("name")[:_LONGEST_NAME] if "name" in connection else "",
@@ -101,20 +101,22 @@ def to_look_for(history: History, now: int) -> tuple[EpochCa, ...]:
     return tuple(ca for ca in history.cas if ca.withdrawn and not ca.is_expired(now))
 
 
-class Connections:
+class ConnectionMonitor:
     """Asks every server while a withdrawn CA has not expired: after each statement, and every heartbeat.
 
     ``servers`` are monitoring URLs (``http://127.0.0.1:8222``); those over https are verified by the newest bundle.
     """
 
-    def __init__(self, surroundings: Surroundings, servers: Sequence[str], observe: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, surroundings: ControllerContext, servers: Sequence[str], observe: Callable[[str, str], None]
+    ) -> None:
         self._here = surroundings
         self._servers = tuple(servers)
         self._complain = observe
-        self._last: Look | None = None
+        self._last: ConnectionScan | None = None
 
     @property
-    def last(self) -> Look | None:
+    def last(self) -> ConnectionScan | None:
         """What the last look showed; None before it, and where no server is configured."""
         return self._last
 
@@ -131,11 +133,11 @@ class Connections:
                 async with asyncio.timeout(self._here.heartbeat):
                     await changed.wait()
 
-    async def look(self, withdrawn: Collection[str], bundle: Bundle, now: int) -> Look:
+    async def look(self, withdrawn: Collection[str], bundle: Bundle, now: int) -> ConnectionScan:
         """Ask all servers at once; one that does not answer is named and hides none of the others."""
         context = ssl.create_default_context(cadata=bundle.ca.decode())
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        connected: list[Connected] = []
+        connected: list[ClientConnection] = []
         silent, errors = 0, {}
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context), timeout=aiohttp.ClientTimeout(_SECONDS)
@@ -149,11 +151,13 @@ class Connections:
                 for page in found:
                     connected += page.connected
                     silent += page.silent
-        return Look(now, tuple(connected), silent, errors)
+        return ConnectionScan(now, tuple(connected), silent, errors)
 
 
-async def _ask(session: aiohttp.ClientSession, server: str, withdrawn: Collection[str]) -> list[Page] | MonitorError:
-    pages: list[Page] = []
+async def _ask(
+    session: aiohttp.ClientSession, server: str, withdrawn: Collection[str]
+) -> list[ConnzPage] | MonitorError:
+    pages: list[ConnzPage] = []
     offset = 0
     try:
         while True:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from authority.fleet.view import heartbeat_seconds
-from authority.journal.store import Timeline
+from authority.journal.store import JournalStore
 from authority.rotation.events import Observer
 from authority.support.clock_skew import ReferenceClock, check_clock
 from tidemark.epoch import EpochClock, Timing
@@ -12,7 +12,7 @@ from tidemark.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ControllerContext:
     """``trust`` is what agents are given to believe us by: the domain and the verifiers of the signer's keys.
 
     ``now`` returns whole Unix seconds; ``observe`` takes each event as it happens; ``look_every`` is how often, in
@@ -20,7 +20,7 @@ class Surroundings:
     ``references`` are the clocks of others, by their names, that ours has to agree with.
     """
 
-    timeline: Timeline
+    timeline: JournalStore
     trust: Trust
     timing: Timing
     now: Callable[[], int]

@@ -7,17 +7,17 @@ tell the issuer to sign with an older one. So the issuer is looked at again for 
 import asyncio
 from collections.abc import Sequence
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
 from authority.rotation.actions import Step
 from authority.rotation.events import Failed
 
 
-class Inventory:
+class IssuerInventory:
     """Of one issuer, for one sequencer."""
 
-    def __init__(self, issuer: SerializedIssuer, surroundings: Surroundings) -> None:
+    def __init__(self, issuer: SerializedIssuer, surroundings: ControllerContext) -> None:
         self._issuer = issuer
         self._here = surroundings
         self._cas: dict[str, str] = {}

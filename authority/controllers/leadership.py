@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.election.interface import Election
 from authority.journal.interface import JournalError
 from authority.rotation.actions import Step
@@ -14,7 +14,9 @@ FOLLOW_SECONDS = 2.0
 """A replica that follows is at most so far behind the journal."""
 
 
-async def lead(election: Election, here: Surroundings, sequencers: Mapping[str, Task], won: Callable[[], None]) -> None:
+async def lead(
+    election: Election, here: ControllerContext, sequencers: Mapping[str, Task], won: Callable[[], None]
+) -> None:
     """Whenever this replica leads: ``won``, then the sequencers, until it leads no longer; until cancelled."""
     while True:
         await election.won()
@@ -25,7 +27,7 @@ async def lead(election: Election, here: Surroundings, sequencers: Mapping[str, 
         here.observe(Following(here.now(), election.me.name, leader.name if leader else ""))
 
 
-async def follow(election: Election, here: Surroundings) -> None:
+async def follow(election: Election, here: ControllerContext) -> None:
     """Read the journal while another replica leads, so that what is asked here is answered; until cancelled."""
     while True:
         if not election.leads:

@@ -5,14 +5,14 @@ Signed as the workloads' leaves are, recorded, and only then handed out. Nobody 
 
 from dataclasses import dataclass
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.issuer.interface import IssuedLeaf, IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
 from authority.journal.record_types import LeafRecord
 from authority.pki.names import LONGEST_NAME, leaf_faults, usual_form
 from authority.rotation.events import LeafIssued
-from authority.rotation.leaf_renewal import Workload, checked, leaf_request, signing_ca
+from authority.rotation.leaf_renewal import LeafSubject, checked, leaf_request, signing_ca
 from authority.rotation.operator_requests import RotationRefused
 from tidemark.certificates import Certificate, LeafRejected, not_after
 from tidemark.strict_json import FieldError, Fields
@@ -25,13 +25,13 @@ _MOST_NAMES = 200
 class LeafOrder:
     """A leaf that somebody (``who``) wants, and why."""
 
-    workload: Workload
+    workload: LeafSubject
     who: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class OneOff:
+class ManualLeaf:
     """What came of it; ``signing`` is the CA that signed."""
 
     signing: EpochCa
@@ -44,7 +44,7 @@ class OneOff:
         return f"{self.leaf.serial_number:x}"
 
 
-def read_workload(fields: Fields) -> Workload:
+def read_workload(fields: Fields) -> LeafSubject:
     """Whom the leaf is for, as a request says it: ``name``, and ``dns`` or ``ip`` or both.
 
     Raises:
@@ -58,10 +58,10 @@ def read_workload(fields: Fields) -> Workload:
         raise FieldError(f"field 'dns': expected, with 'ip', at most {_MOST_NAMES} names, found {len(dns) + len(ip)}")
     for key, complaint in leaf_faults(name, dns, ip):
         raise FieldError(f"field {key!r}: {complaint}")
-    return Workload(name, name, dns, tuple(map(usual_form, ip)))
+    return LeafSubject(name, name, dns, tuple(map(usual_form, ip)))
 
 
-async def issue(here: Surroundings, issuer: SerializedIssuer, history: History, order: LeafOrder) -> OneOff:
+async def issue(here: ControllerContext, issuer: SerializedIssuer, history: History, order: LeafOrder) -> ManualLeaf:
     """Sign the leaf with the CA that signs now, and record it.
 
     Raises:
@@ -76,7 +76,7 @@ async def issue(here: Surroundings, issuer: SerializedIssuer, history: History, 
     await here.timeline.confirm(history)
     issued = await issuer.issue_leaf(signing.intent, leaf_request(workload, signing, here.timing, now))
     try:
-        made = OneOff(signing, checked(issued, signing, now), issued)
+        made = ManualLeaf(signing, checked(issued, signing, now), issued)
     except LeafRejected as error:
         raise IssuerError(str(error)) from None
     names = (*workload.dns_names, *workload.ip_addresses)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.issuer.interface import IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.interface import JournalConflict, JournalError
@@ -19,7 +19,7 @@ from authority.publishers.leaf_store import LeafStore
 from authority.rotation.actions import Step
 from authority.rotation.events import Failed, LeafWritten
 from authority.rotation.leaf_renewal import (
-    Workload,
+    LeafSubject,
     cause_of_renewal,
     checked,
     leaf_request,
@@ -27,7 +27,7 @@ from authority.rotation.leaf_renewal import (
     signer_of,
     signing_ca,
 )
-from authority.support.backoff import Pauses
+from authority.support.backoff import Backoff
 from authority.support.clock_skew import ClockDiffers
 from tidemark.certificates import (
     Certificate,
@@ -51,11 +51,11 @@ class LeafState:
     error: str = ""
 
 
-class Leaves:
+class LeafController:
     """Runs one task for each workload until it is cancelled."""
 
     def __init__(
-        self, surroundings: Surroundings, issuer: SerializedIssuer, stores: Sequence[tuple[Workload, LeafStore]]
+        self, surroundings: ControllerContext, issuer: SerializedIssuer, stores: Sequence[tuple[LeafSubject, LeafStore]]
     ) -> None:
         self._here = surroundings
         self._issuer = issuer
@@ -74,9 +74,9 @@ class Leaves:
                 group.create_task(self._keep(workload, store), name=f"leaf {workload.name}")
             await asyncio.Event().wait()
 
-    async def _keep(self, workload: Workload, store: LeafStore) -> None:
+    async def _keep(self, workload: LeafSubject, store: LeafStore) -> None:
         changed = self._here.timeline.watch()
-        pauses = Pauses[str](self._here.heartbeat)
+        pauses = Backoff[str](self._here.heartbeat)
         while True:
             changed.clear()
             seconds: float
@@ -95,7 +95,7 @@ class Leaves:
                 async with asyncio.timeout(seconds):
                     await changed.wait()
 
-    async def _look(self, workload: Workload, store: LeafStore) -> float:
+    async def _look(self, workload: LeafSubject, store: LeafStore) -> float:
         """Compare the target with what it should show, renew where it is due; seconds until the next look."""
         here = self._here
         history, now = await here.timeline.read(), here.now()

@@ -6,23 +6,23 @@ only those change who are waited for.
 
 import asyncio
 
-from authority.controllers.context import Surroundings
-from authority.controllers.statements import Committed
+from authority.controllers.context import ControllerContext
+from authority.controllers.statements import CommittedStatement
 from authority.fleet.view import FleetState
 from authority.rotation.actions import Hold
 from authority.rotation.events import FleetProven, Held, Withdrawing
 from authority.rotation.snapshot import Scene
-from authority.rotation.withdrawal import Progress, progress
+from authority.rotation.withdrawal import WithdrawalProgress, progress
 from tidemark.receipt import PodClass
 
 
-class Ongoing:
+class ProgressReporter:
     """Remembers what was told last. ``committed`` is the statement of ours that the fleet has not proven yet."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: ControllerContext) -> None:
         self._here = surroundings
         self.hold: Hold | None = None
-        self.committed: Committed | None = None
+        self.committed: CommittedStatement | None = None
         self._held: Held | None = None
         self._withdrawing: dict[str, Withdrawing] = {}
 
@@ -71,6 +71,6 @@ class Ongoing:
                 self._here.observe(event)
 
 
-def _withdrawing(each: Progress, now: int) -> Withdrawing:
+def _withdrawing(each: WithdrawalProgress, now: int) -> Withdrawing:
     replacement = each.replacement.sha256 if each.replacement else ""
     return Withdrawing(now, each.ca.epoch, each.ca.sha256, each.stage, replacement, each.waiting, each.until)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.journal.history import SignedStatement
 from authority.journal.interface import JournalConflict, JournalError
-from authority.publishers.interface import Brought, Outcome, Publisher, PublishError
+from authority.publishers.interface import Publisher, PublishError, PublishOutcome, PublishResult
 from authority.rotation.actions import Step
 from authority.rotation.events import Failed, Published, Surpassed
-from authority.support.backoff import Pauses
+from authority.support.backoff import Backoff
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
 _NAMED = 10  # failures in one error
@@ -31,19 +31,19 @@ class TargetState:
 
     at: int
     sequence: int
-    outcome: Outcome | None
+    outcome: PublishOutcome | None
     error: str
     newer: tuple[str, ...] = ()
 
 
-class Publishing:
+class PublishingController:
     """Runs one task for each publisher until it is cancelled.
 
     ``on_newer`` is called where a target shows a validly signed higher statement than the journal has.
     """
 
     def __init__(
-        self, publishers: Sequence[Publisher], surroundings: Surroundings, on_newer: Callable[[], None]
+        self, publishers: Sequence[Publisher], surroundings: ControllerContext, on_newer: Callable[[], None]
     ) -> None:
         self._publishers = tuple(publishers)
         self._here = surroundings
@@ -65,7 +65,7 @@ class Publishing:
     async def _keep(self, publisher: Publisher) -> None:
         changed = self._here.timeline.watch()
         publisher.watch(changed)
-        pauses = Pauses[str](self._here.heartbeat)
+        pauses = Backoff[str](self._here.heartbeat)
         tried = None
         while True:
             changed.clear()
@@ -79,7 +79,7 @@ class Publishing:
                 async with asyncio.timeout(pauses.left() or self._here.heartbeat):
                     await changed.wait()
 
-    async def _bring(self, publisher: Publisher, newest: SignedStatement, pauses: Pauses[str]) -> None:
+    async def _bring(self, publisher: Publisher, newest: SignedStatement, pauses: Backoff[str]) -> None:
         began = asyncio.get_running_loop().time()
         sequence = newest.statement.sequence
         try:
@@ -89,10 +89,10 @@ class Publishing:
         except JournalConflict:
             return  # a newer statement is on its way here
         except (PublishError, JournalError, BundleRejected) as error:
-            brought = Brought(failed=(str(error),))
+            brought = PublishResult(failed=(str(error),))
         self._take(publisher.name, sequence, brought, asyncio.get_running_loop().time() - began, pauses)
 
-    def _take(self, name: str, sequence: int, brought: Brought, seconds: float, pauses: Pauses[str]) -> None:
+    def _take(self, name: str, sequence: int, brought: PublishResult, seconds: float, pauses: Backoff[str]) -> None:
         now, last = self._here.now(), self._states.get(name)
         outcome = brought.outcome if brought.newer or not brought.failed else None
         self._states[name] = TargetState(now, sequence, outcome, _sentence(brought.failed), brought.newer)
@@ -106,7 +106,7 @@ class Publishing:
             if last is None or (last.sequence, last.newer) != (sequence, brought.newer):
                 self._here.observe(Surpassed(now, name, sequence, brought.newer))
             self._on_newer()
-        is_news = last is None or last.sequence != sequence or last.error or outcome is not Outcome.UNCHANGED
+        is_news = last is None or last.sequence != sequence or last.error or outcome is not PublishOutcome.UNCHANGED
         if outcome is not None and is_news:
             self._here.observe(Published(now, name, sequence, outcome, seconds))
 

@@ -13,14 +13,14 @@ from fractions import Fraction
 from typing import TypeVar
 
 from authority.controllers import leaf_requests
-from authority.controllers.command_queue import Turns
-from authority.controllers.context import Surroundings
-from authority.controllers.inventory import Inventory
-from authority.controllers.leaf_requests import LeafOrder, OneOff
-from authority.controllers.progress import Ongoing
-from authority.controllers.publishing import Publishing, TargetState
+from authority.controllers.command_queue import CommandQueue
+from authority.controllers.context import ControllerContext
+from authority.controllers.inventory import IssuerInventory
+from authority.controllers.leaf_requests import LeafOrder, ManualLeaf
+from authority.controllers.progress import ProgressReporter
+from authority.controllers.publishing import PublishingController, TargetState
 from authority.controllers.recovery import highest_shown
-from authority.controllers.statements import Statements
+from authority.controllers.statements import StatementMaker
 from authority.fleet.view import FleetView
 from authority.issuer.interface import IssuerError
 from authority.issuer.serialized import SerializedIssuer
@@ -30,25 +30,32 @@ from authority.journal.record_types import NAMED, ActivationRecord, OverrideReco
 from authority.publishers.interface import Publisher, PublishError
 from authority.rotation.actions import (
     Activate,
-    Fold,
+    Compact,
     Hold,
-    LeaveOut,
     Prepare,
+    RemoveAnchors,
     Retire,
     Step,
-    Switch,
+    SwitchSigner,
     Wait,
     Withdraw,
     Work,
 )
 from authority.rotation.compose import BundleFull
-from authority.rotation.events import Activated, Conflict, Failed, Overridden, Retired, WithdrawalAsked
-from authority.rotation.operator_requests import Prospect, RotationRefused, Wanted, chosen, force, prospect
+from authority.rotation.events import Activated, AppendConflict, Failed, Overridden, Retired, WithdrawalAsked
+from authority.rotation.operator_requests import (
+    RotationRefused,
+    WithdrawalPreview,
+    WithdrawalRequest,
+    chosen,
+    force,
+    prospect,
+)
 from authority.rotation.plan import awaited, next_action
-from authority.rotation.snapshot import A_THIRD, Scene, World
-from authority.rotation.withdrawal import Progress, progress
+from authority.rotation.snapshot import A_THIRD, Scene, Snapshot
+from authority.rotation.withdrawal import WithdrawalProgress, progress
 from authority.signer.interface import SignerError, StatementSigner
-from authority.support.backoff import Pauses
+from authority.support.backoff import Backoff
 from authority.support.clock_skew import ClockDiffers
 from tidemark.bundle import Cause, Statement, StatementError
 from tidemark.verify import BundleRejected
@@ -73,7 +80,7 @@ StepError = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class RotationDependencies:
     """What a rotation acts upon. ``fleet`` shows the agents at an instant, with what they proved of the history.
 
     A CA is rolled back unasked where more than ``rollback_above`` of the required agents put it back.
@@ -87,22 +94,24 @@ class Outside:
     rollback_above: Fraction = A_THIRD
 
 
-class Rotation:
+class RotationController:
     """Runs until it is cancelled, and may then run again; the only writer of the journal in this process."""
 
-    def __init__(self, surroundings: Surroundings, outside: Outside) -> None:
+    def __init__(self, surroundings: ControllerContext, outside: RotationDependencies) -> None:
         self._here = surroundings
         self._outside = outside
         self._issuer = outside.issuer
-        self._inventory = Inventory(outside.issuer, surroundings)
-        self._statements = Statements(surroundings, outside.issuer, outside.signer, include_root=outside.include_root)
-        self._publishing = Publishing(outside.publishers, surroundings, self._look_again)
-        self._pauses = Pauses[Step](surroundings.heartbeat)
+        self._inventory = IssuerInventory(outside.issuer, surroundings)
+        self._statements = StatementMaker(
+            surroundings, outside.issuer, outside.signer, include_root=outside.include_root
+        )
+        self._publishing = PublishingController(outside.publishers, surroundings, self._look_again)
+        self._pauses = Backoff[Step](surroundings.heartbeat)
         self._wake = asyncio.Event()
-        self._requests = Turns[History](StepError, _refusal)
+        self._requests = CommandQueue[History](StepError, _refusal)
         self._has_looked = False
         self._failures: dict[Step, Failed] = {}
-        self._ongoing = Ongoing(surroundings)
+        self._ongoing = ProgressReporter(surroundings)
 
     @property
     def history(self) -> History:
@@ -168,7 +177,7 @@ class Rotation:
 
         return await self._ask(carry_out)
 
-    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> EpochCa:
+    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> EpochCa:
         """Record that a CA is to be taken out of use; the plan does the rest. Returns that CA.
 
         Raises:
@@ -186,7 +195,7 @@ class Rotation:
 
         return await self._ask(carry_out)
 
-    async def issue_leaf(self, order: LeafOrder) -> OneOff:
+    async def issue_leaf(self, order: LeafOrder) -> ManualLeaf:
         """Sign a leaf that no target shows, and record who wanted it.
 
         Raises:
@@ -194,11 +203,11 @@ class Rotation:
         """
         return await self._ask(lambda history: leaf_requests.issue(self._here, self._issuer, history, order))
 
-    def prospect(self, wanted: Wanted) -> Prospect:
+    def prospect(self, wanted: WithdrawalRequest) -> WithdrawalPreview:
         """What such a withdrawal would do, by what is known now. Raises RotationRefused."""
         return prospect(self._scene(self.history, self._here.now()), wanted, include_root=self._outside.include_root)
 
-    def progress(self) -> tuple[Progress, ...]:
+    def progress(self) -> tuple[WithdrawalProgress, ...]:
         """How far each withdrawal has come."""
         return progress(self._scene(self.history, self._here.now()))
 
@@ -275,7 +284,7 @@ class Rotation:
                 self._succeeded(Step.INSPECT)
             history, now = self._inventory.judge(history), self._here.now()
             scene = self._scene(history, now)
-            world = World(
+            world = Snapshot(
                 history,
                 scene.fleet,
                 self._inventory.intents(history),
@@ -287,7 +296,7 @@ class Rotation:
             if isinstance(action, Wait):
                 self._ongoing.waits(scene, action.hold)
             self._ongoing.proven(scene)
-            if self._requests and not isinstance(action, Activate | Prepare | LeaveOut):
+            if self._requests and not isinstance(action, Activate | Prepare | RemoveAnchors):
                 await self._requests.serve_next(history)
                 return None
             if isinstance(action, Wait):
@@ -296,7 +305,7 @@ class Rotation:
             await self._do(action, history)
             self._succeeded(step)
         except JournalConflict as error:
-            self._here.observe(Conflict(self._here.now(), step, str(error)))
+            self._here.observe(AppendConflict(self._here.now(), step, str(error)))
             self._pauses.failed(step)
         except StepError as error:
             self._failed(step, error)
@@ -322,14 +331,14 @@ class Rotation:
                     now, ca.sha256, Cause.ROLLBACK, urgent=False, automatic=True, who="", reason=reason
                 )
                 await self._append_withdrawal(history, asked, ca)
-            case LeaveOut():
+            case RemoveAnchors():
                 self._ongoing.committed = await self._statements.leave_out(history, work)
             case Activate(ca=ca):
                 named, count = work.unproven[:NAMED], len(work.unproven)
                 record = ActivationRecord(now, ca.sha256, work.opening, named, work.skipped, count)
                 await timeline.append(history, record)
                 observe(Activated(now, ca.epoch, ca.sha256, work.opening, work.unproven, work.skipped))
-            case Switch(ca=ca):
+            case SwitchSigner(ca=ca):
                 await timeline.confirm(history)
                 await self._issuer.activate(ca.intent)
                 self._inventory.activated(ca.intent)
@@ -338,7 +347,7 @@ class Rotation:
                 await self._issuer.delete(work.intents)
                 self._inventory.deleted(work.intents)
                 observe(Retired(now, work.intents, work.orphans))
-            case Fold():
+            case Compact():
                 await timeline.fold(history, work.keep, work.through)
 
     def _look_again(self) -> None:

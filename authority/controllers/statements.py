@@ -7,14 +7,22 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from authority.controllers.context import Surroundings
+from authority.controllers.context import ControllerContext
 from authority.issuer.interface import CaRequest
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import History
 from authority.journal.record_types import StatementRecord
-from authority.rotation.actions import LeaveOut, Prepare
-from authority.rotation.compose import Contents, Member, check, check_room, compose, still_withdrawn, surviving
-from authority.rotation.events import LeftOut, Prepared
+from authority.rotation.actions import Prepare, RemoveAnchors
+from authority.rotation.compose import (
+    BundleMember,
+    StatementContents,
+    check,
+    check_room,
+    compose,
+    still_withdrawn,
+    surviving,
+)
+from authority.rotation.events import AnchorsRemoved, Prepared
 from authority.signer.interface import StatementSigner
 from tidemark.bundle import Bundle, Statement
 from tidemark.certificates import Certificate, fingerprint
@@ -22,7 +30,7 @@ from tidemark.epoch import EpochClock
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommittedStatement:
     """A statement that stands in the journal; ``seconds`` is when that was, by the event loop's clock."""
 
     statement: Statement
@@ -30,12 +38,12 @@ class Committed:
     seconds: float
 
 
-class Statements:
+class StatementMaker:
     """Makes statements for the sequencer, one at a time."""
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        surroundings: ControllerContext,
         issuer: SerializedIssuer,
         signer: StatementSigner,
         *,
@@ -50,13 +58,13 @@ class Statements:
         """The roots that bundles carry."""
         return await self._issuer.roots() if self._include_root else ()
 
-    async def prepare(self, history: History, wanted: Prepare, who: str = "", reason: str = "") -> Committed:
+    async def prepare(self, history: History, wanted: Prepare, who: str = "", reason: str = "") -> CommittedStatement:
         """A statement with a new CA."""
         self._here.check_clock()
         began = asyncio.get_running_loop().time()
         added, roots = await self._issue(history, wanted), await self.roots()
         now = self._here.now()  # making a key may have taken seconds
-        contents = Contents(
+        contents = StatementContents(
             cause=wanted.cause,
             clock=self._here.clock,
             cas=(added, *surviving(history, now)),
@@ -67,14 +75,14 @@ class Statements:
         self._tell_prepared(wanted, committed, began)
         return committed
 
-    async def leave_out(self, history: History, work: LeaveOut) -> Committed:
+    async def leave_out(self, history: History, work: RemoveAnchors) -> CommittedStatement:
         """A statement without withdrawn CAs, and with the new one that an urgent withdrawal brings."""
         began = asyncio.get_running_loop().time()
         without = frozenset(ca.sha256 for ca in work.cas)
         added = (await self._issue(history, work.added, without),) if work.added else ()
         roots, now = await self.roots(), self._here.now()
         cas = (*added, *surviving(history, now, without))
-        contents = Contents(
+        contents = StatementContents(
             cause=work.cause,
             clock=self._here.clock if added else self._clock_of(history, cas),
             cas=cas,
@@ -88,7 +96,7 @@ class Statements:
         if work.added is not None:
             self._tell_prepared(work.added, committed, began)
         self._here.observe(
-            LeftOut(
+            AnchorsRemoved(
                 at=committed.statement.issued_at,
                 sequence=committed.statement.sequence,
                 digest=committed.digest,
@@ -98,12 +106,12 @@ class Statements:
         )
         return committed
 
-    def _clock_of(self, history: History, cas: Sequence[Member]) -> EpochClock:
+    def _clock_of(self, history: History, cas: Sequence[BundleMember]) -> EpochClock:
         """The clock that the first of these was made under: by it the statement counts."""
         first = history.find(fingerprint(cas[0].certificate)) if cas else None
         return first.clock if first else self._here.clock
 
-    async def _issue(self, history: History, wanted: Prepare, without: Collection[str] = ()) -> Member:
+    async def _issue(self, history: History, wanted: Prepare, without: Collection[str] = ()) -> BundleMember:
         carried, roots = surviving(history, self._here.now(), without), await self.roots()
         check_room(len(carried) + 1, len(roots))
         await self._here.timeline.confirm(history)
@@ -114,17 +122,19 @@ class Statements:
             not_before=self._here.now() - self._here.timing.tolerance_seconds,
             not_after=self._here.clock.expiry(wanted.epoch),
         )
-        return Member(wanted.epoch, await self._issuer.issue_ca(request))
+        return BundleMember(wanted.epoch, await self._issuer.issue_ca(request))
 
-    async def _commit(self, history: History, contents: Contents, intent: str, who: str, reason: str) -> Committed:
+    async def _commit(
+        self, history: History, contents: StatementContents, intent: str, who: str, reason: str
+    ) -> CommittedStatement:
         trust, now = self._here.trust, self._here.now()
         draft = compose(trust.trust_domain, contents, history.newest, now)
         bundle = Bundle(draft.ca, bytes(await self._signer.sign(draft.statement.text())))
         verified = check(bundle, trust, history.newest, now)
         await self._here.timeline.append(history, StatementRecord(now, intent, bundle, who, reason))
-        return Committed(draft.statement, verified.digest, asyncio.get_running_loop().time())
+        return CommittedStatement(draft.statement, verified.digest, asyncio.get_running_loop().time())
 
-    def _tell_prepared(self, wanted: Prepare, committed: Committed, began: float) -> None:
+    def _tell_prepared(self, wanted: Prepare, committed: CommittedStatement, began: float) -> None:
         statement = committed.statement
         self._here.observe(
             Prepared(

@@ -23,7 +23,7 @@ from lightkube.resources.coordination_v1 import Lease
 
 from authority.election.interface import LEASE_SECONDS, ElectionError, Replica
 from authority.kubernetes.client import KubernetesClient
-from authority.kubernetes.errors import Conflict, Exists, KubernetesError
+from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectExists
 
 URL_ANNOTATION = "tidemark.io/url"
 
@@ -164,7 +164,7 @@ class LeaseElection:
         """Take the Lease or renew it: ours until a while after ``began``, unless another was faster."""
         try:
             held = await self._put(found, self._renewed(found))
-        except (Conflict, Exists):
+        except (ObjectConflict, ObjectExists):
             return  # another was faster, or we were and the answer was lost: the next look shows it
         is_another_term = not self.leads  # also where ours has ended while the answer was on its way
         self._held, self._until = held, began + self._times.renew

@@ -21,7 +21,7 @@ class _Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Distrusted:
+class CaDistrustTimes:
     """Of one withdrawn CA: when its withdrawal was asked for, when it was left out, and each agent's proof of that.
 
     The first two are exact where this process took part (None where it did not: the journal has whole seconds).
@@ -32,11 +32,11 @@ class Distrusted:
     proven: Mapping[str, float]
 
 
-NOTHING = Distrusted(None, None, MappingProxyType({}))
+NOTHING = CaDistrustTimes(None, None, MappingProxyType({}))
 
 
 @dataclass(slots=True)
-class Distrust:
+class DistrustTimes:
     """A page for each CA that is withdrawn and that the journal still knows, by fingerprint."""
 
     _pages: dict[str, _Page] = field(default_factory=dict)
@@ -62,10 +62,10 @@ class Distrust:
             if receipt.proven.digest in page.digests:
                 page.proven.setdefault(receipt.pod, at)
 
-    def of(self, ca: str) -> Distrusted:
+    def of(self, ca: str) -> CaDistrustTimes:
         """What is known of one CA."""
         page = self._pages.get(ca)
-        return Distrusted(page.asked_at, page.left_out_at, page.proven) if page else NOTHING
+        return CaDistrustTimes(page.asked_at, page.left_out_at, page.proven) if page else NOTHING
 
     def _follow(self, history: History) -> None:
         self._followed = history

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from authority.fleet.view import Expected
+from authority.fleet.view import ExpectedAgent
 from tidemark.receipt import Receipt
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class PodIdentity:
     """The pod that a receipt came from, as the token shows that came with it."""
 
     namespace: str
@@ -24,10 +24,10 @@ class UnexpectedAgent(Exception):
 class Members(Protocol):
     """Who belongs to the fleet."""
 
-    def expected(self) -> Sequence[Expected] | None:
+    def expected(self) -> Sequence[ExpectedAgent] | None:
         """The agents that should be there; None where nobody can say."""
 
-    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
+    def admit(self, receipt: Receipt, sender: PodIdentity | None) -> Receipt:
         """The receipt under the name that its agent has in the fleet; ``sender`` where a token showed who sent it.
 
         Raises:
@@ -38,14 +38,14 @@ class Members(Protocol):
 class ConfiguredMembers:
     """The fleet without Kubernetes: the agents that the configuration names."""
 
-    def __init__(self, expected: Iterable[Expected]) -> None:
+    def __init__(self, expected: Iterable[ExpectedAgent]) -> None:
         self._expected = {agent.name: agent for agent in expected}
 
-    def expected(self) -> tuple[Expected, ...]:
+    def expected(self) -> tuple[ExpectedAgent, ...]:
         """All of them, always."""
         return tuple(self._expected.values())
 
-    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
+    def admit(self, receipt: Receipt, sender: PodIdentity | None) -> Receipt:
         """The receipt as it is. Raises UnexpectedAgent."""
         if receipt.pod not in self._expected:
             raise UnexpectedAgent(

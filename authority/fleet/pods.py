@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from authority.fleet.members import Sender, UnexpectedAgent
-from authority.fleet.view import Expected
+from authority.fleet.members import PodIdentity, UnexpectedAgent
+from authority.fleet.view import ExpectedAgent
 from authority.kubernetes.client import KubernetesClient, Selection
-from authority.kubernetes.informer import Failing, Watch
+from authority.kubernetes.informer import Failing, Informer
 from authority.kubernetes.nudge import AGENT_LABEL
 from authority.kubernetes.raw_objects import Pod, rows, table, text
 from tidemark.receipt import PodClass, Receipt
@@ -99,10 +99,10 @@ def _instant(value: object) -> int | None:
         return None
 
 
-def expected(pods: Sequence[AgentPod]) -> tuple[Expected, ...]:
+def expected(pods: Sequence[AgentPod]) -> tuple[ExpectedAgent, ...]:
     """Running pods that nobody deletes, in the order of their names; pure."""
     return tuple(
-        Expected(pod.full_name, pod.pod_class, pod.uid, pod.is_ready, pod.since)
+        ExpectedAgent(pod.full_name, pod.pod_class, pod.uid, pod.is_ready, pod.since)
         for pod in sorted(pods, key=lambda pod: pod.full_name)
         if pod.is_running and not pod.is_terminating
     )
@@ -120,15 +120,15 @@ class PodMembers:
     ) -> None:
         self._on_change = on_change
         self._failed = failed
-        self._expected: tuple[Expected, ...] | None = None
+        self._expected: tuple[ExpectedAgent, ...] | None = None
         self._watches = {
-            namespace: Watch(
+            namespace: Informer(
                 client, Selection(Pod, namespace, labels=(AGENT_LABEL,)), self._take, self._changed, failed
             )
             for namespace in namespaces
         }
 
-    def expected(self) -> tuple[Expected, ...] | None:
+    def expected(self) -> tuple[ExpectedAgent, ...] | None:
         """The agents that should be there; None where nobody can say."""
         pods: list[AgentPod] = []
         if not all(watch.is_known for watch in self._watches.values()):
@@ -139,7 +139,7 @@ class PodMembers:
             self._expected = expected(pods)
         return self._expected
 
-    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
+    def admit(self, receipt: Receipt, sender: PodIdentity | None) -> Receipt:
         """The receipt under the pod's name in the fleet. Raises UnexpectedAgent."""
         if sender is None:
             raise UnexpectedAgent(f"receipt of {receipt.pod!r}: expected the projected token of its pod, found another")

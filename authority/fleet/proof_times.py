@@ -16,7 +16,7 @@ STATEMENTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Proofs:
+class StatementProofTimes:
     """What is known of one statement: when its first write began, and by agent when its first proof arrived.
 
     ``leaf_proven`` counts receipts that prove a statement with this one's first CA, and a leaf that this CA signed.
@@ -27,7 +27,7 @@ class Proofs:
     leaf_proven: Mapping[str, float]
 
 
-NOTHING = Proofs(None, MappingProxyType({}), MappingProxyType({}))
+NOTHING = StatementProofTimes(None, MappingProxyType({}), MappingProxyType({}))
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class _Page:
 
 
 @dataclass(slots=True)
-class Ledger:
+class ProofTimes:
     """A page for each of the newest statements, by digest."""
 
     _pages: dict[str, _Page] = field(default_factory=dict)
@@ -81,10 +81,10 @@ class Ledger:
                 if other.ca == issuer:
                     other.leaf_proven.setdefault(receipt.pod, at)
 
-    def proofs(self, digest: str) -> Proofs:
+    def proofs(self, digest: str) -> StatementProofTimes:
         """What is known of a statement."""
         page = self._pages.get(digest)
-        return Proofs(page.published_at, page.proven, page.leaf_proven) if page else NOTHING
+        return StatementProofTimes(page.published_at, page.proven, page.leaf_proven) if page else NOTHING
 
 
 def _page(signed: SignedStatement) -> _Page:

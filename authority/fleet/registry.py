@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from authority.fleet.distrust_times import Distrust
-from authority.fleet.members import Members, Sender
-from authority.fleet.proof_times import Ledger
-from authority.fleet.view import Expected, FleetView, ReceiptBook, Received, freshness_seconds, view
+from authority.fleet.distrust_times import DistrustTimes
+from authority.fleet.members import Members, PodIdentity
+from authority.fleet.proof_times import ProofTimes
+from authority.fleet.view import ExpectedAgent, FleetView, ReceiptBook, ReceivedReceipt, freshness_seconds, view
 from authority.journal.history import History
 from tidemark.epoch import EpochClock
 from tidemark.receipt import Receipt
 
 
-class Roster:
+class FleetRegistry:
     """The fleet: its members, with what they reported."""
 
     def __init__(self, members: Members, clock: EpochClock) -> None:
@@ -19,8 +19,8 @@ class Roster:
         self._clock = clock
         self._pruned = 0
         self._book = ReceiptBook()
-        self.ledger = Ledger()
-        self.distrust = Distrust()
+        self.ledger = ProofTimes()
+        self.distrust = DistrustTimes()
 
     def fleet(self, history: History, now: int) -> FleetView:
         """The agents at ``now``, by what they proved of the newest statement."""
@@ -30,17 +30,17 @@ class Roster:
             self._prune(expected, now)
         return view(expected, self._book, newest, self._clock, now)
 
-    def _prune(self, expected: Sequence[Expected], now: int) -> None:
+    def _prune(self, expected: Sequence[ExpectedAgent], now: int) -> None:
         """Forget now and then who has gone, as pods do."""
         kept = freshness_seconds(self._clock)
         if now >= self._pruned + kept:
             self._pruned = now
             self._book.prune({agent.name for agent in expected}, now - kept)
 
-    def receive(self, receipt: Receipt, sender: Sender | None, history: History, exact: float) -> bool:
+    def receive(self, receipt: Receipt, sender: PodIdentity | None, history: History, exact: float) -> bool:
         """Take a receipt that arrived at ``exact`` (Unix seconds); whether it was news. Raises UnexpectedAgent."""
         receipt = self.members.admit(receipt, sender)
-        if not self._book.accept(Received(receipt, int(exact), exact)):
+        if not self._book.accept(ReceivedReceipt(receipt, int(exact), exact)):
             return False
         self.ledger.follow(history.statements)
         self.ledger.received(receipt, exact)

@@ -28,7 +28,7 @@ class FleetState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedAgent:
     """An agent that should be there. ``uid`` is the pod's where it is known ("" otherwise).
 
     ``ready`` and ``since`` (Unix seconds) are the pod's readiness and since when it is so; without Kubernetes every
@@ -43,7 +43,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedReceipt:
     """A receipt and when it arrived, by the authority's clock (``at`` whole seconds, ``exact`` with fractions)."""
 
     receipt: Receipt
@@ -59,7 +59,7 @@ class AgentView:
     pod_class: PodClass
     state: FleetState
     fresh: bool
-    received: Received | None
+    received: ReceivedReceipt | None
 
     @property
     def expected(self) -> bool:
@@ -106,10 +106,10 @@ class ReceiptBook:
     Starts of an agent (``nonce``) have no order of their own: one that another has followed never comes back.
     """
 
-    _last: dict[str, Received] = field(default_factory=dict)
+    _last: dict[str, ReceivedReceipt] = field(default_factory=dict)
     _ended: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def accept(self, received: Received) -> bool:
+    def accept(self, received: ReceivedReceipt) -> bool:
         """Take the receipt up, if it is newer than what is known; whether it is.
 
         A repetition of the last receipt (a client that tries again) is not newer.
@@ -128,7 +128,7 @@ class ReceiptBook:
         self._last[receipt.pod] = received
         return True
 
-    def last(self, name: str, uid: str = "") -> Received | None:
+    def last(self, name: str, uid: str = "") -> ReceivedReceipt | None:
         """The last receipt of this agent; of exactly this pod, where ``uid`` is given."""
         received = self._last.get(name)
         return received if received is not None and uid in ("", received.receipt.uid) else None
@@ -142,7 +142,7 @@ class ReceiptBook:
 
 
 def view(
-    expected: Sequence[Expected] | None, book: ReceiptBook, newest_digest: str, clock: EpochClock, now: int
+    expected: Sequence[ExpectedAgent] | None, book: ReceiptBook, newest_digest: str, clock: EpochClock, now: int
 ) -> FleetView:
     """The fleet at ``now``, in the order of ``expected``; None: the list could not be read.
 

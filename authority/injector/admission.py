@@ -13,8 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from authority.injector import sidecar
-from authority.injector.annotations import AGENT, CLASS, INJECT, INJECTED, PREFIX, Mode, Refused, Wishes, read_wishes
-from authority.injector.sidecar import Identity, Json, SidecarSettings
+from authority.injector.annotations import (
+    AGENT,
+    CLASS,
+    INJECT,
+    INJECTED,
+    PREFIX,
+    InjectionRefused,
+    InjectionRequest,
+    SidecarMode,
+    read_injection_request,
+)
+from authority.injector.sidecar import Json, SidecarIdentity, SidecarSettings
 
 API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
@@ -31,7 +41,7 @@ class ReviewError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class AdmissionDecision:
     """What becomes of a pod: ``patch`` is a JSON Patch (RFC 6902), empty where nothing is added.
 
     ``pod`` names it for people (``namespace/name``, or what its name will begin with).
@@ -56,7 +66,7 @@ class Decision:
         return {"apiVersion": API_VERSION, "kind": KIND, "response": answer}
 
 
-def decide(review: bytes, settings: SidecarSettings) -> Decision:
+def decide(review: bytes, settings: SidecarSettings) -> AdmissionDecision:
     """Decide over one request.
 
     Raises:
@@ -66,7 +76,7 @@ def decide(review: bytes, settings: SidecarSettings) -> Decision:
         request = _request(review)
         metadata = request["object"].get("metadata") or {}
         name = metadata.get("name") or metadata.get("generateName") or "?"
-        undecided = Decision(request["uid"], f"{request.get('namespace') or '?'}/{name}")
+        undecided = AdmissionDecision(request["uid"], f"{request.get('namespace') or '?'}/{name}")
         if request.get("operation") != "CREATE" or request.get("subResource"):
             return undecided
         return _of_pod(undecided, request["object"], settings)
@@ -92,7 +102,7 @@ def _request(review: bytes) -> Json:
     return request
 
 
-def _of_pod(undecided: Decision, pod: Json, settings: SidecarSettings) -> Decision:
+def _of_pod(undecided: AdmissionDecision, pod: Json, settings: SidecarSettings) -> AdmissionDecision:
     labels, annotations = (pod["metadata"].get(key) or {} for key in ("labels", "annotations"))
     if INJECT not in labels:
         return undecided
@@ -100,9 +110,9 @@ def _of_pod(undecided: Decision, pod: Json, settings: SidecarSettings) -> Decisi
     if INJECTED in annotations and sidecar.CONTAINER in names:
         return undecided
     try:
-        wishes = read_wishes(labels, annotations, settings.directory)
+        wishes = read_injection_request(labels, annotations, settings.directory)
         wishes = replace(wishes, containers=_workload(pod, wishes))
-    except Refused as error:
+    except InjectionRefused as error:
         return replace(undecided, refusal=str(error))
     users = _Users.of(pod, wishes)
     faults = [
@@ -112,7 +122,7 @@ def _of_pod(undecided: Decision, pod: Json, settings: SidecarSettings) -> Decisi
         *(users.unlike(wishes) if wishes.signals else users.unreadable(wishes)),
     ]
     if faults:
-        return replace(undecided, refusal=str(Refused(faults)))
+        return replace(undecided, refusal=str(InjectionRefused(faults)))
     identity = users.identity(wishes, settings)
     patch = [*_mounts(pod, wishes), *_spec(pod, wishes, settings, identity), *_metadata(pod, wishes)]
     return replace(undecided, patch=tuple(patch), warnings=tuple(_warnings(pod, settings)))
@@ -125,11 +135,11 @@ def _containers(pod: Json) -> Iterator[tuple[str, Json]]:
             yield f"/spec/{key}/{index}", container
 
 
-def _workload(pod: Json, wishes: Wishes) -> tuple[str, ...]:
-    """The containers that get the output. Raises Refused where they are not there, or cannot be told."""
+def _workload(pod: Json, wishes: InjectionRequest) -> tuple[str, ...]:
+    """The containers that get the output. Raises InjectionRefused where they are not there, or cannot be told."""
     every = [container["name"] for _, container in _containers(pod)]
     if missing := [name for name in wishes.containers if name not in every]:
-        raise Refused(
+        raise InjectionRefused(
             f"{PREFIX}container: expected a container of the pod ({', '.join(every)}), found {name!r}"
             for name in missing
         )
@@ -138,12 +148,14 @@ def _workload(pod: Json, wishes: Wishes) -> tuple[str, ...]:
     main = [container["name"] for container in pod["spec"].get("containers") or []]
     if len(main) == 1:
         return (main[0],)
-    if wishes.mode is Mode.NATS and NATS_CONTAINER in main:
+    if wishes.mode is SidecarMode.NATS and NATS_CONTAINER in main:
         return (NATS_CONTAINER,)
-    raise Refused([f"{PREFIX}container: expected the name of one of {', '.join(main) or 'none'}, found no annotation"])
+    raise InjectionRefused(
+        [f"{PREFIX}container: expected the name of one of {', '.join(main) or 'none'}, found no annotation"]
+    )
 
 
-def _clashes(pod: Json, wishes: Wishes) -> Iterator[str]:
+def _clashes(pod: Json, wishes: InjectionRequest) -> Iterator[str]:
     """Names, ports and paths that are taken."""
     for volume in pod["spec"].get("volumes") or []:
         if volume["name"] in sidecar.VOLUMES:
@@ -167,7 +179,7 @@ def _clashes(pod: Json, wishes: Wishes) -> Iterator[str]:
                     )
 
 
-def _secrets(pod: Json, wishes: Wishes, settings: SidecarSettings) -> Iterator[str]:
+def _secrets(pod: Json, wishes: InjectionRequest, settings: SidecarSettings) -> Iterator[str]:
     """Mounts of the Secrets that would never change."""
     for secret in filter(None, (settings.bundle_secret, wishes.leaf_secret)):
         for container, mount in _mounts_of(pod, secret):
@@ -195,7 +207,7 @@ def _secrets_in(volume: Json) -> list[str]:
     return [name for name in found if name]
 
 
-def _process_namespace(pod: Json, wishes: Wishes) -> Iterator[str]:
+def _process_namespace(pod: Json, wishes: InjectionRequest) -> Iterator[str]:
     """Whether the agent can see the process that it signals, and no other pod's."""
     spec = pod["spec"]
     if (spec.get("os") or {}).get("name") == "windows":
@@ -218,18 +230,18 @@ class _Users:
     fs_group: bool
 
     @classmethod
-    def of(cls, pod: Json, wishes: Wishes) -> "_Users":
+    def of(cls, pod: Json, wishes: InjectionRequest) -> "_Users":
         context = pod["spec"].get("securityContext") or {}
         name = wishes.containers[0]
         workload = next(container for _, container in _containers(pod) if container["name"] == name)
         own = (workload.get("securityContext") or {}).get("runAsUser")
         return cls(name, context.get("runAsUser") if own is None else own, context.get("fsGroup") is not None)
 
-    def identity(self, wishes: Wishes, settings: SidecarSettings) -> Identity:
+    def identity(self, wishes: InjectionRequest, settings: SidecarSettings) -> SidecarIdentity:
         """Whom the sidecar runs as. Without fsGroup a volume is group 0's, and so must be what is written there."""
-        return Identity(wishes.uid or self.uid or settings.uid, None if self.fs_group else 0)
+        return SidecarIdentity(wishes.uid or self.uid or settings.uid, None if self.fs_group else 0)
 
-    def unlike(self, wishes: Wishes) -> Iterator[str]:
+    def unlike(self, wishes: InjectionRequest) -> Iterator[str]:
         """Why the sidecar could not signal the workload: only the same user may."""
         if self.uid == 0:
             yield (
@@ -247,7 +259,7 @@ class _Users:
                 f"may signal it, found {wishes.uid}"
             )
 
-    def unreadable(self, wishes: Wishes) -> Iterator[str]:
+    def unreadable(self, wishes: InjectionRequest) -> Iterator[str]:
         """Why the workload could not read what the sidecar writes: files are their owner's and their group's."""
         if self.fs_group or self.uid == 0:
             return
@@ -263,7 +275,7 @@ class _Users:
             )
 
 
-def _mounts(pod: Json, wishes: Wishes) -> Iterator[Json]:
+def _mounts(pod: Json, wishes: InjectionRequest) -> Iterator[Json]:
     for path, container in _containers(pod):
         if container["name"] in wishes.containers:
             yield from _appended(
@@ -271,7 +283,7 @@ def _mounts(pod: Json, wishes: Wishes) -> Iterator[Json]:
             )
 
 
-def _spec(pod: Json, wishes: Wishes, settings: SidecarSettings, identity: Identity) -> Iterator[Json]:
+def _spec(pod: Json, wishes: InjectionRequest, settings: SidecarSettings, identity: SidecarIdentity) -> Iterator[Json]:
     spec = pod["spec"]
     yield from _appended("/spec/volumes", spec.get("volumes"), sidecar.volumes(wishes, settings))
     if wishes.signals and not spec.get("shareProcessNamespace"):
@@ -284,7 +296,7 @@ def _spec(pod: Json, wishes: Wishes, settings: SidecarSettings, identity: Identi
         yield _add("/spec/initContainers", [agent])
 
 
-def _metadata(pod: Json, wishes: Wishes) -> Iterator[Json]:
+def _metadata(pod: Json, wishes: InjectionRequest) -> Iterator[Json]:
     annotations: Mapping[str, str] = pod["metadata"].get("annotations") or {}
     fresh = {INJECTED: wishes.mode.value}
     if _SCRAPED not in annotations:  # the workload's own scrape stays; a PodMonitor finds the port by its name

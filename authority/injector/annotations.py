@@ -38,7 +38,7 @@ _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-
 _DIGITS = re.compile(r"[0-9]{1,10}")
 
 
-class Mode(StrEnum):
+class SidecarMode(StrEnum):
     """How the workload takes a new set."""
 
     NATS = "nats"  # SIGHUP, proven on the server's monitoring and client ports
@@ -48,24 +48,28 @@ class Mode(StrEnum):
 
 _EVERYWHERE = ("container", "directory", "leaf-secret", "nats-url", "uid", "class", "splay", "targets")
 _PROOFS = ("monitor-port", "nats-ports", "tls-ports")
-_TARGET_KEYS: Mapping[Mode, tuple[str, ...]] = {
-    Mode.NATS: ("process", *_PROOFS),
-    Mode.HTTP: ("reload-port", "reload-path"),
-    Mode.SIGNAL: ("process", "signal", *_PROOFS),
+_TARGET_KEYS: Mapping[SidecarMode, tuple[str, ...]] = {
+    SidecarMode.NATS: ("process", *_PROOFS),
+    SidecarMode.HTTP: ("reload-port", "reload-path"),
+    SidecarMode.SIGNAL: ("process", "signal", *_PROOFS),
 }
 """Annotations that make the target, by mode; ``targets`` stands in place of all of them."""
 
-KEYS: Mapping[Mode, tuple[str, ...]] = {mode: (*_EVERYWHERE, *keys) for mode, keys in _TARGET_KEYS.items()}
+KEYS: Mapping[SidecarMode, tuple[str, ...]] = {mode: (*_EVERYWHERE, *keys) for mode, keys in _TARGET_KEYS.items()}
 """Every annotation that is known, by mode, without its prefix."""
 
-_PORTS: Mapping[Mode, Mapping[str, str]] = {
-    Mode.NATS: {"monitor-port": "8222", "nats-ports": "4222", "tls-ports": NONE},
-    Mode.SIGNAL: dict.fromkeys(_PROOFS, NONE),
+_PORTS: Mapping[SidecarMode, Mapping[str, str]] = {
+    SidecarMode.NATS: {"monitor-port": "8222", "nats-ports": "4222", "tls-ports": NONE},
+    SidecarMode.SIGNAL: dict.fromkeys(_PROOFS, NONE),
 }
-_CLASSES = {Mode.NATS: PodClass.REQUIRED, Mode.HTTP: PodClass.APPLICATION, Mode.SIGNAL: PodClass.APPLICATION}
+_CLASSES = {
+    SidecarMode.NATS: PodClass.REQUIRED,
+    SidecarMode.HTTP: PodClass.APPLICATION,
+    SidecarMode.SIGNAL: PodClass.APPLICATION,
+}
 
 
-class Refused(ValueError):
+class InjectionRefused(ValueError):
     """The pod cannot get a sidecar that works; ``faults`` are sentences, each naming what to change."""
 
     def __init__(self, faults: Iterable[str]) -> None:
@@ -74,7 +78,7 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class InjectionRequest:
     """What the pod asks for.
 
     ``targets`` are the agent's (``signal:?…``, ``http://…``); ``containers`` get the output mounted, the first of them
@@ -83,7 +87,7 @@ class Wishes:
     ``uid`` is None where it follows from the pod; ``splay`` in seconds.
     """
 
-    mode: Mode
+    mode: SidecarMode
     targets: tuple[str, ...]
     containers: tuple[str, ...]
     directory: str
@@ -99,23 +103,25 @@ class Wishes:
         return any(target.startswith("signal:") for target in self.targets)
 
 
-def read_wishes(labels: Mapping[str, str], annotations: Mapping[str, str], directory: str) -> Wishes:
+def read_injection_request(
+    labels: Mapping[str, str], annotations: Mapping[str, str], directory: str
+) -> InjectionRequest:
     """Read them; ``directory`` is where the output goes unless the pod says otherwise.
 
     Raises:
-        Refused: with every fault that was found.
+        InjectionRefused: with every fault that was found.
     """
     try:
-        mode = Mode(labels[INJECT])
+        mode = SidecarMode(labels[INJECT])
     except ValueError:
-        raise Refused([f"label {INJECT}: expected {_one_of(Mode)}, found {labels[INJECT]!r}"]) from None
+        raise InjectionRefused([f"label {INJECT}: expected {_one_of(SidecarMode)}, found {labels[INJECT]!r}"]) from None
     return _Reader(mode, labels, annotations).read(directory)
 
 
 class _Reader:
     """Reads annotation by annotation and collects what is wrong."""
 
-    def __init__(self, mode: Mode, labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
+    def __init__(self, mode: SidecarMode, labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
         self._mode = mode
         self._labels = labels
         own = {
@@ -127,9 +133,9 @@ class _Reader:
         self._default_container = annotations.get(DEFAULT_CONTAINER, "")
         self._faults: list[str] = []
 
-    def read(self, directory: str) -> Wishes:
+    def read(self, directory: str) -> InjectionRequest:
         self._check_names()
-        wishes = Wishes(
+        wishes = InjectionRequest(
             mode=self._mode,
             targets=self._targets(),
             containers=self._containers(),
@@ -141,7 +147,7 @@ class _Reader:
             splay=self._number("splay", 0, _LONGEST_SPLAY) if "splay" in self._given else 0,
         )
         if self._faults:
-            raise Refused(self._faults)
+            raise InjectionRefused(self._faults)
         return wishes
 
     def _fault(self, key: str, expected: str) -> None:
@@ -163,7 +169,7 @@ class _Reader:
     def _targets(self) -> tuple[str, ...]:
         if "targets" in self._given:
             return self._own_targets(self._given["targets"].split())
-        if self._mode is Mode.HTTP:
+        if self._mode is SidecarMode.HTTP:
             port = self._number("reload-port", 1, 65535)
             path = self._given.get("reload-path", "/-/reload")
             if not re.fullmatch(r"/[!-~]*", path) or "#" in path:
@@ -172,7 +178,7 @@ class _Reader:
         return (self._signal_target(),)
 
     def _signal_target(self) -> str:
-        process = self._given.get("process", "nats-server" if self._mode is Mode.NATS else "")
+        process = self._given.get("process", "nats-server" if self._mode is SidecarMode.NATS else "")
         if not process or "/" in process or not process.isprintable():
             self._fault("process", "the name of the process that is signalled, without '/'")
         name = self._given.get("signal", "HUP").removeprefix("SIG")
@@ -192,7 +198,7 @@ class _Reader:
             self._fault("targets", "one target or more, each once, with spaces between them")
         for target in targets:
             if target.startswith("signal:?"):
-                if self._mode is Mode.HTTP:
+                if self._mode is SidecarMode.HTTP:
                     self._fault("targets", f"no signal where {INJECT} is {self._mode}")
             elif not target.startswith(("http://", "https://", "nats-sys://")) or not _hostname(target):
                 self._fault("targets", "targets such as http://127.0.0.1:9000/-/reload or signal:?process=nginx")

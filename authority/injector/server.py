@@ -9,7 +9,7 @@ import logging
 
 from aiohttp import web
 
-from authority.injector.admission import Decision, ReviewError, decide
+from authority.injector.admission import AdmissionDecision, ReviewError, decide
 from authority.injector.sidecar import SidecarSettings
 from authority.web.connection_limit import in_turn
 
@@ -37,7 +37,7 @@ def application(settings: SidecarSettings) -> web.Application:
     return made
 
 
-def _tell(decision: Decision) -> None:
+def _tell(decision: AdmissionDecision) -> None:
     if decision.refusal:
         log.warning("injection_refused", extra={"fields": {"pod": decision.pod, "error": decision.refusal}})
     elif decision.patch:

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from authority.injector.annotations import Wishes
+from authority.injector.annotations import InjectionRequest
 
 Json = dict[str, Any]
 
@@ -55,14 +55,14 @@ class SidecarSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class SidecarIdentity:
     """Whom the sidecar runs as. ``group`` is None where the pod's ``fsGroup`` lets it share files."""
 
     uid: int
     group: int | None
 
 
-def volumes(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
+def volumes(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     """The volumes that the pod needs."""
     # Optional, because Secret and trust file may come after the pod: the agent waits for them, and the workload for it.
     secret = {"optional": True, "defaultMode": _GROUP_READS}
@@ -83,12 +83,12 @@ def volumes(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
     return made
 
 
-def workload_mount(wishes: Wishes) -> Json:
+def workload_mount(wishes: InjectionRequest) -> Json:
     """What each named container of the workload gets."""
     return {"name": OUTPUT, "mountPath": wishes.directory, "readOnly": True}
 
 
-def container(wishes: Wishes, settings: SidecarSettings, identity: Identity) -> Json:
+def container(wishes: InjectionRequest, settings: SidecarSettings, identity: SidecarIdentity) -> Json:
     """The sidecar: a native one, so that the workload starts after its startupProbe and ends before it does."""
     made: Json = {
         "name": CONTAINER,
@@ -109,7 +109,7 @@ def container(wishes: Wishes, settings: SidecarSettings, identity: Identity) -> 
     return made
 
 
-def _environment(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
+def _environment(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     values = {
         "TIDEMARK_BUNDLE": f"{OWN_PATHS}/bundle",
         "TIDEMARK_TRUST": f"{OWN_PATHS}/trust/trust.toml",
@@ -135,7 +135,7 @@ def _environment(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
     ]
 
 
-def _mounts(wishes: Wishes, settings: SidecarSettings) -> list[Json]:
+def _mounts(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     read_only = {
         BUNDLE: f"{OWN_PATHS}/bundle",
         TRUST: f"{OWN_PATHS}/trust",
@@ -169,7 +169,7 @@ def _resources(settings: SidecarSettings) -> Json:
     return {"requests": {"cpu": settings.cpu, "memory": settings.memory}, "limits": limits}
 
 
-def _security_context(identity: Identity) -> Json:
+def _security_context(identity: SidecarIdentity) -> Json:
     """Pod security level ``restricted``, whatever the pod says for its other containers."""
     made: Json = {
         "allowPrivilegeEscalation": False,

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.issuer.interface import (
     CaRequest,
-    Holdings,
     IssuedLeaf,
     IssuerError,
+    IssuerHoldings,
     LeafRequest,
     check_intent,
     is_intent,
@@ -73,9 +73,9 @@ class EmbeddedIssuer:
         """Sign a leaf with the CA of this intent."""
         return await asyncio.to_thread(self._issue_leaf, intent, request)
 
-    async def holdings(self) -> Holdings:
+    async def holdings(self) -> IssuerHoldings:
         """What is there now."""
-        return Holdings(await asyncio.to_thread(self._held))
+        return IssuerHoldings(await asyncio.to_thread(self._held))
 
     async def delete(self, intents: Sequence[str]) -> None:
         """Delete CAs and their keys."""

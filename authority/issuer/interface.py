@@ -58,7 +58,7 @@ class IssuedLeaf:
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class IssuerHoldings:
     """What an issuer holds.
 
     ``cas`` has the intent of every CA that exists, be it in part, with its certificate's fingerprint: "" where it
@@ -109,7 +109,7 @@ class Issuer(Protocol):
     async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
         """Sign a leaf with the CA of this intent; NotAfter beyond the CA's own is an error."""
 
-    async def holdings(self) -> Holdings:
+    async def holdings(self) -> IssuerHoldings:
         """What is there now, published or not."""
 
     async def delete(self, intents: Sequence[str]) -> None:

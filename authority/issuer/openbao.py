@@ -17,16 +17,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authority.issuer.interface import (
     CaRequest,
-    Holdings,
     IssuedLeaf,
     IssuerError,
+    IssuerHoldings,
     LeafRequest,
     check_intent,
     is_intent,
 )
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoError, RequestRefused
-from authority.openbao.layout import Layout
+from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import Json
 from authority.openbao.pki import KEY_PARAMETERS, leaf_request
 from authority.pki import keystore
@@ -65,7 +65,7 @@ class OpenBaoIssuer:
     def __init__(
         self,
         client: OpenBaoClient,
-        layout: Layout,
+        layout: OpenBaoLayout,
         key_type: KeyType,
         *,
         tolerance_seconds: int,
@@ -101,12 +101,12 @@ class OpenBaoIssuer:
         async with self._in_openbao():
             return await self._issue_leaf(intent, request)
 
-    async def holdings(self) -> Holdings:
+    async def holdings(self) -> IssuerHoldings:
         """What is there now, be it a key alone; the default issuer signs for others."""
         async with self._in_openbao():
             ours = [held for held in await self._all_held() if is_intent(held.intent)]
             cas = {held.intent: await self._fingerprint(held) for held in ours}
-            return Holdings(cas, next((held.intent for held in ours if held.default), ""))
+            return IssuerHoldings(cas, next((held.intent for held in ours if held.default), ""))
 
     async def delete(self, intents: Sequence[str]) -> None:
         """Delete CAs and their keys."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from authority.issuer.interface import CaRequest, Holdings, IssuedLeaf, Issuer, LeafRequest
+from authority.issuer.interface import CaRequest, IssuedLeaf, Issuer, IssuerHoldings, LeafRequest
 from tidemark.certificates import Certificate
 
 
@@ -34,7 +34,7 @@ class SerializedIssuer:
         async with self._turn:
             return await self._issuer.issue_leaf(intent, request)
 
-    async def holdings(self) -> Holdings:
+    async def holdings(self) -> IssuerHoldings:
         """What is there now."""
         async with self._turn:
             return await self._issuer.holdings()

@@ -45,7 +45,7 @@ class Withdrawal:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class AnchorRemoval:
     """The first statement without a withdrawn CA: its number, its place in the journal, and when it was committed."""
 
     sequence: int
@@ -82,7 +82,7 @@ class EpochCa:
     skipped: bool = False
     lost: bool = False
     withdrawal: Withdrawal | None = None
-    left_out: LeftOut | None = None
+    left_out: AnchorRemoval | None = None
 
     @property
     def withdrawn(self) -> bool:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from authority.journal.codec import dump_record, load_record
 from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.record_types import Entry, Record, StatementRecord
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import CasConflict, OpenBaoError
 from authority.openbao.login import Json
@@ -252,7 +252,7 @@ def _copies_of(entries: Iterable[Entry]) -> dict[str, Json]:
     copies = {}
     for entry in entries:
         if isinstance(entry.record, StatementRecord):
-            statement = fold([entry]).statements[0].statement
+            statement = replay([entry]).statements[0].statement
             bundle = entry.record.bundle
             name = f"epoch-{statement.epoch}-{statement.sequence}"
             copies[name] = {CA_FILE: bundle.ca.decode(), NOTE_FILE: bundle.note.decode()}

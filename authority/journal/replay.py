@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from authority.journal.history import EpochCa, History, LeftOut, SignedStatement, Withdrawal
+from authority.journal.history import AnchorRemoval, EpochCa, History, SignedStatement, Withdrawal
 from authority.journal.interface import JournalError
 from authority.journal.record_types import (
     ActivationRecord,
@@ -21,7 +21,7 @@ from tidemark.certificates import Certificate, PemError, parse_certificates
 from tidemark.note import NoteError
 
 
-def fold(entries: Sequence[Entry]) -> History:
+def replay(entries: Sequence[Entry]) -> History:
     """Fold the journal's entries, which stand in order.
 
     Raises:
@@ -88,7 +88,7 @@ def _leave_out(signed: SignedStatement, cas: dict[str, EpochCa], withdrawn: dict
     for sha256 in statement.withdrawn:
         ca = cas.get(sha256)
         if ca is not None and ca.left_out is None:
-            cas[sha256] = replace(ca, left_out=LeftOut(statement.sequence, signed.position, signed.at))
+            cas[sha256] = replace(ca, left_out=AnchorRemoval(statement.sequence, signed.position, signed.at))
         if ca is not None or sha256 not in withdrawn:
             withdrawn[sha256] = ca.not_after if ca else latest
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from authority.journal.history import EMPTY, History
 from authority.journal.interface import Journal, JournalConflict, JournalError
 from authority.journal.record_types import Entry, Record
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 
 _CATCH_UP = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 """Seconds between looks at a journal that shows less than it has already shown."""
@@ -21,7 +21,7 @@ class NotLeading(JournalConflict):
     """Another replica may lead by now: nothing is written, deleted or published any more."""
 
 
-class Timeline:
+class JournalStore:
     """Reads and appends for all sequencers of this process; other processes are fenced off by the journal's head.
 
     ``leads`` says whether this process may still act: it is asked before each effect.
@@ -51,7 +51,7 @@ class Timeline:
         async with self._turn:
             found = await self._head()
             if self._is_stale or found != self._history.head:
-                history = fold(await self._journal.read())
+                history = replay(await self._journal.read())
                 if history.head < found:
                     raise JournalError(f"journal: expected records up to {found}, found them up to {history.head}")
                 self._change(history)
@@ -90,7 +90,7 @@ class Timeline:
             self.check_lease()
             position = decided_on.head + 1
             await self._journal.append(position, record)
-            self._change(fold((*decided_on.entries, Entry(position, record))))
+            self._change(replay((*decided_on.entries, Entry(position, record))))
             return self._history
 
     async def fold(self, decided_on: History, keep: tuple[Entry, ...], through: int) -> None:

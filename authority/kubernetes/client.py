@@ -21,15 +21,9 @@ from lightkube.core.generic_client import ALL_NS
 from lightkube.types import PatchType
 
 from authority.kubernetes.credentials import KubernetesAccess, connection
-from authority.kubernetes.errors import (
-    _TOLD,
-    Missing,
-    Unreachable,
-    _retry_after,
-    _told,
-)
+from authority.kubernetes.errors import _TOLD, ApiServerUnreachable, ObjectMissing, _retry_after, _told
 from authority.kubernetes.transport import _Transport
-from authority.support.clock_skew import Dated
+from authority.support.clock_skew import ServerClock
 
 FIELD_MANAGER = "tidemark-authority"
 """Who manages our fields in the objects that we apply, create and patch."""
@@ -75,7 +69,7 @@ class Selection(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Happening(Generic[R]):
+class WatchEvent(Generic[R]):
     """An event of a watch: ``ADDED``, ``MODIFIED``, ``DELETED``, or ``BOOKMARK``, which has a version and no object."""
 
     kind: str
@@ -96,7 +90,7 @@ class _Marked(msgspec.Struct):
 class _Lightkube(AsyncClient):
     """lightkube's client, with a watch that asks for bookmarks, ends where the server ends it, and notices silence."""
 
-    async def events(self, selection: Selection[R], version: str, seconds: int) -> AsyncGenerator[Happening[R], None]:
+    async def events(self, selection: Selection[R], version: str, seconds: int) -> AsyncGenerator[WatchEvent[R], None]:
         wanted: dict[str, Any] = {
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
@@ -121,10 +115,10 @@ class _Lightkube(AsyncClient):
                     raise ApiError(status=decode_status(bytes(event.object)))
                 if event.type == "BOOKMARK":  # an empty object, which need not be a valid one of its kind
                     marked = msgspec.json.decode(event.object, type=_Marked)
-                    yield Happening(event.type, None, marked.metadata.resourceVersion)
+                    yield WatchEvent(event.type, None, marked.metadata.resourceVersion)
                     continue
                 found: Any = decode_object(bytes(event.object), resource)
-                yield Happening(event.type, found, found.metadata.resourceVersion)
+                yield WatchEvent(event.type, found, found.metadata.resourceVersion)
         finally:
             await response.aclose()
 
@@ -147,7 +141,7 @@ class KubernetesClient:
 
     def __init__(self, access: KubernetesAccess, pauses: Sequence[float] = PAUSES) -> None:
         config, context = connection(access)
-        self._dated = Dated()
+        self._dated = ServerClock()
         self._pauses = tuple(pauses)
         self._lightkube = _Lightkube(
             config,
@@ -176,7 +170,7 @@ class KubernetesClient:
             found: R = await self._tried(
                 f"get {_kind(resource)} {namespace}/{name}", lambda: lightkube.get(resource, name, namespace=namespace)
             )
-        except Missing:
+        except ObjectMissing:
             return None
         return found
 
@@ -249,10 +243,10 @@ class KubernetesClient:
         what = f"delete {_kind(resource)} {namespace}/{name}"
         try:
             await self._tried(what, lambda: lightkube.delete(resource, name, namespace=namespace))
-        except Missing:
+        except ObjectMissing:
             return
 
-    async def watch(self, selection: Selection[R], version: str, seconds: int) -> AsyncGenerator[Happening[R], None]:
+    async def watch(self, selection: Selection[R], version: str, seconds: int) -> AsyncGenerator[WatchEvent[R], None]:
         """What happens after ``version``, for at most about so many seconds; tried once. Raises Gone."""
         try:
             async with aclosing(self._lightkube.events(selection, version, seconds)) as happenings:
@@ -268,7 +262,7 @@ class KubernetesClient:
                 return await call()
             except _TOLD as error:
                 told = _told(what, error)
-                if pause is None or not isinstance(told, Unreachable):
+                if pause is None or not isinstance(told, ApiServerUnreachable):
                     raise told from None
                 jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
                 await asyncio.sleep(max(jitter * pause, _retry_after(error)))

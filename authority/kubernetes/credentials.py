@@ -12,7 +12,7 @@ from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 
 from authority.kubernetes.errors import KubernetesError
-from authority.support.reloading_tls import CurrentContext
+from authority.support.reloading_tls import ReloadingSSLContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def connection(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
     Raises KubernetesError, which names the file that is not usable.
     """
     config, _ = _read(access)
-    return config, CurrentContext(lambda: _read(access)[1], KubernetesError)
+    return config, ReloadingSSLContext(lambda: _read(access)[1], KubernetesError)
 
 
 def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:

@@ -12,15 +12,15 @@ class KubernetesError(Exception):
     """The API server did not do what it was asked; the message names the object, what was found and what to do."""
 
 
-class Unreachable(KubernetesError):
+class ApiServerUnreachable(KubernetesError):
     """No answer, or one that only says that the server is in trouble."""
 
 
-class LoginRefused(KubernetesError):
+class KubernetesLoginRefused(KubernetesError):
     """The API server does not know our credentials (any more)."""
 
 
-class PermissionMissing(KubernetesError):
+class KubernetesPermissionMissing(KubernetesError):
     """The role that the authority is bound to does not allow this."""
 
 
@@ -28,23 +28,23 @@ class NamespaceTerminating(KubernetesError):
     """Nothing can be created in the namespace any more: it is being deleted."""
 
 
-class Missing(KubernetesError):
+class ObjectMissing(KubernetesError):
     """There is no such object, or no such namespace."""
 
 
-class Exists(KubernetesError):
+class ObjectExists(KubernetesError):
     """What was to be created is there already."""
 
 
-class Conflict(KubernetesError):
+class ObjectConflict(KubernetesError):
     """Somebody else changed the object meanwhile."""
 
 
-class Gone(KubernetesError):
+class ResourceVersionExpired(KubernetesError):
     """The version to go on from is forgotten: everything has to be listed anew."""
 
 
-class Refused(KubernetesError):
+class ApiServerRefused(KubernetesError):
     """The API server understood the request and refused it: its own words are in the message."""
 
 
@@ -52,11 +52,11 @@ _TOLD = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, msgspec.Msgspe
 """What lightkube raises where a request fails; anything else is a fault of the program."""
 
 _BY_CODE: dict[int, tuple[type[KubernetesError], str]] = {
-    401: (LoginRefused, "the credentials are not (or no longer) accepted; give the authority new ones"),
-    403: (PermissionMissing, "compare the authority's role with the table in docs/kubernetes.md"),
-    404: (Missing, "there is no such object or namespace"),
-    409: (Conflict, "it is read and decided anew"),
-    410: (Gone, "it is listed anew"),
+    401: (KubernetesLoginRefused, "the credentials are not (or no longer) accepted; give the authority new ones"),
+    403: (KubernetesPermissionMissing, "compare the authority's role with the table in docs/kubernetes.md"),
+    404: (ObjectMissing, "there is no such object or namespace"),
+    409: (ObjectConflict, "it is read and decided anew"),
+    410: (ResourceVersionExpired, "it is listed anew"),
 }
 
 
@@ -64,17 +64,17 @@ def _told(what: str, error: Exception) -> KubernetesError:
     """The error by its name."""
     wanted = f"kubernetes: expected to {what}"
     if not isinstance(error, httpx2.HTTPStatusError):
-        return Unreachable(f"{wanted}, found {type(error).__name__}: {str(error) or 'no answer'}")
+        return ApiServerUnreachable(f"{wanted}, found {type(error).__name__}: {str(error) or 'no answer'}")
     status = error.status if isinstance(error, ApiError) else None
     code = (status.code if status is not None else None) or error.response.status_code
     said = " ".join(((status.message if status is not None else None) or str(error)).split())
     if code == 429 or code >= 500:
-        return Unreachable(f"{wanted}, found {code}: {said}")
+        return ApiServerUnreachable(f"{wanted}, found {code}: {said}")
     if code == 403 and "NamespaceTerminating" in _causes(status):
         return NamespaceTerminating(f"{wanted}, found that the namespace is being deleted; it gets nothing any more")
     if code == 409 and status is not None and status.reason == "AlreadyExists":
-        return Exists(f"{wanted}, found that it exists")
-    kind, advice = _BY_CODE.get(code, (Refused, ""))
+        return ObjectExists(f"{wanted}, found that it exists")
+    kind, advice = _BY_CODE.get(code, (ApiServerRefused, ""))
     return kind(f"{wanted}, found {code}: {said}" + (f"; {advice}" if advice else ""))
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
-from authority.kubernetes.client import Happening, KubernetesClient, Selection
-from authority.kubernetes.errors import Gone, KubernetesError
-from authority.support.backoff import Pauses
+from authority.kubernetes.client import KubernetesClient, Selection, WatchEvent
+from authority.kubernetes.errors import KubernetesError, ResourceVersionExpired
+from authority.support.backoff import Backoff
 
 WATCH_SECONDS = 60
 
@@ -29,7 +29,7 @@ Failing = Callable[[str, str, float], None]
 """Takes what could not be watched, why, and in how many seconds it is tried again."""
 
 
-class Watch(Generic[R, T]):
+class Informer(Generic[R, T]):
     """``take`` makes of each object what is kept of it; ``on_change`` is called after every change.
 
     ``run`` is its one task. ``on_failure`` must not raise and must not wait.
@@ -51,7 +51,7 @@ class Watch(Generic[R, T]):
         self._objects: dict[tuple[str, str], T] = {}
         self._confirmed: float | None = None
         self._version: str | None = None
-        self._pauses = Pauses[str](_LONGEST_PAUSE)
+        self._pauses = Backoff[str](_LONGEST_PAUSE)
 
     @property
     def known(self) -> tuple[T, ...] | None:
@@ -74,7 +74,7 @@ class Watch(Generic[R, T]):
                 if self._version is None:
                     await self._list()
                 pause = await self._follow()
-            except Gone:
+            except ResourceVersionExpired:
                 self._version = None
                 pause = self._pauses.failed("gone")
             except KubernetesError as error:
@@ -105,7 +105,7 @@ class Watch(Generic[R, T]):
             self._pauses.succeeded(thing)
         return 0.0
 
-    def _take_up(self, happening: Happening[R]) -> None:
+    def _take_up(self, happening: WatchEvent[R]) -> None:
         self._confirm()
         self._version = happening.version or self._version
         if happening.object is None:

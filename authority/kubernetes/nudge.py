@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Never
 
 from authority.kubernetes.client import KubernetesClient, Selection
-from authority.kubernetes.errors import KubernetesError, Missing, Unreachable
+from authority.kubernetes.errors import ApiServerUnreachable, KubernetesError, ObjectMissing
 from authority.kubernetes.raw_objects import Pod, rows, table
 
 AGENT_LABEL = ("tidemark.io/agent", "true")
@@ -65,11 +65,11 @@ class Nudge:
 
         async def annotate(pod: str) -> None:
             async with turns:
-                if any(isinstance(failure, Unreachable) for failure in failures):
+                if any(isinstance(failure, ApiServerUnreachable) for failure in failures):
                     return  # a minute of tries for each of them would be hours
                 try:
                     await self.client.annotate(Pod, pod, namespace, {NUDGE_ANNOTATION: content})
-                except Missing:
+                except ObjectMissing:
                     return  # the pod is gone
                 except KubernetesError as error:
                     failures.append(error)

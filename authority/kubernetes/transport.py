@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from authority.support.clock_skew import Dated
+from authority.support.clock_skew import ServerClock
 
 _ENDING_SECONDS = 2.0
 
@@ -17,7 +17,7 @@ class _Transport(httpx2.AsyncHTTPTransport):
     cancelled between connecting and the end of the TLS handshake.
     """
 
-    def __init__(self, context: Any, dated: Dated) -> None:
+    def __init__(self, context: Any, dated: ServerClock) -> None:
         # As many connections as are asked for: each watch keeps one, and a fleet may have hundreds of namespaces.
         super().__init__(verify=context, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20))
         self._dated = dated

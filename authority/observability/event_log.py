@@ -7,9 +7,9 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from authority.rotation.events import Conflict, Event, Failed, Held, Surpassed, WithdrawalAsked, Withdrawing
-from authority.rotation.withdrawal import Stage
-from authority.support.log_format import Repetitions
+from authority.rotation.events import AppendConflict, Event, Failed, Held, Surpassed, WithdrawalAsked, Withdrawing
+from authority.rotation.withdrawal import WithdrawalStage
+from authority.support.log_format import RepeatFilter
 
 KEPT = 50
 """How many events the API shows."""
@@ -18,7 +18,7 @@ _NAMED = 20
 
 log = logging.getLogger("authority")
 
-_WARNINGS: frozenset[type[Event]] = frozenset({Held, WithdrawalAsked, Withdrawing, Failed, Conflict, Surpassed})
+_WARNINGS: frozenset[type[Event]] = frozenset({Held, WithdrawalAsked, Withdrawing, Failed, AppendConflict, Surpassed})
 
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -39,11 +39,11 @@ def _plain(value: object) -> object:
 
 
 def _level(event: Event) -> int:
-    is_over = isinstance(event, Withdrawing) and event.stage is Stage.DONE
+    is_over = isinstance(event, Withdrawing) and event.stage is WithdrawalStage.DONE
     return logging.WARNING if type(event) in _WARNINGS and not is_over else logging.INFO
 
 
-class Chronicle:
+class EventLog:
     """Logs every event and keeps the last ones, numbered from 1 in the order in which they happened.
 
     A failure that repeats what was told less than a minute ago is left out: one that stays would hide all else.
@@ -52,7 +52,7 @@ class Chronicle:
     def __init__(self) -> None:
         self._count = 0
         self._last: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._repetitions = Repetitions()
+        self._repetitions = RepeatFilter()
 
     def observe(self, event: Event) -> None:
         """Take an event."""

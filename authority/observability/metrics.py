@@ -5,7 +5,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from authority.fleet.view import FleetView
 from authority.journal.history import History
 from authority.rotation.actions import Step
-from authority.rotation.events import Activated, Conflict, Event, Failed, FleetProven, LeftOut, Prepared, Published
+from authority.rotation.events import (
+    Activated,
+    AnchorsRemoved,
+    AppendConflict,
+    Event,
+    Failed,
+    FleetProven,
+    Prepared,
+    Published,
+)
 from tidemark.receipt import PodClass
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -13,7 +22,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)  # seconds
 
 
-class Metrics:
+class AuthorityMetrics:
     """Counts events as they happen; the gauges show the state that ``show`` was given last."""
 
     def __init__(self) -> None:
@@ -55,13 +64,13 @@ class Metrics:
             case Prepared(seconds=seconds):
                 self._attempts.labels("prepared").inc()
                 self._generation.observe(seconds)
-            case LeftOut():
+            case AnchorsRemoved():
                 self._attempts.labels("withdrawn").inc()
             case Activated():
                 self._attempts.labels("activated").inc()
             case Failed(step=Step.PREPARE | Step.ACTIVATE | Step.LEAVE_OUT):
                 self._attempts.labels("failed").inc()
-            case Conflict():
+            case AppendConflict():
                 self._attempts.labels("conflict").inc()
             case FleetProven(seconds=seconds):
                 self._orchestration.observe(seconds)

@@ -19,16 +19,16 @@ import aiohttp
 
 from authority.openbao.errors import (
     CasConflict,
-    LoginRefused,
     OpenBaoError,
-    PermissionMissing,
+    OpenBaoLoginRefused,
+    OpenBaoPermissionMissing,
+    OpenBaoSealed,
+    OpenBaoUnreachable,
     RequestRefused,
-    Sealed,
     TokenRevoked,
-    Unreachable,
 )
 from authority.openbao.login import Json, OpenBaoAccess, TokenLogin
-from authority.support.reloading_tls import CurrentContext
+from authority.support.reloading_tls import ReloadingSSLContext
 
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each further try of a request; the caller's own retries come after the last."""
@@ -77,7 +77,7 @@ class OpenBaoClient:
         self._token: _Token | None = None
         self._server: tuple[float, float] | None = None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=CurrentContext(partial(_context, access.ca_file), OpenBaoError)),
+            connector=aiohttp.TCPConnector(ssl=ReloadingSSLContext(partial(_context, access.ca_file), OpenBaoError)),
             headers={"X-Vault-Request": "true"} | ({"X-Vault-Namespace": access.namespace} if access.namespace else {}),
             timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
         )
@@ -131,7 +131,7 @@ class OpenBaoClient:
                 return self._result(method, path, status, answer)
             if await self._knows(token.value):
                 capability = _CAPABILITIES[method]
-                raise PermissionMissing(
+                raise OpenBaoPermissionMissing(
                     f"{method} {path}: expected the token's policies to allow {capability!r} on {path!r}, found that "
                     f"they do not; compare them with the policy that 'init --openbao' prints",
                     path,
@@ -165,7 +165,7 @@ class OpenBaoClient:
     async def _send(
         self, method: str, path: str, body: Json | None, token: str, *, repeatable: bool
     ) -> tuple[int, Json]:
-        """Send a request until it is answered by more than a complaint. Raises Unreachable, Sealed."""
+        """Send a request until it is answered by more than a complaint. Raises OpenBaoUnreachable, OpenBaoSealed."""
         for pause in (*self._pauses, None):
             try:
                 return await self._send_once(method, path, body, token)
@@ -185,24 +185,26 @@ class OpenBaoClient:
                 answer = await response.json(content_type=None) if await response.read() else {}
         except TimeoutError:
             found = f"no answer within {REQUEST_SECONDS:g} s"
-            raise _Transient(Unreachable(self._not_there(method, path, found)), done=True) from None
+            raise _Transient(OpenBaoUnreachable(self._not_there(method, path, found)), done=True) from None
         except aiohttp.ClientConnectorError as error:
-            raise _Transient(Unreachable(self._not_there(method, path, str(error))), done=False) from None
+            raise _Transient(OpenBaoUnreachable(self._not_there(method, path, str(error))), done=False) from None
         except (aiohttp.ClientError, ValueError) as error:
             found = str(error) or type(error).__name__
-            raise _Transient(Unreachable(self._not_there(method, path, found)), done=True) from None
+            raise _Transient(OpenBaoUnreachable(self._not_there(method, path, found)), done=True) from None
         self._note_time(response.headers.get("Date"))
         answer = answer if isinstance(answer, dict) else {}
         errors = _errors(answer)
         if response.status == 503 and "sealed" in errors:
-            raise _Transient(Sealed(f"{self._url}: expected OpenBao unsealed, found it sealed; unseal it"), done=False)
+            raise _Transient(
+                OpenBaoSealed(f"{self._url}: expected OpenBao unsealed, found it sealed; unseal it"), done=False
+            )
         if response.status == 429:
             after = response.headers.get("Retry-After", "")
             wait = min(float(after), _LONGEST_RETRY_AFTER) if after.isascii() and after.isdecimal() else 0.0
-            told = Unreachable(self._not_there(method, path, "429: too many requests"))
+            told = OpenBaoUnreachable(self._not_there(method, path, "429: too many requests"))
             raise _Transient(told, done=False, after=wait)
         if response.status >= 500:
-            told = Unreachable(self._not_there(method, path, f"{response.status}: {errors or 'no reason'}"))
+            told = OpenBaoUnreachable(self._not_there(method, path, f"{response.status}: {errors or 'no reason'}"))
             raise _Transient(told, done=response.status != 503)
         return response.status, answer
 
@@ -237,7 +239,7 @@ class OpenBaoClient:
             return None
         try:
             status, answer = await self._send("POST", "auth/token/renew-self", {}, token.value, repeatable=True)
-        except Unreachable:
+        except OpenBaoUnreachable:
             return token  # it lives on for a while, and so does the request that needs it
         renewed = _token(answer) if status == 200 else None
         if renewed is None or renewed.expires_at is None or token.expires_at is None:
@@ -253,7 +255,7 @@ class OpenBaoClient:
         status, answer = await self._send("POST", path, body, "", repeatable=True)
         token = _token(answer) if status == 200 else None
         if token is None:
-            raise LoginRefused(
+            raise OpenBaoLoginRefused(
                 f"POST {path}: expected OpenBao to accept the login, found {status}: {_errors(answer) or 'no token'}; "
                 f"look at the role and its credentials"
             )

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from authority.issuer.interface import IssuerError
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoError
-from authority.openbao.layout import Layout
+from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.pki import default_issuer, leaf_request
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import KeystoreError
@@ -16,7 +16,7 @@ from tidemark.strict_json import format_instant
 class OpenBaoControlCa:
     """Implements ``ControlCa``."""
 
-    def __init__(self, client: OpenBaoClient, layout: Layout, certificate: Certificate) -> None:
+    def __init__(self, client: OpenBaoClient, layout: OpenBaoLayout, certificate: Certificate) -> None:
         self._client = client
         self._path = f"{layout.control}/sign/{layout.role}"
         self.certificate = certificate
@@ -34,7 +34,7 @@ class OpenBaoControlCa:
         return certificate
 
 
-async def open_control_ca(client: OpenBaoClient, layout: Layout) -> OpenBaoControlCa:
+async def open_control_ca(client: OpenBaoClient, layout: OpenBaoLayout) -> OpenBaoControlCa:
     """Learn the control CA's certificate. Raises KeystoreError."""
     try:
         certificate = await default_issuer(client, layout.control)

@@ -5,15 +5,15 @@ class OpenBaoError(Exception):
     """OpenBao did not do what it was asked; the message names the request, what was found and what to do."""
 
 
-class Unreachable(OpenBaoError):
+class OpenBaoUnreachable(OpenBaoError):
     """No answer, or one that only says that the server is in trouble."""
 
 
-class Sealed(Unreachable):
+class OpenBaoSealed(OpenBaoUnreachable):
     """The server runs and is sealed: somebody has to unseal it."""
 
 
-class LoginRefused(OpenBaoError):
+class OpenBaoLoginRefused(OpenBaoError):
     """The credentials are not (or no longer) accepted."""
 
 
@@ -21,7 +21,7 @@ class TokenRevoked(OpenBaoError):
     """The token is revoked, expired or unknown, and there is nothing to log in again with."""
 
 
-class PermissionMissing(OpenBaoError):
+class OpenBaoPermissionMissing(OpenBaoError):
     """The token's policies do not allow ``capability`` on ``path``."""
 
     def __init__(self, message: str, path: str, capability: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class OpenBaoLayout:
     """Mounts, and the names of what the authority keeps in them."""
 
     root: str = "pki"  # the roots: the default issuer signs, every self-signed issuer is trusted

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from authority.openbao.errors import LoginRefused
+from authority.openbao.errors import OpenBaoLoginRefused
 
 Json = dict[str, Any]
 
@@ -14,7 +14,7 @@ class Login(Protocol):
     """How a token is come by."""
 
     async def request(self) -> tuple[str, Json] | str:
-        """Path and body of the login; or the token itself, where somebody else made it. Raises LoginRefused."""
+        """Path and body of the login; or the token itself, where somebody else made it. Raises OpenBaoLoginRefused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class TokenLogin:
     token: str = field(repr=False)
 
     async def request(self) -> str:
-        """The token. Raises LoginRefused where there is none."""
+        """The token. Raises OpenBaoLoginRefused where there is none."""
         if not self.token:
-            raise LoginRefused("OpenBao: expected a token in TIDEMARK_OPENBAO_TOKEN, found none")
+            raise OpenBaoLoginRefused("OpenBao: expected a token in TIDEMARK_OPENBAO_TOKEN, found none")
         return self.token
 
 
@@ -39,9 +39,11 @@ class AppRoleLogin:
     mount: str = "approle"
 
     async def request(self) -> tuple[str, Json]:
-        """Path and body of the login. Raises LoginRefused where there is no secret id."""
+        """Path and body of the login. Raises OpenBaoLoginRefused where there is no secret id."""
         if not self.secret_id:
-            raise LoginRefused("OpenBao: expected the AppRole's secret id in TIDEMARK_OPENBAO_SECRET_ID, found none")
+            raise OpenBaoLoginRefused(
+                "OpenBao: expected the AppRole's secret id in TIDEMARK_OPENBAO_SECRET_ID, found none"
+            )
         return f"auth/{self.mount}/login", {"role_id": self.role_id, "secret_id": self.secret_id}
 
 
@@ -54,11 +56,11 @@ class KubernetesLogin:
     mount: str = "kubernetes"
 
     async def request(self) -> tuple[str, Json]:
-        """Path and body of the login. Raises LoginRefused where the token cannot be read."""
+        """Path and body of the login. Raises OpenBaoLoginRefused where the token cannot be read."""
         try:
             jwt = (await asyncio.to_thread(self.jwt_file.read_text)).strip()
         except (OSError, ValueError) as error:
-            raise LoginRefused(f"{self.jwt_file}: expected the service account's token, found {error}") from None
+            raise OpenBaoLoginRefused(f"{self.jwt_file}: expected the service account's token, found {error}") from None
         return f"auth/{self.mount}/login", {"role": self.role, "jwt": jwt}
 
 

@@ -1,7 +1,7 @@
 """Setting OpenBao up for an authority: mounts, roots, roles and the statement key (``init --openbao``).
 
-For an operator's token; the authority itself runs with ``Layout.policy`` alone. May be repeated: what stands is kept
-(roles are brought up to date), what is missing is made, also after a crash anywhere in between.
+For an operator's token; the authority itself runs with ``OpenBaoLayout.policy`` alone. May be repeated: what stands is
+kept (roles are brought up to date), what is missing is made, also after a crash anywhere in between.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoError
-from authority.openbao.layout import Layout
+from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import Json
 from authority.openbao.pki import KEY_PARAMETERS, default_issuer
 from authority.pki import control_ca
@@ -29,7 +29,7 @@ _TIDY: Json = {"enabled": True, "tidy_cert_store": True, "interval_duration": "1
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ProvisionedObject:
     """One thing that was looked after; ``made`` is False where it stood already."""
 
     name: str
@@ -38,7 +38,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SetupRequest:
     """What the authority's configuration says of itself."""
 
     trust_domain: str
@@ -46,7 +46,9 @@ class Wanted:
     tolerance_seconds: int
 
 
-async def set_up(client: OpenBaoClient, layout: Layout, wanted: Wanted, now: int) -> list[Made]:
+async def set_up(
+    client: OpenBaoClient, layout: OpenBaoLayout, wanted: SetupRequest, now: int
+) -> list[ProvisionedObject]:
     """Make what is missing. Raises OpenBaoError, also where something stands that is of another kind."""
     made = [await _mount(client, layout.root, "pki"), await _mount(client, layout.intermediate, "pki")]
     made += [await _mount(client, layout.control, "pki"), await _mount(client, layout.transit, "transit")]
@@ -94,7 +96,7 @@ _API_ROLE: Json = {
 }
 
 
-async def _mount(client: OpenBaoClient, mount: str, kind: str) -> Made:
+async def _mount(client: OpenBaoClient, mount: str, kind: str) -> ProvisionedObject:
     standing = (await client.read("sys/mounts") or {}).get(f"{mount}/")
     if standing is None:
         config = {"config": {"max_lease_ttl": _LONGEST}} if kind == "pki" else {}
@@ -106,7 +108,7 @@ async def _mount(client: OpenBaoClient, mount: str, kind: str) -> Made:
         raise OpenBaoError(f"mount {mount}: expected kv version 2, found another; configure another name")
     if kind == "pki" and not (await client.read(f"{mount}/config/auto-tidy") or {}).get("enabled"):
         await client.write(f"{mount}/config/auto-tidy", _TIDY)
-    return Made(f"{kind} mount", mount, made=standing is None)
+    return ProvisionedObject(f"{kind} mount", mount, made=standing is None)
 
 
 async def _check_lasting(client: OpenBaoClient, mount: str) -> None:
@@ -129,11 +131,11 @@ class _Root:
     path_length: int
 
 
-async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> Made:
+async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> ProvisionedObject:
     standing = await default_issuer(client, mount)
     if standing is not None:
         _check_domain(mount, standing, root.trust_domain)
-        return Made(f"{root.name} CA", mount, made=False)
+        return ProvisionedObject(f"{root.name} CA", mount, made=False)
     keys = (await client.list(f"{mount}/keys")).get("key_info") or {}
     if root.name not in [info.get("key_name") for info in keys.values()]:
         await client.write(f"{mount}/keys/generate/internal", {"key_name": root.name, **KEY_PARAMETERS[root.key_type]})
@@ -150,7 +152,7 @@ async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> Mad
         "not_after": format_instant(now + ROOT_SECONDS),
     }
     await client.write(f"{mount}/root/generate/existing", subject | more)
-    return Made(f"{root.name} CA", mount, made=True)
+    return ProvisionedObject(f"{root.name} CA", mount, made=True)
 
 
 def _check_domain(mount: str, root: Certificate, trust_domain: str) -> None:
@@ -164,18 +166,18 @@ def _check_domain(mount: str, root: Certificate, trust_domain: str) -> None:
         )
 
 
-async def _role(client: OpenBaoClient, mount: str, role: str, body: Json) -> Made:
+async def _role(client: OpenBaoClient, mount: str, role: str, body: Json) -> ProvisionedObject:
     path = f"{mount}/roles/{role}"
     stood = await client.read(path) is not None
     await client.write(path, body)
-    return Made("role", path, made=not stood)
+    return ProvisionedObject("role", path, made=not stood)
 
 
-async def _statement_key(client: OpenBaoClient, layout: Layout) -> Made:
+async def _statement_key(client: OpenBaoClient, layout: OpenBaoLayout) -> ProvisionedObject:
     path = f"{layout.transit}/keys/{layout.key}"
     standing = await client.read(path)
     if standing is None:
         await client.write(path, {"type": "ed25519"})
     elif standing.get("type") != "ed25519":
         raise OpenBaoError(f"{path}: expected a key of type ed25519, found {standing.get('type')}; configure another")
-    return Made("signing key", path, made=standing is None)
+    return ProvisionedObject("signing key", path, made=standing is None)

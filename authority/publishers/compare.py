@@ -1,6 +1,6 @@
 """What is to be done with a target, judged by what it shows; pure."""
 
-from authority.publishers.interface import Outcome, PublishError
+from authority.publishers.interface import PublishError, PublishOutcome
 from tidemark import note as signed_note
 from tidemark.bundle import Bundle, Statement, StatementError, digest_of
 from tidemark.note import NoteError
@@ -8,7 +8,7 @@ from tidemark.trust import Trust
 from tidemark.verify import Mark, VerifiedBundle
 
 
-def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Trust) -> Outcome:
+def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Trust) -> PublishOutcome:
     """``UNCHANGED`` or ``NEWER`` where the target is to be left alone, ``WRITTEN`` where it is to be written.
 
     Only what one of our keys signed can stand against a write: garbage in a target, and statements signed by others,
@@ -19,12 +19,12 @@ def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Tr
             to write an equivocation, so nothing but a new statement helps.
     """
     if shown == wanted.bundle:
-        return Outcome.UNCHANGED
+        return PublishOutcome.UNCHANGED
     mark = signed_mark(shown, trust) if shown is not None else None
     if mark is None or mark.sequence < wanted.sequence or mark.digest == wanted.digest:
-        return Outcome.WRITTEN
+        return PublishOutcome.WRITTEN
     if mark.sequence > wanted.sequence:
-        return Outcome.NEWER
+        return PublishOutcome.NEWER
     raise PublishError(
         f"{target}: expected sequence {wanted.sequence} to be the statement {wanted.digest[:16]}…, found a validly "
         f"signed {mark.digest[:16]}…: two authorities have written it; find the other one, then force a rotation"

@@ -14,7 +14,7 @@ class PublishError(Exception):
     """A target could not be read or written; the message names it, and what to do. Trying again is safe."""
 
 
-class Outcome(StrEnum):
+class PublishOutcome(StrEnum):
     """What publishing to a target came to."""
 
     WRITTEN = "written"
@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class PublishResult:
     """What publishing came to at all targets of a publisher; what was found at one hides nothing of another.
 
     ``written`` and ``newer`` name targets; ``failed`` are sentences, each of which names its own.
@@ -34,15 +34,15 @@ class Brought:
     failed: tuple[str, ...] = ()
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> PublishOutcome:
         """The most telling one of the targets that did not fail."""
         if self.newer:
-            return Outcome.NEWER
-        return Outcome.WRITTEN if self.written else Outcome.UNCHANGED
+            return PublishOutcome.NEWER
+        return PublishOutcome.WRITTEN if self.written else PublishOutcome.UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TargetContents:
     """What one target shows now, untrusted: None where it shows nothing or nothing that reads as a bundle.
 
     ``error`` says why it could not be read, "" where it could.
@@ -63,10 +63,10 @@ class Publisher(Protocol):
     name: str
     """For metrics, logs and status: ``directory``, ``jetstream``, ``kubernetes``."""
 
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         """Make every target show this bundle. Raises PublishError: nothing is known of any of them."""
 
-    async def shown(self) -> tuple[Shown, ...]:
+    async def shown(self) -> tuple[TargetContents, ...]:
         """What every target shows now. Raises PublishError: nothing is known of any of them."""
 
     def watch(self, changed: asyncio.Event) -> None:
@@ -76,14 +76,14 @@ class Publisher(Protocol):
         """
 
 
-async def side_by_side(works: Mapping[str, Awaitable[Outcome]]) -> Brought:
+async def side_by_side(works: Mapping[str, Awaitable[PublishOutcome]]) -> PublishResult:
     """What came of the work at each target, by its name. Raises what is no PublishError."""
     results = dict(zip(works, await asyncio.gather(*works.values(), return_exceptions=True), strict=True))
     for result in results.values():
         if isinstance(result, BaseException) and not isinstance(result, PublishError):
             raise result
-    return Brought(
-        written=tuple(target for target, result in results.items() if result is Outcome.WRITTEN),
-        newer=tuple(target for target, result in results.items() if result is Outcome.NEWER),
+    return PublishResult(
+        written=tuple(target for target, result in results.items() if result is PublishOutcome.WRITTEN),
+        newer=tuple(target for target, result in results.items() if result is PublishOutcome.NEWER),
         failed=tuple(str(result) for result in results.values() if isinstance(result, PublishError)),
     )

@@ -14,7 +14,7 @@ from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, Str
 from nats.js.errors import NotFoundError
 
 from authority.publishers.compare import compare
-from authority.publishers.interface import Brought, Outcome, PublishError, Shown
+from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents
 from tidemark.bundle import Bundle
 from tidemark.strict_json import FieldError
 from tidemark.trust import Trust
@@ -30,8 +30,8 @@ _LARGEST = 1024 * 1024  # bytes in a message: agents refuse a bundle above half 
 _REPEATED_SECONDS = 30.0  # within these a message that is sent twice is stored once
 
 
-class Connection(Protocol):
-    """What is needed of ``tidemark.nats.Connection``."""
+class BrokerConnection(Protocol):
+    """What is needed of ``tidemark.nats.BrokerConnection``."""
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         """JetStream over this connection."""
@@ -53,12 +53,12 @@ class JetStreamPublisher:
     name = "jetstream"
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], trust: Trust, replicas: int, timeout: float = 5.0
+        self, connect: Callable[[], Awaitable[BrokerConnection]], trust: Trust, replicas: int, timeout: float = 5.0
     ) -> None:
         self._connect = connect
         self._trust = trust
         self._timeout = timeout
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._connecting = asyncio.Lock()
         self._owned: dict[str, Any] = {
             "retention": RetentionPolicy.LIMITS,
@@ -71,7 +71,7 @@ class JetStreamPublisher:
             "duplicate_window": _REPEATED_SECONDS,
         }
 
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         """Make the bundle the stream's last message."""
         async with self._in_time("write"):
             connection = await self._connected()
@@ -83,17 +83,17 @@ class JetStreamPublisher:
                 await connection.reload()
         except PublishError as error:
             failed = (str(error),)
-        return Brought(
-            written=(STREAM,) if outcome is Outcome.WRITTEN else (),
-            newer=(STREAM,) if outcome is Outcome.NEWER else (),
+        return PublishResult(
+            written=(STREAM,) if outcome is PublishOutcome.WRITTEN else (),
+            newer=(STREAM,) if outcome is PublishOutcome.NEWER else (),
             failed=failed,
         )
 
-    async def shown(self) -> tuple[Shown, ...]:
+    async def shown(self) -> tuple[TargetContents, ...]:
         """The stream's last message."""
         async with self._in_time("read"):
             stream = (await self._connected()).jetstream()
-            return (Shown(STREAM, await _last(stream) if await self._existing(stream) else None),)
+            return (TargetContents(STREAM, await _last(stream) if await self._existing(stream) else None),)
 
     def watch(self, changed: asyncio.Event) -> None:
         """Nobody tells of the stream: it is looked at."""
@@ -118,20 +118,20 @@ class JetStreamPublisher:
             return
         raise PublishError(f"jetstream: expected to {what} {SUBJECT}, found: {found}") from None
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> BrokerConnection:
         async with self._connecting:
             if self._connection is None:
                 self._connection = await self._connect()
             return self._connection
 
-    async def _publish_to(self, stream: JetStreamContext, bundle: VerifiedBundle) -> Outcome:
+    async def _publish_to(self, stream: JetStreamContext, bundle: VerifiedBundle) -> PublishOutcome:
         # The stream's end first, then its last message: what comes in between makes the write fail, and nothing else.
         info = await self._existing(stream)
         outcome = compare(STREAM, await _last(stream) if info else None, bundle, self._trust)
-        if outcome is Outcome.NEWER:
+        if outcome is PublishOutcome.NEWER:
             return outcome  # nor is the stream put right: another may own it
         await self._put_right(stream, info)
-        if outcome is Outcome.UNCHANGED:
+        if outcome is PublishOutcome.UNCHANGED:
             return outcome
         headers = {
             FORMAT_HEADER: FORMAT,
@@ -144,7 +144,7 @@ class JetStreamPublisher:
                 f"{STREAM}: expected to write sequence {bundle.sequence} over what somebody else has written, found "
                 f"that the stream takes it for a repetition for {_REPEATED_SECONDS:g} s; it is tried again"
             )
-        return Outcome.WRITTEN
+        return PublishOutcome.WRITTEN
 
     async def _put_right(self, stream: JetStreamContext, info: StreamInfo | None) -> None:
         """Make the stream where it is missing, and change it where it differs from what it should be."""

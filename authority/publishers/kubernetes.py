@@ -15,13 +15,13 @@ from lightkube.resources.core_v1 import ConfigMap, Secret
 
 from authority.kubernetes import raw_objects
 from authority.kubernetes.client import KubernetesClient, Selection
-from authority.kubernetes.errors import Conflict, Exists, KubernetesError
-from authority.kubernetes.informer import Failing, Watch
+from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectExists
+from authority.kubernetes.informer import Failing, Informer
 from authority.kubernetes.nudge import Nudge
 from authority.kubernetes.raw_objects import table
 from authority.kubernetes.secrets import MANAGED, bundle_in, bundle_secret, check_ours
 from authority.publishers.compare import compare
-from authority.publishers.interface import Brought, Outcome, PublishError, Shown, side_by_side
+from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents, side_by_side
 from authority.publishers.kubernetes_history import HISTORY_LABEL, history_name, is_past
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
@@ -55,7 +55,7 @@ class KubernetesPublisher:
         self._watchers: WeakKeyDictionary[asyncio.Event, None] = WeakKeyDictionary()
         self._changed = asyncio.Event()
 
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         """Make every labelled namespace show this bundle, and keep it in the history."""
         try:
             namespaces = await self._namespaces()
@@ -65,7 +65,7 @@ class KubernetesPublisher:
             raise PublishError(str(error)) from None
         turns = asyncio.Semaphore(_AT_ONCE)
 
-        async def bring(namespace: str) -> Outcome:
+        async def bring(namespace: str) -> PublishOutcome:
             async with turns:
                 found = live.get(namespace)
                 outcome = await self._bring(namespace, _read(found) if found is not None else None, bundle)
@@ -80,7 +80,7 @@ class KubernetesPublisher:
                 self._nudge.pods(namespace, LIVE_SECRET, f"{bundle.sequence}")
         return brought
 
-    async def shown(self) -> tuple[Shown, ...]:
+    async def shown(self) -> tuple[TargetContents, ...]:
         """What every labelled namespace shows now."""
         try:
             namespaces = set(await self._namespaces())
@@ -95,8 +95,8 @@ class KubernetesPublisher:
 
     async def run(self, failed: Failing) -> None:
         """Watch, and nudge, until cancelled; ``failed`` takes what could not be watched."""
-        namespaces = Watch(self._client, ENABLED, lambda _: None, self._changed.set, failed)
-        secrets = Watch(self._client, LIVE, lambda _: None, self._changed.set, failed)
+        namespaces = Informer(self._client, ENABLED, lambda _: None, self._changed.set, failed)
+        secrets = Informer(self._client, LIVE, lambda _: None, self._changed.set, failed)
         async with asyncio.TaskGroup() as group:
             group.create_task(namespaces.run(), name="watch namespaces")
             group.create_task(secrets.run(), name="watch secrets")
@@ -114,16 +114,16 @@ class KubernetesPublisher:
         found = await self._client.list(ENABLED, lambda one: "" if _is_going(one) else one.metadata.name)
         return tuple(name for name in found.items if name)
 
-    async def _bring(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> Outcome:
+    async def _bring(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> PublishOutcome:
         target = _target(namespace)
         try:
             for _ in range(_TRIES):
                 outcome = compare(target, bundle_in(found) if found is not None else None, bundle, self._trust)
-                if outcome is not Outcome.WRITTEN:
+                if outcome is not PublishOutcome.WRITTEN:
                     return outcome
                 try:
                     await self._write(namespace, found, bundle)
-                except (Conflict, Exists):
+                except (ObjectConflict, ObjectExists):
                     found = await self._client.get(Secret, LIVE_SECRET, namespace)
                     continue
                 return outcome
@@ -147,12 +147,12 @@ class KubernetesPublisher:
         metadata = ObjectMeta(name=TRUST_CONFIG_MAP, namespace=namespace, labels=dict([MANAGED]))
         try:
             await self._client.create(ConfigMap(metadata=metadata, data={TRUST_FILE: self._trust.dump()}), namespace)
-        except Exists:
+        except ObjectExists:
             return
         except KubernetesError as error:
             raise PublishError(str(error)) from None
 
-    async def _keep_history(self, bundle: VerifiedBundle) -> Outcome:
+    async def _keep_history(self, bundle: VerifiedBundle) -> PublishOutcome:
         """One Secret, never changed, for every statement that was published; those of past epochs go."""
         name = history_name(bundle.statement)
         kept = Selection(Secret, self._home, labels=(HISTORY_LABEL,))
@@ -166,14 +166,14 @@ class KubernetesPublisher:
             for old, shown in found:
                 if old != name and is_past(old, shown, bundle.statement):
                     await self._client.delete(Secret, old, self._home)
-        except Exists:
+        except ObjectExists:
             raise PublishError(
                 f"secret {self._home}/{name}: expected this name to be free for the history, found a Secret without "
                 f"our label there; delete it"
             ) from None
         except KubernetesError as error:
             raise PublishError(str(error)) from None
-        return Outcome.UNCHANGED
+        return PublishOutcome.UNCHANGED
 
 
 def _target(namespace: str) -> str:
@@ -189,12 +189,12 @@ def _read(one: raw_objects.Secret) -> Secret:
         ) from None
 
 
-def _shown(one: raw_objects.Secret) -> Shown:
+def _shown(one: raw_objects.Secret) -> TargetContents:
     target = _target(one.metadata.namespace)
     try:
-        return Shown(target, bundle_in(_read(one)))
+        return TargetContents(target, bundle_in(_read(one)))
     except PublishError as error:
-        return Shown(target, None, str(error))
+        return TargetContents(target, None, str(error))
 
 
 def _is_going(one: raw_objects.Namespace) -> bool:

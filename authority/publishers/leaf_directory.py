@@ -9,7 +9,7 @@ from authority.issuer.interface import IssuedLeaf
 from authority.publishers.directory import _PUBLIC, _read_file
 from authority.publishers.interface import PublishError
 from authority.support import projected_directory
-from authority.support.projected_directory import Content
+from authority.support.projected_directory import FileContent
 from tidemark.bundle import KEY_FILE, LEAF_FILE
 from tidemark.certificates import LeafRejected, parse_leaf
 
@@ -44,7 +44,7 @@ class DirectoryLeafStore:
             return None
 
     def _write(self, leaf: IssuedLeaf) -> None:
-        files = {LEAF_FILE: Content(leaf.certificate_pem, _PUBLIC), KEY_FILE: Content(leaf.key_pem, _KEY)}
+        files = {LEAF_FILE: FileContent(leaf.certificate_pem, _PUBLIC), KEY_FILE: FileContent(leaf.key_pem, _KEY)}
         try:
             with projected_directory.locked(self._directory):
                 projected_directory.switch(self._directory, files, int(self._clock()))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from authority.publishers.interface import Brought, Publisher, Shown
+from authority.publishers.interface import Publisher, PublishResult, TargetContents
 from tidemark.verify import VerifiedBundle
 
 
@@ -18,7 +18,7 @@ class TimedPublisher:
         self._publisher = publisher
         self._began = began
 
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         """Note the time, then publish."""
         self._began(bundle.digest)
         return await self._publisher.publish(bundle)
@@ -27,6 +27,6 @@ class TimedPublisher:
         """Set ``changed`` whenever a target may have changed."""
         self._publisher.watch(changed)
 
-    async def shown(self) -> tuple[Shown, ...]:
+    async def shown(self) -> tuple[TargetContents, ...]:
         """What the targets show now."""
         return await self._publisher.shown()

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from authority.journal.history import EpochCa
 from authority.journal.record_types import Entry, Opening
-from authority.rotation.gate import Closed
+from authority.rotation.gate import ClosedReason
 from tidemark.bundle import Cause
 
 
@@ -47,7 +47,7 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveOut:
+class RemoveAnchors:
     """Publish a statement without ``cas``; ``added`` is the new CA that it brings where an urgent one needs it.
 
     ``due`` is when the statement after it is.
@@ -72,7 +72,7 @@ class Activate:
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class SwitchSigner:
     """Tell the issuer to sign with ``ca``, which the journal says is activated."""
 
     ca: EpochCa
@@ -89,7 +89,7 @@ class Retire:
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class Compact:
     """Replace the journal's records up to ``through`` by those of ``keep``."""
 
     keep: tuple[Entry, ...]
@@ -104,7 +104,7 @@ class Hold:
     ca: EpochCa
     since: int
     until: int
-    closed: Closed
+    closed: ClosedReason
     waiting: tuple[str, ...]
 
 
@@ -116,6 +116,6 @@ class Wait:
     hold: Hold | None
 
 
-Work = Prepare | Withdraw | LeaveOut | Activate | Switch | Retire | Fold
+Work = Prepare | Withdraw | RemoveAnchors | Activate | SwitchSigner | Retire | Compact
 
 Action = Work | Wait

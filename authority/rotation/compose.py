@@ -19,7 +19,7 @@ class BundleFull(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class BundleMember:
     """A CA of the bundle to be made, and its epoch."""
 
     epoch: int
@@ -27,7 +27,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class StatementContents:
     """What a statement is to be about: ``cas`` newest by issue first, ``clock`` the one the first was made under.
 
     ``withdrawn`` are the fingerprints to be listed as such; ``due`` is when the next statement is (None: when the CA
@@ -36,27 +36,27 @@ class Contents:
 
     cause: Cause
     clock: EpochClock
-    cas: tuple[Member, ...]
+    cas: tuple[BundleMember, ...]
     roots: tuple[Certificate, ...]
     withdrawn: tuple[str, ...] = ()
     due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class StatementDraft:
     """A statement that nobody has signed yet, with the ``ca.crt`` it is about."""
 
     statement: Statement
     ca: bytes
 
 
-def surviving(history: History, now: int, without: Collection[str] = ()) -> tuple[Member, ...]:
+def surviving(history: History, now: int, without: Collection[str] = ()) -> tuple[BundleMember, ...]:
     """The CAs that the next bundle carries on: unexpired and not withdrawn, newest by issue first.
 
     ``without`` are fingerprints of those that this very statement leaves out.
     """
     kept = [ca for ca in history.cas if not ca.is_expired(now) and not ca.withdrawn and ca.sha256 not in without]
-    return tuple(Member(ca.epoch, ca.certificate) for ca in reversed(kept))
+    return tuple(BundleMember(ca.epoch, ca.certificate) for ca in reversed(kept))
 
 
 def still_withdrawn(history: History, now: int, without: Collection[str] = ()) -> tuple[str, ...]:
@@ -74,7 +74,9 @@ def check_room(cas: int, roots: int) -> None:
         )
 
 
-def compose(trust_domain: str, contents: Contents, previous: SignedStatement | None, now: int) -> Draft:
+def compose(
+    trust_domain: str, contents: StatementContents, previous: SignedStatement | None, now: int
+) -> StatementDraft:
     """The statement over ``contents``, to follow ``previous``. Expired roots are left out.
 
     Raises:
@@ -102,7 +104,7 @@ def compose(trust_domain: str, contents: Contents, previous: SignedStatement | N
         ca_sha256=Bundle(ca, b"").ca_sha256,
         previous=previous.digest if previous else NO_PREVIOUS,
     )
-    return Draft(statement, ca)
+    return StatementDraft(statement, ca)
 
 
 def check(bundle: Bundle, trust: Trust, previous: SignedStatement | None, now: int) -> VerifiedBundle:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from authority.journal.record_types import Opening
-from authority.publishers.interface import Outcome
+from authority.publishers.interface import PublishOutcome
 from authority.rotation.actions import Step
-from authority.rotation.gate import Closed
+from authority.rotation.gate import ClosedReason
 from authority.rotation.leaf_renewal import LeafCause
-from authority.rotation.withdrawal import Stage
+from authority.rotation.withdrawal import WithdrawalStage
 from tidemark.bundle import Cause
 
 
@@ -36,7 +36,7 @@ class Published:
     at: int
     target: str
     sequence: int
-    outcome: Outcome
+    outcome: PublishOutcome
     seconds: float
 
 
@@ -74,7 +74,7 @@ class Held:
     ca: str
     since: int
     until: int
-    closed: Closed
+    closed: ClosedReason
     waiting: tuple[str, ...]
 
 
@@ -124,14 +124,14 @@ class Withdrawing:
     at: int
     epoch: int
     ca: str
-    stage: Stage
+    stage: WithdrawalStage
     replacement: str
     waiting: tuple[str, ...]
     until: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class AnchorsRemoved:
     """A statement without these withdrawn CAs was committed."""
 
     at: int
@@ -198,7 +198,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class AppendConflict:
     """Somebody else appended to the journal first; what was about to be written is dropped and decided anew."""
 
     at: int
@@ -233,13 +233,13 @@ Event = (
     | Overridden
     | WithdrawalAsked
     | Withdrawing
-    | LeftOut
+    | AnchorsRemoved
     | Retired
     | LeafWritten
     | LeafIssued
     | CertificateMarked
     | Failed
-    | Conflict
+    | AppendConflict
     | Leading
     | Following
 )

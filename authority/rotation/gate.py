@@ -16,7 +16,7 @@ from tidemark.epoch import EpochClock
 from tidemark.receipt import PodClass
 
 
-class Closed(StrEnum):
+class ClosedReason(StrEnum):
     """Why a gate is closed."""
 
     UNREADABLE = "unreadable"  # the list of expected agents could not be had
@@ -35,7 +35,7 @@ class Gate:
 
     ca: EpochCa
     opening: Opening | None
-    closed: Closed | None
+    closed: ClosedReason | None
     waiting: tuple[str, ...]
     unproven: tuple[str, ...]
     deadline: int
@@ -50,13 +50,13 @@ def gate_of(ca: EpochCa, history: History, fleet: FleetView, clock: EpochClock, 
     waiting = [agent for agent in unproven if agent.pod_class is PodClass.REQUIRED or now < deadline]
     closed = None
     if not fleet.readable:
-        closed = Closed.UNREADABLE
+        closed = ClosedReason.UNREADABLE
     elif not expected:
-        closed = Closed.EMPTY
+        closed = ClosedReason.EMPTY
     elif waiting:
-        closed = Closed.WAITING
+        closed = ClosedReason.WAITING
     elif len(unproven) == len(expected):
-        closed = Closed.SILENT
+        closed = ClosedReason.SILENT
     opening = None
     if closed is None:
         opening = Opening.DEADLINE if unproven else Opening.GATE

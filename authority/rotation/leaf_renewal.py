@@ -24,7 +24,7 @@ _LONGEST_GRACE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class LeafSubject:
     """Whom a leaf is for. ``name`` is for logs and status; addresses stand in their usual text form."""
 
     name: str
@@ -39,7 +39,7 @@ def signing_ca(history: History, now: int) -> EpochCa | None:
     return None if signing is None or signing.is_expired(now) or not signing.intent else signing
 
 
-def leaf_request(workload: Workload, signing: EpochCa, timing: Timing, now: int) -> LeafRequest:
+def leaf_request(workload: LeafSubject, signing: EpochCa, timing: Timing, now: int) -> LeafRequest:
     """The leaf that is due now: valid from a tolerance ago, for L, and never longer than its CA; pure."""
     return LeafRequest(
         common_name=workload.common_name,
@@ -70,7 +70,7 @@ class LeafCause(StrEnum):
 
 
 def cause_of_renewal(
-    shown: Certificate | None, workload: Workload, history: History, timing: Timing, now: int
+    shown: Certificate | None, workload: LeafSubject, history: History, timing: Timing, now: int
 ) -> LeafCause | None:
     """Why a new leaf is due where the target shows ``shown``; None where it is not; pure.
 
@@ -124,5 +124,5 @@ def _names(leaf: Certificate) -> tuple[list[str], set[str], set[str]]:
     return common, set(san.get_values_for_type(x509.DNSName)), addresses
 
 
-def _names_of(workload: Workload) -> tuple[list[str], set[str], set[str]]:
+def _names_of(workload: LeafSubject) -> tuple[list[str], set[str], set[str]]:
     return [workload.common_name], set(workload.dns_names), set(workload.ip_addresses)

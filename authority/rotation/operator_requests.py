@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from authority.fleet.view import AgentView, FleetView
 from authority.journal.history import EpochCa, History
 from authority.journal.record_types import Entry, WithdrawalRecord
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.rotation.actions import Prepare
 from authority.rotation.snapshot import Scene
 from authority.rotation.withdrawal import replacement_of
@@ -26,7 +26,7 @@ _TOOTHLESS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WithdrawalRequest:
     """A withdrawal as it is asked for: ``ca`` is an epoch or a fingerprint's beginning, "" the newest CA.
 
     ``cause`` is ROLLBACK or REVOCATION; ``urgent`` that the CA is left out at once.
@@ -38,7 +38,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class WithdrawalPreview:
     """What a withdrawal would do: ``replacement`` is None where a new CA is made for it.
 
     ``breaks`` and ``warnings`` are sentences: what stops working where it is urgent, and what it cannot achieve.
@@ -73,7 +73,7 @@ def force(history: History, clock: EpochClock, roots: int, now: int) -> Prepare:
     return Prepare(epoch, Cause.FORCED, history.intent_for(epoch))
 
 
-def chosen(history: History, wanted: Wanted, now: int) -> EpochCa:
+def chosen(history: History, wanted: WithdrawalRequest, now: int) -> EpochCa:
     """The CA that is to be withdrawn.
 
     Raises:
@@ -111,16 +111,16 @@ def _named(cas: Sequence[EpochCa], name: str) -> list[EpochCa]:
     return [ca for ca in cas if ca.sha256.startswith(name.lower())]
 
 
-def prospect(scene: Scene, wanted: Wanted, *, include_root: bool) -> Prospect:
+def prospect(scene: Scene, wanted: WithdrawalRequest, *, include_root: bool) -> WithdrawalPreview:
     """What the withdrawal would do. Raises RotationRefused."""
     history, now = scene.history, scene.now
     ca = chosen(history, wanted, now)
     asked = WithdrawalRecord(now, ca.sha256, wanted.cause, wanted.urgent, automatic=False, who="", reason="")
-    then = fold((*history.entries, Entry(history.head + 1, asked)))
+    then = replay((*history.entries, Entry(history.head + 1, asked)))
     replacement = replacement_of(then.find(ca.sha256) or ca, then, scene.clock, now)
     breaks = _breaks(ca, replacement, history, scene.fleet) if wanted.urgent else ()
     warnings = (_TOOTHLESS,) if include_root and wanted.cause is Cause.REVOCATION else ()
-    return Prospect(ca, replacement, breaks, warnings)
+    return WithdrawalPreview(ca, replacement, breaks, warnings)
 
 
 def _breaks(bad: EpochCa, replacement: EpochCa | None, history: History, fleet: FleetView) -> tuple[str, ...]:

@@ -19,18 +19,18 @@ from authority.journal.record_types import (
 from authority.rotation.actions import (
     Action,
     Activate,
-    Fold,
+    Compact,
     Hold,
-    LeaveOut,
     Prepare,
+    RemoveAnchors,
     Retire,
     Step,
-    Switch,
+    SwitchSigner,
     Wait,
     Withdraw,
 )
 from authority.rotation.gate import Gate, gate_of, last_resort_at, ripe_at
-from authority.rotation.snapshot import Scene, World
+from authority.rotation.snapshot import Scene, Snapshot
 from authority.rotation.withdrawal import (
     automatic_rollback,
     cause_of,
@@ -49,7 +49,7 @@ FOLD_AT = 16
 """Records that nobody needs any more are folded away once there are so many of them."""
 
 
-def next_action(world: World, clock: EpochClock, now: int, resting: frozenset[Step] = frozenset()) -> Action:
+def next_action(world: Snapshot, clock: EpochClock, now: int, resting: frozenset[Step] = frozenset()) -> Action:
     """What to do at ``now``.
 
     ``resting`` are steps that failed a moment ago: they are left out until they may be tried again, so that none keeps
@@ -133,23 +133,23 @@ def _is_running_out(history: History, clock: EpochClock, now: int) -> bool:
     return signing is None or now >= last_resort_at(signing, clock) - clock.prepare_seconds
 
 
-def _scene(world: World, clock: EpochClock, now: int) -> Scene:
+def _scene(world: Snapshot, clock: EpochClock, now: int) -> Scene:
     return Scene(world.history, world.fleet, clock, world.tolerance_seconds, now)
 
 
-def _withdrawal(world: World, clock: EpochClock, now: int) -> Withdraw | None:
+def _withdrawal(world: Snapshot, clock: EpochClock, now: int) -> Withdraw | None:
     found = automatic_rollback(_scene(world, clock, now), world.rollback_above)
     return Withdraw(*found) if found else None
 
 
-def _leaving_out(world: World, clock: EpochClock, now: int) -> LeaveOut | None:
+def _leaving_out(world: Snapshot, clock: EpochClock, now: int) -> RemoveAnchors | None:
     history = world.history
     cas = to_leave_out(_scene(world, clock, now))
     if not cas:
         return None
     lacking = [ca for ca in cas if replacement_of(ca, history, clock, now) is None]
     added = _unscheduled(history, clock, now) if lacking else None
-    return LeaveOut(cas, cause_of(cas), added, next_preparation_at(history, clock, now))
+    return RemoveAnchors(cas, cause_of(cas), added, next_preparation_at(history, clock, now))
 
 
 def _is_adopted(newest: SignedStatement | None) -> bool:
@@ -157,7 +157,7 @@ def _is_adopted(newest: SignedStatement | None) -> bool:
     return newest is not None and not newest.intent and newest.statement.cause in (Cause.ROTATION, Cause.FORCED)
 
 
-def _activation(world: World, gates: Sequence[Gate], clock: EpochClock, now: int) -> Activate | None:
+def _activation(world: Snapshot, gates: Sequence[Gate], clock: EpochClock, now: int) -> Activate | None:
     history = world.history
     if world.intents is None:
         return None
@@ -197,14 +197,14 @@ def _activate(gate: Gate, opening: Opening, history: History) -> Activate:
     return Activate(gate.ca, opening, gate.unproven, skipped)
 
 
-def _switch(world: World, now: int) -> Switch | None:
+def _switch(world: Snapshot, now: int) -> SwitchSigner | None:
     signing = _signing(world.history, now)
     if signing is None or signing.lost or signing.intent == world.active:
         return None
-    return Switch(signing)
+    return SwitchSigner(signing)
 
 
-def _retirement(world: World, now: int) -> Retire | None:
+def _retirement(world: Snapshot, now: int) -> Retire | None:
     """What nobody needs. A CA that no statement names goes once a statement of its number, or a later one, stands.
 
     Until then a replica that was paused may still commit the statement that brings it, or we may ask for it again. From
@@ -220,7 +220,7 @@ def _retirement(world: World, now: int) -> Retire | None:
     return Retire(orphans, orphans=True) if orphans else None
 
 
-def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
+def _folding(history: History, clock: EpochClock, now: int) -> Compact | None:
     """What the CAs that live still rest on is kept, and of the statements all since the oldest one needed.
 
     So the chain that they form never has a gap, and an auditor who follows it finds none.
@@ -252,10 +252,10 @@ def _folding(history: History, clock: EpochClock, now: int) -> Fold | None:
         return None
     through = dropped[-1]
     keep = tuple(entry for entry in history.entries if entry.position <= through and is_needed(entry))
-    return Fold(keep, through)
+    return Compact(keep, through)
 
 
-def _next_change(world: World, gates: Sequence[Gate], clock: EpochClock, now: int) -> int:
+def _next_change(world: Snapshot, gates: Sequence[Gate], clock: EpochClock, now: int) -> int:
     """The next instant at which time alone may ask for something."""
     history = world.history
     instants = [next_preparation_at(history, clock, now)]

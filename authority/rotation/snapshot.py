@@ -11,7 +11,7 @@ A_THIRD = Fraction(1, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Snapshot:
     """What a decision rests on.
 
     ``intents`` are the CAs that the issuer holds; None where it was not looked at since the newest statement: nothing

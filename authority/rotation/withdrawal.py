@@ -29,7 +29,7 @@ from tidemark.receipt import AgentState, PodClass
 _REFUSED_RELOAD = "reload_refused"
 
 
-class Stage(StrEnum):
+class WithdrawalStage(StrEnum):
     """How far a withdrawal has come; each waits for what its comment says."""
 
     TRUSTING = "trusting"  # the replacement: made, and proven by the fleet
@@ -40,18 +40,18 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WithdrawalProgress:
     """One withdrawal at one instant; ``waiting`` names agents, at ``until`` the stage ends whatever they do."""
 
     ca: EpochCa
-    stage: Stage
+    stage: WithdrawalStage
     replacement: EpochCa | None
     waiting: tuple[str, ...]
     until: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Reissue:
+class LeafReissue:
     """Step 3 of one withdrawal: ``waiting`` are expected agents whose leaf may be one that the bad CA signed."""
 
     is_done: bool
@@ -123,17 +123,17 @@ def _newest_newer(bad: EpochCa, history: History, now: int) -> EpochCa | None:
     return newer[-1] if newer else None
 
 
-def reissue(bad: EpochCa, scene: Scene) -> Reissue:
+def reissue(bad: EpochCa, scene: Scene) -> LeafReissue:
     """Look at step 3, with the replacement activated.
 
     A leaf counts where another CA signed it and it was issued since the activation: an older one may be what an agent
     showed before a leaf of ``bad``, still on its way then, reached it. A CA that never signed has left no leaves.
     """
     if bad.intent and bad.activated_at is None:
-        return Reissue(True, ())
+        return LeafReissue(True, ())
     expected = [agent for agent in scene.fleet.agents if agent.expected]
     waiting = tuple(agent.name for agent in expected if not _has_another(agent, bad, scene))
-    return Reissue(scene.fleet.readable and bool(expected) and not waiting, waiting)
+    return LeafReissue(scene.fleet.readable and bool(expected) and not waiting, waiting)
 
 
 def _activated_at(history: History) -> int:
@@ -176,28 +176,30 @@ def cause_of(cas: Iterable[EpochCa]) -> Cause:
     return Cause.REVOCATION if Cause.REVOCATION in causes else Cause.ROLLBACK
 
 
-def progress(scene: Scene) -> tuple[Progress, ...]:
+def progress(scene: Scene) -> tuple[WithdrawalProgress, ...]:
     """Every withdrawal of a CA that has not expired yet, by order of issue."""
     cas = [ca for ca in scene.history.cas if (ca.withdrawal or ca.withdrawn) and not ca.is_expired(scene.now)]
     return tuple(_progress(ca, scene) for ca in cas)
 
 
-def _progress(bad: EpochCa, scene: Scene) -> Progress:
+def _progress(bad: EpochCa, scene: Scene) -> WithdrawalProgress:
     history, fleet, clock, now = scene.history, scene.fleet, scene.clock, scene.now
     ca = replacement_of(bad, history, clock, now)
     if bad.left_out is not None:
         proving = distrusting_digests(bad, history)
         waiting = tuple(agent.name for agent in fleet.agents if agent.expected and not agent.has_proven(proving))
         is_done = fleet.readable and not waiting
-        return Progress(bad, Stage.DONE if is_done else Stage.DISTRUSTING, ca, waiting, None)
+        return WithdrawalProgress(
+            bad, WithdrawalStage.DONE if is_done else WithdrawalStage.DISTRUSTING, ca, waiting, None
+        )
     if not is_replaced(bad, history, now):
         waiting = gate_of(ca, history, fleet, clock, now).waiting if ca else ()
         until = last_resort_at(history.signing, clock) if history.signing else None
-        return Progress(bad, Stage.TRUSTING, ca, waiting, until)
+        return WithdrawalProgress(bad, WithdrawalStage.TRUSTING, ca, waiting, until)
     leaves = reissue(bad, scene)
     if leaves.is_done:
-        return Progress(bad, Stage.LEAVING_OUT, ca, (), None)
-    return Progress(bad, Stage.REISSUING, ca, leaves.waiting, leave_out_at(bad, history, clock))
+        return WithdrawalProgress(bad, WithdrawalStage.LEAVING_OUT, ca, (), None)
+    return WithdrawalProgress(bad, WithdrawalStage.REISSUING, ca, leaves.waiting, leave_out_at(bad, history, clock))
 
 
 def automatic_rollback(scene: Scene, above: Fraction) -> tuple[EpochCa, str] | None:

@@ -17,7 +17,7 @@ class _Pause:
 
 
 @dataclass(slots=True)
-class Pauses(Generic[K]):
+class Backoff(Generic[K]):
     """Each pause is twice the last, from half a second to ``longest`` seconds, until the thing succeeds.
 
     Counts by the running event loop's clock, which never jumps.

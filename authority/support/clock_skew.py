@@ -27,7 +27,7 @@ class ClockDiffers(Exception):
 
 
 @dataclass(slots=True)
-class Dated:
+class ServerClock:
     """The clock of a server, by the ``Date`` headers of its answers. Counts by the event loop's clock in between."""
 
     _said: tuple[float, float] | None = None

@@ -10,7 +10,7 @@ _REPEAT_SECONDS = 60
 _PLACES = 1000
 
 
-class Repetitions:
+class RepeatFilter:
     """Knows what was said less than a minute ago, by the place that it is about."""
 
     def __init__(self) -> None:

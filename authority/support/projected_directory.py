@@ -40,7 +40,7 @@ _PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileContent:
     """A file's bytes and the mode it has."""
 
     data: bytes
@@ -91,7 +91,7 @@ def _lock(descriptor: int) -> None:
     raise TimeoutError(f"another writer that has held its lock for {_PATIENCE:g} s; is a process paused? (lslocks)")
 
 
-def switch(directory: Path, files: dict[str, Content], now: int) -> None:
+def switch(directory: Path, files: dict[str, FileContent], now: int) -> None:
     """Make the directory show ``files``, as one, beside the others that it shows. Hold ``locked`` meanwhile.
 
     Raises:
@@ -107,19 +107,19 @@ def switch(directory: Path, files: dict[str, Content], now: int) -> None:
             shutil.rmtree(old)
 
 
-def _carried_over(directory: Path) -> dict[str, Content]:
+def _carried_over(directory: Path) -> dict[str, FileContent]:
     """The files of the current set."""
     current = directory / DATA
     if not current.is_dir():
         return {}
     return {
-        path.name: Content(path.read_bytes(), path.stat().st_mode & 0o777)
+        path.name: FileContent(path.read_bytes(), path.stat().st_mode & 0o777)
         for path in current.iterdir()
         if path.is_file() and not path.name.startswith(".")
     }
 
 
-def _new_generation(directory: Path, files: Mapping[str, Content], now: int) -> Path:
+def _new_generation(directory: Path, files: Mapping[str, FileContent], now: int) -> Path:
     """A directory with these files, in the group of ``directory``."""
     generation = directory / f"..{datetime.fromtimestamp(now, UTC):%Y_%m_%d_%H_%M_%S}.{secrets.token_hex(3)}"
     generation.mkdir()

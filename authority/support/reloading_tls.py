@@ -12,7 +12,7 @@ from typing import Self
 log = logging.getLogger("authority")
 
 
-class CurrentContext(ssl.SSLContext):
+class ReloadingSSLContext(ssl.SSLContext):
     """A context for asyncio and what builds on it (aiohttp, httpx2); trusts nobody where it is used in another way.
 
     ``make`` makes the context of one handshake. Where it raises an ``error``, which says what was found in which file,

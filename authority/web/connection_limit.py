@@ -24,7 +24,7 @@ _REST_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ConnectionLimits:
     """Who may stay, and for how long (seconds)."""
 
     most: int = 200
@@ -37,7 +37,7 @@ class Rules:
     """How long one may stay between two requests where the house is full."""
 
 
-class _Guest(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """A connection: passes everything on to the protocol inside, and is shown out where its turn lasts too long."""
 
     def __init__(self, inside: asyncio.Protocol, patience: float) -> None:
@@ -118,7 +118,7 @@ class _Guest(asyncio.Protocol):
 async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
     """For an application behind the door: takes the request in whole first, and tells the guest whose turn it is."""
     guest = request.transport.get_protocol() if request.transport is not None else None
-    if not isinstance(guest, _Guest):
+    if not isinstance(guest, _Connection):
         return await handler(request)
     try:
         await request.read()
@@ -139,7 +139,7 @@ async def keep(
     answer: Callable[[], asyncio.Protocol],
     context: ssl.SSLContext,
     turned_away: Callable[[str], None],
-    rules: Rules = Rules(),
+    rules: ConnectionLimits = ConnectionLimits(),
 ) -> None:
     """Let whoever connects in to a protocol that ``answer`` makes, until cancelled.
 
@@ -147,11 +147,11 @@ async def keep(
     """
     loop = asyncio.get_running_loop()
     places: Counter[str] = Counter()
-    guests: set[_Guest] = set()
+    guests: set[_Connection] = set()
     left = asyncio.Event()
 
     async def visit(connection: socket.socket, address: str) -> None:
-        guest = _Guest(answer(), rules.patience)
+        guest = _Connection(answer(), rules.patience)
         try:
             await loop.connect_accepted_socket(
                 lambda: guest, connection, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
@@ -193,7 +193,7 @@ async def keep(
             await asyncio.sleep(0)
 
 
-def _show_out_idle(guests: set[_Guest], since: float) -> None:
+def _show_out_idle(guests: set[_Connection], since: float) -> None:
     """The one that has been idle for longest, if it has been so ``since`` then."""
     idle = [(began, guest) for guest in guests if (began := guest.idle_since) is not None and began <= since]
     if idle:

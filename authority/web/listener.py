@@ -8,7 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from authority.config.listen import Listen
+from authority.config.listen import ListenAddress
 
 _BACKLOG = 4096
 """Connections that wait to be accepted: after a rotation every agent of a large fleet makes one."""
@@ -29,7 +29,7 @@ class ListenError(Exception):
     """The API cannot listen where the configuration says; the message names the address and why."""
 
 
-async def listen(where: Listen, key: str) -> socket.socket:
+async def listen(where: ListenAddress, key: str) -> socket.socket:
     """Take the address that the configuration says under ``key``. The caller closes the socket. Raises ListenError."""
     listening: socket.socket | None = None
     try:

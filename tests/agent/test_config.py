@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.app import splay_of
-from agent.config import ConfigError, read_config
+from agent.config import AgentConfigError, read_config
 from agent.log import Style
 from agent.workloads.targets import Address, HttpTarget, SignalTarget, SystemTarget, TargetError, parse_target
 from tidemark.receipt import Level, PodClass
@@ -25,7 +25,7 @@ NATS = "signal:?process=nats-server&signal=HUP&monitor=http://127.0.0.1:8222&nat
 
 
 def faults(**changes: str) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(AgentConfigError) as caught:
         read_config(LEAST | {f"TIDEMARK_{name}": value for name, value in changes.items()})
     return caught.value.faults
 
@@ -304,7 +304,7 @@ def test_any_text_is_a_target_or_an_error_that_says_so(text: str) -> None:
 def test_any_environment_is_a_configuration_or_faults_with_names(values: dict[str, str]) -> None:
     try:
         read_config(LEAST | {f"TIDEMARK_{name}": value for name, value in values.items()})
-    except ConfigError as error:
+    except AgentConfigError as error:
         found = error.faults
     else:
         found = []

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.harness.agent_sandbox import CHECKOUT, AgentProcess, Site, serves
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import CHECKOUT, AgentProcess, AgentSandbox, serves
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import PATIENCE, NatsServer, eventually, free_port
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState, Level
@@ -55,7 +55,7 @@ def test_every_fault_of_the_configuration_is_reported_at_once() -> None:
 
 
 async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
-    forge: Forge, site: Site, nats_server: Callable[..., NatsServer], agent_process: StartAgent
+    forge: BundleFactory, site: AgentSandbox, nats_server: Callable[..., NatsServer], agent_process: StartAgent
 ) -> None:
     server = nats_server(site.out)
     site.targets = server.target
@@ -87,7 +87,7 @@ async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_stops_within_five_seconds(
-    forge: Forge, site: Site, agent_process: StartAgent, number: signal.Signals
+    forge: BundleFactory, site: AgentSandbox, agent_process: StartAgent, number: signal.Signals
 ) -> None:
     site.targets = "signal:?process=tide-nobody"  # it waits for this one
     site.show(forge.bundle(1), forge.leaf())
@@ -99,7 +99,7 @@ async def test_it_stops_within_five_seconds(
 
 
 async def test_it_stops_within_five_seconds_while_it_waits_for_a_proof(
-    forge: Forge, site: Site, server: NatsServer, agent_process: StartAgent, tmp_path: Path
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     site.show(forge.bundle(1), forge.leaf())
     process = agent_process(site.environment())
@@ -122,7 +122,7 @@ async def test_it_stops_within_five_seconds_while_it_waits_for_a_proof(
 
 
 async def test_it_stops_within_five_seconds_while_an_application_does_not_answer(
-    forge: Forge, site: Site, application: "Application", agent_process: StartAgent
+    forge: BundleFactory, site: AgentSandbox, application: "Application", agent_process: StartAgent
 ) -> None:
     asked = asyncio.Event()
 
@@ -143,7 +143,7 @@ async def test_it_stops_within_five_seconds_while_an_application_does_not_answer
 
 
 async def test_it_stops_within_five_seconds_on_the_way_back(
-    forge: Forge, site: Site, application: "Application", agent_process: StartAgent, tmp_path: Path
+    forge: BundleFactory, site: AgentSandbox, application: "Application", agent_process: StartAgent, tmp_path: Path
 ) -> None:
     told_back = asyncio.Event()
 
@@ -178,7 +178,9 @@ async def test_it_stops_within_five_seconds_on_the_way_back(
     await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
 
 
-async def test_a_port_that_is_taken_is_named(site: Site, forge: Forge, agent_process: StartAgent) -> None:
+async def test_a_port_that_is_taken_is_named(
+    site: AgentSandbox, forge: BundleFactory, agent_process: StartAgent
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     environment = site.environment()
     process = agent_process(environment)
@@ -190,7 +192,7 @@ async def test_a_port_that_is_taken_is_named(site: Site, forge: Forge, agent_pro
 
 
 async def test_sub_path_like_mounts_are_named_at_start(
-    site: Site, forge: Forge, agent_process: StartAgent, tmp_path: Path
+    site: AgentSandbox, forge: BundleFactory, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     site.bundle_mount.path.mkdir()
     (site.bundle_mount.path / "ca.crt").write_bytes(forge.bundle(1).ca)
@@ -204,7 +206,7 @@ async def test_sub_path_like_mounts_are_named_at_start(
 
 
 async def test_an_agent_without_a_leaf_says_at_its_start_what_its_looks_will_leave(
-    site: Site, agent_process: StartAgent, tmp_path: Path
+    site: AgentSandbox, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     site.leaf_managed = False
     look = "signal:?process=tide-nobody&nats=127.0.0.1:4222"
@@ -254,7 +256,7 @@ class Application:
 
 
 @pytest.fixture
-async def application(site: Site) -> AsyncIterator[Application]:
+async def application(site: AgentSandbox) -> AsyncIterator[Application]:
     made = Application(site.out)
     site.targets = made.url
     yield made
@@ -262,7 +264,7 @@ async def application(site: Site) -> AsyncIterator[Application]:
 
 
 async def test_an_application_is_told_what_to_use_and_proves_it(
-    forge: Forge, site: Site, application: Application
+    forge: BundleFactory, site: AgentSandbox, application: Application
 ) -> None:
     leaf = forge.leaf()
     site.show(forge.bundle(1), leaf)
@@ -283,7 +285,7 @@ async def test_an_application_is_told_what_to_use_and_proves_it(
 
 
 async def test_an_application_that_uses_something_else_is_reverted(
-    forge: Forge, site: Site, application: Application
+    forge: BundleFactory, site: AgentSandbox, application: Application
 ) -> None:
     first = forge.bundle(1)
     site.show(first, forge.leaf())
@@ -301,7 +303,7 @@ async def test_an_application_that_uses_something_else_is_reverted(
 
 
 async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
-    forge: Forge, site: Site, server: NatsServer, application: Application
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer, application: Application
 ) -> None:
     def answer(request: dict[str, Any]) -> web.Response:
         response = web.json_response({"ca_sha256": first.ca_sha256})
@@ -326,7 +328,7 @@ async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
 
 
 async def test_an_application_that_refuses_everything_is_told_apart(
-    forge: Forge, site: Site, application: Application
+    forge: BundleFactory, site: AgentSandbox, application: Application
 ) -> None:
     site.show(forge.bundle(1), forge.leaf())
     await application.start()
@@ -341,7 +343,7 @@ async def test_an_application_that_refuses_everything_is_told_apart(
 
 
 async def test_an_acknowledgement_is_all_that_some_applications_can_give(
-    forge: Forge, site: Site, application: Application
+    forge: BundleFactory, site: AgentSandbox, application: Application
 ) -> None:
     application.answer = lambda _: web.Response(status=204)
     site.show(forge.bundle(1), forge.leaf())
@@ -351,7 +353,9 @@ async def test_an_acknowledgement_is_all_that_some_applications_can_give(
         assert (status.targets[0].level, status.targets[0].allowed) == (Level.RELOADED, Level.RELOADED)
 
 
-async def test_applications_are_told_within_the_splay(forge: Forge, site: Site, application: Application) -> None:
+async def test_applications_are_told_within_the_splay(
+    forge: BundleFactory, site: AgentSandbox, application: Application
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     await application.start()
     began = time.monotonic()
@@ -361,7 +365,7 @@ async def test_applications_are_told_within_the_splay(forge: Forge, site: Site, 
 
 
 async def test_the_log_is_json_without_secrets_and_says_nothing_twice_a_minute(
-    forge: Forge, site: Site, application: Application, agent_process: StartAgent, tmp_path: Path
+    forge: BundleFactory, site: AgentSandbox, application: Application, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     token, password = tmp_path / "token", tmp_path / "password"
     token.write_text("the-word-for-the-application")

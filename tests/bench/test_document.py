@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.document import Table, write
+from bench.document import ReportTable, write
 from bench.sample import Sample
 
 
-def table(*values: float) -> Table:
-    return Table("What it is.", ["way", "lost", "gap, ms"], [["ours", 1234, Sample(values)]])
+def table(*values: float) -> ReportTable:
+    return ReportTable("What it is.", ["way", "lost", "gap, ms"], [["ours", 1234, Sample(values)]])
 
 
 def test_percentiles_are_measured_values() -> None:

@@ -12,7 +12,18 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import CAS, NOW, OTHER_ROOT, ROOT, Made, Recipe, block, ec_key, intermediate, leaf_recipe
+from tests.harness.ca_factory import (
+    CAS,
+    NOW,
+    OTHER_ROOT,
+    ROOT,
+    MadeCertificate,
+    Recipe,
+    block,
+    ec_key,
+    intermediate,
+    leaf_recipe,
+)
 from tidemark.certificates import (
     PemError,
     fingerprint,
@@ -216,5 +227,5 @@ def test_a_key_identifier_is_of_the_key_alone() -> None:
 
 
 def test_roots_of_different_deployments_do_not_issue_for_each_other() -> None:
-    made: Made = OTHER_ROOT
+    made: MadeCertificate = OTHER_ROOT
     assert not issued_by(CAS[0].certificate, made.certificate)

@@ -17,7 +17,7 @@ from tests.harness.ca_factory import (
     NOW,
     OTHER_ROOT,
     ROOT,
-    Made,
+    MadeCertificate,
     Recipe,
     block,
     ec_key,
@@ -32,12 +32,15 @@ LEAF = leaf_recipe(CA).make()
 ANCHORS = [ca.certificate for ca in CAS]
 
 
-def leaf_of(*certificates: Made) -> Leaf:
+def leaf_of(*certificates: MadeCertificate) -> Leaf:
     return parse_leaf(pem(certificates), certificates[0].key_pem)
 
 
 def issuer_of(
-    *certificates: Made, anchors: tuple[Made, ...] = CAS, withdrawn: tuple[Made, ...] = (), now: int = NOW
+    *certificates: MadeCertificate,
+    anchors: tuple[MadeCertificate, ...] = CAS,
+    withdrawn: tuple[MadeCertificate, ...] = (),
+    now: int = NOW,
 ) -> Any:
     above = [ca.certificate for ca in anchors]
     return leaf_issuer(leaf_of(*certificates), above, {ca.sha256 for ca in withdrawn}, now)
@@ -86,7 +89,7 @@ def public_pem() -> bytes:
     )
 
 
-def unknown_algorithm(made: Made) -> bytes:
+def unknown_algorithm(made: MadeCertificate) -> bytes:
     der = made.der.replace(bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0277"))
     return block(der)
 
@@ -197,7 +200,7 @@ def test_without_its_intermediate_a_leaf_does_not_reach_the_root() -> None:
     assert reason_of(LEAF, CAS[1], anchors=(ROOT,)) == "chain"
 
 
-def reason_of(*certificates: Made, **known: Any) -> str:
+def reason_of(*certificates: MadeCertificate, **known: Any) -> str:
     with pytest.raises(LeafRejected) as refused:
         issuer_of(*certificates, **known)
     return refused.value.reason
@@ -257,7 +260,7 @@ def test_what_is_no_ca_issues_nothing() -> None:
 
 
 def test_a_name_without_the_key_is_no_issuer() -> None:
-    forged = leaf_recipe(Made(CA.certificate, ec_key("impostor"))).make()
+    forged = leaf_recipe(MadeCertificate(CA.certificate, ec_key("impostor"))).make()
     assert reason_of(forged) == "chain"
     assert reason_of(forged, CA) == "chain"
 

@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.document import Cell, Table
-from tests.harness.bundle_mutations import NAMES, ORIGINAL, SITUATIONS, Situation, resigned, tampered
+from bench.document import Cell, ReportTable
+from tests.harness.bundle_mutations import NAMES, ORIGINAL, SITUATIONS, MutationCase, resigned, tampered
 from tests.harness.ca_factory import DOMAIN, INSTALLED, TRUST, iso, verified
 from tests.harness.soak import report, size
 from tidemark.bundle import Bundle
@@ -30,7 +30,7 @@ Seen = Counter[Reason | None]
 """How many were refused, by reason; None: passed."""
 
 
-def outcome(candidate: Bundle, situation: Situation, seen: Seen) -> VerifiedBundle | None:
+def outcome(candidate: Bundle, situation: MutationCase, seen: Seen) -> VerifiedBundle | None:
     """What verification makes of it; nothing but a refusal may come out otherwise."""
     try:
         passed = verify(candidate, situation.trust, situation.known, situation.now)
@@ -90,7 +90,7 @@ def test_refused_or_what_the_original_meant() -> None:
     rows.append(["", "all", foreign.total(), signed.total()])
     caption = "Mutated bundles, by the step that refused them."
     columns = ["step", "refused as", "without the key", "signed again"]
-    report("soak-mutations", "Verification: mutated bundles", Table(caption, columns, rows))
+    report("soak-mutations", "Verification: mutated bundles", ReportTable(caption, columns, rows))
     assert [reason for reason in STEPS if not both[reason]] == [], "every step is reached, and refuses something"
     assert min(foreign[None], signed[None]) > 0, "some mutations change nothing that counts"
 

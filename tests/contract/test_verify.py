@@ -19,8 +19,8 @@ from tests.harness.ca_factory import (
     STRANGER,
     TOLERANCE,
     TRUST,
-    Draft,
-    Made,
+    BundleDraft,
+    MadeCertificate,
     Recipe,
     bundle,
     fields,
@@ -47,14 +47,14 @@ from tidemark.verify import (
 )
 
 
-def rejected(draft: Draft) -> BundleRejected:
+def rejected(draft: BundleDraft) -> BundleRejected:
     with pytest.raises(BundleRejected) as refused:
         draft.verify()
     return refused.value
 
 
 def test_the_draft_itself_passes() -> None:
-    result = Draft().verify()
+    result = BundleDraft().verify()
     assert result.bundle == bundle()
     assert result.certificates == tuple(ca.certificate for ca in CAS)
     assert result.intermediates == {ca.sha256 for ca in CAS[:-1]}
@@ -73,7 +73,7 @@ def test_every_reason_has_a_fault_and_a_step() -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_refused_at_its_step(name: str) -> None:
     reason, fault = FAULTS[name]
-    draft = Draft()
+    draft = BundleDraft()
     fault(draft)
     refused = rejected(draft)
     assert (refused.reason, refused.step) == (reason, STEPS[reason])
@@ -91,7 +91,7 @@ def test_of_two_faults_the_earlier_step_names_itself(name: str) -> None:
     for later, (its_reason, its_fault) in FAULTS.items():
         if STEPS[its_reason] <= STEPS[reason]:
             continue
-        draft = Draft()
+        draft = BundleDraft()
         its_fault(draft)
         fault(draft)
         assert rejected(draft).reason is reason, later
@@ -115,7 +115,7 @@ def test_a_bundle_is_good_for_its_whole_life() -> None:
 
 def test_after_its_newest_ca_has_expired_nothing_in_it_is_valid() -> None:
     # Within the tolerance step 7 lets it pass, but no TLS stack would take any CA of it.
-    refused = rejected(Draft(known=Known(), now=CLOCK.expiry(EPOCH) + 1))
+    refused = rejected(BundleDraft(known=Known(), now=CLOCK.expiry(EPOCH) + 1))
     assert refused.reason is Reason.ANCHORS
     assert "an intermediate valid at" in refused.expected
 
@@ -141,20 +141,20 @@ def test_a_first_bundle_passes_on_a_clock_that_is_behind_by_the_tolerance() -> N
 
 def test_an_intermediate_must_be_valid_now_whatever_the_tolerance() -> None:
     coming = Recipe("coming", ROOT, begin=NOW + 1, end=CLOCK.expiry(EPOCH), epoch=EPOCH).make()
-    assert rejected(Draft(cas=[coming, ROOT], known=Known())).reason is Reason.ANCHORS
-    assert Draft(cas=[coming, ROOT], known=Known(), now=NOW + 1).verify()
+    assert rejected(BundleDraft(cas=[coming, ROOT], known=Known())).reason is Reason.ANCHORS
+    assert BundleDraft(cas=[coming, ROOT], known=Known(), now=NOW + 1).verify()
     old = Recipe("old", ROOT, begin=0, end=NOW - 1, epoch=EPOCH - 5).make()
-    assert rejected(Draft(cas=[coming, old, ROOT], known=Known())).reason is Reason.ANCHORS
-    assert rejected(Draft(cas=[coming, old, ROOT], known=Known())).got == "none"  # the root does not count
+    assert rejected(BundleDraft(cas=[coming, old, ROOT], known=Known())).reason is Reason.ANCHORS
+    assert rejected(BundleDraft(cas=[coming, old, ROOT], known=Known())).got == "none"  # the root does not count
 
 
 def test_a_statement_may_be_issued_long_after_its_cas_and_before_they_begin() -> None:
-    assert Draft(statement=lambda made: made | {"issued_at": iso(NOW), "reason": "rollback"}).verify()
-    assert Draft(statement=lambda made: made | {"issued_at": iso(0)}).verify()
+    assert BundleDraft(statement=lambda made: made | {"issued_at": iso(NOW), "reason": "rollback"}).verify()
+    assert BundleDraft(statement=lambda made: made | {"issued_at": iso(0)}).verify()
 
 
 def test_held_until_the_second_that_it_says() -> None:
-    draft = Draft()
+    draft = BundleDraft()
     issued_ahead(TOLERANCE + 30)(draft)
     refused = rejected(draft)
     assert refused.retry_at == NOW + 30
@@ -277,7 +277,7 @@ def test_sequences_only_go_forward(name: str) -> None:
         installed=KNOWN.installed,
         shown=0 if case.shown is None else SEQUENCE + case.shown,
     )
-    draft = Draft(known=known, trust=replace(TRUST, min_sequence=SEQUENCE + case.floor))
+    draft = BundleDraft(known=known, trust=replace(TRUST, min_sequence=SEQUENCE + case.floor))
     if case.refused is None:
         assert not draft.verify().already_installed
     else:
@@ -287,33 +287,33 @@ def test_sequences_only_go_forward(name: str) -> None:
 # Step 11: overlap
 
 
-def installed_of(*made: Made) -> Known:
+def installed_of(*made: MadeCertificate) -> Known:
     """A verifier that has these CAs (and the root) in place."""
     return replace(KNOWN, installed=reopen(bundle((*made, ROOT)), TRUST))
 
 
-def ending(label: str, end: int) -> Made:
+def ending(label: str, end: int) -> MadeCertificate:
     """A CA that is in no other bundle, made under another clock, and ends then."""
     return Recipe(label, ROOT, end=end, epoch=EPOCH - 1).make()
 
 
-def in_place(*ends: int) -> tuple[Known, list[Made]]:
+def in_place(*ends: int) -> tuple[Known, list[MadeCertificate]]:
     first = Recipe("in place", ROOT, end=CLOCK.expiry(EPOCH - 3), epoch=EPOCH - 3).make()
     made = [first, *(ending(f"in place {end}", end) for end in ends)]
     return installed_of(*made), made
 
 
 def test_one_ca_in_common_is_enough() -> None:
-    assert Draft(known=installed_of(intermediate(EPOCH - 3))).verify()
-    assert Draft(known=installed_of(intermediate(EPOCH - 4), intermediate(EPOCH - 3))).verify()
+    assert BundleDraft(known=installed_of(intermediate(EPOCH - 3))).verify()
+    assert BundleDraft(known=installed_of(intermediate(EPOCH - 4), intermediate(EPOCH - 3))).verify()
 
 
 def test_a_root_in_common_is_not() -> None:
-    assert rejected(Draft(known=replace(KNOWN, installed=DISJOINT))).reason is Reason.OVERLAP
+    assert rejected(BundleDraft(known=replace(KNOWN, installed=DISJOINT))).reason is Reason.OVERLAP
 
 
 def test_a_revocation_needs_no_overlap() -> None:
-    draft = Draft(known=replace(KNOWN, installed=DISJOINT))
+    draft = BundleDraft(known=replace(KNOWN, installed=DISJOINT))
     state(reason="revocation")(draft)
     assert draft.verify()
     for other in ("rotation", "forced", "rollback"):
@@ -324,7 +324,7 @@ def test_a_revocation_needs_no_overlap() -> None:
 def test_cas_that_have_expired_by_now_and_the_tolerance_need_none() -> None:
     known, made = in_place(NOW + TOLERANCE, NOW - 1)
     end = CLOCK.expiry(EPOCH - 3)
-    late = Draft(known=known, now=end - TOLERANCE)
+    late = BundleDraft(known=known, now=end - TOLERANCE)
     assert late.verify()
     assert rejected(replace(late, now=end - TOLERANCE - 1)).reason is Reason.OVERLAP
     assert len(made) == 3
@@ -332,7 +332,7 @@ def test_cas_that_have_expired_by_now_and_the_tolerance_need_none() -> None:
 
 def test_cas_that_are_withdrawn_need_none() -> None:
     known, made = in_place(NOW + 3000)
-    draft = Draft(known=known)
+    draft = BundleDraft(known=known)
     assert rejected(draft).reason is Reason.OVERLAP
     state(withdrawn=[made[0].sha256])(draft)
     assert rejected(draft).reason is Reason.OVERLAP
@@ -342,13 +342,13 @@ def test_cas_that_are_withdrawn_need_none() -> None:
 
 def test_expired_and_withdrawn_together_need_none() -> None:
     known, made = in_place(NOW + TOLERANCE)
-    draft = Draft(known=known)
+    draft = BundleDraft(known=known)
     state(withdrawn=[made[0].sha256])(draft)
     assert draft.verify()
 
 
 def test_nothing_installed_needs_none() -> None:
-    assert Draft(known=replace(KNOWN, installed=None)).verify()
+    assert BundleDraft(known=replace(KNOWN, installed=None)).verify()
 
 
 # VerifiedBundle and reopen
@@ -378,7 +378,7 @@ def test_reopening_takes_what_time_has_passed_over() -> None:
 @pytest.mark.parametrize("name", [n for n, (reason, _) in FAULTS.items() if STEPS[reason] in (1, 2, 3, 4, 5, 8, 9)])
 def test_reopening_refuses_what_is_no_longer_what_was_signed(name: str) -> None:
     reason, fault = FAULTS[name]
-    draft = Draft()
+    draft = BundleDraft()
     fault(draft)
     with pytest.raises(BundleRejected) as refused:
         reopen(draft.bundle(), draft.trust)

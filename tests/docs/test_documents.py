@@ -17,9 +17,9 @@ from agent.config import PREFIX
 from agent.reporting.metrics import AgentMetrics
 from authority.cli.parser import parser
 from authority.config.load import parse
-from authority.injector.annotations import INJECT, Mode, Refused, read_wishes
+from authority.injector.annotations import INJECT, InjectionRefused, SidecarMode, read_injection_request
 from authority.injector.annotations import PREFIX as ANNOTATIONS
-from authority.observability.metrics import Metrics
+from authority.observability.metrics import AuthorityMetrics
 from tests.harness.documents import CHECKOUT, DOCUMENTS, blocks, prose
 from tests.harness.manifests.custom_resources import is_custom, validate
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
@@ -92,7 +92,7 @@ def metrics() -> set[str]:
     registry = CollectorRegistry()
     AgentMetrics(registry)
     ApplicationMetrics(registry, "test")
-    every = [*registry.collect(), *Metrics().registry.collect()]
+    every = [*registry.collect(), *AuthorityMetrics().registry.collect()]
     return {metric.name + ("_total" if metric.type == "counter" else "") for metric in every}
 
 
@@ -135,10 +135,10 @@ def test_what_pip_is_told_to_install_is_this_projects_distribution(document: Pat
         assert requirement.extras <= project["optional-dependencies"].keys()
 
 
-@pytest.mark.parametrize("mode", Mode)
-def test_every_annotation_of_the_injector_is_explained(mode: Mode) -> None:
-    with pytest.raises(Refused) as refused:
-        read_wishes({INJECT: mode}, {f"{ANNOTATIONS}qqqqqq": ""}, "/run/tidemark")
+@pytest.mark.parametrize("mode", SidecarMode)
+def test_every_annotation_of_the_injector_is_explained(mode: SidecarMode) -> None:
+    with pytest.raises(InjectionRefused) as refused:
+        read_injection_request({INJECT: mode}, {f"{ANNOTATIONS}qqqqqq": ""}, "/run/tidemark")
     _, found, keys = refused.value.faults[0].partition(f"with {mode} there are ")
     assert found
     rows = re.findall(r"^\| `([a-z-]+)` +\| ([a-z, ]+) \|", (CHECKOUT / "docs/install.md").read_text(), re.MULTILINE)

@@ -19,17 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from authority.openbao.client import OpenBaoClient
-from authority.openbao.errors import PermissionMissing
+from authority.openbao.errors import OpenBaoPermissionMissing
 from authority.openbao.login import TokenLogin
 from tests.harness.authority_deployment import Program, ask, command, eventually
-from tests.harness.bundle_factory import Forge
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.documents import beginning, fenced, inline, section
 from tests.harness.install_guide import AuthorityPod, admit, environment_of, furnish, template_of
 from tests.harness.kubernetes.accounts import Rule
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
-from tests.harness.kubernetes.node import AgentsPod, Node
-from tests.harness.openbao_server import CLOSED, ROOT_TOKEN, Server, serving
+from tests.harness.kubernetes.node import AgentsPod, FakeNode
+from tests.harness.openbao_server import CLOSED, ROOT_TOKEN, OpenBaoServer, serving
 from tests.harness.openbao_server import ask as ask_openbao
 from tests.harness.terminal import Terminal
 from tidemark.certificates import fingerprint, not_after, not_before, parse_leaf, to_pem
@@ -41,7 +41,7 @@ IN_THE_POD = "kubectl -n tidemark exec deploy/tidemark-authority -c authority --
 
 
 @pytest.fixture(scope="module")
-def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBaoServer]:
     """Empty: what is made there is made as the document says."""
     with serving(tmp_path_factory.mktemp("openbao")) as server:
         yield server
@@ -90,7 +90,7 @@ async def follow_nats(terminal: Terminal, server: ApiServer, pod: AuthorityPod, 
     admit(server)
     await program.start()
     await eventually(lambda: nats_has_all(server), "bundle, leaf and trust file in the namespace")
-    async with Node(server, folder / "node").running() as node, AgentsPod(node, "nats", "nats-0").running(pod.url):
+    async with FakeNode(server, folder / "node").running() as node, AgentsPod(node, "nats", "nats-0").running(pod.url):
 
         async def is_proven() -> bool:
             async with pod.session(pod.token("operator")) as session:
@@ -101,7 +101,7 @@ async def follow_nats(terminal: Terminal, server: ApiServer, pod: AuthorityPod, 
         await rotate(terminal, pod)
 
 
-async def test_with_openbao(terminal: Terminal, server: ApiServer, openbao: Server, tmp_path: Path) -> None:
+async def test_with_openbao(terminal: Terminal, server: ApiServer, openbao: OpenBaoServer, tmp_path: Path) -> None:
     set_up, apply, *cert_manager, renewals = fenced(section("install.md", "With OpenBao"), "sh")
     (terminal.folder / "openbao-ca.pem").write_bytes(openbao.ca_file.read_bytes())
     (terminal.folder / "kubernetes-ca.crt").write_bytes(server.ca_file.read_bytes())
@@ -139,7 +139,7 @@ async def signing(pod: AuthorityPod) -> str:
         return str((await ask(session, "/api/v1/status"))["signing"]["sha256"])
 
 
-async def cert_manager_has_a_leaf_signed(server: ApiServer, openbao: Server, ca: str) -> None:
+async def cert_manager_has_a_leaf_signed(server: ApiServer, openbao: OpenBaoServer, ca: str) -> None:
     """As cert-manager's issuer asks Vault: a login with a token of its own audience, then one request."""
     documents = [list(yaml.safe_load_all(block)) for block in fenced(section("install.md", "With OpenBao"), "yaml")]
     objects = {one["kind"]: one for one in documents[0]}
@@ -177,7 +177,7 @@ async def cert_manager_has_a_leaf_signed(server: ApiServer, openbao: Server, ca:
     async with OpenBaoClient(openbao.access(TokenLogin(token))) as client:
         answer = await client.write(vault["path"], asked)
         for method, path, body in [*CLOSED, *OF_THE_AUTHORITY]:
-            with pytest.raises(PermissionMissing) as denied:
+            with pytest.raises(OpenBaoPermissionMissing) as denied:
                 await ask_openbao(client, method, path, body)
             assert denied.value.path == path
     chain = "\n".join([answer["certificate"], answer["ca_chain"][0]])
@@ -226,7 +226,7 @@ async def replace_keys(terminal: Terminal, pod: AuthorityPod) -> None:
     await terminal.type(make)
     assert len(Trust.parse((await terminal.type(trust)).encode()).keys) == 2
     second, default, delete = inline(section("operate.md", "The root"), "bao")
-    (terminal.folder / "old-root.pem").write_bytes(to_pem([Forge(int(time.time())).root.certificate]))
+    (terminal.folder / "old-root.pem").write_bytes(to_pem([BundleFactory(int(time.time())).root.certificate]))
     foreign, _ = inline(section("migrate.md", "From the central exec watcher"), "bao")
     await terminal.type(second, foreign)
     assert await roots(pod) == 3

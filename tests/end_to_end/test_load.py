@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 from tests.harness.load_applications import applications
-from tests.harness.nats_cluster import Ca, Servers, until
+from tests.harness.nats_cluster import ClusterCa, NatsServers, until
 
 
 async def test_every_message_is_counted_once_through_reloads(
-    cluster: Servers, tmp_path: Path, first: Ca, second: Ca
+    cluster: NatsServers, tmp_path: Path, first: ClusterCa, second: ClusterCa
 ) -> None:
     async with applications(tmp_path) as (publisher, consumer):
         for one in (publisher, consumer):
@@ -48,7 +48,7 @@ async def test_every_message_is_counted_once_through_reloads(
     assert (counted["jetstream"]["redelivered"], counted["jetstream"]["out_of_order"]) == (0, 0)
 
 
-async def test_a_loss_is_counted(cluster: Servers, tmp_path: Path, first: Ca) -> None:
+async def test_a_loss_is_counted(cluster: NatsServers, tmp_path: Path, first: ClusterCa) -> None:
     """What the publisher says it sent decides, though the consumer cannot have seen the last of it."""
     async with applications(tmp_path) as (publisher, consumer):
         for one in (publisher, consumer):

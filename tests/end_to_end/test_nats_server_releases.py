@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.document import Cell, Table
+from bench.document import Cell, ReportTable
 from bench.sample import Sample
-from tests.harness.agent_sandbox import Site, begin, serves
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentSandbox, begin, serves
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NATS_SERVER, NatsServer, free_port
 from tests.harness.soak import report, size
 from tidemark.receipt import AgentState, Level
@@ -59,7 +59,7 @@ class Listening(NatsServer):
 
 @pytest.mark.parametrize("line", LINES)
 async def test_every_reload_is_proven_and_every_refusal_reverted(
-    line: str, forge: Forge, site: Site, tmp_path: Path, serving: Callable[[NatsServer], NatsServer]
+    line: str, forge: BundleFactory, site: AgentSandbox, tmp_path: Path, serving: Callable[[NatsServer], NatsServer]
 ) -> None:
     server = serving(Listening(tmp_path / "nats", site.out, line))
     site.targets = server.target
@@ -90,5 +90,9 @@ async def test_every_reload_is_proven_and_every_refusal_reverted(
         await observed.is_proven(SWAPS + 2)
     taken = Sample(tuple(milliseconds))
     row: list[Cell] = [line, version, SWAPS, len(taken), 5, taken.median, taken.highest, len(complaints), "yes"]
-    report("soak-servers", TITLE, Table("Each swap is a bundle of other CAs, every second one a leaf.", COLUMNS, [row]))
+    report(
+        "soak-servers",
+        TITLE,
+        ReportTable("Each swap is a bundle of other CAs, every second one a leaf.", COLUMNS, [row]),
+    )
     assert complaints == []

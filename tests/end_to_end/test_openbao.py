@@ -14,9 +14,9 @@ from authority.config.openbao import SECRET_ID_VARIABLE, TOKEN_VARIABLE
 from authority.journal.history import History
 from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import StatementRecord
-from authority.journal.replay import fold
-from tests.harness.authority_deployment import AGENTS, Deployment, Program, ask, command, eventually
-from tests.harness.openbao_server import ROOT_TOKEN, Server, Space
+from authority.journal.replay import replay
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, Program, ask, command, eventually
+from tests.harness.openbao_server import ROOT_TOKEN, OpenBaoNamespace, OpenBaoServer
 from tests.harness.receipt_fleet import Fleet
 from tests.harness.replicas import two
 from tidemark.certificates import not_after
@@ -24,7 +24,7 @@ from tidemark.trust import Trust
 
 
 @pytest.fixture
-async def empty_house(empty_space: Space, tmp_path: Path) -> Deployment:
+async def empty_house(empty_space: OpenBaoNamespace, tmp_path: Path) -> AuthorityDeployment:
     """Configured for a namespace where nothing was made but the role that the authority logs in with."""
     login = await empty_space.approle({"token_policies": ["tidemark"], "token_ttl": "10m"})
     server = empty_space.server
@@ -36,12 +36,12 @@ async def empty_house(empty_space: Space, tmp_path: Path) -> Deployment:
         f'ca_file = "{server.ca_file}"',
         f'role_id = "{login.role_id}"',
     ]
-    house = Deployment.create(tmp_path / "house", preset="playground", more="\n".join(table))
-    return Deployment(house.root, {SECRET_ID_VARIABLE: login.secret_id})
+    house = AuthorityDeployment.create(tmp_path / "house", preset="playground", more="\n".join(table))
+    return AuthorityDeployment(house.root, {SECRET_ID_VARIABLE: login.secret_id})
 
 
 @pytest.fixture
-async def house(empty_house: Deployment, empty_space: Space) -> Deployment:
+async def house(empty_house: AuthorityDeployment, empty_space: OpenBaoNamespace) -> AuthorityDeployment:
     """Set up as an operator would, with what ``init --openbao`` prints."""
     printed = await init(empty_house)
     path = empty_house.root / "policy.hcl"
@@ -50,17 +50,19 @@ async def house(empty_house: Deployment, empty_space: Space) -> Deployment:
     return empty_house
 
 
-async def init(house: Deployment) -> str:
+async def init(house: AuthorityDeployment) -> str:
     done = await command("--config", house.config_file, "init", "--openbao", environment={TOKEN_VARIABLE: ROOT_TOKEN})
     assert (done.status, done.err) == (0, "")
     return done.out
 
 
-async def history(space: Space) -> History:
-    return fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+async def history(space: OpenBaoNamespace) -> History:
+    return replay(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
 
 
-async def test_init_prints_what_it_made_and_the_policy(empty_house: Deployment, empty_space: Space) -> None:
+async def test_init_prints_what_it_made_and_the_policy(
+    empty_house: AuthorityDeployment, empty_space: OpenBaoNamespace
+) -> None:
     first, again = await init(empty_house), await init(empty_house)
     comments, _, policy = first.partition("\n\n")
     assert policy == empty_space.layout.policy()
@@ -70,7 +72,7 @@ async def test_init_prints_what_it_made_and_the_policy(empty_house: Deployment, 
     assert not (empty_house.state / "roots").exists(), "keys are OpenBao's alone"
 
 
-async def test_what_is_not_so_is_named(empty_house: Deployment, empty_space: Space) -> None:
+async def test_what_is_not_so_is_named(empty_house: AuthorityDeployment, empty_space: OpenBaoNamespace) -> None:
     config = ("--config", empty_house.config_file)
     refused = await command(*config, "run", environment={SECRET_ID_VARIABLE: "sesame"})
     assert refused.status == 3
@@ -88,7 +90,9 @@ async def test_what_is_not_so_is_named(empty_house: Deployment, empty_space: Spa
     assert "expected OpenBao to know our token, found 403" in refused.err
 
 
-async def test_it_rotates_is_killed_and_goes_on(house: Deployment, empty_space: Space, openbao: Server) -> None:
+async def test_it_rotates_is_killed_and_goes_on(
+    house: AuthorityDeployment, empty_space: OpenBaoNamespace, openbao: OpenBaoServer
+) -> None:
     space, fleet = empty_space, Fleet(house)
     async with Program(house) as program:
         await openbao.seal()
@@ -142,7 +146,9 @@ async def test_it_rotates_is_killed_and_goes_on(house: Deployment, empty_space: 
     assert house.environment[SECRET_ID_VARIABLE] not in program.log.read_text()
 
 
-async def test_nothing_is_signed_while_openbaos_clock_differs(house: Deployment, empty_space: Space) -> None:
+async def test_nothing_is_signed_while_openbaos_clock_differs(
+    house: AuthorityDeployment, empty_space: OpenBaoNamespace
+) -> None:
     stop = asyncio.Event()
     task = asyncio.create_task(run(house.config, stop, lambda: time.time() - 3600))
 
@@ -164,7 +170,9 @@ async def test_nothing_is_signed_while_openbaos_clock_differs(house: Deployment,
         await asyncio.gather(task)
 
 
-async def test_of_two_replicas_on_one_openbao_the_other_takes_over(house: Deployment, empty_space: Space) -> None:
+async def test_of_two_replicas_on_one_openbao_the_other_takes_over(
+    house: AuthorityDeployment, empty_space: OpenBaoNamespace
+) -> None:
     async with two(house) as (first, second):
         forwarded = await second.rotate("asked of the one that follows")
         first.send(signal.SIGKILL)
@@ -183,7 +191,7 @@ async def test_of_two_replicas_on_one_openbao_the_other_takes_over(house: Deploy
     assert [who for who in asked if who] == ["operator from 127.0.0.1, for 127.0.0.1", "operator from 127.0.0.1"]
 
 
-async def holds_what_the_journal_names(space: Space) -> bool:
+async def holds_what_the_journal_names(space: OpenBaoNamespace) -> bool:
     keys, issuers = await space.names("keys"), await space.names("issuers")
     return keys == issuers == {ca.intent for ca in (await history(space)).cas}
 
@@ -192,12 +200,12 @@ async def says(program: Program, words: str) -> bool:
     return words in program.log.read_text()
 
 
-async def is_the_default(space: Space) -> bool:
+async def is_the_default(space: OpenBaoNamespace) -> bool:
     signing = (await history(space)).signing
     return signing is not None and await space.default_name() == signing.intent
 
 
-async def has_leaves(house: Deployment, space: Space) -> bool:
+async def has_leaves(house: AuthorityDeployment, space: OpenBaoNamespace) -> bool:
     signing = (await history(space)).signing
     assert signing is not None
     return all(

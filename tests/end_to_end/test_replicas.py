@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
@@ -16,19 +15,17 @@ from authority.app.run import run
 from authority.election.interface import LEASE_SECONDS, Election, Replica
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import LeafRecord, StatementRecord
-from tests.harness.authority_deployment import AGENTS, Deployment, eventually, receipt
-from tests.harness.replicas import PAUSE, TAKEOVER_SECONDS, report_takeover, two
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, eventually, receipt
+from tests.harness.replicas import LEASE, PAUSE, TAKEOVER_SECONDS, post, report_takeover, two
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.trust import Trust
 from tidemark.verify import Known, Mark, reopen, verify
-
-LEASE = 2
 
 
 class Watch:
     """An agent's eyes on every mount: each text that a mount shows is judged by what the same mount showed before."""
 
-    def __init__(self, deployment: Deployment, trust: Trust) -> None:
+    def __init__(self, deployment: AuthorityDeployment, trust: Trust) -> None:
         self._mounts = [deployment.root / name / "bundle" for name in AGENTS]
         self._trust = trust
         self._known = dict.fromkeys(self._mounts, Known())
@@ -56,7 +53,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(deployment: Deployment) -> AsyncIterator[Watch]:
+async def watching(deployment: AuthorityDeployment) -> AsyncIterator[Watch]:
     """Fails where a mount goes back, or shows what an agent would refuse."""
     watch = Watch(deployment, await deployment.trust())
     task = asyncio.create_task(watch.run())
@@ -69,7 +66,7 @@ async def watching(deployment: Deployment) -> AsyncIterator[Watch]:
     await _check(deployment, watch)
 
 
-async def _check(deployment: Deployment, watch: Watch) -> None:
+async def _check(deployment: AuthorityDeployment, watch: Watch) -> None:
     """The journal counts one by one, and nobody saw another text for a number than it holds."""
     entries = await DirectoryJournal(deployment.state / "journal").read()
     bundles = [entry.record.bundle for entry in entries if isinstance(entry.record, StatementRecord)]
@@ -80,19 +77,19 @@ async def _check(deployment: Deployment, watch: Watch) -> None:
     assert max(watch.digests) == max(digests)
 
 
-def make(root: Path, lease: float = LEASE, agents: Sequence[str] = AGENTS) -> Deployment:
+def make(root: Path, lease: float = LEASE, agents: Sequence[str] = AGENTS) -> AuthorityDeployment:
     """Epochs are long: what is counted is what the test asks for."""
     more = f"[election]\nlease_seconds = {lease:g}\n"
-    deployment = Deployment.create(root, preset="production", more=more, agents=agents)
+    deployment = AuthorityDeployment.create(root, preset="production", more=more, agents=agents)
     deployment.init()
     return deployment
 
 
-def without_addresses(deployment: Deployment) -> Deployment:
+def without_addresses(deployment: AuthorityDeployment) -> AuthorityDeployment:
     """As in pods: a replica tells the other its own address, and no certificate has it."""
     text = deployment.config_file.read_text()
     deployment.config_file.write_text(text.replace("[api]\n", '[api]\nnames = ["localhost"]\n'))
-    return Deployment(deployment.root, {"TIDEMARK_ADVERTISE": "127.0.0.1"})
+    return AuthorityDeployment(deployment.root, {"TIDEMARK_ADVERTISE": "127.0.0.1"})
 
 
 async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:
@@ -249,7 +246,7 @@ class Told:
 
 
 @asynccontextmanager
-async def replicas(deployment: Deployment, count: int) -> AsyncIterator[list[Told]]:
+async def replicas(deployment: AuthorityDeployment, count: int) -> AsyncIterator[list[Told]]:
     """So many in this process, whose elections are told who leads: at first nobody."""
     elections: list[Told] = []
 
@@ -273,7 +270,9 @@ async def replicas(deployment: Deployment, count: int) -> AsyncIterator[list[Tol
 
 
 @asynccontextmanager
-async def sessions(deployment: Deployment, elections: list[Told]) -> AsyncIterator[list[aiohttp.ClientSession]]:
+async def sessions(
+    deployment: AuthorityDeployment, elections: list[Told]
+) -> AsyncIterator[list[aiohttp.ClientSession]]:
     headers = {"Authorization": f"Bearer {deployment.token('operator')}"}
     async with AsyncExitStack() as stack:
         opened = []
@@ -282,11 +281,6 @@ async def sessions(deployment: Deployment, elections: list[Told]) -> AsyncIterat
             session = aiohttp.ClientSession(election.me.url, connector=connector, headers=headers)
             opened.append(await stack.enter_async_context(session))
         yield opened
-
-
-async def post(session: aiohttp.ClientSession, reason: str) -> tuple[int, dict[str, Any]]:
-    async with session.post("/api/v1/rotate", json={"reason": reason}) as response:
-        return response.status, await response.json()
 
 
 async def test_split_brain_writes_nothing_over_a_higher_sequence(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from bench.sample import Sample
 from tests.harness.load_applications import Application, applications
-from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, eventually, until
+from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
 from tests.harness.nats_restart import all_there, restart
 from tidemark.nats import Connection
 
@@ -48,10 +48,10 @@ class Use:
 
 @dataclass
 class Soak:
-    cluster: Servers
+    cluster: NatsServers
     publisher: Application
     consumer: Application
-    cas: tuple[Ca, Ca]
+    cas: tuple[ClusterCa, ClusterCa]
     watcher: Connection
     kills: int = 0
     lost_at_kills: int = 0
@@ -131,7 +131,7 @@ async def caught_up(connection: Connection) -> None:
 
 @pytest.mark.parametrize("kill_every", [0, 20 if ROTATIONS > 20 else 10], ids=["steady", "servers killed"])
 async def test_soak(  # noqa: PLR0917 # fixtures
-    cluster: Servers, output: Output, tmp_path: Path, first: Ca, second: Ca, kill_every: int
+    cluster: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa, kill_every: int
 ) -> None:
     async with applications(tmp_path) as (publisher, consumer), await eventually(cluster.urls, output) as watcher:
         for one in (publisher, consumer):

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-from bench.document import Cell, Table
+from bench.document import Cell, ReportTable
 from bench.sample import Sample
-from tests.harness.agent_sandbox import AgentProcess, Site, serves
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentProcess, AgentSandbox, serves
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NatsServer, eventually
 from tests.harness.soak import report, size
 
@@ -34,20 +34,20 @@ class Use:
     mib: float
 
     @classmethod
-    def of(cls, agent: AgentProcess, site: Site) -> "Use":
+    def of(cls, agent: AgentProcess, site: AgentSandbox) -> "Use":
         assert agent.process is not None
         process = psutil.Process(agent.process.pid)
         directories = sum(entry.is_dir() and not entry.is_symlink() for entry in site.out.iterdir())
         return cls(process.num_fds(), process.num_threads(), directories, process.memory_info().rss / MEBIBYTE)
 
 
-def is_remembered(site: Site, wanted: tuple[int, str]) -> bool:
+def is_remembered(site: AgentSandbox, wanted: tuple[int, str]) -> bool:
     """Whether the agent has written this set down as proven: sequence and leaf."""
     proven = json.loads(site.file(".tidemark.json"))["proven"]
     return proven is not None and (proven["mark"]["sequence"], proven["leaf_sha256"]) == wanted
 
 
-async def use_at_rest(agent: AgentProcess, site: Site) -> Use:
+async def use_at_rest(agent: AgentProcess, site: AgentSandbox) -> Use:
     """Taken once the last swap's directory is put away, and every connection but those that are kept."""
 
     def is_at_rest() -> bool:
@@ -63,8 +63,8 @@ async def use_at_rest(agent: AgentProcess, site: Site) -> Use:
 
 
 async def test_every_swap_is_proven_and_nothing_grows(
-    forge: Forge,
-    site: Site,
+    forge: BundleFactory,
+    site: AgentSandbox,
     server: NatsServer,
     agent_process: Callable[[Mapping[str, str]], AgentProcess],
 ) -> None:
@@ -114,7 +114,7 @@ async def test_every_swap_is_proven_and_nothing_grows(
     ]
     row: list[Cell] = [SWAPS, SWAPS, taken.median, taken.p99, taken.highest, *spans, len(complaints)]
     caption = f"Bundles, leaves, and both; what the agent held after {WARM} swaps, and at the end."
-    report("soak-swaps", "Agent: swap after swap", Table(caption, columns, [row]))
+    report("soak-swaps", "Agent: swap after swap", ReportTable(caption, columns, [row]))
     assert end.descriptors == warm.descriptors
     assert end.threads == warm.threads
     assert end.directories == warm.directories == 1

@@ -9,15 +9,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.harness.agent_sandbox import AgentProcess, Site, write_set
-from tests.harness.announcement_broker import Broker
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentProcess, AgentSandbox, write_set
+from tests.harness.announcement_broker import AnnouncementBroker
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NatsServer
 
 
 @pytest.fixture
-def forge() -> Forge:
-    return Forge(int(time.time()))
+def forge() -> BundleFactory:
+    return BundleFactory(int(time.time()))
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def nats_server(tmp_path: Path, serving: Callable[[NatsServer], NatsServer]) -> 
 
 
 @pytest.fixture
-def site(tmp_path: Path, forge: Forge) -> Site:
-    return Site(tmp_path, forge)
+def site(tmp_path: Path, forge: BundleFactory) -> AgentSandbox:
+    return AgentSandbox(tmp_path, forge)
 
 
 @pytest.fixture
@@ -80,17 +80,17 @@ def agent_process(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], Agen
 
 
 @pytest.fixture
-def server(site: Site, nats_server: Callable[..., NatsServer]) -> NatsServer:
+def server(site: AgentSandbox, nats_server: Callable[..., NatsServer]) -> NatsServer:
     made = nats_server(site.out)
     site.targets = made.target
     return made
 
 
 @pytest.fixture
-async def broker(tmp_path: Path, forge: Forge, site: Site) -> AsyncIterator[Broker]:
+async def broker(tmp_path: Path, forge: BundleFactory, site: AgentSandbox) -> AsyncIterator[AnnouncementBroker]:
     """A broker that is up; the site's agents listen to it."""
     write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
-    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
+    made = AnnouncementBroker(tmp_path / "broker", tmp_path / "broker-files")
     await made.start()
     site.nats_url = made.url
     yield made

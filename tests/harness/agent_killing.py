@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent import log
-from agent.loop.timing import Patience
-from tests.harness.agent_sandbox import Site
-from tests.harness.bundle_factory import Forge, LeafFiles
+from agent.loop.timing import RetryPolicy
+from tests.harness.agent_sandbox import AgentSandbox
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_server import PATIENCE, NatsServer
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import parse_leaf
@@ -36,13 +36,13 @@ from tidemark.trust import Trust
 from tidemark.verify import reopen
 
 _ON_FILES = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.chown"}
-_QUICK = Patience(proof=0.4, tries=1, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3)
+_QUICK = RetryPolicy(proof=0.4, tries=1, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3)
 _STATUS = ("event", "state", "sequence", "leaf")
 _SAID = 3
 """The descriptor through which a child says what happens."""
 
 
-class Kind(Enum):
+class SwapKind(Enum):
     """What is swapped, and what comes of it."""
 
     BUNDLE = "a bundle"
@@ -51,7 +51,7 @@ class Kind(Enum):
     REFUSED = "a bundle that the server refuses"
 
 
-KINDS = tuple(Kind)
+KINDS = tuple(SwapKind)
 _MEASURED = 3
 """Cycles that show how long one takes here; the shortest counts, as the agent waits for a young server."""
 WAYS_BACK = ("reverted", "reload_refused")
@@ -62,10 +62,10 @@ Operation = Callable[[str, tuple[object, ...]], str | None]
 """The name of an audited operation that counts as a step; None for any other."""
 
 
-class Doomed:
+class KilledAgent:
     """An agent in a child process, and what it logs."""
 
-    def __init__(self, site: Site, *, step: int | None = None, operation: Operation | None = None) -> None:
+    def __init__(self, site: AgentSandbox, *, step: int | None = None, operation: Operation | None = None) -> None:
         reader, writer = os.pipe()
         self._reader = reader
         self.pid = os.fork()
@@ -112,7 +112,7 @@ class Doomed:
         os.close(self._reader)
 
 
-def _be_the_agent(site: Site, step: int | None, operation: Operation | None) -> NoReturn:
+def _be_the_agent(site: AgentSandbox, step: int | None, operation: Operation | None) -> NoReturn:
     async def for_ever() -> None:
         async with site.agent(patience=_QUICK) as observed:
             while True:  # woken between the cycle's steps, and at its end
@@ -151,7 +151,7 @@ def _kill_before(step: int, operation: Operation) -> None:
     sys.addaudithook(hook)
 
 
-def operation_of(site: Site, server: NatsServer) -> Operation:
+def operation_of(site: AgentSandbox, server: NatsServer) -> Operation:
     """What counts as a step of a cycle."""
     ports = {server.monitor: "monitor", server.client: "client", server.cluster: "cluster"}
     assert server.process is not None
@@ -180,7 +180,7 @@ class Found:
     leaf_sha256: str
 
     @classmethod
-    def at(cls, site: Site) -> "Found":
+    def at(cls, site: AgentSandbox) -> "Found":
         folder = (site.out / "..data").resolve()
         files = {name: (folder / name).read_bytes() for name in (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)}
         assert {name: site.file(name) for name in files} == files, "every reader sees this set"
@@ -207,14 +207,14 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-def begin(folder: Path) -> tuple[Site, NatsServer, LeafFiles]:
+def begin(folder: Path) -> tuple[AgentSandbox, NatsServer, LeafFiles]:
     """A pod whose agent has proven sequence 1, and was killed then."""
-    site = Site(folder, Forge(int(time.time())))
+    site = AgentSandbox(folder, BundleFactory(int(time.time())))
     server = NatsServer(folder / "nats", site.out)
     site.targets = server.target
     leaf = site.forge.leaf()
     site.show(site.forge.bundle(1), leaf)
-    agent = Doomed(site)
+    agent = KilledAgent(site)
     try:
         assert agent.reaches(lambda event: event["event"] == "installed"), agent.events
         server.launch()
@@ -227,11 +227,11 @@ def begin(folder: Path) -> tuple[Site, NatsServer, LeafFiles]:
     return site, server, leaf
 
 
-def recover(site: Site, old: Found, new: Found, leaf: LeafFiles) -> tuple[Doomed, dict[str, object]]:
+def recover(site: AgentSandbox, old: Found, new: Found, leaf: LeafFiles) -> tuple[KilledAgent, dict[str, object]]:
     """What lies there after a kill, and what the next start makes of it; ``leaf`` is the new one."""
     found = Found.at(site)
     remembered = json.loads(site.file(".tidemark.json"))["highest"]["sequence"]
-    agent = Doomed(site)
+    agent = KilledAgent(site)
     recovered = agent.has_proven(new.sequence, leaf)
     return agent, {
         "in_place": "new" if found == new else "old" if found == old else "between",
@@ -242,12 +242,14 @@ def recover(site: Site, old: Found, new: Found, leaf: LeafFiles) -> tuple[Doomed
     }
 
 
-def left(site: Site) -> list[str]:
+def left(site: AgentSandbox) -> list[str]:
     """What lies in the output directory, but for links."""
     return sorted(entry.name for entry in site.out.iterdir() if not entry.is_symlink())
 
 
-def kill_at_steps(folder: Path, site: Site, server: NatsServer, first: LeafFiles) -> Iterator[dict[str, object]]:
+def kill_at_steps(
+    folder: Path, site: AgentSandbox, server: NatsServer, first: LeafFiles
+) -> Iterator[dict[str, object]]:
     """The same cycle again and again, each time killed one step later."""
     forge = site.forge
     second = forge.leaf(forge.ca(forge.epoch + 1))
@@ -258,7 +260,7 @@ def kill_at_steps(folder: Path, site: Site, server: NatsServer, first: LeafFiles
         shutil.copytree(folder / "before", site.out, symlinks=True)
         server.hang_up()
         wait_until(lambda: served_leaf(server) == first.sha256, "the server to be back on the first set")
-        doomed = Doomed(site, step=step, operation=operation_of(site, server))
+        doomed = KilledAgent(site, step=step, operation=operation_of(site, server))
         survived = doomed.has_proven(2, second)
         doomed.kill()
         if survived:
@@ -270,38 +272,38 @@ def kill_at_steps(folder: Path, site: Site, server: NatsServer, first: LeafFiles
     raise AssertionError("expected an end to the steps")
 
 
-def kill_at_moments(site: Site, server: NatsServer, leaf: LeafFiles, kills: int) -> Iterator[dict[str, object]]:
+def kill_at_moments(site: AgentSandbox, server: NatsServer, leaf: LeafFiles, kills: int) -> Iterator[dict[str, object]]:
     """Swap after swap, the agent killed at any moment of each cycle, and now and then of the next start as well."""
     forge, sequence = site.forge, 1
-    agent = Doomed(site)
+    agent = KilledAgent(site)
     assert agent.has_proven(1, leaf), agent.events
     cycle = PATIENCE
     for number in range(-_MEASURED, kills):
         kind = KINDS[number % len(KINDS)] if number >= 0 else KINDS[number + _MEASURED]
         old = Found(sequence, leaf.sha256)
-        if kind is Kind.REFUSED:
+        if kind is SwapKind.REFUSED:
             server.write_config("broken {")
-        if kind is not Kind.LEAF:
+        if kind is not SwapKind.LEAF:
             sequence += 1
-        if kind in (Kind.LEAF, Kind.BOTH):
+        if kind in (SwapKind.LEAF, SwapKind.BOTH):
             leaf = forge.leaf()
         newest = forge.epoch + sequence % 2
         begun, told = time.monotonic(), len(agent.events)
         site.show(
-            None if kind is Kind.LEAF else forge.bundle(sequence, [newest, newest - 1]),
-            leaf if kind in (Kind.LEAF, Kind.BOTH) else None,
+            None if kind is SwapKind.LEAF else forge.bundle(sequence, [newest, newest - 1]),
+            leaf if kind in (SwapKind.LEAF, SwapKind.BOTH) else None,
         )
         if number < 0:  # this one is measured, not killed
             assert agent.has_proven(sequence, leaf), agent.events[told:]
             cycle = min(cycle, time.monotonic() - begun)
             continue
-        longest = cycle + 1.5 * _QUICK.proof if kind is Kind.REFUSED else 1.2 * cycle
+        longest = cycle + 1.5 * _QUICK.proof if kind is SwapKind.REFUSED else 1.2 * cycle
         time.sleep(random.uniform(0, longest))  # noqa: S311 - this is the moment
         agent.kill()
         reached = last_step(agent.events[told:])
         server.write_config()
         if number % 3 == 2:  # and again while it starts
-            again = Doomed(site)
+            again = KilledAgent(site)
             time.sleep(random.uniform(0, cycle))  # noqa: S311 - as above
             again.kill()
         agent, found = recover(site, old, Found(sequence, leaf.sha256), leaf)

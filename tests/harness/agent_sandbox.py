@@ -18,9 +18,9 @@ from typing import Any
 from agent.app import Agent, assemble, connections, until
 from agent.clocks import Clocks
 from agent.config import read_config
-from agent.loop.timing import Patience
+from agent.loop.timing import RetryPolicy
 from agent.reporting.status import AgentStatus
-from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.receipt import AgentState
@@ -29,7 +29,7 @@ from tidemark.verify import VerifiedBundle, reopen
 
 CHECKOUT = Path(__file__).parents[2]
 
-BRIEF = Patience(proof=1.0, tries=2, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3, judged=0.3)
+BRIEF = RetryPolicy(proof=1.0, tries=2, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3, judged=0.3)
 """Patience of agents in tests that wait for a failure."""
 
 
@@ -73,10 +73,10 @@ class Observed:
         return await self.shows(lambda s: s.failure and s.failure.reason == reason, f"the failure {reason}")
 
 
-class Site:
+class AgentSandbox:
     """Directories of one pod; everything is written as the authority and the kubelet would."""
 
-    def __init__(self, folder: Path, forge: Forge) -> None:
+    def __init__(self, folder: Path, forge: BundleFactory) -> None:
         self.folder = folder
         self.forge = forge
         self.bundle_mount = KubeletMount(folder / "bundle")
@@ -129,7 +129,7 @@ class Site:
         variables: Mapping[str, str] | None = None,
         *,
         now: Callable[[], float] = time.time,
-        patience: Patience = BRIEF,
+        patience: RetryPolicy = BRIEF,
     ) -> AsyncIterator["Observed"]:
         """An agent in this process, without its HTTP port; it is stopped at the end."""
         stop = asyncio.Event()
@@ -186,7 +186,7 @@ class AgentProcess:
             self.process.wait()
 
 
-def serves(site: Site, server: NatsServer) -> bool:
+def serves(site: AgentSandbox, server: NatsServer) -> bool:
     """A peer with the pod's own files gets through a mutual handshake."""
     context = ssl.create_default_context(cafile=site.out / "ca.crt")
     context.load_cert_chain(site.out / "tls.crt", site.out / "tls.key")
@@ -197,11 +197,11 @@ def serves(site: Site, server: NatsServer) -> bool:
         return connection.recv(4) == b"INFO"
 
 
-def snapshot(site: Site) -> dict[str, bytes]:
+def snapshot(site: AgentSandbox) -> dict[str, bytes]:
     return {name: site.file(name) for name in ("ca.crt", "bundle.note", "tls.crt", "tls.key")}
 
 
-async def begin(site: Site, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
+async def begin(site: AgentSandbox, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
     """Install the first set, start the server on it, and see it proven."""
     await observed.shows(lambda s: s.installed, "a set to be installed")
     await server.start()

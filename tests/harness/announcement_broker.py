@@ -16,7 +16,7 @@ STREAM = "METADATA_CA_CLIENT"
 HEADERS = {"Tidemark-Format": "bundle/v1"}
 
 
-class Broker:
+class AnnouncementBroker:
     """One server that reads its files from ``files``, as does whoever announces."""
 
     def __init__(self, folder: Path, files: Path) -> None:

@@ -42,7 +42,7 @@ async def eventually(look: Callable[[], Awaitable[Any]], what: str, patience: fl
 
 
 @dataclass(frozen=True)
-class Deployment:
+class AuthorityDeployment:
     """A configured authority under ``root``: agents, each with a directory for bundles and one for its leaf."""
 
     root: Path
@@ -51,7 +51,7 @@ class Deployment:
     @classmethod
     def create(
         cls, root: Path, *, preset: str, more: str = "", open_reads: bool = True, agents: Sequence[str] = AGENTS
-    ) -> "Deployment":
+    ) -> "AuthorityDeployment":
         lines = [
             'trust_domain = "bus.example.com"',
             f'preset = "{preset}"',
@@ -231,7 +231,9 @@ class Program:
 
     module = "authority"
 
-    def __init__(self, deployment: Deployment, environment: Mapping[str, str] | None = None, name: str = "log") -> None:
+    def __init__(
+        self, deployment: AuthorityDeployment, environment: Mapping[str, str] | None = None, name: str = "log"
+    ) -> None:
         self.deployment = deployment
         self.log = deployment.root / name
         self._environment = {**deployment.environment, **(environment or {})}

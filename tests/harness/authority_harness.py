@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from authority.controllers.context import Surroundings
-from authority.controllers.leaves import Leaves
-from authority.controllers.rotation import Outside, Rotation
+from authority.controllers.context import ControllerContext
+from authority.controllers.leaves import LeafController
+from authority.controllers.rotation import RotationController, RotationDependencies
 from authority.fleet.view import FleetView
 from authority.issuer.interface import IssuedLeaf, Issuer
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import History
 from authority.journal.interface import Journal
-from authority.journal.store import Timeline
+from authority.journal.store import JournalStore
 from authority.publishers.interface import Publisher
 from authority.publishers.leaf_store import LeafStore
 from authority.rotation.events import Event
-from authority.rotation.leaf_renewal import Workload
+from authority.rotation.leaf_renewal import LeafSubject
 from authority.signer.interface import StatementSigner
 from authority.support.clock_skew import ReferenceClock
 from tests.harness import virtual_time
@@ -73,11 +73,11 @@ def report_of(issued: IssuedLeaf | None, bundle: Bundle) -> LeafReport | None:
 E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
 
-WORKLOAD = Workload("nats-0", "nats-0", ("nats-0.nats.svc",), ("127.0.0.1",))
+WORKLOAD = LeafSubject("nats-0", "nats-0", ("nats-0.nats.svc",), ("127.0.0.1",))
 
 
 @dataclass
-class Machine:
+class AuthorityHarness:
     """The world stays when the authority on it dies; ``boot`` starts another one."""
 
     timing: Timing = PLAYGROUND
@@ -97,7 +97,7 @@ class Machine:
         self.signer = MemorySigner(self.effects)
         self.target = MemoryPublisher("mounts", self.effects)
         self.publishers.insert(0, self.target)
-        self.workloads: list[tuple[Workload, LeafStore]] = []
+        self.workloads: list[tuple[LeafSubject, LeafStore]] = []
         self.leaf = MemoryLeafStore(effects=self.effects)
         self.workloads.append((WORKLOAD, self.leaf))
         self.pods = Pods(clock=self.timing.clock)
@@ -105,9 +105,9 @@ class Machine:
         self.on_view: Callable[[int], None] = self.report
         self._task: asyncio.Task[None] | None = None
         self._leads: asyncio.Event
-        self.rotation: Rotation
-        self.leaves: Leaves
-        self.timeline: Timeline
+        self.rotation: RotationController
+        self.leaves: LeafController
+        self.timeline: JournalStore
 
     def now(self) -> int:
         return self.began + int(asyncio.get_running_loop().time() + 1e-6)
@@ -123,15 +123,15 @@ class Machine:
         self.pods.clock = self.timing.clock
         self._leads = leads = asyncio.Event()
         leads.set()
-        self.timeline = Timeline(journal, leads.is_set)
+        self.timeline = JournalStore(journal, leads.is_set)
         issuer = SerializedIssuer(keeper)
         trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
-        here = Surroundings(
+        here = ControllerContext(
             self.timeline, trust, self.timing, self.now, self.events.append, self.look_every, self.references
         )
-        outside = Outside(issuer, signer, self.publishers, self.include_root, self.view)
-        self.rotation = Rotation(here, outside)
-        self.leaves = Leaves(here, issuer, self.workloads)
+        outside = RotationDependencies(issuer, signer, self.publishers, self.include_root, self.view)
+        self.rotation = RotationController(here, outside)
+        self.leaves = LeafController(here, issuer, self.workloads)
         self._task = asyncio.create_task(self._run(), name="authority")
 
     async def _run(self) -> None:
@@ -210,7 +210,7 @@ def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     @wraps(test)
     def live(*args: P.args, **fixtures: P.kwargs) -> None:
         machine = fixtures["machine"]
-        assert isinstance(machine, Machine)
+        assert isinstance(machine, AuthorityHarness)
 
         async def life() -> None:
             machine.boot()

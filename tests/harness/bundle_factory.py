@@ -25,7 +25,7 @@ TOLERANCE = 5
 
 
 @dataclass(frozen=True)
-class Ca:
+class IssuingCa:
     """A CA with its key; ``epoch`` is None for roots."""
 
     certificate: x509.Certificate
@@ -58,7 +58,7 @@ def _moment(instant: int) -> datetime:
 
 
 def _certificate(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, validity: tuple[int, int], issuer: Ca | None
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, validity: tuple[int, int], issuer: IssuingCa | None
 ) -> x509.Certificate:
     builder = (
         x509.CertificateBuilder()
@@ -88,7 +88,7 @@ def _certificate(
     return builder.sign(issuer.key if issuer else key, hashes.SHA256())
 
 
-class Forge:
+class BundleFactory:
     """Makes what an authority would publish, at the instant ``now`` (Unix seconds) that it was given."""
 
     def __init__(self, now: int, *, domain: str = DOMAIN, clock: EpochClock = CLOCK) -> None:
@@ -105,13 +105,13 @@ class Forge:
         trust = Trust(self.domain, (self.signer.verifier,), tolerance_seconds=TOLERANCE)
         return replace(trust, **changes)  # type: ignore[arg-type]  # test shorthand for any of its fields
 
-    def _root(self) -> Ca:
+    def _root(self) -> IssuingCa:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{self.domain} root")])
         validity = (self.now - 86400, self.now + 365 * 86400)
-        return Ca(_certificate(subject, key, validity, None), key, None)
+        return IssuingCa(_certificate(subject, key, validity, None), key, None)
 
-    def _ca(self, epoch: int) -> Ca:
+    def _ca(self, epoch: int) -> IssuingCa:
         """The CA of ``epoch``, the same one at each call."""
         key = ec.generate_private_key(ec.SECP256R1())
         spki = key.public_key().public_bytes(
@@ -127,9 +127,9 @@ class Forge:
         begin = min(self.now, self.clock.prepare_at(epoch)) - TOLERANCE
         certificate = _certificate(subject, key, (begin, self.clock.expiry(epoch)), self.root)
         assert key_identifier(certificate).startswith(hashlib.sha256(spki).hexdigest())
-        return Ca(certificate, key, epoch)
+        return IssuingCa(certificate, key, epoch)
 
-    def leaf(self, ca: Ca | None = None, *, begin: int | None = None, end: int | None = None) -> LeafFiles:
+    def leaf(self, ca: IssuingCa | None = None, *, begin: int | None = None, end: int | None = None) -> LeafFiles:
         """A leaf for 127.0.0.1 that serves and connects; by the current epoch's CA unless said otherwise."""
         ca = ca or self.ca(self.epoch)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -161,7 +161,7 @@ class Forge:
         """``ca.crt`` of these epochs' CAs, newest first, then the root."""
         return to_pem([ca.certificate for ca in self._anchors(epochs)])
 
-    def _anchors(self, epochs: Sequence[int]) -> list[Ca]:
+    def _anchors(self, epochs: Sequence[int]) -> list[IssuingCa]:
         return [self.ca(epoch) for epoch in epochs] + ([self.root] if self.include_root else [])
 
     def statement(self, sequence: int, epochs: Sequence[int] | None = None, *, ca: bytes | None = None) -> Statement:

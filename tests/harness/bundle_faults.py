@@ -19,8 +19,8 @@ from tests.harness.ca_factory import (
     STRANGER,
     TOLERANCE,
     TRUST,
-    Draft,
-    Made,
+    BundleDraft,
+    MadeCertificate,
     Recipe,
     bundle,
     intermediate,
@@ -37,7 +37,7 @@ from tidemark.verify import (
     Reason,
 )
 
-Fault = Callable[[Draft], None]
+Fault = Callable[[BundleDraft], None]
 
 
 # Ways to change a draft
@@ -46,7 +46,7 @@ Fault = Callable[[Draft], None]
 def state(**changes: Any) -> Fault:
     """The statement says something else; a change may be a function of the statement."""
 
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         before = draft.statement
 
         def statement(made: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def state(**changes: Any) -> Fault:
 
 
 def leave_out(name: str) -> Fault:
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         before = draft.statement
         draft.statement = lambda made: {key: value for key, value in before(made).items() if key != name}
 
@@ -73,8 +73,8 @@ def anchor_says(place: int, **changes: Any) -> Fault:
     return state(anchors=anchors)
 
 
-def cas(*made: Made) -> Fault:
-    def fault(draft: Draft) -> None:
+def cas(*made: MadeCertificate) -> Fault:
+    def fault(draft: BundleDraft) -> None:
         draft.cas = list(made)
 
     return fault
@@ -83,7 +83,7 @@ def cas(*made: Made) -> Fault:
 def file(change: Callable[[bytes], bytes]) -> Fault:
     """``ca.crt`` is another, and the statement is about that one."""
 
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         before = draft.ca_crt
         draft.ca_crt = lambda data: change(before(data))
 
@@ -93,7 +93,7 @@ def file(change: Callable[[bytes], bytes]) -> Fault:
 def say(change: Callable[[str], str]) -> Fault:
     """The statement's text is another, and signed as it is."""
 
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         draft.text = change
 
     return fault
@@ -102,7 +102,7 @@ def say(change: Callable[[str], str]) -> Fault:
 def send(ca: Callable[[bytes], bytes] = bytes, note_: Callable[[bytes], bytes] = bytes) -> Fault:
     """What arrives is not what was signed."""
 
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         before = draft.sent
 
         def sent(made: Bundle) -> Bundle:
@@ -115,7 +115,7 @@ def send(ca: Callable[[bytes], bytes] = bytes, note_: Callable[[bytes], bytes] =
 
 
 def sign_with(*signers: note.Signer) -> Fault:
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         draft.signers = signers
 
     return fault
@@ -124,7 +124,7 @@ def sign_with(*signers: note.Signer) -> Fault:
 def given(**changes: Any) -> Fault:
     """The verifier knows, trusts or sees on its clock something else."""
 
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         for name, value in changes.items():
             setattr(draft, name, value)
 
@@ -132,7 +132,7 @@ def given(**changes: Any) -> Fault:
 
 
 def issued_ahead(seconds: int) -> Fault:
-    def fault(draft: Draft) -> None:
+    def fault(draft: BundleDraft) -> None:
         state(issued_at=lambda _: iso(draft.now + seconds))(draft)
 
     return fault
@@ -148,8 +148,8 @@ DISJOINT = verified(bundle((intermediate(EPOCH, label="elsewhere"), intermediate
 """A set that has no intermediate in common with the draft's, and none that has expired at NOW."""
 
 
-def as_leaf(draft: Draft) -> None:
-    draft.cas[1] = Made(leaf_recipe(ROOT).make().certificate, ROOT.key, EPOCH - 1)
+def as_leaf(draft: BundleDraft) -> None:
+    draft.cas[1] = MadeCertificate(leaf_recipe(ROOT).make().certificate, ROOT.key, EPOCH - 1)
 
 
 FAULTS: dict[str, tuple[Reason, Fault]] = {
@@ -230,7 +230,10 @@ FAULTS: dict[str, tuple[Reason, Fault]] = {
         Reason.ANCHORS,
         cas(Recipe("long", ROOT, end=CLOCK.expiry(EPOCH) + 1, epoch=EPOCH).make(), *CAS[1:]),
     ),
-    "a first CA of another epoch": (Reason.ANCHORS, cas(Made(CAS[0].certificate, CAS[0].key, EPOCH + 1), *CAS[1:])),
+    "a first CA of another epoch": (
+        Reason.ANCHORS,
+        cas(MadeCertificate(CAS[0].certificate, CAS[0].key, EPOCH + 1), *CAS[1:]),
+    ),
     # 10
     "below the floor": (Reason.FLOOR, given(trust=replace(TRUST, min_sequence=SEQUENCE + 1))),
     "the same number with another text": (

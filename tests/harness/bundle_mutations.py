@@ -19,7 +19,7 @@ from tests.harness.ca_factory import (
     SIGNER,
     TOLERANCE,
     TRUST,
-    Made,
+    MadeCertificate,
     bundle,
     fields,
     intermediate,
@@ -68,7 +68,11 @@ def mutations(draw: st.DrawFn, data: bytes) -> bytes:
     return bytes(mutated)
 
 
-OTHERS: list[Made] = [intermediate(CAS[0].epoch or 0, OTHER_ROOT, "other"), OTHER_ROOT, leaf_recipe(CAS[0]).make()]
+OTHERS: list[MadeCertificate] = [
+    intermediate(CAS[0].epoch or 0, OTHER_ROOT, "other"),
+    OTHER_ROOT,
+    leaf_recipe(CAS[0]).make(),
+]
 
 
 @st.composite
@@ -144,7 +148,7 @@ def resigned(draw: st.DrawFn) -> Bundle:
 
 
 @dataclass(frozen=True)
-class Situation:
+class MutationCase:
     """What an agent knows and trusts, and its clock, when the bundle arrives."""
 
     known: Known = KNOWN
@@ -153,14 +157,14 @@ class Situation:
 
 
 SITUATIONS = {
-    "ordinary": Situation(),
-    "nothing known": Situation(Known()),
-    "a later one verified": Situation(Known(highest=Mark(SEQUENCE + 1, "0" * 64), installed=KNOWN.installed)),
-    "a later one shown": Situation(Known(Mark(SEQUENCE + 2, "0" * 64), KNOWN.installed, SEQUENCE + 1)),
-    "another text verified": Situation(Known(Mark(SEQUENCE, "0" * 64), KNOWN.installed)),
-    "a higher floor": Situation(trust=replace(TRUST, min_sequence=SEQUENCE + 1)),
-    "another set in place": Situation(Known(highest=KNOWN.highest, installed=DISJOINT)),
-    "a clock behind": Situation(now=NOW - 2000),
-    "a clock ahead": Situation(now=LATE),
+    "ordinary": MutationCase(),
+    "nothing known": MutationCase(Known()),
+    "a later one verified": MutationCase(Known(highest=Mark(SEQUENCE + 1, "0" * 64), installed=KNOWN.installed)),
+    "a later one shown": MutationCase(Known(Mark(SEQUENCE + 2, "0" * 64), KNOWN.installed, SEQUENCE + 1)),
+    "another text verified": MutationCase(Known(Mark(SEQUENCE, "0" * 64), KNOWN.installed)),
+    "a higher floor": MutationCase(trust=replace(TRUST, min_sequence=SEQUENCE + 1)),
+    "another set in place": MutationCase(Known(highest=KNOWN.highest, installed=DISJOINT)),
+    "a clock behind": MutationCase(now=NOW - 2000),
+    "a clock ahead": MutationCase(now=LATE),
 }
 NAMES = st.just("ordinary") | st.just("another set in place") | st.sampled_from(sorted(SITUATIONS))

@@ -54,7 +54,7 @@ def iso(instant: int) -> str:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeCertificate:
     """A certificate with its key; ``epoch`` is None for roots and leaves."""
 
     certificate: x509.Certificate
@@ -99,7 +99,7 @@ class Recipe:
     """What a certificate should be like; by default a CA that is valid around NOW, signed by itself."""
 
     name: str
-    above: Made | None = None
+    above: MadeCertificate | None = None
     key: Key | None = None
     begin: int = NOW - 3600
     end: int = NOW + 3600
@@ -112,7 +112,7 @@ class Recipe:
     constrained: bool = True  # whether BasicConstraints are there at all
     epoch: int | None = None
 
-    def make(self) -> Made:
+    def make(self) -> MadeCertificate:
         key = self.key or ec_key(self.name)
         subject = x509.Name([*self.attributes, x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
         serial = self.serial or int.from_bytes(hashlib.sha256(repr(self.name).encode()).digest()[:15]) + 1
@@ -134,9 +134,9 @@ class Recipe:
             builder = builder.add_extension(extension, critical=False)
         signing = self.above.key if self.above else key
         if isinstance(signing, ed25519.Ed25519PrivateKey):
-            return Made(builder.sign(signing, None), key, self.epoch)
+            return MadeCertificate(builder.sign(signing, None), key, self.epoch)
         fixed = True if isinstance(signing, ec.EllipticCurvePrivateKey) else None
-        return Made(builder.sign(signing, hashes.SHA256(), ecdsa_deterministic=fixed), key, self.epoch)
+        return MadeCertificate(builder.sign(signing, hashes.SHA256(), ecdsa_deterministic=fixed), key, self.epoch)
 
 
 ROOT = Recipe("bus.test root", begin=NOW - 30 * 86400, end=NOW + 365 * 86400).make()
@@ -144,7 +144,7 @@ OTHER_ROOT = Recipe("another root", begin=NOW - 30 * 86400, end=NOW + 365 * 8640
 
 
 @cache
-def intermediate(epoch: int, above: Made = ROOT, label: str = "") -> Made:
+def intermediate(epoch: int, above: MadeCertificate = ROOT, label: str = "") -> MadeCertificate:
     """The CA of an epoch as the authority makes it on schedule."""
     key = ec_key(f"epoch {epoch}{label}")
     spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -164,7 +164,7 @@ def intermediate(epoch: int, above: Made = ROOT, label: str = "") -> Made:
     ).make()
 
 
-def leaf_recipe(above: Made, name: str = "workload") -> Recipe:
+def leaf_recipe(above: MadeCertificate, name: str = "workload") -> Recipe:
     """A leaf of 40 minutes from NOW on, with an EC key of its own."""
     return Recipe(name, above, begin=NOW - TOLERANCE, end=NOW + 2400, ca=False, usages=("digital_signature",))
 
@@ -173,7 +173,7 @@ CAS = (*(intermediate(epoch) for epoch in range(EPOCH, EPOCH - 4, -1)), ROOT)
 """What is trusted at NOW, newest first, then the root."""
 
 
-def pem(cas: Sequence[Made]) -> bytes:
+def pem(cas: Sequence[MadeCertificate]) -> bytes:
     return b"".join(ca.pem for ca in cas)
 
 
@@ -184,7 +184,7 @@ def block(der: bytes, width: int = 64) -> bytes:
     return b"\n".join([b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----", b""])
 
 
-def anchor(ca: Made) -> dict[str, Any]:
+def anchor(ca: MadeCertificate) -> dict[str, Any]:
     """An entry of ``anchors``."""
     role: dict[str, Any] = {"role": "root"} if ca.epoch is None else {"role": "intermediate", "epoch": ca.epoch}
     return role | {
@@ -194,7 +194,7 @@ def anchor(ca: Made) -> dict[str, Any]:
     }
 
 
-def fields(cas: Sequence[Made] = CAS, ca_crt: bytes | None = None) -> dict[str, Any]:
+def fields(cas: Sequence[MadeCertificate] = CAS, ca_crt: bytes | None = None) -> dict[str, Any]:
     """A statement's JSON, written without the code under test."""
     return {
         "trust_domain": DOMAIN,
@@ -222,7 +222,7 @@ def signed(text: str, signers: Sequence[Signer] = (SIGNER,)) -> bytes:
     return bytes(note.sign(text, signers))
 
 
-def bundle(cas: Sequence[Made] = CAS, *, ca_crt: bytes | None = None, **changes: Any) -> Bundle:
+def bundle(cas: Sequence[MadeCertificate] = CAS, *, ca_crt: bytes | None = None, **changes: Any) -> Bundle:
     """A signed bundle; ``ca_crt`` replaces the file that the statement is about, ``changes`` replace its fields."""
     ca_crt = pem(cas) if ca_crt is None else ca_crt
     return Bundle(ca_crt, signed(text_of(fields(cas, ca_crt) | changes)))
@@ -247,10 +247,10 @@ KNOWN = Known(
 
 
 @dataclass
-class Draft:
+class BundleDraft:
     """A candidate in the making and what it is judged by; faults change it before it is put together."""
 
-    cas: list[Made] = field(default_factory=lambda: list(CAS))
+    cas: list[MadeCertificate] = field(default_factory=lambda: list(CAS))
     ca_crt: Callable[[bytes], bytes] = bytes  # changes ca.crt before the statement is made over it
     statement: Callable[[dict[str, Any]], dict[str, Any]] = dict
     text: Callable[[str], str] = str

@@ -15,7 +15,7 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Stage:
+class BuildStage:
     """What one ``FROM`` begins."""
 
     base: str
@@ -31,30 +31,30 @@ class Dockerfile:
     """``arguments`` are those before the first stage, with their defaults."""
 
     arguments: dict[str, str]
-    stages: tuple[Stage, ...]
+    stages: tuple[BuildStage, ...]
 
     @property
-    def final(self) -> Stage:
+    def final(self) -> BuildStage:
         return self.stages[-1]
 
-    def stage(self, name: str) -> Stage:
+    def stage(self, name: str) -> BuildStage:
         return next(stage for stage in self.stages if stage.name == name)
 
 
 def read(path: Path) -> Dockerfile:
     arguments: dict[str, str] = {}
-    stages: list[Stage] = []
+    stages: list[BuildStage] = []
     for word, text in _instructions(path.read_text()):
         if word == "FROM":
             base, _, name = text.partition(" AS ")
-            stages.append(Stage(base, name, ()))
+            stages.append(BuildStage(base, name, ()))
         elif not stages:
             assert word == "ARG", f"{word} before FROM"
             name, _, default = text.partition("=")
             arguments[name] = default
         else:
             last = stages[-1]
-            stages[-1] = Stage(last.base, last.name, (*last.instructions, Instruction(word, text)))
+            stages[-1] = BuildStage(last.base, last.name, (*last.instructions, Instruction(word, text)))
     return Dockerfile(arguments, tuple(stages))
 
 

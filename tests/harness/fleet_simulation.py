@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from authority.issuer.interface import IssuedLeaf
-from authority.rotation.leaf_renewal import Workload
+from authority.rotation.leaf_renewal import LeafSubject
 from tests.harness import virtual_time
-from tests.harness.authority_harness import Machine
+from tests.harness.authority_harness import AuthorityHarness
 from tests.harness.journal_builder import DOMAIN, SIGNER
 from tests.harness.memory_backends import MemoryLeafStore
 from tidemark.bundle import Bundle
@@ -55,11 +55,11 @@ class InUse:
 
 
 @dataclass(repr=False, eq=False)
-class Agent:
+class SimulatedAgent:
     """One pod. ``skew`` seconds is its clock ahead; ``proves`` and ``works`` say what is broken about it."""
 
     name: str
-    model: "Model"
+    model: "FleetSimulation"
     pod_class: PodClass
     skew: int
     proves: bool = True
@@ -149,13 +149,13 @@ class Agent:
 
 
 @dataclass(repr=False, eq=False)
-class Model:
+class FleetSimulation:
     """The deployment; ``problems`` is what went wrong, and it stays empty while ``strict``."""
 
-    machine: Machine
+    machine: AuthorityHarness
     seed: int = 0
     strict: bool = True
-    agents: list[Agent] = field(default_factory=list)
+    agents: list[SimulatedAgent] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     checks: int = 0
 
@@ -177,14 +177,14 @@ class Model:
         self.machine.timing = timing
         self.machine.look_every = timing.clock.epoch_seconds // 4
 
-    def add(self, name: str, pod_class: PodClass, skew: int = 0) -> Agent:
-        agent = Agent(name, self, pod_class, skew)
+    def add(self, name: str, pod_class: PodClass, skew: int = 0) -> SimulatedAgent:
+        agent = SimulatedAgent(name, self, pod_class, skew)
         self.agents.append(agent)
-        self.machine.workloads.append((Workload(name, name, (name,), ()), agent.store))
+        self.machine.workloads.append((LeafSubject(name, name, (name,), ()), agent.store))
         self.machine.pods.add(name, pod_class)
         return agent
 
-    def agent(self, name: str) -> Agent:
+    def agent(self, name: str) -> SimulatedAgent:
         return next(agent for agent in self.agents if agent.name == name)
 
     def start_agents(self) -> list["asyncio.Task[None]"]:
@@ -240,10 +240,12 @@ class Model:
         )
 
 
-def simulate(model_of: Callable[[], Model], story: Callable[[Model], Awaitable[None]]) -> Model:
+def simulate(
+    model_of: Callable[[], FleetSimulation], story: Callable[[FleetSimulation], Awaitable[None]]
+) -> FleetSimulation:
     """Run a story in virtual time, from a first start; afterwards nothing may have gone wrong."""
 
-    async def main() -> Model:
+    async def main() -> FleetSimulation:
         model = model_of()
         model.machine.boot()
         agents = model.start_agents()
@@ -264,11 +266,11 @@ def simulate(model_of: Callable[[], Model], story: Callable[[Model], Awaitable[N
     return model
 
 
-def deployment(preset: str, seed: int = 0) -> Callable[[], Model]:
-    return lambda: Model(Machine(timing=PRESETS[preset]), seed)
+def deployment(preset: str, seed: int = 0) -> Callable[[], FleetSimulation]:
+    return lambda: FleetSimulation(AuthorityHarness(timing=PRESETS[preset]), seed)
 
 
-def epochs_of(model: Model, count: float) -> float:
+def epochs_of(model: FleetSimulation, count: float) -> float:
     return count * model.machine.timing.clock.epoch_seconds
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from authority.injector.admission import AdmissionDecision, decide
 from authority.injector.sidecar import SidecarSettings
-from tests.authority.injector.test_admission import decision, sidecar_of
-from tests.harness.admission_reviews import admitted, check_valid
+from tests.harness.admission_reviews import admitted, check_valid, review
 
 Json = dict[str, Any]
 
@@ -146,3 +146,13 @@ def injected(made: Json) -> Json:
 
 def environment(made: Json) -> dict[str, str]:
     return {one["name"]: one["value"] for one in sidecar_of(made)["env"] if "value" in one}
+
+
+def decision(made: Json, **request: Any) -> AdmissionDecision:
+    return decide(review(made, **request), SETTINGS)
+
+
+def sidecar_of(made: Json) -> Json:
+    found: Json = made["spec"]["initContainers"][0]
+    assert found["name"] == "tidemark-agent"
+    return found

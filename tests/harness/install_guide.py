@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from authority.support.projected_directory import Content, switch
-from tests.harness.authority_deployment import Deployment
+from authority.support.projected_directory import FileContent, switch
+from tests.harness.authority_deployment import AuthorityDeployment
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, KINDS, SECRET
@@ -19,7 +19,7 @@ RBAC = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True)
-class AuthorityPod(Deployment):
+class AuthorityPod(AuthorityDeployment):
     """``root`` stands for ``/`` of its containers."""
 
     @property
@@ -54,7 +54,7 @@ def mount(server: ApiServer, root: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         files = _files(server, volumes[where["name"]])
         if files:
-            switch(folder, {name: Content(data, 0o440) for name, data in files.items()}, int(time.time()))
+            switch(folder, {name: FileContent(data, 0o440) for name, data in files.items()}, int(time.time()))
 
 
 def _files(server: ApiServer, volume: Json) -> dict[str, bytes]:

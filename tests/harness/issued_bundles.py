@@ -18,7 +18,7 @@ CLOCK = EpochClock(epoch_seconds=1200, validity_seconds=4800, prepare_seconds=30
 
 
 @dataclass(frozen=True)
-class Foundry:
+class IssuedBundles:
     """One trust domain with its keys; ``now`` is the instant that everything is made at."""
 
     issuer: EmbeddedIssuer
@@ -27,7 +27,7 @@ class Foundry:
     now: int
 
     @classmethod
-    async def create(cls, state: Path, now: int) -> "Foundry":
+    async def create(cls, state: Path, now: int) -> "IssuedBundles":
         create_root(state, DOMAIN, KeyType.EC_P256, now, None)
         create_key(state, None)
         signer = open_signer(state, DOMAIN, None)

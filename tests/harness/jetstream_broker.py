@@ -10,7 +10,7 @@ NATS_SERVER = Path(sys.executable).parent / "nats-server"
 PATIENCE = 20.0
 
 
-class Broker:
+class JetStreamBroker:
     """One server on 127.0.0.1, on a port that it chooses at its first start and keeps."""
 
     def __init__(self, root: Path, files: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authority.fleet.view import Expected, FleetView, ReceiptBook, Received, view
+from authority.fleet.view import ExpectedAgent, FleetView, ReceiptBook, ReceivedReceipt, view
 from authority.journal.history import EMPTY, EpochCa, History
 from authority.journal.record_types import (
     ActivationRecord,
@@ -16,11 +16,11 @@ from authority.journal.record_types import (
     StatementRecord,
     WithdrawalRecord,
 )
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.pki import certificates
 from authority.pki.certificates import CaName, Validity
 from authority.pki.keystore import CaPair
-from authority.rotation.compose import Contents, Member, compose, still_withdrawn, surviving
+from authority.rotation.compose import BundleMember, StatementContents, compose, still_withdrawn, surviving
 from tidemark import note
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import Certificate, fingerprint
@@ -52,7 +52,7 @@ def make_ca(epoch: int, not_before: int, not_after: int, root: CaPair = ROOT) ->
 
 
 @dataclass
-class Story:
+class JournalBuilder:
     """A journal that grows; every step says when it happened."""
 
     timing: Timing = PLAYGROUND
@@ -67,14 +67,16 @@ class Story:
 
     def append(self, record: Record) -> None:
         self.entries.append(Entry(self.history.head + 1, record))
-        self.history = fold(self.entries)
+        self.history = replay(self.entries)
 
     def prepare(self, epoch: int, at: int, cause: Cause = Cause.ROTATION) -> EpochCa:
         """A CA of ``epoch`` under the present clock, in a statement committed at ``at``."""
         pair = make_ca(epoch, at - self.timing.tolerance_seconds, self.clock.expiry(epoch))
-        members = (Member(epoch, pair.certificate), *surviving(self.history, at))
+        members = (BundleMember(epoch, pair.certificate), *surviving(self.history, at))
         withdrawn = still_withdrawn(self.history, at)
-        self._state(Contents(cause, self.clock, members, self.roots, withdrawn), at, self.history.intent_for(epoch))
+        self._state(
+            StatementContents(cause, self.clock, members, self.roots, withdrawn), at, self.history.intent_for(epoch)
+        )
         return self.history.cas[-1]
 
     def withdraw(
@@ -99,11 +101,11 @@ class Story:
         members, intent = surviving(self.history, at, without), ""
         if added is not None:
             pair = make_ca(added, at - self.timing.tolerance_seconds, self.clock.expiry(added))
-            members, intent = (Member(added, pair.certificate), *members), self.history.intent_for(added)
+            members, intent = (BundleMember(added, pair.certificate), *members), self.history.intent_for(added)
         withdrawn = still_withdrawn(self.history, at, without)
-        self._state(Contents(cause, self.clock, members, self.roots, withdrawn), at, intent)
+        self._state(StatementContents(cause, self.clock, members, self.roots, withdrawn), at, intent)
 
-    def _state(self, contents: Contents, at: int, intent: str) -> None:
+    def _state(self, contents: StatementContents, at: int, intent: str) -> None:
         draft = compose(DOMAIN, contents, self.history.newest, at)
         bundle = Bundle(draft.ca, bytes(note.sign(draft.statement.text(), [self.signer])))
         self.append(StatementRecord(at, intent, bundle))
@@ -121,9 +123,9 @@ class Story:
         return Mark(signed.statement.sequence, signed.digest)
 
 
-def running(timing: Timing = PLAYGROUND) -> tuple[Story, EpochCa]:
+def running(timing: Timing = PLAYGROUND) -> tuple[JournalBuilder, EpochCa]:
     """A deployment whose CA of ``EPOCH`` has signed since that epoch's start; also that CA."""
-    story = Story(timing)
+    story = JournalBuilder(timing)
     epoch = timing.clock.epoch_at(START)
     start = timing.clock.start(epoch)
     ca = story.prepare(epoch, start - timing.clock.prepare_seconds)
@@ -172,16 +174,16 @@ class Pods:
     """The expected agents and what they reported."""
 
     clock: EpochClock = PLAYGROUND.clock
-    expected: list[Expected] = field(default_factory=list)
+    expected: list[ExpectedAgent] = field(default_factory=list)
     book: ReceiptBook = field(default_factory=ReceiptBook)
     numbers: int = 0
 
     def add(self, name: str, pod_class: PodClass = PodClass.REQUIRED, *, ready: bool = True, since: int = 0) -> None:
-        self.expected.append(Expected(name, pod_class, "", ready, since))
+        self.expected.append(ExpectedAgent(name, pod_class, "", ready, since))
 
     def prove(self, name: str, proven: Mark | None, at: int, leaf: LeafReport | None = None) -> None:
         self.numbers += 1
-        self.book.accept(Received(receipt(name, proven, number=self.numbers, leaf=leaf), at, float(at)))
+        self.book.accept(ReceivedReceipt(receipt(name, proven, number=self.numbers, leaf=leaf), at, float(at)))
 
     def revert(self, name: str, refused: Mark, proven: Mark, at: int, reason: str = "not_proven") -> None:
         """The agent has put ``refused`` back and proven ``proven``."""
@@ -190,9 +192,9 @@ class Pods:
         report = receipt(
             name, proven, number=self.numbers, state=AgentState.REVERTED, reverted=refused, failure=failure
         )
-        self.book.accept(Received(report, at, float(at)))
+        self.book.accept(ReceivedReceipt(report, at, float(at)))
 
-    def view(self, story: Story, now: int) -> FleetView:
+    def view(self, story: JournalBuilder, now: int) -> FleetView:
         newest = story.history.newest
         return self.view_of(newest.digest if newest else "", now)
 

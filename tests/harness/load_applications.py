@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.harness.nats_cluster import SECONDS, Output, free_ports
+from tests.harness.nats_cluster import SECONDS, InstalledOutput, free_ports
 
 
 class Application:
@@ -19,7 +19,7 @@ class Application:
 
     def __init__(self, name: str, home: Path, port: int) -> None:
         self.name = name
-        self.output = Output(home / name)
+        self.output = InstalledOutput(home / name)
         self.port = port
         self.state_file = home / f"{name}.json"
         self.process: asyncio.subprocess.Process | None = None

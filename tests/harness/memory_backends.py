@@ -14,14 +14,14 @@ from typing import NamedTuple, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authority.issuer.interface import CaRequest, Holdings, IssuedLeaf, IssuerError, LeafRequest
+from authority.issuer.interface import CaRequest, IssuedLeaf, IssuerError, IssuerHoldings, LeafRequest
 from authority.journal.codec import dump_record, load_record
 from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.record_types import Entry, Record
 from authority.pki import certificates, keystore
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import CaPair
-from authority.publishers.interface import Brought, Outcome, PublishError, Shown
+from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents
 from authority.signer.interface import SignerError
 from tests.harness.journal_builder import ROOT, SIGNER, TRUST, make_ca
 from tidemark import note
@@ -191,10 +191,10 @@ class MemoryIssuer:
         leaf = certificates.leaf(names, key, Validity(request.not_before, request.not_after), above)
         return IssuedLeaf(to_pem([leaf, above.certificate]), keystore.key_pem(key, None))
 
-    async def holdings(self) -> Holdings:
+    async def holdings(self) -> IssuerHoldings:
         self._check()
         cas = {intent: fingerprint(pair.certificate) for intent, pair in self.cas.items()}
-        return Holdings(cas, self.active if self.active in self.cas else "")
+        return IssuerHoldings(cas, self.active if self.active in self.cas else "")
 
     async def delete(self, intents: Sequence[str]) -> None:
         self._check()
@@ -241,13 +241,13 @@ class MemoryPublisher:
     texts: dict[int, set[str]] = field(default_factory=dict)
     on_write: Callable[[Bundle], None] = lambda _: None
 
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         self.tries += 1
         await self._reach()
-        if self._compare(bundle) is Outcome.WRITTEN:
+        if self._compare(bundle) is PublishOutcome.WRITTEN:
             await self.effects.arrive(f"publish to {self.name}")
-        if (outcome := self._compare(bundle)) is not Outcome.WRITTEN:
-            return Brought(newer=(self.name,) if outcome is Outcome.NEWER else ())
+        if (outcome := self._compare(bundle)) is not PublishOutcome.WRITTEN:
+            return PublishResult(newer=(self.name,) if outcome is PublishOutcome.NEWER else ())
 
         def write() -> None:
             self.bundle = bundle.bundle
@@ -255,19 +255,19 @@ class MemoryPublisher:
             self.on_write(bundle.bundle)
 
         self.effects.perform(f"publish to {self.name}", write, PublishError)
-        return Brought(written=(self.name,))
+        return PublishResult(written=(self.name,))
 
-    async def shown(self) -> tuple[Shown, ...]:
+    async def shown(self) -> tuple[TargetContents, ...]:
         await self._reach()
-        return (Shown(self.name, self.bundle),)
+        return (TargetContents(self.name, self.bundle),)
 
     def watch(self, changed: asyncio.Event) -> None:
         pass
 
-    def _compare(self, wanted: VerifiedBundle) -> Outcome:
+    def _compare(self, wanted: VerifiedBundle) -> PublishOutcome:
         if self.bundle == wanted.bundle:
-            return Outcome.UNCHANGED
-        return Outcome.NEWER if self._verified_sequence() > wanted.sequence else Outcome.WRITTEN
+            return PublishOutcome.UNCHANGED
+        return PublishOutcome.NEWER if self._verified_sequence() > wanted.sequence else PublishOutcome.WRITTEN
 
     def _verified_sequence(self) -> int:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.harness.agent_sandbox import AgentProcess
-from tests.harness.authority_deployment import AGENTS, Deployment, eventually
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, eventually
 from tests.harness.nats_server import free_port
 
 MONITORING = Path(__file__).parents[2] / "manifests" / "monitoring"
@@ -18,16 +18,16 @@ CLOCK = "[clock]\nepoch_seconds = 12\nvalidity_seconds = 48\nprepare_seconds = 7
 
 
 @dataclass
-class House:
+class MonitoringStack:
     """``nats-0`` is required, ``app-0`` an application; neither has a target, so what is installed is proven."""
 
-    deployment: Deployment
+    deployment: AuthorityDeployment
     agents: dict[str, AgentProcess]
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, root: Path) -> AsyncIterator["House"]:
-        deployment = Deployment.create(root, preset="playground", more=CLOCK)
+    async def running(cls, root: Path) -> AsyncIterator["MonitoringStack"]:
+        deployment = AuthorityDeployment.create(root, preset="playground", more=CLOCK)
         deployment.init()
         async with deployment.running():
             (root / "trust.toml").write_text((await deployment.trust()).dump())
@@ -62,7 +62,7 @@ class House:
         return ca.encode()
 
 
-def _environment(deployment: Deployment, name: str) -> dict[str, str]:
+def _environment(deployment: AuthorityDeployment, name: str) -> dict[str, str]:
     root = deployment.root
     return {
         "TIDEMARK_BUNDLE": str(root / name / "bundle"),

@@ -26,7 +26,7 @@ SERVER = Path(sys.executable).parent / "nats-server"
 SECONDS = 20.0
 
 
-class Ca:
+class ClusterCa:
     """A self-signed CA, and the leaves it signs."""
 
     def __init__(self, name: str) -> None:
@@ -77,7 +77,7 @@ class Ca:
 
 
 @dataclass
-class Output:
+class InstalledOutput:
     """The agent's output directory, switched the way the agent and the kubelet do."""
 
     path: Path
@@ -110,7 +110,7 @@ class Output:
 
 
 @dataclass
-class Node:
+class NatsNode:
     home: Path
     port: int
     route: int
@@ -143,7 +143,7 @@ class Node:
             self.process.kill()
             self.process.wait()
 
-    def set_trust(self, trusted: list[Ca], issuer: Ca) -> None:
+    def set_trust(self, trusted: list[ClusterCa], issuer: ClusterCa) -> None:
         certificate, key = issuer.leaf(self.home.name)
         (self.home / "ca.crt").write_bytes(b"".join(ca.pem for ca in trusted))
         (self.home / "tls.crt").write_bytes(certificate)
@@ -163,14 +163,14 @@ class Node:
         await until(lambda: times() > before, f"{self.home.name} reloads")
 
 
-class Servers:
+class NatsServers:
     """One server, or several in a cluster; clients and routes with ``verify: true``."""
 
     def __init__(self, home: Path, count: int, *, jetstream: bool = True) -> None:
         self._jetstream = jetstream
         ports = free_ports(3 * count)
         triples = zip(ports[::3], ports[1::3], ports[2::3], strict=True)
-        self.nodes = [Node(home / f"n{i}", *triple) for i, triple in enumerate(triples)]
+        self.nodes = [NatsNode(home / f"n{i}", *triple) for i, triple in enumerate(triples)]
         for node in self.nodes:
             node.home.mkdir(parents=True)
             self.configure(node)
@@ -179,7 +179,7 @@ class Servers:
     def urls(self) -> list[str]:
         return [node.url for node in self.nodes]
 
-    def configure(self, node: Node) -> None:
+    def configure(self, node: NatsNode) -> None:
         home = node.home
         tls = f'{{ ca_file: "{home}/ca.crt", cert_file: "{home}/tls.crt", key_file: "{home}/tls.key", verify: true }}'
         peers = [other.route for other in self.nodes if other is not node] if node.peers is None else node.peers
@@ -194,7 +194,7 @@ class Servers:
             + node.extra
         )
 
-    def set_trust(self, trusted: list[Ca], issuer: Ca) -> None:
+    def set_trust(self, trusted: list[ClusterCa], issuer: ClusterCa) -> None:
         """Write what the servers trust and serve; a start or ``reload`` makes them use it."""
         for node in self.nodes:
             node.set_trust(trusted, issuer)
@@ -208,7 +208,7 @@ class Servers:
 
 
 def digests(connection: tidemark.nats.Connection) -> tuple[str, str]:
-    """What the connection says it uses; compare with ``Output.digests``."""
+    """What the connection says it uses; compare with ``InstalledOutput.digests``."""
     return connection.ca_sha256, connection.leaf_sha256
 
 
@@ -260,7 +260,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
-async def eventually(servers: list[str], output: Output, **options: Any) -> tidemark.nats.Connection:
+async def eventually(servers: list[str], output: InstalledOutput, **options: Any) -> tidemark.nats.Connection:
     """Connect to servers that may be still starting."""
     deadline = asyncio.get_running_loop().time() + SECONDS
     while True:

@@ -7,31 +7,31 @@ from pathlib import Path
 import pytest
 from nats.js.errors import APIError
 
-from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, eventually
+from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually
 from tidemark.nats import Connection
 
 
 @pytest.fixture(scope="session")
-def first() -> Ca:
+def first() -> ClusterCa:
     """The CA that signed what is served and presented when a test begins."""
-    return Ca("first")
+    return ClusterCa("first")
 
 
 @pytest.fixture(scope="session")
-def second() -> Ca:
+def second() -> ClusterCa:
     """Another CA that the servers trust."""
-    return Ca("second")
+    return ClusterCa("second")
 
 
 @pytest.fixture(scope="session")
-def stranger() -> Ca:
+def stranger() -> ClusterCa:
     """A CA that no server trusts."""
-    return Ca("stranger")
+    return ClusterCa("stranger")
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory, first: Ca, second: Ca) -> Iterator[Servers]:
-    servers = Servers(tmp_path_factory.mktemp("cluster"), count=3)
+def running(tmp_path_factory: pytest.TempPathFactory, first: ClusterCa, second: ClusterCa) -> Iterator[NatsServers]:
+    servers = NatsServers(tmp_path_factory.mktemp("cluster"), count=3)
     servers.set_trust([first, second], first)
     for node in servers.nodes:
         node.start()
@@ -40,7 +40,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, first: Ca, second: Ca) -> 
 
 
 @pytest.fixture
-async def cluster(running: Servers, output: Output, first: Ca, second: Ca) -> AsyncIterator[Servers]:
+async def cluster(
+    running: NatsServers, output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> AsyncIterator[NatsServers]:
     """Three servers that trust both CAs and can place a replicated stream, as ``STREAM`` if a test makes one."""
     async with await eventually(running.urls, output) as connection:
         jetstream = connection.jetstream(timeout=0.5)
@@ -59,9 +61,9 @@ async def cluster(running: Servers, output: Output, first: Ca, second: Ca) -> As
 
 
 @pytest.fixture
-def lone(tmp_path: Path, first: Ca, second: Ca) -> Iterator[Servers]:
+def lone(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> Iterator[NatsServers]:
     """A server of the test's own, started, trusting both CAs."""
-    servers = Servers(tmp_path / "lone", count=1)
+    servers = NatsServers(tmp_path / "lone", count=1)
     servers.set_trust([first, second], first)
     servers.nodes[0].start()
     yield servers
@@ -69,15 +71,15 @@ def lone(tmp_path: Path, first: Ca, second: Ca) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def output(tmp_path: Path, first: Ca, second: Ca) -> Output:
+def output(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> InstalledOutput:
     """Trusting both CAs, with a leaf of the first."""
-    made = Output(tmp_path / "out")
+    made = InstalledOutput(tmp_path / "out")
     made.install(first.pem + second.pem, *first.leaf())
     return made
 
 
 @pytest.fixture
-async def connection(lone: Servers, output: Output) -> AsyncIterator[Connection]:
+async def connection(lone: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
     """To the server of the test's own."""
     async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
         yield made

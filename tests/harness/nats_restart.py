@@ -5,11 +5,11 @@ import asyncio
 import nats.errors
 import nats.js.errors
 
-from tests.harness.nats_cluster import SECONDS, Node, Servers, until
+from tests.harness.nats_cluster import SECONDS, NatsNode, NatsServers, until
 from tidemark.nats import Connection
 
 
-async def restart(node: Node) -> None:
+async def restart(node: NatsNode) -> None:
     """Kill it and start it again; it is up again, though not yet whole, when this returns."""
     ups = node.log.count("Server is ready")
     node.kill()
@@ -17,7 +17,7 @@ async def restart(node: Node) -> None:
     await until(lambda: node.log.count("Server is ready") > ups, f"{node.home.name} is up again")
 
 
-async def all_there(cluster: Servers, connection: Connection) -> None:
+async def all_there(cluster: NatsServers, connection: Connection) -> None:
     """Until the cluster can place what needs all its servers."""
     jetstream = connection.jetstream(timeout=1)
     deadline = asyncio.get_running_loop().time() + SECONDS

@@ -13,9 +13,9 @@ from authority.openbao.login import Json, OpenBaoAccess
 from authority.pki.keystore import KeyType
 from authority.signer.openbao import open_transit_signer
 from tests.harness import virtual_time
-from tests.harness.authority_harness import Machine
+from tests.harness.authority_harness import AuthorityHarness
 from tests.harness.journal_builder import DOMAIN, PLAYGROUND
-from tests.harness.openbao_server import Space, StruckClient
+from tests.harness.openbao_server import OpenBaoNamespace, StruckClient
 
 HOURS_BACK = 6
 RECEIPT_SECONDS = 0.1
@@ -29,7 +29,7 @@ def some_epoch() -> int:
 class VirtualClient(StruckClient):
     """Time stands while an answer is awaited, and leaves begin by ours: OpenBao counts that from its own now."""
 
-    machine: "BaoMachine | None" = None
+    machine: "OpenBaoHarness | None" = None
 
     async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
         if self.machine is not None and "/sign/" in path and path.startswith("nats_int/"):
@@ -47,13 +47,13 @@ class VirtualClient(StruckClient):
 
 
 @dataclass
-class BaoMachine(Machine):
+class OpenBaoHarness(AuthorityHarness):
     """``start`` in place of ``boot``; ``space`` is where everything is kept.
 
     ``stall_seconds`` is how long the process stands still before each record that it appends.
     """
 
-    space: Space = field(kw_only=True)
+    space: OpenBaoNamespace = field(kw_only=True)
     stall_seconds: float = 0.0
 
     def __post_init__(self) -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from authority.issuer.openbao import OpenBaoIssuer
 from authority.openbao.client import OpenBaoClient
-from authority.openbao.errors import Unreachable
-from authority.openbao.layout import Layout
+from authority.openbao.errors import OpenBaoUnreachable
+from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import AppRoleLogin, Json, Login, OpenBaoAccess, TokenLogin
-from authority.openbao.setup import Wanted, set_up
+from authority.openbao.setup import SetupRequest, set_up
 from authority.pki.keystore import KeyType
 from tests.harness.memory_backends import Effects
 
@@ -46,7 +46,7 @@ def _die_with_parent() -> None:
 
 
 @dataclass(frozen=True)
-class Server:
+class OpenBaoServer:
     """The running server; ``unseal_key`` opens it again after a test has sealed it."""
 
     port: int
@@ -97,7 +97,7 @@ class Server:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[Server]:
+def serving(directory: Path) -> Iterator[OpenBaoServer]:
     """Start a server, and see to its end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -117,7 +117,7 @@ def serving(directory: Path) -> Iterator[Server]:
         ca_file = directory / "vault-ca.pem"
         _await(lambda: _is_healthy(port, ca_file), process, log)
         _await(lambda: _unseal_key(log) is not None, process, log)
-        yield Server(port, ca_file, _unseal_key(log) or "", process.pid)
+        yield OpenBaoServer(port, ca_file, _unseal_key(log) or "", process.pid)
     finally:
         process.kill()
         process.wait()
@@ -165,32 +165,32 @@ class StruckClient(OpenBaoClient):
         record = (body.get("data") or {}).get("record", "")
         name = f"write {path} {record}".rstrip()
         await self._effects.arrive(name)
-        with self._effects.around(name, Unreachable):
+        with self._effects.around(name, OpenBaoUnreachable):
             return await super().write(path, body, repeatable=repeatable)
 
     async def patch(self, path: str, body: Json) -> Json:
         await self._effects.arrive(f"patch {path}")
-        with self._effects.around(f"patch {path}", Unreachable):
+        with self._effects.around(f"patch {path}", OpenBaoUnreachable):
             return await super().patch(path, body)
 
     async def delete(self, path: str) -> None:
         await self._effects.arrive(f"delete {path}")
-        with self._effects.around(f"delete {path}", Unreachable):
+        with self._effects.around(f"delete {path}", OpenBaoUnreachable):
             await super().delete(path)
 
 
 @dataclass
-class Space:
+class OpenBaoNamespace:
     """A namespace of its own; ``client`` has the operator's token there. ``login`` is the authority's AppRole."""
 
-    server: Server
+    server: OpenBaoServer
     namespace: str
     client: OpenBaoClient
-    layout: Layout = field(default_factory=Layout)
+    layout: OpenBaoLayout = field(default_factory=OpenBaoLayout)
     login: AppRoleLogin | None = None
 
     @classmethod
-    async def create(cls, server: Server) -> "Space":
+    async def create(cls, server: OpenBaoServer) -> "OpenBaoNamespace":
         name = f"test-{secrets.token_hex(4)}"
         async with server.operator() as root:
             await root.write(f"sys/namespaces/{name}", {})
@@ -201,7 +201,7 @@ class Space:
 
     async def set_up(self, now: int, tolerance: int = TOLERANCE) -> None:
         """Everything that ``init --openbao`` makes, and a login with nothing but the policy that it prints."""
-        await set_up(self.client, self.layout, Wanted(DOMAIN, KeyType.EC_P256, tolerance), now)
+        await set_up(self.client, self.layout, SetupRequest(DOMAIN, KeyType.EC_P256, tolerance), now)
         await self.admit(self.layout.policy())
 
     async def admit(self, policy: str) -> None:

@@ -1,13 +1,13 @@
 """Agents that send receipts for each statement of an authority."""
 
-from tests.harness.authority_deployment import AGENTS, Deployment, receipt
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, receipt
 from tidemark.verify import Mark
 
 
 class Fleet:
     """Reports, for as long as it runs, that every agent has proven what its mount shows."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: AuthorityDeployment) -> None:
         self._deployment = deployment
         self._number = 0
         self.statements: dict[int, str] = {}

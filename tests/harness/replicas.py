@@ -7,10 +7,11 @@ from typing import Any
 
 import aiohttp
 
-from bench.document import Table
-from tests.end_to_end.test_replicas import LEASE, post
-from tests.harness.authority_deployment import Deployment, Program, eventually
+from bench.document import ReportTable
+from tests.harness.authority_deployment import AuthorityDeployment, Program, eventually
 from tests.harness.soak import report, size
+
+LEASE = 2
 
 PAUSE = size("SOAK_PAUSE", 2 * LEASE)
 """Seconds for which a leader is paused; ``make soak`` pauses it for longer, with the lease that is the default."""
@@ -18,10 +19,10 @@ PAUSE = size("SOAK_PAUSE", 2 * LEASE)
 TAKEOVER_SECONDS = 15.0
 
 
-class Process(Program):
+class ReplicaProcess(Program):
     """A replica as a process of its own."""
 
-    def __init__(self, deployment: Deployment, name: str) -> None:
+    def __init__(self, deployment: AuthorityDeployment, name: str) -> None:
         self.stop_once = deployment.root / f"stop-{name}"
         super().__init__(deployment, {"TIDEMARK_LOG": "json", "STOP_ONCE": str(self.stop_once)}, name)
         self.module = "tests.harness.pausing_authority"
@@ -62,7 +63,7 @@ class Process(Program):
     async def leads(self) -> bool:
         return bool(self.events("leading")) and len(self.events("leading")) > len(self.events("following"))
 
-    async def follows(self, leader: "Process") -> bool:
+    async def follows(self, leader: "ReplicaProcess") -> bool:
         """Whether what is read here comes from that leader."""
         if len(self.events("listening")) < self._launched:
             return False
@@ -71,9 +72,9 @@ class Process(Program):
 
 
 @asynccontextmanager
-async def two(deployment: Deployment) -> AsyncIterator[tuple[Process, Process]]:
+async def two(deployment: AuthorityDeployment) -> AsyncIterator[tuple[ReplicaProcess, ReplicaProcess]]:
     """A leader that has published, and a replica that follows it."""
-    async with Process(deployment, "first.log") as first, Process(deployment, "second.log") as second:
+    async with ReplicaProcess(deployment, "first.log") as first, ReplicaProcess(deployment, "second.log") as second:
         await first.start()
         await second.launch()
         await eventually(lambda: second.follows(first), "the second replica to follow the first")
@@ -82,5 +83,10 @@ async def two(deployment: Deployment) -> AsyncIterator[tuple[Process, Process]]:
 
 def report_takeover(what: str, lease: float, seconds: float) -> None:
     caption = "From the signal to the other's first act as leader; afterwards nothing had been written twice or back."
-    table = Table(caption, ["leader", "lease, s", "takeover, s"], [[what, lease, seconds]])
+    table = ReportTable(caption, ["leader", "lease, s", "takeover, s"], [[what, lease, seconds]])
     report("soak-replicas", "Authority: a leader that is killed, or paused and resumed", table)
+
+
+async def post(session: aiohttp.ClientSession, reason: str) -> tuple[int, dict[str, Any]]:
+    async with session.post("/api/v1/rotate", json={"reason": reason}) as response:
+        return response.status, await response.json()

@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.document import Table
+from bench.document import ReportTable
 
 
 def size(variable: str, in_suite: int) -> int:
@@ -17,7 +17,7 @@ def size(variable: str, in_suite: int) -> int:
     return int(os.environ.get(variable, in_suite))
 
 
-def report(section: str, title: str, table: Table) -> None:
+def report(section: str, title: str, table: ReportTable) -> None:
     """Print a table, and put it where ``SOAK_REPORT`` says; its cells are numbers and words."""
     print(f"\n{table.markdown()}")
     if where := os.environ.get("SOAK_REPORT", ""):

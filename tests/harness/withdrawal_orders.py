@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from authority.controllers.rotation import Rotation
+from authority.controllers.rotation import RotationController
 from authority.journal.history import History
-from authority.rotation.operator_requests import Wanted
+from authority.rotation.operator_requests import WithdrawalRequest
 from tidemark.bundle import Cause
 
 
@@ -14,12 +14,12 @@ class Order:
     """What an operator asks for, after so many seconds, until ``stands`` finds it in the journal."""
 
     at: int
-    ask: Callable[[Rotation], Awaitable[object]]
+    ask: Callable[[RotationController], Awaitable[object]]
     stands: Callable[[History], bool]
 
 
 def withdraw(at: int, cause: Cause, ca: str, *, urgent: bool) -> Order:
-    wanted = Wanted(cause, ca, urgent)
+    wanted = WithdrawalRequest(cause, ca, urgent)
     return Order(
         at,
         lambda rotation: rotation.withdraw("ada", "a key may have leaked", wanted),

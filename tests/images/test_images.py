@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.agent_sandbox import AgentProcess, Site
-from tests.harness.authority_deployment import Deployment
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
+from tests.harness.authority_deployment import AuthorityDeployment
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.image_build import CHECKOUT, HOME, IMAGES, Image, cook
 from tests.harness.nats_server import PATIENCE, eventually
 
@@ -81,8 +81,8 @@ def test_every_module_imports_with_what_is_installed_alone(image: Image) -> None
 
 
 async def test_the_agent_installs_a_set_and_stops_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
-    forge = Forge(int(time.time()))
-    site = Site(tmp_path, forge)
+    forge = BundleFactory(int(time.time()))
+    site = AgentSandbox(tmp_path, forge)
     site.show(forge.bundle(1), forge.leaf())
     environment = site.environment()
     agent = AgentProcess(environment)  # of another process: here only to ask it
@@ -98,7 +98,7 @@ def test_the_agent_without_configuration_names_what_is_missing(images: dict[str,
 
 
 async def test_the_authority_publishes_and_stops_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
-    image, deployment = images["authority"], Deployment.create(tmp_path / "house", preset="production")
+    image, deployment = images["authority"], AuthorityDeployment.create(tmp_path / "house", preset="production")
     environment = {"TIDEMARK_AUTHORITY_CONFIG": str(deployment.config_file)}
     assert image.run("init", environment=environment).returncode == 0
     async with running(image, environment, tmp_path / "log", "run"):

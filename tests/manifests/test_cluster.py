@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.bundle_factory import Forge
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.manifests.build import Object, build, one
 from tests.harness.nats_server import NATS_SERVER, bundle_files, eventually, free_port, leaf_files
 
@@ -102,7 +102,7 @@ def members(tmp_path: Path) -> Iterator[list[Member]]:
 
 
 async def test_they_find_each_other_are_ready_and_one_leaves_in_good_order(members: list[Member]) -> None:
-    forge, names = Forge(int(time.time())), {member.name for member in members}
+    forge, names = BundleFactory(int(time.time())), {member.name for member in members}
     for member in members:
         member.install(bundle_files(forge.bundle(1)) | leaf_files(forge.leaf()))
     first, *others = members

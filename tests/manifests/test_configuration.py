@@ -12,7 +12,7 @@ import pytest
 
 from authority.config.kubernetes import SecretName
 from authority.config.load import AuthorityConfig, parse
-from tests.harness.bundle_factory import Forge
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.documents import fenced, section
 from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
 from tests.harness.manifests.rights import granted
@@ -119,7 +119,7 @@ def check(config: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_nats_server_takes_its_configuration_once_the_agent_has_written(tmp_path: Path) -> None:
-    config, forge = nats_conf(tmp_path), Forge(SECONDS)
+    config, forge = nats_conf(tmp_path), BundleFactory(SECONDS)
     assert check(config).returncode != 0, "without the files it does not start, and so waits for the agent"
     for name, content in (bundle_files(forge.bundle(1)) | leaf_files(forge.leaf())).items():
         (tmp_path / "run/tidemark" / name).write_bytes(content)

@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.harness.agent_sandbox import AgentProcess, Site
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.manifests.build import Object, build, one, pods
 from tests.harness.nats_server import NATS_SERVER, eventually, free_port
 
@@ -24,7 +24,7 @@ from tests.harness.nats_server import NATS_SERVER, eventually, free_port
 class Pod:
     """An example's pod under a folder; its ``workload`` is started by who tests it."""
 
-    def __init__(self, path: str, folder: Path, site: Site) -> None:
+    def __init__(self, path: str, folder: Path, site: AgentSandbox) -> None:
         ((_, template),) = pods(build(path))
         (self.agent,) = template["spec"]["initContainers"]
         (self.workload,) = template["spec"]["containers"]
@@ -80,24 +80,24 @@ def probe(container: Object, name: str) -> str:
 
 
 @pytest.fixture
-def forge() -> Forge:
-    return Forge(int(time.time()))
+def forge() -> BundleFactory:
+    return BundleFactory(int(time.time()))
 
 
 @pytest.fixture
-def site(tmp_path: Path, forge: Forge) -> Site:
-    return Site(tmp_path / "site", forge)
+def site(tmp_path: Path, forge: BundleFactory) -> AgentSandbox:
+    return AgentSandbox(tmp_path / "site", forge)
 
 
 @pytest.fixture
-def pod(tmp_path: Path, site: Site) -> Iterator[Pod]:
+def pod(tmp_path: Path, site: AgentSandbox) -> Iterator[Pod]:
     made = Pod("examples/nats", tmp_path, site)
     yield made
     made.stop()
 
 
 async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
-    pod: Pod, site: Site, forge: Forge, tmp_path: Path
+    pod: Pod, site: AgentSandbox, forge: BundleFactory, tmp_path: Path
 ) -> None:
     agent = AgentProcess(pod.environment())
     site.out.mkdir(parents=True)
@@ -124,7 +124,7 @@ async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
 
 
 async def test_an_application_starts_on_a_verified_set_and_is_ready_once_it_was_told(
-    site: Site, forge: Forge, tmp_path: Path
+    site: AgentSandbox, forge: BundleFactory, tmp_path: Path
 ) -> None:
     pod = Pod("examples/application", tmp_path, site)
     told: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from authority.app.provision import initialise
 from authority.config.load import load
-from tests.harness.authority_deployment import Deployment, Program, eventually
+from tests.harness.authority_deployment import AuthorityDeployment, Program, eventually
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, KINDS, MUTATING_WEBHOOKS, NAMESPACE, POD, SECRET
@@ -73,7 +73,7 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
 
 
 @pytest.fixture
-def deployment(server: ApiServer, tmp_path: Path) -> Deployment:
+def deployment(server: ApiServer, tmp_path: Path) -> AuthorityDeployment:
     """The overlay's configuration, but for where it listens and how it finds the API server."""
     (text,) = one(build(OVERLAY), "ConfigMap", "tidemark-authority-config")["data"].values()
     for old, new in (
@@ -90,11 +90,11 @@ def deployment(server: ApiServer, tmp_path: Path) -> Deployment:
     (root / "authority.toml").write_text(text)
     server.kubeconfig(root / "kubeconfig", server.accounts.issue("tidemark", "tidemark-authority"))
     initialise(load(root / "authority.toml", {}), int(time.time()))
-    return Deployment(root)
+    return AuthorityDeployment(root)
 
 
 async def test_the_authority_does_its_work_with_the_rights_that_it_has(
-    server: ApiServer, deployment: Deployment
+    server: ApiServer, deployment: AuthorityDeployment
 ) -> None:
     admission = Admission(server)
     server.interfere = admission.look

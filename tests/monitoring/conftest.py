@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.monitoring_stack import House
+from tests.harness.monitoring_stack import MonitoringStack
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with House.running(tmp_path / "house") as house:
+async def house(tmp_path: Path) -> AsyncIterator[MonitoringStack]:
+    async with MonitoringStack.running(tmp_path / "house") as house:
         yield house

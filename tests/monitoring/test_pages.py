@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.harness.monitoring_stack import MONITORING, House, labels_on, metrics_in, names_on, rule_groups, selectors_in
+from tests.harness.monitoring_stack import (
+    MONITORING,
+    MonitoringStack,
+    labels_on,
+    metrics_in,
+    names_on,
+    rule_groups,
+    selectors_in,
+)
 from tests.harness.tools import tool
 
 AUTHORITY = {
@@ -67,7 +75,7 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield rule.get("alert") or rule["record"], rule["expr"]
 
 
-async def test_every_documented_metric_and_every_one_that_is_asked_for_is_there(house: House) -> None:
+async def test_every_documented_metric_and_every_one_that_is_asked_for_is_there(house: MonitoringStack) -> None:
     authority, agent = await house.authority_page(), house.agent_page("nats-0")
     for page, wanted in ((authority, AUTHORITY), (agent, AGENT)):
         shown = labels_on(page)
@@ -83,7 +91,7 @@ async def test_every_documented_metric_and_every_one_that_is_asked_for_is_there(
 
 
 @pytest.mark.needs("promtool")
-async def test_promtool_finds_nothing_wrong_with_the_pages(house: House) -> None:
+async def test_promtool_finds_nothing_wrong_with_the_pages(house: MonitoringStack) -> None:
     for page in (await house.authority_page(), house.agent_page("nats-0")):
         process = await asyncio.create_subprocess_exec(
             tool("promtool"), "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=PIPE

@@ -17,7 +17,7 @@ import yaml
 from playground.deployment import deployed
 from playground.layout import Layout
 from tests.harness.authority_deployment import eventually
-from tests.harness.monitoring_stack import House, rule_groups
+from tests.harness.monitoring_stack import MonitoringStack, rule_groups
 from tests.harness.nats_server import free_port
 from tests.harness.tools import tool
 from tidemark.trust import Trust
@@ -48,7 +48,7 @@ class Scraped:
     control_ca: bytes
 
     @classmethod
-    async def of(cls, house: House) -> "Scraped":
+    async def of(cls, house: MonitoringStack) -> "Scraped":
         agents = {name: agent.url for name, agent in house.agents.items()}
         return cls(agents, house.deployment.url, await house.control_ca())
 
@@ -159,7 +159,7 @@ async def test_an_agent_of_the_playground_that_stops_is_missed_and_nothing_else_
 
 
 @pytest.mark.needs("prometheus")
-async def test_a_secret_that_somebody_else_writes_is_paged_at_once(house: House, tmp_path: Path) -> None:
+async def test_a_secret_that_somebody_else_writes_is_paged_at_once(house: MonitoringStack, tmp_path: Path) -> None:
     async with Prometheus(tmp_path / "prometheus", await Scraped.of(house)).running() as prometheus:
         await eventually(prometheus.sees_everything, "everything to be scraped")
         mount = house.deployment.root / "app-0" / "bundle"

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 import tidemark.nats
-from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, eventually, until
+from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
 from tidemark.nats import Connection
 
 
@@ -24,7 +24,9 @@ def test_importing_the_contract_imports_no_network_library() -> None:
     assert shown.strip() == "[]"
 
 
-async def test_a_flush_proves_that_the_server_has_it(lone: Servers, output: Output, connection: Connection) -> None:
+async def test_a_flush_proves_that_the_server_has_it(
+    lone: NatsServers, output: InstalledOutput, connection: Connection
+) -> None:
     async with await eventually(lone.urls, output) as other:
         subscription = await other.subscribe("large")
         await other.flush()
@@ -99,7 +101,7 @@ async def test_a_subject_that_is_none_is_refused(connection: Connection, subject
         await connection.subscribe(subject)
 
 
-async def test_an_error_in_a_callback_is_told_and_ends_nothing(lone: Servers, output: Output) -> None:
+async def test_an_error_in_a_callback_is_told_and_ends_nothing(lone: NatsServers, output: InstalledOutput) -> None:
     told: list[Exception] = []
     seen: list[bytes] = []
 
@@ -120,7 +122,7 @@ async def test_an_error_in_a_callback_is_told_and_ends_nothing(lone: Servers, ou
 
 
 async def test_drain_finishes_what_came_in_and_sends_what_waits(
-    lone: Servers, output: Output, connection: Connection
+    lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:
     closed = asyncio.Event()
 
@@ -152,7 +154,7 @@ async def test_drain_finishes_what_came_in_and_sends_what_waits(
     await draining.close()
 
 
-async def test_drain_does_not_wait_for_messages_that_nobody_fetches(lone: Servers, output: Output) -> None:
+async def test_drain_does_not_wait_for_messages_that_nobody_fetches(lone: NatsServers, output: InstalledOutput) -> None:
     connection = await eventually(lone.urls, output)
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
@@ -201,7 +203,7 @@ async def test_a_publish_made_again_is_stored_once(connection: Connection) -> No
 
 
 async def test_a_publish_without_an_acknowledgement_is_repeated_and_stored_once(
-    lone: Servers, output: Output, connection: Connection
+    lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
@@ -240,7 +242,9 @@ async def test_a_subject_without_a_stream_is_an_error(connection: Connection) ->
         await connection.jetstream().publish("nowhere", timeout=0.3)
 
 
-async def test_the_servers_of_the_cluster_are_found(cluster: Servers, output: Output, first: Ca) -> None:
+async def test_the_servers_of_the_cluster_are_found(
+    cluster: NatsServers, output: InstalledOutput, first: ClusterCa
+) -> None:
     everyone = {f"127.0.0.1:{node.port}" for node in cluster.nodes}
     async with await eventually(cluster.urls[:1], output) as connection:
 
@@ -254,6 +258,6 @@ async def test_the_servers_of_the_cluster_are_found(cluster: Servers, output: Ou
         assert found() == everyone
 
 
-async def test_connect_says_what_is_wrong_with_the_directory(lone: Servers, tmp_path: object) -> None:
+async def test_connect_says_what_is_wrong_with_the_directory(lone: NatsServers, tmp_path: object) -> None:
     with pytest.raises(tidemark.nats.SetUnreadable, match="nowhere"):
         await tidemark.nats.connect(lone.urls, directory=f"{tmp_path}/nowhere")

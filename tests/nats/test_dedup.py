@@ -3,27 +3,29 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemark.nats.dedup import Delivery, Overlap
+from tidemark.nats.dedup import Deduplicator, DeliveredMessage
 
 STATUS = b""
 
 
-def delivery(number: int | None, sid: int = 1, consumer: str = "c", *, long: bool = False) -> Delivery:
+def delivery(number: int | None, sid: int = 1, consumer: str = "c", *, long: bool = False) -> DeliveredMessage:
     """``None`` is a status, which has no number."""
     if number is None:
-        return Delivery(sid, b"inbox", STATUS, b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
+        return DeliveredMessage(sid, b"inbox", STATUS, b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
     form = "$JS.ACK._.hash.S.{}.1.{}.{}.0.0.random" if long else "$JS.ACK.S.{}.1.{}.{}.0.0"
-    return Delivery(sid, b"inbox", form.format(consumer, number + 1000, number).encode(), b"%d" % number, b"")
+    return DeliveredMessage(sid, b"inbox", form.format(consumer, number + 1000, number).encode(), b"%d" % number, b"")
 
 
-async def passed(old: list[Delivery], new: list[Delivery], late: list[Delivery] | None = None) -> list[Delivery]:
+async def passed(
+    old: list[DeliveredMessage], new: list[DeliveredMessage], late: list[DeliveredMessage] | None = None
+) -> list[DeliveredMessage]:
     """What goes on to the subscription: the old wire's, what was kept of the new one's, and what that brings later."""
-    overlap, through = Overlap(), list(old)
+    overlap, through = Deduplicator(), list(old)
     for one in old:
         overlap.brought_by_old(one)
     assert all(overlap.stops_new(one) for one in new)
 
-    async def deliver(one: Delivery) -> None:
+    async def deliver(one: DeliveredMessage) -> None:
         through.append(one)
 
     await overlap.end(deliver)
@@ -70,10 +72,10 @@ async def test_a_status_that_the_old_wire_brought_before_a_message_does_not_pass
 
 
 async def test_what_comes_while_the_kept_ones_pass_keeps_its_place() -> None:
-    overlap, through = Overlap(), []
+    overlap, through = Deduplicator(), []
     overlap.stops_new(delivery(1))
 
-    async def deliver(one: Delivery) -> None:
+    async def deliver(one: DeliveredMessage) -> None:
         through.append(one)
         if len(through) == 1:
             assert overlap.stops_new(delivery(2))

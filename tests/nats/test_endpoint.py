@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.harness.nats_cluster import Ca, Output, Servers, eventually
+from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, eventually
 from tidemark.nats import Connection
 from tidemark.nats.endpoint import add_reload_route, serve_reload
 
@@ -25,14 +25,16 @@ async def served(*connections: Connection) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def tell(url: str, output: Output, **more: Any) -> tuple[int, dict[str, Any]]:
+async def tell(url: str, output: InstalledOutput, **more: Any) -> tuple[int, dict[str, Any]]:
     ca, leaf = output.digests()
     body = {"sequence": 7, "ca_sha256": ca, "leaf_sha256": leaf, "directory": str(output.path)} | more
     async with aiohttp.request("POST", url, json=body) as answer:
         return answer.status, await answer.json()
 
 
-async def test_it_answers_with_what_is_in_use(connection: Connection, output: Output, first: Ca, second: Ca) -> None:
+async def test_it_answers_with_what_is_in_use(
+    connection: Connection, output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
     async with served(connection) as url:
         output.install(first.pem, *second.leaf())
         ca, leaf = output.digests()
@@ -41,14 +43,14 @@ async def test_it_answers_with_what_is_in_use(connection: Connection, output: Ou
         assert await tell(url, output) == (200, {"ca_sha256": ca, "leaf_sha256": leaf})
 
 
-async def test_the_leaf_need_not_be_asked_for(connection: Connection, output: Output) -> None:
+async def test_the_leaf_need_not_be_asked_for(connection: Connection, output: InstalledOutput) -> None:
     async with served(connection) as url:
         status, _ = await tell(url, output, leaf_sha256=None)
     assert status == 200
 
 
 async def test_another_set_than_the_one_asked_for_is_a_conflict(
-    connection: Connection, output: Output, first: Ca
+    connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     async with served(connection) as url:
         output.install(first.pem, *first.leaf())
@@ -62,7 +64,7 @@ async def test_another_set_than_the_one_asked_for_is_a_conflict(
 
 
 async def test_a_reload_that_fails_says_so_and_what_is_still_in_use(
-    connection: Connection, output: Output, first: Ca, stranger: Ca
+    connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     before = {"ca_sha256": connection.ca_sha256, "leaf_sha256": connection.leaf_sha256}
     async with served(connection) as url:
@@ -74,9 +76,9 @@ async def test_a_reload_that_fails_says_so_and_what_is_still_in_use(
 
 
 async def test_all_connections_reload_or_it_is_a_failure(
-    lone: Servers, connection: Connection, output: Output, tmp_path: Path, first: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, tmp_path: Path, first: ClusterCa
 ) -> None:
-    other = Output(tmp_path / "other")
+    other = InstalledOutput(tmp_path / "other")
     other.install(first.pem, *first.leaf())
     async with await eventually(lone.urls, output) as also, await eventually(lone.urls, other) as elsewhere:
         output.install(first.pem, *first.leaf())
@@ -115,7 +117,9 @@ async def test_only_post_is_answered_and_only_there(connection: Connection) -> N
             assert answer.status == 404
 
 
-async def test_it_is_mounted_into_an_application(connection: Connection, output: Output, first: Ca) -> None:
+async def test_it_is_mounted_into_an_application(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     async def hello(request: web.Request) -> web.Response:
         return web.Response(text="hello")
 

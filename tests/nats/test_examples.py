@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, free_ports, until
+from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, free_ports, until
 from tidemark.nats import Connection
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ class Example:
 
 
 @asynccontextmanager
-async def example(name: str, servers: Servers, output: Output, *more: str) -> AsyncIterator[Example]:
+async def example(name: str, servers: NatsServers, output: InstalledOutput, *more: str) -> AsyncIterator[Example]:
     command = [sys.executable, str(ROOT / "examples" / name), "--servers", ",".join(servers.urls)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}  # in place of an installed wheel
     process = await asyncio.create_subprocess_exec(
@@ -54,21 +54,23 @@ async def example(name: str, servers: Servers, output: Output, *more: str) -> As
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, first: Ca, second: Ca) -> Output:
+def theirs(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> InstalledOutput:
     """The example's own output directory."""
-    made = Output(tmp_path / "theirs")
+    made = InstalledOutput(tmp_path / "theirs")
     made.install(first.pem + second.pem, *first.leaf())
     return made
 
 
 @pytest.fixture
-def turn(theirs: Output, first: Ca, second: Ca) -> Callable[[], None]:
+def turn(theirs: InstalledOutput, first: ClusterCa, second: ClusterCa) -> Callable[[], None]:
     """Installs the next set."""
     issuers = [second, first] * TURNS
     return lambda: theirs.install(first.pem + second.pem, *issuers.pop(0).leaf())
 
 
-async def test_worker(lone: Servers, connection: Connection, theirs: Output, turn: Callable[[], None]) -> None:
+async def test_worker(
+    lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
+) -> None:
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="ORDERS", subjects=["orders.*"])
     node = lone.nodes[0]
@@ -86,7 +88,9 @@ async def test_worker(lone: Servers, connection: Connection, theirs: Output, tur
     assert (await jetstream.consumer_info("ORDERS", "workers")).num_ack_pending == 0
 
 
-async def test_service(lone: Servers, connection: Connection, theirs: Output, turn: Callable[[], None]) -> None:
+async def test_service(
+    lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
+) -> None:
     async with example("service.py", lone, theirs) as service:
         await until(lambda: "ready" in service.lines, "it is up")
         for number in range(TURNS):
@@ -99,7 +103,9 @@ async def test_service(lone: Servers, connection: Connection, theirs: Output, tu
         assert await service.stop() == 0
 
 
-async def test_web(lone: Servers, connection: Connection, theirs: Output, turn: Callable[[], None]) -> None:
+async def test_web(
+    lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
+) -> None:
     await connection.jetstream().add_stream(name="ORDERS", subjects=["orders.*"])
     port = free_ports(1)[0]
     async with (

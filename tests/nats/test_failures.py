@@ -9,7 +9,7 @@ import nats.errors
 import pytest
 
 import tidemark.nats
-from tests.harness.nats_cluster import Ca, Output, Servers, digests, eventually, until
+from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
 from tidemark import note
 from tidemark.bundle import NO_PREVIOUS, Anchor, Cause, Role, Statement
 from tidemark.certificates import fingerprint, not_after, not_before
@@ -24,7 +24,7 @@ async def _still_works(connection: Connection, before: tuple[str, str]) -> None:
     assert digests(connection) == before
 
 
-async def test_garbage_in_the_directory(connection: Connection, output: Output, first: Ca) -> None:
+async def test_garbage_in_the_directory(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
     before = digests(connection)
     output.install(b"garbage", *first.leaf())
     with pytest.raises(ReloadFailed, match=r"step 'read'.*ca\.crt") as failed:
@@ -33,14 +33,16 @@ async def test_garbage_in_the_directory(connection: Connection, output: Output, 
     await _still_works(connection, before)
 
 
-async def test_calls_at_once_share_one_failure(connection: Connection, output: Output, first: Ca) -> None:
+async def test_calls_at_once_share_one_failure(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     output.install(b"garbage", *first.leaf())
     failures = await asyncio.gather(*(connection.reload() for _ in range(50)), return_exceptions=True)
     assert {type(failure) for failure in failures} == {ReloadFailed}
     assert len({id(failure) for failure in failures}) == 1
 
 
-async def test_a_key_of_another_leaf(connection: Connection, output: Output, first: Ca) -> None:
+async def test_a_key_of_another_leaf(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
     before = digests(connection)
     output.install(first.pem, first.leaf()[0], first.leaf()[1])
     with pytest.raises(ReloadFailed, match=r"step 'read'.*tls\.key"):
@@ -49,7 +51,7 @@ async def test_a_key_of_another_leaf(connection: Connection, output: Output, fir
 
 
 async def test_a_leaf_that_the_server_does_not_trust(
-    lone: Servers, connection: Connection, output: Output, first: Ca, stranger: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     before = digests(connection)
     output.install(first.pem, *stranger.leaf())
@@ -59,7 +61,9 @@ async def test_a_leaf_that_the_server_does_not_trust(
     await _still_works(connection, before)
 
 
-async def test_a_server_that_we_do_not_trust(connection: Connection, output: Output, first: Ca, stranger: Ca) -> None:
+async def test_a_server_that_we_do_not_trust(
+    connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
+) -> None:
     before = digests(connection)
     output.install(stranger.pem, *first.leaf())
     with pytest.raises(ReloadFailed, match=r"step 'connect'.*certificate verify failed"):
@@ -68,7 +72,7 @@ async def test_a_server_that_we_do_not_trust(connection: Connection, output: Out
 
 
 async def test_after_a_failure_the_next_good_set_is_taken(
-    connection: Connection, output: Output, first: Ca, second: Ca
+    connection: Connection, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     output.install(b"garbage", *first.leaf())
     with pytest.raises(ReloadFailed):
@@ -78,7 +82,9 @@ async def test_after_a_failure_the_next_good_set_is_taken(
     await _still_works(connection, output.digests())
 
 
-async def test_a_server_that_hangs_ends_the_reload_in_time(lone: Servers, output: Output, first: Ca) -> None:
+async def test_a_server_that_hangs_ends_the_reload_in_time(
+    lone: NatsServers, output: InstalledOutput, first: ClusterCa
+) -> None:
     async with await eventually(lone.urls, output, reload_timeout=0.5) as connection:
         before = digests(connection)
         output.install(first.pem, *first.leaf())
@@ -91,7 +97,9 @@ async def test_a_server_that_hangs_ends_the_reload_in_time(lone: Servers, output
         await _still_works(connection, before)
 
 
-async def test_a_closed_connection_does_not_reload(connection: Connection, output: Output, first: Ca) -> None:
+async def test_a_closed_connection_does_not_reload(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     output.install(first.pem, *first.leaf())
     reloading = asyncio.create_task(connection.reload())
     await asyncio.sleep(0)
@@ -105,13 +113,15 @@ async def test_a_closed_connection_does_not_reload(connection: Connection, outpu
 # -- servers that hang or go away
 
 
-async def test_a_server_that_hangs_is_left_for_another(tmp_path: Path, output: Output, first: Ca, second: Ca) -> None:
+async def test_a_server_that_hangs_is_left_for_another(
+    tmp_path: Path, output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
     told: list[Exception] = []
 
     async def tell(error: Exception) -> None:
         told.append(error)
 
-    pair = Servers(tmp_path / "a", count=1), Servers(tmp_path / "b", count=1)
+    pair = NatsServers(tmp_path / "a", count=1), NatsServers(tmp_path / "b", count=1)
     hanging, other = pair[0].nodes[0], pair[1].nodes[0]
     try:
         for servers in pair:
@@ -136,7 +146,7 @@ async def test_a_server_that_hangs_is_left_for_another(tmp_path: Path, output: O
 
 
 async def test_a_reconnect_presents_the_newest_set(
-    lone: Servers, connection: Connection, output: Output, second: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, second: ClusterCa
 ) -> None:
     lone.nodes[0].kill()
     output.install(second.pem, *second.leaf())
@@ -147,7 +157,7 @@ async def test_a_reconnect_presents_the_newest_set(
 
 
 async def test_a_reconnect_goes_back_to_the_last_set_that_worked(
-    lone: Servers, connection: Connection, output: Output, first: Ca, stranger: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     before = digests(connection)
     output.install(first.pem, *stranger.leaf())
@@ -159,7 +169,7 @@ async def test_a_reconnect_goes_back_to_the_last_set_that_worked(
 
 
 async def test_a_reconnect_never_goes_back_to_a_set_with_a_withdrawn_ca(
-    lone: Servers, output: Output, first: Ca, second: Ca
+    lone: NatsServers, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     errors: list[Exception] = []
 
@@ -180,7 +190,7 @@ async def test_a_reconnect_never_goes_back_to_a_set_with_a_withdrawn_ca(
         assert digests(connection) == output.digests()
 
 
-def withdrawal(signing: Ca, withdrawn: Ca) -> bytes:
+def withdrawal(signing: ClusterCa, withdrawn: ClusterCa) -> bytes:
     """A bundle's note that leaves a CA out; of its kind, what an agent would have verified."""
     clock = EpochClock(epoch_seconds=1200, validity_seconds=4800, prepare_seconds=300)
     certificate = signing.certificate
@@ -203,7 +213,7 @@ def withdrawal(signing: Ca, withdrawn: Ca) -> bytes:
 
 
 async def test_a_reload_ends_a_reconnect_and_sends_what_waited(
-    lone: Servers, output: Output, tmp_path: Path, first: Ca, second: Ca
+    lone: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa
 ) -> None:
     node = lone.nodes[0]
     async with await eventually(lone.urls, output, reconnect_time_wait=3600) as connection:
@@ -226,7 +236,9 @@ async def test_a_reload_ends_a_reconnect_and_sends_what_waited(
 # -- what connect refuses
 
 
-async def test_connect_names_every_server_that_refused(lone: Servers, output: Output, first: Ca, stranger: Ca) -> None:
+async def test_connect_names_every_server_that_refused(
+    lone: NatsServers, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
+) -> None:
     async with await eventually(lone.urls, output):
         pass
     output.install(first.pem, *stranger.leaf())
@@ -237,6 +249,6 @@ async def test_connect_names_every_server_that_refused(lone: Servers, output: Ou
     assert "secret" not in str(failed.value)
 
 
-async def test_connect_refuses_a_context_of_the_applications_own(output: Output) -> None:
+async def test_connect_refuses_a_context_of_the_applications_own(output: InstalledOutput) -> None:
     with pytest.raises(TypeError, match="tls"):
         await tidemark.nats.connect("tls://127.0.0.1:1", directory=output.path, tls=None)

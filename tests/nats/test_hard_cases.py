@@ -16,7 +16,16 @@ from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
 from playground.ledger import Ledger
-from tests.harness.nats_cluster import SECONDS, Ca, Node, Output, Servers, digests, eventually, until
+from tests.harness.nats_cluster import (
+    SECONDS,
+    ClusterCa,
+    InstalledOutput,
+    NatsNode,
+    NatsServers,
+    digests,
+    eventually,
+    until,
+)
 from tests.harness.nats_restart import all_there, restart
 from tidemark.nats import Connection, JetStream, ReloadFailed
 
@@ -45,23 +54,23 @@ async def deleted(jetstream: JetStream, name: str) -> None:
 
 
 @pytest.fixture
-async def member(cluster: Servers, output: Output) -> AsyncIterator[Connection]:
+async def member(cluster: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
     """Connected to the cluster."""
     async with await eventually(cluster.urls, output, reconnect_time_wait=0.05) as made:
         yield made
 
 
 @pytest.fixture
-async def peer(cluster: Servers, tmp_path: Path, first: Ca, second: Ca) -> AsyncIterator[Connection]:
+async def peer(cluster: NatsServers, tmp_path: Path, first: ClusterCa, second: ClusterCa) -> AsyncIterator[Connection]:
     """Another application's connection, with an output directory of its own."""
-    other = Output(tmp_path / "peer")
+    other = InstalledOutput(tmp_path / "peer")
     other.install(first.pem + second.pem, *first.leaf())
     async with await eventually(cluster.urls, other, reconnect_time_wait=0.05) as made:
         yield made
 
 
 @pytest.fixture
-def away(cluster: Servers, peer: Connection) -> Node:
+def away(cluster: NatsServers, peer: Connection) -> NatsNode:
     """A server that the peer is not connected to."""
     return next(node for node in cluster.nodes if node is not node_of(peer, cluster))
 
@@ -69,7 +78,7 @@ def away(cluster: Servers, peer: Connection) -> Node:
 class Turns:
     """Installs new sets, alternating between the CAs, and reloads."""
 
-    def __init__(self, connection: Connection, output: Output, *cas: Ca) -> None:
+    def __init__(self, connection: Connection, output: InstalledOutput, *cas: ClusterCa) -> None:
         self._connection, self._output, self._cas = connection, output, cas
         self._turn = 0
 
@@ -85,11 +94,11 @@ class Turns:
 
 
 @pytest.fixture
-def turns(member: Connection, output: Output, first: Ca, second: Ca) -> Turns:
+def turns(member: Connection, output: InstalledOutput, first: ClusterCa, second: ClusterCa) -> Turns:
     return Turns(member, output, first, second)
 
 
-def node_of(connection: Connection, cluster: Servers) -> Node:
+def node_of(connection: Connection, cluster: NatsServers) -> NatsNode:
     assert connection.connected_url is not None
     return next(node for node in cluster.nodes if node.port == connection.connected_url.port)
 
@@ -184,7 +193,7 @@ async def test_heartbeats_of_a_fetch(member: Connection, turns: Turns, batch: in
             await fetch
 
 
-async def test_a_fetch_outlives_its_server(output: Output, peer: Connection, cluster: Servers) -> None:
+async def test_a_fetch_outlives_its_server(output: InstalledOutput, peer: Connection, cluster: NatsServers) -> None:
     """The pull request died with the consumer's leader; nats-py waits for it in vain until its time-out."""
     async with stream(peer.jetstream()):
         consumer = await peer.jetstream().add_consumer("STREAM", durable_name="d", ack_policy="explicit")
@@ -311,7 +320,7 @@ async def test_bursts(member: Connection, peer: Connection, turns: Turns) -> Non
 
 
 async def test_a_swap_during_a_reconnect(
-    cluster: Servers, away: Node, peer: Connection, output: Output, first: Ca
+    cluster: NatsServers, away: NatsNode, peer: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     """Told in the very moment in which the server is lost."""
     lost = asyncio.Event()
@@ -365,7 +374,7 @@ async def fetched(
 
 
 async def test_servers_restarting_during_swaps(
-    cluster: Servers, member: Connection, peer: Connection, turns: Turns
+    cluster: NatsServers, member: Connection, peer: Connection, turns: Turns
 ) -> None:
     """Each server once, in the middle of a swap. What is stored comes; ordered, it comes once and in order."""
     ledgers = {kind: Ledger() for kind in ("pulled", "pushed", "ordered", "watched")}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tests.harness.nats_cluster import Ca, Output
+from tests.harness.nats_cluster import ClusterCa, InstalledOutput
 from tidemark.nats import SetUnreadable
 from tidemark.nats.installed_set import read_installed
 
 
-def test_digests_are_of_the_files_and_the_context_checks_everything(output: Output) -> None:
+def test_digests_are_of_the_files_and_the_context_checks_everything(output: InstalledOutput) -> None:
     installed = read_installed(output.path)
     assert (installed.ca_sha256, installed.leaf_sha256) == output.digests()
     assert installed.context.verify_mode is ssl.CERT_REQUIRED
@@ -23,20 +23,24 @@ def test_digests_are_of_the_files_and_the_context_checks_everything(output: Outp
     assert len(installed.context.get_ca_certs(binary_form=True)) == 2
 
 
-def test_a_plain_directory_is_taken_too(tmp_path: Path, first: Ca) -> None:
+def test_a_plain_directory_is_taken_too(tmp_path: Path, first: ClusterCa) -> None:
     certificate, key = first.leaf()
     for name, content in (("ca.crt", first.pem), ("tls.crt", certificate), ("tls.key", key)):
         (tmp_path / name).write_bytes(content)
     assert read_installed(tmp_path).leaf_sha256
 
 
-def test_the_leaf_is_the_first_certificate_of_its_file(output: Output, first: Ca, second: Ca) -> None:
+def test_the_leaf_is_the_first_certificate_of_its_file(
+    output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
     certificate, key = first.leaf()
     output.install(second.pem, certificate + first.pem, key)
     assert read_installed(output.path).leaf_sha256 == output.digests()[1]
 
 
-def test_the_same_set_is_equal_and_another_chain_is_not(output: Output, first: Ca, second: Ca) -> None:
+def test_the_same_set_is_equal_and_another_chain_is_not(
+    output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
     certificate, key = first.leaf()
     output.install(second.pem, certificate, key)
     one = read_installed(output.path)
@@ -45,7 +49,7 @@ def test_the_same_set_is_equal_and_another_chain_is_not(output: Output, first: C
     assert read_installed(output.path) != one
 
 
-def test_a_reader_never_sees_two_sets_at_once(output: Output, first: Ca, second: Ca) -> None:
+def test_a_reader_never_sees_two_sets_at_once(output: InstalledOutput, first: ClusterCa, second: ClusterCa) -> None:
     sets = [(first.pem, *first.leaf()), (second.pem, *second.leaf())]
     expected = set()
     for one in sets:
@@ -78,7 +82,7 @@ def test_a_reader_never_sees_two_sets_at_once(output: Output, first: Ca, second:
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "tls.crt", "tls.key"])
-def test_a_missing_file_is_named(output: Output, name: str) -> None:
+def test_a_missing_file_is_named(output: InstalledOutput, name: str) -> None:
     (output.path / "..data" / name).unlink()
     with pytest.raises(SetUnreadable, match=rf"{name}.*no such file"):
         read_installed(output.path)
@@ -89,20 +93,22 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         read_installed(tmp_path / "nowhere")
 
 
-def test_data_that_is_no_link_is_refused(output: Output) -> None:
+def test_data_that_is_no_link_is_refused(output: InstalledOutput) -> None:
     (output.path / "..data").unlink()
     (output.path / "..data").mkdir()
     with pytest.raises(SetUnreadable, match=r"\.\.data: expected a symbolic link"):
         read_installed(output.path)
 
 
-def test_a_bundle_cut_in_its_second_certificate_is_refused(output: Output, first: Ca, second: Ca) -> None:
+def test_a_bundle_cut_in_its_second_certificate_is_refused(
+    output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
     output.install(first.pem + second.pem[:300], *first.leaf())
     with pytest.raises(SetUnreadable, match=r"ca\.crt.*truncated"):
         read_installed(output.path)
 
 
-def test_another_key_is_refused_and_not_shown(output: Output, first: Ca) -> None:
+def test_another_key_is_refused_and_not_shown(output: InstalledOutput, first: ClusterCa) -> None:
     certificate, _ = first.leaf()
     _, key = first.leaf()
     output.install(first.pem, certificate, key)
@@ -111,7 +117,7 @@ def test_another_key_is_refused_and_not_shown(output: Output, first: Ca) -> None
     assert key.decode().splitlines()[1] not in str(refused.value)
 
 
-def test_an_encrypted_key_is_refused_instead_of_asking_a_terminal(output: Output, first: Ca) -> None:
+def test_an_encrypted_key_is_refused_instead_of_asking_a_terminal(output: InstalledOutput, first: ClusterCa) -> None:
     certificate, key = first.leaf()
     encrypted = serialization.load_pem_private_key(key, password=None).private_bytes(
         serialization.Encoding.PEM,
@@ -123,18 +129,18 @@ def test_an_encrypted_key_is_refused_instead_of_asking_a_terminal(output: Output
         read_installed(output.path)
 
 
-def test_a_file_too_large_is_refused(output: Output, first: Ca) -> None:
+def test_a_file_too_large_is_refused(output: InstalledOutput, first: ClusterCa) -> None:
     output.install(first.pem + b"#" * 1024 * 1024, *first.leaf())
     with pytest.raises(SetUnreadable, match=r"ca\.crt: expected at most"):
         read_installed(output.path)
 
 
-def test_reading_leaves_no_copy_of_the_key(output: Output) -> None:
+def test_reading_leaves_no_copy_of_the_key(output: InstalledOutput) -> None:
     before = sorted(output.path.rglob("*"))
     read_installed(output.path)
     assert sorted(output.path.rglob("*")) == before
     assert stat.S_ISLNK((output.path / "tls.key").lstat().st_mode)
 
 
-def test_the_key_is_in_no_repr(output: Output) -> None:
+def test_the_key_is_in_no_repr(output: InstalledOutput) -> None:
     assert "context" not in repr(read_installed(output.path))

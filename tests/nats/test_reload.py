@@ -8,10 +8,10 @@ from pathlib import Path
 from nats.aio.msg import Msg
 
 from playground.ledger import Ledger
-from tests.harness.nats_cluster import Ca, Output, Servers, digests, eventually, slow_link, until
+from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, slow_link, until
 from tests.harness.nats_traffic import traffic
 from tidemark.nats import Connection
-from tidemark.nats.transport import Wire
+from tidemark.nats.transport import Transport
 
 
 def descriptors() -> int:
@@ -19,9 +19,9 @@ def descriptors() -> int:
 
 
 async def test_twenty_reloads_under_load_lose_and_repeat_nothing(
-    cluster: Servers, tmp_path: Path, first: Ca, second: Ca
+    cluster: NatsServers, tmp_path: Path, first: ClusterCa, second: ClusterCa
 ) -> None:
-    outputs = [Output(tmp_path / "sender"), Output(tmp_path / "receiver")]
+    outputs = [InstalledOutput(tmp_path / "sender"), InstalledOutput(tmp_path / "receiver")]
     for output in outputs:
         output.install(first.pem, *first.leaf())
     async with (
@@ -41,7 +41,9 @@ async def test_twenty_reloads_under_load_lose_and_repeat_nothing(
     assert flow.faults() == {}
 
 
-async def test_the_new_connection_is_to_the_same_server(cluster: Servers, output: Output, first: Ca) -> None:
+async def test_the_new_connection_is_to_the_same_server(
+    cluster: NatsServers, output: InstalledOutput, first: ClusterCa
+) -> None:
     async with await eventually(cluster.urls, output) as connection:
         for _ in range(6):
             before = connection.connected_url
@@ -51,10 +53,10 @@ async def test_the_new_connection_is_to_the_same_server(cluster: Servers, output
 
 
 async def test_a_server_that_takes_no_more_is_left_for_another_without_a_loss(
-    cluster: Servers, output: Output, tmp_path: Path, first: Ca
+    cluster: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa
 ) -> None:
     full = cluster.nodes[0]
-    other = Output(tmp_path / "other")
+    other = InstalledOutput(tmp_path / "other")
     other.install(first.pem, *first.leaf())
     async with (
         await eventually([cluster.urls[1]], other) as sender,
@@ -78,9 +80,9 @@ async def test_a_server_that_takes_no_more_is_left_for_another_without_a_loss(
 
 
 async def test_another_server_takes_over_once_its_interest_is_known(
-    tmp_path: Path, output: Output, first: Ca, second: Ca
+    tmp_path: Path, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
-    servers = Servers(tmp_path / "pair", count=2, jetstream=False)
+    servers = NatsServers(tmp_path / "pair", count=2, jetstream=False)
     left, right = servers.nodes
     servers.set_trust([first, second], first)
     async with slow_link(left.route, delay=0.1) as link:
@@ -127,14 +129,14 @@ async def test_another_server_takes_over_once_its_interest_is_known(
             servers.kill()
 
 
-async def test_reloading_the_same_set_keeps_the_connection(lone: Servers, connection: Connection) -> None:
+async def test_reloading_the_same_set_keeps_the_connection(lone: NatsServers, connection: Connection) -> None:
     before = await lone.nodes[0].connections()
     await connection.reload()
     assert await lone.nodes[0].connections() == before
 
 
 async def test_calls_at_once_make_one_connection(
-    lone: Servers, connection: Connection, output: Output, first: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     before = await lone.nodes[0].connections()
     output.install(first.pem, *first.leaf())
@@ -144,7 +146,7 @@ async def test_calls_at_once_make_one_connection(
 
 
 async def test_calls_while_one_runs_wait_for_one_more(
-    lone: Servers, connection: Connection, output: Output, first: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     before = await lone.nodes[0].connections()
     output.install(first.pem, *first.leaf())
@@ -159,9 +161,9 @@ async def test_calls_while_one_runs_wait_for_one_more(
 
 
 async def test_what_is_published_keeps_its_order(
-    lone: Servers, connection: Connection, output: Output, tmp_path: Path, first: Ca
+    lone: NatsServers, connection: Connection, output: InstalledOutput, tmp_path: Path, first: ClusterCa
 ) -> None:
-    elsewhere = Output(tmp_path / "elsewhere")
+    elsewhere = InstalledOutput(tmp_path / "elsewhere")
     elsewhere.install(first.pem, *first.leaf())
     ledger, stop, number = Ledger(), asyncio.Event(), 0
 
@@ -190,7 +192,9 @@ async def test_what_is_published_keeps_its_order(
     assert (ledger.missing(number), ledger.duplicated, ledger.out_of_order) == (0, 0, 0)
 
 
-async def test_a_request_in_flight_gets_its_answer(connection: Connection, output: Output, first: Ca) -> None:
+async def test_a_request_in_flight_gets_its_answer(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     asked: asyncio.Queue[Msg] = asyncio.Queue()
     await connection.subscribe("slow", cb=asked.put)
     request = asyncio.create_task(connection.request("slow", b"question", timeout=20))
@@ -202,7 +206,7 @@ async def test_a_request_in_flight_gets_its_answer(connection: Connection, outpu
 
 
 async def test_a_slow_callback_goes_on_and_none_runs_beside_it(
-    connection: Connection, output: Output, first: Ca
+    connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     seen: list[int] = []
     may_go_on, busy = asyncio.Event(), 0
@@ -232,7 +236,7 @@ async def test_a_slow_callback_goes_on_and_none_runs_beside_it(
 
 
 async def test_a_fetch_that_waits_gets_what_comes_after_the_reload(
-    connection: Connection, output: Output, first: Ca
+    connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
@@ -254,7 +258,9 @@ async def test_a_fetch_that_waits_gets_what_comes_after_the_reload(
     assert (await puller.consumer_info()).num_ack_pending == 0
 
 
-async def test_a_subscription_can_be_ended_after_a_reload(connection: Connection, output: Output, first: Ca) -> None:
+async def test_a_subscription_can_be_ended_after_a_reload(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     subscription = await connection.subscribe("ended")
     kept = await connection.subscribe("ended")
     output.install(first.pem, *first.leaf())
@@ -267,7 +273,7 @@ async def test_a_subscription_can_be_ended_after_a_reload(connection: Connection
     assert subscription.pending_msgs == 0
 
 
-async def test_a_limit_counts_over_a_reload(connection: Connection, output: Output, first: Ca) -> None:
+async def test_a_limit_counts_over_a_reload(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
     subscription = await connection.subscribe("limited")
     await subscription.unsubscribe(limit=3)
     await connection.publish("limited", b"1")
@@ -279,7 +285,7 @@ async def test_a_limit_counts_over_a_reload(connection: Connection, output: Outp
     assert [message.data async for message in subscription.messages] == [b"1", b"2", b"3"]
 
 
-async def test_reloads_leave_nothing_behind(connection: Connection, output: Output, first: Ca) -> None:
+async def test_reloads_leave_nothing_behind(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
     await connection.subscribe("any", cb=_nothing)
     await connection.flush()
     tasks, files = len(asyncio.all_tasks()), descriptors()
@@ -291,7 +297,7 @@ async def test_reloads_leave_nothing_behind(connection: Connection, output: Outp
             await connection.reload()
         assert len(asyncio.all_tasks()) == tasks
         assert descriptors() == files
-        assert len([one for one in gc.get_objects() if isinstance(one, Wire)]) == 1
+        assert len([one for one in gc.get_objects() if isinstance(one, Transport)]) == 1
     finally:
         gc.enable()
 

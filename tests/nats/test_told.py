@@ -14,7 +14,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 import tidemark.nats
-from tests.harness.nats_cluster import SECONDS, Ca, Output, Servers, digests, eventually, until
+from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
 from tidemark.nats import Connection, Reloaded, ReloadFailed, reload_on_change, reload_on_sighup
 
 
@@ -48,7 +48,7 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-async def told(lone: Servers, output: Output, heard: Heard) -> AsyncIterator[Connection]:
+async def told(lone: NatsServers, output: InstalledOutput, heard: Heard) -> AsyncIterator[Connection]:
     async with await eventually(lone.urls, output, **heard.options) as connection:
         yield connection
 
@@ -60,7 +60,7 @@ def no_sighup() -> Any:
 
 
 @pytest.mark.usefixtures("no_sighup")
-async def test_sighup(told: Connection, heard: Heard, output: Output, first: Ca) -> None:
+async def test_sighup(told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa) -> None:
     reload_on_sighup(told)
     for number in range(1, 4):
         output.install(first.pem, *first.leaf())
@@ -77,7 +77,9 @@ async def test_sighup(told: Connection, heard: Heard, output: Output, first: Ca)
     assert (len(heard.failed), heard.errors) == (1, [])
 
 
-async def test_the_directory_is_watched(told: Connection, heard: Heard, output: Output, first: Ca, second: Ca) -> None:
+async def test_the_directory_is_watched(
+    told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
     reload_on_change(told, every=0.01)
     for ca in (first, second, first):
         output.install(ca.pem + first.pem, *ca.leaf())
@@ -92,14 +94,16 @@ async def test_the_directory_is_watched(told: Connection, heard: Heard, output: 
     assert heard.errors == []
 
 
-async def test_what_was_installed_before_the_watch_began_is_taken(told: Connection, output: Output, first: Ca) -> None:
+async def test_what_was_installed_before_the_watch_began_is_taken(
+    told: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     output.install(first.pem, *first.leaf())
     reload_on_change(told, every=3600)
     await until(lambda: digests(told) == output.digests(), "it is taken")
 
 
 async def test_a_failed_change_is_tried_again(  # noqa: PLR0917 # fixtures
-    lone: Servers, told: Connection, heard: Heard, output: Output, first: Ca, stranger: Ca
+    lone: NatsServers, told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     reload_on_change(told, every=0.01)
     output.install(first.pem, *stranger.leaf())
@@ -109,7 +113,9 @@ async def test_a_failed_change_is_tried_again(  # noqa: PLR0917 # fixtures
     await until(lambda: digests(told) == output.digests(), "it is taken once the server does")
 
 
-async def test_another_watcher_may_say_when(told: Connection, heard: Heard, output: Output, first: Ca) -> None:
+async def test_another_watcher_may_say_when(
+    told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa
+) -> None:
     with Inotify() as inotify:
         inotify.add_watch(output.path, Mask.MOVED_TO)
         reload_on_change(told, changes=inotify)
@@ -131,7 +137,7 @@ async def test_a_watch_that_fails_is_told(told: Connection, heard: Heard) -> Non
 
 
 async def test_events_say_what_happened(
-    lone: Servers, told: Connection, heard: Heard, output: Output, first: Ca
+    lone: NatsServers, told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa
 ) -> None:
     await told.reload()  # the same set: nothing to tell
     output.install(first.pem, *first.leaf())
@@ -146,7 +152,9 @@ async def test_events_say_what_happened(
     assert heard.errors == []
 
 
-async def test_an_event_that_raises_fails_no_reload(lone: Servers, output: Output, heard: Heard, first: Ca) -> None:
+async def test_an_event_that_raises_fails_no_reload(
+    lone: NatsServers, output: InstalledOutput, heard: Heard, first: ClusterCa
+) -> None:
     async def fail(reloaded: Reloaded) -> None:
         raise LookupError
 
@@ -157,7 +165,7 @@ async def test_an_event_that_raises_fails_no_reload(lone: Servers, output: Outpu
     assert [type(error) for error in heard.errors] == [LookupError]
 
 
-async def test_an_event_may_reload(lone: Servers, output: Output, first: Ca) -> None:
+async def test_an_event_may_reload(lone: NatsServers, output: InstalledOutput, first: ClusterCa) -> None:
     again: list[object] = []
 
     async def once_more(reloaded: Reloaded) -> None:
@@ -170,7 +178,7 @@ async def test_an_event_may_reload(lone: Servers, output: Output, first: Ca) -> 
     assert len(again) == 1
 
 
-async def test_an_event_may_close(lone: Servers, output: Output, heard: Heard, first: Ca) -> None:
+async def test_an_event_may_close(lone: NatsServers, output: InstalledOutput, heard: Heard, first: ClusterCa) -> None:
     async def enough(reloaded: Reloaded) -> None:
         await connection.close()
 
@@ -182,7 +190,7 @@ async def test_an_event_may_close(lone: Servers, output: Output, heard: Heard, f
 
 
 async def test_a_failure_nobody_hears_is_logged(
-    connection: Connection, output: Output, first: Ca, caplog: pytest.LogCaptureFixture
+    connection: Connection, output: InstalledOutput, first: ClusterCa, caplog: pytest.LogCaptureFixture
 ) -> None:
     output.install(b"garbage", *first.leaf())
     with pytest.raises(ReloadFailed):
@@ -190,7 +198,7 @@ async def test_a_failure_nobody_hears_is_logged(
     assert "reload failed at step 'read'" in caplog.text
 
 
-async def test_metrics(lone: Servers, output: Output, first: Ca) -> None:
+async def test_metrics(lone: NatsServers, output: InstalledOutput, first: ClusterCa) -> None:
     registry = CollectorRegistry()
 
     def value(metric: str, **labels: str) -> float | None:

@@ -15,13 +15,13 @@ from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from tidemark.nats.errors import ReloadFailed
-from tidemark.nats.handover import Line
+from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.jetstream import JetStream
 from tidemark.nats.reload import Reloaded, Reloads, Terms
-from tidemark.nats.request_mux import Replies
+from tidemark.nats.request_mux import RequestMux
 from tidemark.nats.subscription import Callback, Subscription
-from tidemark.nats.transport import Target, Wire, dial_first
+from tidemark.nats.transport import DialTarget, Transport, dial_first
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -104,20 +104,20 @@ class Connection:
         self._inbox_prefix = bytearray(prefix.encode() if isinstance(prefix, str) else prefix)
         self._nuid = NUID()
         self._sid = 0
-        self._line: Line
+        self._line: TransportSwitch
         self._reloads: Reloads
-        self._replies = Replies(self.new_inbox())
+        self._replies = RequestMux(self.new_inbox())
         self._owned: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._ended = False
 
     async def _open(self, installed: InstalledSet) -> None:
-        targets = [Target(server) for server in self._terms.servers]
+        targets = [DialTarget(server) for server in self._terms.servers]
         if self._terms.in_random_order:
             random.shuffle(targets)
         wire = await dial_first(lambda: self._new_wire(installed), targets, self._terms.options)
         wire.keep(self._terms.options, self._terms.servers, instead=None)
-        self._line = Line(wire)
+        self._line = TransportSwitch(wire)
         self._reloads = Reloads(
             self._terms, self._line, self._new_wire, lambda: self._subscription(self.new_inbox()), self._tell
         )
@@ -126,8 +126,8 @@ class Connection:
         if self._metrics is not None:
             self._metrics.connected(installed)
 
-    def _new_wire(self, installed: InstalledSet) -> Wire:
-        return Wire(self, self._terms.directory, installed)
+    def _new_wire(self, installed: InstalledSet) -> Transport:
+        return Transport(self, self._terms.directory, installed)
 
     # -- what it uses
 

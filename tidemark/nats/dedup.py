@@ -13,7 +13,7 @@ _ACK = b"$JS.ACK."
 _SHORT = 9  # tokens of a reply subject without domain and account
 
 
-class Delivery(NamedTuple):
+class DeliveredMessage(NamedTuple):
     """The arguments of nats-py's ``Client._process_msg``."""
 
     sid: int
@@ -23,20 +23,20 @@ class Delivery(NamedTuple):
     headers: bytes
 
 
-class Overlap:
+class Deduplicator:
     """The deliveries of one hand-over."""
 
     def __init__(self) -> None:
         self._last: dict[int, bytes] = {}
-        self._kept: list[Delivery] = []
+        self._kept: list[DeliveredMessage] = []
         self._ended = False
 
-    def brought_by_old(self, delivery: Delivery) -> None:
+    def brought_by_old(self, delivery: DeliveredMessage) -> None:
         """Note what passes."""
         if delivery.reply.startswith(_ACK):
             self._last[delivery.sid] = delivery.reply
 
-    def stops_new(self, delivery: Delivery) -> bool:
+    def stops_new(self, delivery: DeliveredMessage) -> bool:
         """Whether this one must not pass now: it is kept back, or the old wire has brought it."""
         if not self._ended:
             self._kept.append(delivery)
@@ -49,7 +49,7 @@ class Overlap:
             self._last.pop(delivery.sid, None)
         return False
 
-    async def end(self, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
+    async def end(self, deliver: Callable[[DeliveredMessage], Awaitable[None]]) -> None:
         """Let pass what was kept back and has not passed; the old wire has brought its last."""
         while self._kept:
             kept, self._kept = self._kept, []
@@ -57,7 +57,7 @@ class Overlap:
                 await deliver(delivery)
         self._ended = True
 
-    def _not_brought(self, kept: list[Delivery]) -> list[Delivery]:
+    def _not_brought(self, kept: list[DeliveredMessage]) -> list[DeliveredMessage]:
         # What stands before a message that the old wire brought, it has brought too: heartbeats have no number.
         begins: dict[int, int] = {}
         for place, delivery in enumerate(kept):
@@ -65,7 +65,7 @@ class Overlap:
                 begins[delivery.sid] = place + 1
         return [delivery for place, delivery in enumerate(kept) if place >= begins.get(delivery.sid, 0)]
 
-    def _was_brought(self, delivery: Delivery) -> bool:
+    def _was_brought(self, delivery: DeliveredMessage) -> bool:
         last = self._last.get(delivery.sid)
         if last is None or not delivery.reply.startswith(_ACK):
             return False

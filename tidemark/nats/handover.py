@@ -20,20 +20,20 @@ import asyncio
 
 import nats.errors
 
-from tidemark.nats.dedup import Overlap
+from tidemark.nats.dedup import Deduplicator
 from tidemark.nats.errors import OldConnectionBroke
 from tidemark.nats.subscription import Subscription
-from tidemark.nats.transport import Wire
+from tidemark.nats.transport import Transport
 
 _LEAVING = 2.0  # seconds that publishing may pause for an old wire that does not answer
 _SPREADING = 0.25  # seconds for a cluster to tell its servers of new interest
 _ASKING = 0.01  # seconds between two probes
 
 
-class Line:
+class TransportSwitch:
     """Carries an application's traffic by one wire at a time, or by two during ``move_to``."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Transport) -> None:
         self.wire = wire
         self.subscriptions: dict[int, Subscription] = {}
         wire.adopt(self.subscriptions)
@@ -71,11 +71,11 @@ class Line:
             await self.wire.unsubscribe_on_server(sid, limit)
 
     async def confirm(self, within: float) -> None:
-        """See ``Wire.confirm``."""
+        """See ``Transport.confirm``."""
         async with self._moving:
             await self.wire.confirm(within)
 
-    async def move_to(self, new: Wire, probe: Subscription, within: float) -> OldConnectionBroke | None:
+    async def move_to(self, new: Transport, probe: Subscription, within: float) -> OldConnectionBroke | None:
         """Hand everything over to ``new``, which is connected; the old wire is left for the caller to shut.
 
         ``probe`` is a subscription not made yet, on a subject of its own, for where the new server is another one;
@@ -88,7 +88,7 @@ class Line:
             TimeoutError, nats.errors.Error: the new wire did not confirm; the old one is in use, as before.
         """
         async with self._moving:
-            overlap, old = Overlap(), self.wire
+            overlap, old = Deduplicator(), self.wire
             old.hands_over(overlap)
             new.takes_over(overlap)
             try:
@@ -101,7 +101,7 @@ class Line:
                     await overlap.end(new.deliver)
         return broke
 
-    async def _join(self, new: Wire, probe: Subscription, within: float) -> None:
+    async def _join(self, new: Transport, probe: Subscription, within: float) -> None:
         new.adopt(self.subscriptions)
         try:
             async with asyncio.timeout(within):
@@ -114,7 +114,7 @@ class Line:
             await self._leave(new)
             raise
 
-    async def _spread(self, new: Wire, probe: Subscription) -> None:
+    async def _spread(self, new: Transport, probe: Subscription) -> None:
         """Wait until the old server knows of the new one's subscriptions: servers tell each other in order.
 
         A cluster that does not pass the probe on in time (permissions may forbid it) has had the time to spread.
@@ -129,7 +129,7 @@ class Line:
         del self.subscriptions[probe.sid]
         await new.unsubscribe_on_server(probe.sid)
 
-    async def _switch(self, new: Wire) -> OldConnectionBroke | None:
+    async def _switch(self, new: Transport) -> OldConnectionBroke | None:
         old = self.wire
         self._paused = asyncio.Event()
         try:
@@ -143,7 +143,7 @@ class Line:
             self._paused.set()
             self._paused = None
 
-    async def _leave(self, wire: Wire) -> OldConnectionBroke | None:
+    async def _leave(self, wire: Transport) -> OldConnectionBroke | None:
         """Unsubscribe everything on the wire and wait until all that was routed to it has been read."""
         try:
             for sid in list(self.subscriptions):
@@ -156,7 +156,7 @@ class Line:
         return None
 
 
-async def _settle(new: Wire) -> None:
+async def _settle(new: Transport) -> None:
     """Step 4. A wire that breaks here reconnects by itself, and delivers nothing more that was sent before."""
     try:
         await new.confirm(_LEAVING)

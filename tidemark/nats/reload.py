@@ -10,10 +10,10 @@ from typing import Any
 import nats.errors
 
 from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
-from tidemark.nats.handover import Line
+from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.subscription import Subscription
-from tidemark.nats.transport import Target, Wire, dial_first
+from tidemark.nats.transport import DialTarget, Transport, dial_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Reloads:
     """The reloads of one connection: one at a time; those asked for while one runs are one next one."""
 
     terms: Terms
-    line: Line
-    new_wire: Callable[[InstalledSet], Wire]
+    line: TransportSwitch
+    new_wire: Callable[[InstalledSet], Transport]
     new_probe: Callable[[], Subscription]
-    """A subscription not made yet, on a subject of its own; see ``Line.move_to``."""
+    """A subscription not made yet, on a subject of its own; see ``TransportSwitch.move_to``."""
     tell: Callable[[Reloaded | ReloadFailed], Awaitable[None]]
     _running: asyncio.Lock = field(default_factory=asyncio.Lock)
     _next: asyncio.Task[None] | None = None
@@ -121,11 +121,11 @@ class Reloads:
             await self.terms.callbacks["error_cb"](broke)
         return Reloaded(installed.ca_sha256, installed.leaf_sha256, wire.host_and_port, loop.time() - begun)
 
-    async def _dial(self, installed: InstalledSet) -> Wire:
+    async def _dial(self, installed: InstalledSet) -> Transport:
         """Connect to the server of now first, so that interest stays local to it; else to any that takes us."""
         now = self.line.wire
         same = now.same_server()
-        others = [Target(url.geturl()) for url in now.servers if same is None or url.geturl() != same.url]
+        others = [DialTarget(url.geturl()) for url in now.servers if same is None or url.geturl() != same.url]
         if self.terms.in_random_order:
             random.shuffle(others)
         targets = [same, *others] if same else others
@@ -134,7 +134,7 @@ class Reloads:
         wire.keep(self.terms.options, self.terms.servers, instead=instead)
         return wire
 
-    async def _move_to(self, new: Wire, within: float) -> OldConnectionBroke | None:
+    async def _move_to(self, new: Transport, within: float) -> OldConnectionBroke | None:
         old = self.line.wire
         new.report_to({"error_cb": self.terms.callbacks["error_cb"]})
         try:

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 _NO_RESPONDERS = "503"
 
 
-class Replies:
+class RequestMux:
     """One inbox for all answers; each request has a subject below it."""
 
     def __init__(self, inbox: str) -> None:

@@ -24,7 +24,7 @@ import nats.errors
 from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 
-from tidemark.nats.dedup import Delivery, Overlap
+from tidemark.nats.dedup import Deduplicator, DeliveredMessage
 from tidemark.nats.errors import ConnectFailed, SetUnreadable
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.subscription import Subscription
@@ -46,14 +46,14 @@ for _name in _OVERRIDDEN:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DialTarget:
     """A server to dial: where, and the name that its certificate must carry where that is not the URL's host."""
 
     url: str
     tls_name: str | None = None
 
 
-class Wire(Client):
+class Transport(Client):
     """Not for applications. ``connection`` is what messages answer through, as their wire may be gone by then."""
 
     def __init__(self, connection: object, directory: Path, installed: InstalledSet) -> None:
@@ -66,10 +66,10 @@ class Wire(Client):
         self._attempts = 0
         self._peer: tuple[Any, ...] | None = None
         self._awaited: set[asyncio.Future[bool]] = set()
-        self._handed_on_by: Overlap | None = None
-        self._taken_over_by: Overlap | None = None
+        self._handed_on_by: Deduplicator | None = None
+        self._taken_over_by: Deduplicator | None = None
 
-    async def dial(self, target: Target, options: dict[str, Any]) -> None:
+    async def dial(self, target: DialTarget, options: dict[str, Any]) -> None:
         """Connect to this one server, once.
 
         Raises:
@@ -130,17 +130,17 @@ class Wire(Client):
         """The server's own id: the same behind every name and address of it."""
         return str(self._server_info.get("server_id", ""))
 
-    def same_server(self) -> Target | None:
+    def same_server(self) -> DialTarget | None:
         """How to dial exactly this server again: by its address, since a name may lead to another one."""
         server, peer = self._current_server, self._peer
         if server is None:
             return None
         if peer is None:
-            return Target(server.uri.geturl(), server.tls_name)
+            return DialTarget(server.uri.geturl(), server.tls_name)
         host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
         login, _, _ = server.uri.netloc.rpartition("@")
         netloc = f"{login}@{host}:{peer[1]}" if login else f"{host}:{peer[1]}"
-        return Target(server.uri._replace(netloc=netloc).geturl(), server.tls_name or server.uri.hostname)
+        return DialTarget(server.uri._replace(netloc=netloc).geturl(), server.tls_name or server.uri.hostname)
 
     # -- subscriptions, which the connection owns
 
@@ -152,15 +152,15 @@ class Wire(Client):
         """Deliver to nothing any more."""
         self._subs = {}
 
-    def hands_over(self, overlap: Overlap | None) -> None:
+    def hands_over(self, overlap: Deduplicator | None) -> None:
         """From now on another wire has the same inboxes and will take over; None: there is no other any more."""
         self._handed_on_by = overlap
 
-    def takes_over(self, overlap: Overlap | None) -> None:
+    def takes_over(self, overlap: Deduplicator | None) -> None:
         """From now on this wire has the same inboxes as another, which is in use; None: it never will be."""
         self._taken_over_by = overlap
 
-    async def deliver(self, delivery: Delivery) -> None:
+    async def deliver(self, delivery: DeliveredMessage) -> None:
         """Let a delivery pass to its subscription."""
         try:
             await super()._process_msg(*delivery)
@@ -177,7 +177,7 @@ class Wire(Client):
         """Tell the server; not proven before ``confirm``."""
         await self._send_unsubscribe(sid, limit=limit)
 
-    def take_unsent(self, other: "Wire") -> None:
+    def take_unsent(self, other: "Transport") -> None:
         """Take over the publishes that ``other`` buffered while it had no server to send them to."""
         unsent = [command for command in other._pending if command.startswith((b"PUB ", b"HPUB "))]
         other._pending = []
@@ -313,7 +313,7 @@ class Wire(Client):
         if self._handed_on_by is not None or self._taken_over_by is not None:
             subscription = self._subs.get(sid)
             if isinstance(subscription, Subscription) and subscription.in_stream_order:
-                delivery = Delivery(sid, subject, reply, data, headers)
+                delivery = DeliveredMessage(sid, subject, reply, data, headers)
                 if self._taken_over_by is not None and self._taken_over_by.stops_new(delivery):
                     return
                 if self._handed_on_by is not None:
@@ -335,7 +335,7 @@ async def _nobody(error: Exception) -> None:
     pass
 
 
-async def dial_first(make: Callable[[], Wire], targets: list[Target], options: dict[str, Any]) -> Wire:
+async def dial_first(make: Callable[[], Transport], targets: list[DialTarget], options: dict[str, Any]) -> Transport:
     """Connect to the first of these servers that takes us.
 
     Raises:

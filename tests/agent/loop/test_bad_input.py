@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.agent_sandbox import Observed, Site, serves, snapshot
-from tests.harness.bundle_factory import DOMAIN, Forge
+from tests.harness.agent_sandbox import AgentSandbox, Observed, serves, snapshot
+from tests.harness.bundle_factory import DOMAIN, BundleFactory
 from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually
 from tidemark.bundle import Bundle
 from tidemark.certificates import fingerprint, not_after, not_before, to_pem
@@ -19,19 +19,19 @@ MakeServer = Callable[..., NatsServer]
 GOOD = 5
 
 
-def cut_in_the_second_certificate(forge: Forge) -> bytes:
+def cut_in_the_second_certificate(forge: BundleFactory) -> bytes:
     pem = forge.ca_pem([forge.epoch, forge.epoch - 1])
     return pem[: pem.index(b"-----BEGIN", 10) + 300]
 
 
-def garbled(forge: Forge) -> bytes:
+def garbled(forge: BundleFactory) -> bytes:
     pem = bytearray(forge.ca_pem([forge.epoch, forge.epoch - 1]))
     middle = pem.index(b"-----END") - 200
     pem[middle : middle + 4] = b"!!!!"
     return bytes(pem)
 
 
-def with_leaf_as_ca(forge: Forge) -> Bundle:
+def with_leaf_as_ca(forge: BundleFactory) -> Bundle:
     """The statement lists a leaf as an intermediate, and the file has it there."""
     leaf = forge.leaf().certificate
     statement = forge.statement(GOOD + 1)
@@ -43,28 +43,28 @@ def with_leaf_as_ca(forge: Forge) -> Bundle:
     return forge.sign(replace(statement, anchors=anchors, ca_sha256=Bundle(pem, b"").ca_sha256), pem)
 
 
-def swapped_certificates(forge: Forge) -> Bundle:
+def swapped_certificates(forge: BundleFactory) -> Bundle:
     pem = to_pem([forge.ca(epoch).certificate for epoch in (forge.epoch - 1, forge.epoch)])
     return forge.bundle(GOOD + 1, ca=pem + to_pem([forge.root.certificate]))
 
 
-def of_another_domain(forge: Forge) -> Bundle:
+def of_another_domain(forge: BundleFactory) -> Bundle:
     return forge.bundle(GOOD + 1, trust_domain="other.test")
 
 
-def unsigned(forge: Forge) -> Bundle:
+def unsigned(forge: BundleFactory) -> Bundle:
     bundle = forge.bundle(GOOD + 1)
     return Bundle(bundle.ca, bundle.note[: bundle.note.index("— ".encode())])
 
 
-def with_a_changed_text(forge: Forge) -> Bundle:
+def with_a_changed_text(forge: BundleFactory) -> Bundle:
     bundle = forge.bundle(GOOD + 1)
     return Bundle(bundle.ca, bundle.note.replace(b'"sequence":6', b'"sequence":7'))
 
 
 @dataclass(frozen=True)
 class Bad:
-    make: Callable[[Forge], Bundle]
+    make: Callable[[BundleFactory], Bundle]
     reason: str
     says: str
 
@@ -110,7 +110,9 @@ BAD = {
 }
 
 
-async def assert_undisturbed(site: Site, server: NatsServer, observed: Observed, before: dict[str, bytes]) -> None:
+async def assert_undisturbed(
+    site: AgentSandbox, server: NatsServer, observed: Observed, before: dict[str, bytes]
+) -> None:
     """The last good set is in place and proven, and the server serves by it."""
     assert observed.status.state is AgentState.PROVEN
     assert {name: site.file(name) for name in before} == before
@@ -120,7 +122,7 @@ async def assert_undisturbed(site: Site, server: NatsServer, observed: Observed,
 
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_bundle_never_reaches_the_server(
-    forge: Forge, site: Site, nats_server: MakeServer, kind: str
+    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer, kind: str
 ) -> None:
     bad = BAD[kind]
     server = nats_server(site.out)
@@ -146,7 +148,7 @@ async def test_a_bad_bundle_never_reaches_the_server(
         assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", rejections) == 1
 
 
-async def test_after_anything_bad_the_next_good_bundle_is_taken(forge: Forge, site: Site) -> None:
+async def test_after_anything_bad_the_next_good_bundle_is_taken(forge: BundleFactory, site: AgentSandbox) -> None:
     leaf = forge.leaf()
     for number, (kind, bad) in enumerate(BAD.items()):
         site.out = site.folder / f"out-{number}"
@@ -160,7 +162,7 @@ async def test_after_anything_bad_the_next_good_bundle_is_taken(forge: Forge, si
             assert status.failure is None, kind
 
 
-async def test_a_statement_below_the_floor_of_the_trust_file(forge: Forge, site: Site) -> None:
+async def test_a_statement_below_the_floor_of_the_trust_file(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show_trust(forge.trust(min_sequence=7))
     site.show(forge.bundle(6), forge.leaf())
     async with site.agent() as observed:
@@ -170,7 +172,7 @@ async def test_a_statement_below_the_floor_of_the_trust_file(forge: Forge, site:
         await observed.is_proven(7)
 
 
-async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: Forge, site: Site) -> None:
+async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: BundleFactory, site: AgentSandbox) -> None:
     ahead = 0.0
     site.show(forge.bundle(1, issued_at=forge.now + 100), forge.leaf())
     async with site.agent(now=lambda: forge.now + ahead) as observed:
@@ -188,7 +190,7 @@ async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: Forge, 
         await observed.is_proven(1)
 
 
-async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: Forge, site: Site) -> None:
+async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: BundleFactory, site: AgentSandbox) -> None:
     ahead = 2.0 * forge.clock.validity_seconds
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent(now=lambda: forge.now + ahead) as observed:
@@ -202,7 +204,7 @@ async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: Forge
 
 
 async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
-    forge: Forge, site: Site, nats_server: MakeServer
+    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
 ) -> None:
     ahead = 0.0
     server = nats_server(site.out)
@@ -218,7 +220,9 @@ async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
         await observed.is_proven(2)
 
 
-async def test_a_mount_without_data_is_named_and_harmless(forge: Forge, site: Site, nats_server: MakeServer) -> None:
+async def test_a_mount_without_data_is_named_and_harmless(
+    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
+) -> None:
     server = nats_server(site.out)
     site.targets = server.target
     site.show(forge.bundle(GOOD), forge.leaf())
@@ -238,7 +242,9 @@ async def test_a_mount_without_data_is_named_and_harmless(forge: Forge, site: Si
         assert (status.failure, status.warnings) == (None, ())
 
 
-async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(forge: Forge, site: Site) -> None:
+async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(
+    forge: BundleFactory, site: AgentSandbox
+) -> None:
     site.bundle_mount.path.mkdir()
     for name, content in bundle_files(forge.bundle(1)).items():
         (site.bundle_mount.path / name).write_bytes(content)
@@ -250,7 +256,7 @@ async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(forge:
         ]
 
 
-async def test_a_sub_path_mount_is_named(forge: Forge, site: Site) -> None:
+async def test_a_sub_path_mount_is_named(forge: BundleFactory, site: AgentSandbox) -> None:
     site.bundle_mount.path.write_bytes(forge.bundle(1).ca)
     site.show(leaf=forge.leaf())
     async with site.agent() as observed:
@@ -260,7 +266,7 @@ async def test_a_sub_path_mount_is_named(forge: Forge, site: Site) -> None:
         assert status.state is AgentState.STARTING
 
 
-async def test_a_missing_mount_is_waited_for(forge: Forge, site: Site) -> None:
+async def test_a_missing_mount_is_waited_for(forge: BundleFactory, site: AgentSandbox) -> None:
     async with site.agent() as observed:
         status = await observed.fails("mount_missing")
         assert status.failure
@@ -271,7 +277,9 @@ async def test_a_missing_mount_is_waited_for(forge: Forge, site: Site) -> None:
         await observed.is_proven(1)
 
 
-async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(forge: Forge, site: Site) -> None:
+async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(
+    forge: BundleFactory, site: AgentSandbox
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(1)
@@ -285,7 +293,7 @@ async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(forge: F
 
 
 @pytest.mark.parametrize("content", ["not toml at all", "", 'trust_domain = "x"\n'])
-async def test_a_trust_file_that_is_none_is_waited_for(forge: Forge, site: Site, content: str) -> None:
+async def test_a_trust_file_that_is_none_is_waited_for(forge: BundleFactory, site: AgentSandbox, content: str) -> None:
     site.trust_file.write_text(content)
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -299,7 +307,9 @@ async def test_a_trust_file_that_is_none_is_waited_for(forge: Forge, site: Site,
         await observed.is_proven(2)
 
 
-async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(forge: Forge, site: Site) -> None:
+async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(
+    forge: BundleFactory, site: AgentSandbox
+) -> None:
     other = Signer.generate(f"{DOMAIN}/b")
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -316,10 +326,10 @@ async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(forge: Fo
     [("expired", "leaf_expired"), ("key", "leaf_key_mismatch"), ("stranger", "leaf_chain"), ("garbage", "leaf_pem")],
 )
 async def test_a_leaf_that_does_not_fit_stays_out(
-    forge: Forge, site: Site, tmp_path: Path, kind: str, reason: str
+    forge: BundleFactory, site: AgentSandbox, tmp_path: Path, kind: str, reason: str
 ) -> None:
     good = forge.leaf()
-    stranger = Forge(forge.now)
+    stranger = BundleFactory(forge.now)
     bad = {
         "expired": forge.leaf(begin=forge.now - 600, end=forge.now - 60),
         "key": replace(forge.leaf(), key=forge.leaf().key),
@@ -346,7 +356,7 @@ async def test_a_leaf_that_does_not_fit_stays_out(
         assert status.failure is None
 
 
-async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(forge: Forge, site: Site) -> None:
+async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(1)
@@ -359,7 +369,7 @@ async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(forge: Forge, sit
         assert status.failure.reason == "signature"
 
 
-async def test_the_same_garbage_is_counted_once(forge: Forge, site: Site) -> None:
+async def test_the_same_garbage_is_counted_once(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(1)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.reporting.status import unready
-from tests.harness.agent_sandbox import Site, begin, write_set
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentSandbox, begin, write_set
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NatsServer, eventually, launch
 from tidemark.bundle import Cause
 from tidemark.receipt import AgentState, Level
@@ -28,7 +28,9 @@ async def load_time(server: NatsServer) -> object:
     return (await server.varz() or {})["config_load_time"]
 
 
-async def test_bundle_and_leaf_arrive_in_either_order(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_bundle_and_leaf_arrive_in_either_order(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     forge.include_root = False  # or a leaf of any CA that the root has signed would fit
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -53,7 +55,9 @@ async def test_bundle_and_leaf_arrive_in_either_order(forge: Forge, site: Site, 
         assert server.complaints() == []
 
 
-async def test_a_journey_is_measured_from_the_switch(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_journey_is_measured_from_the_switch(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -71,7 +75,7 @@ async def test_a_journey_is_measured_from_the_switch(forge: Forge, site: Site, s
 
 
 async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
-    forge: Forge, site: Site, server: NatsServer
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
 ) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -89,7 +93,9 @@ async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
         assert "Reloaded server configuration" not in server.log.read_text()
 
 
-async def test_sets_that_nobody_took_do_not_pile_up(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_sets_that_nobody_took_do_not_pile_up(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -105,7 +111,7 @@ async def test_sets_that_nobody_took_do_not_pile_up(forge: Forge, site: Site, se
 
 
 async def test_a_stale_pid_file_harms_nobody(
-    forge: Forge, site: Site, server: NatsServer, bystander: subprocess.Popen[bytes]
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer, bystander: subprocess.Popen[bytes]
 ) -> None:
     server.folder.mkdir()
     server.pidfile.write_text(str(bystander.pid))
@@ -120,7 +126,9 @@ async def test_a_stale_pid_file_harms_nobody(
         assert bystander.poll() is None
 
 
-async def test_a_workload_that_restarts_is_found_again(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_workload_that_restarts_is_found_again(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -133,7 +141,7 @@ async def test_a_workload_that_restarts_is_found_again(forge: Forge, site: Site,
 
 
 async def test_a_workload_that_started_on_something_else_is_told_after_all(
-    forge: Forge, site: Site, nats_server: MakeServer
+    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
 ) -> None:
     elsewhere, used = site.folder / "elsewhere", site.folder / "used"
     write_set(elsewhere, forge.bundle(1), forge.leaf())
@@ -153,7 +161,7 @@ async def test_a_workload_that_started_on_something_else_is_told_after_all(
 
 
 async def test_a_workload_that_shows_nothing_is_told_of_every_set(
-    forge: Forge, site: Site, nats_server: MakeServer
+    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
 ) -> None:
     server = nats_server(site.out)
     site.targets = f"signal:?pidfile={server.pidfile}"
@@ -180,7 +188,7 @@ async def test_a_workload_that_shows_nothing_is_told_of_every_set(
         await eventually(has_reloaded, "a reload")
 
 
-async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_the_newest_of_many_wins(forge: BundleFactory, site: AgentSandbox, server: NatsServer) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -195,7 +203,7 @@ async def test_the_newest_of_many_wins(forge: Forge, site: Site, server: NatsSer
 
 
 async def test_an_agent_that_restarts_does_not_disturb_the_workload(
-    forge: Forge, site: Site, server: NatsServer
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
 ) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -208,7 +216,9 @@ async def test_an_agent_that_restarts_does_not_disturb_the_workload(
         assert await load_time(server) == loaded
 
 
-async def test_an_agent_that_was_away_finishes_what_it_finds(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_an_agent_that_was_away_finishes_what_it_finds(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -218,7 +228,9 @@ async def test_an_agent_that_was_away_finishes_what_it_finds(forge: Forge, site:
         await observed.is_proven(2, leaf)
 
 
-async def test_an_installed_set_counts_without_any_mount(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_an_installed_set_counts_without_any_mount(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -229,7 +241,7 @@ async def test_an_installed_set_counts_without_any_mount(forge: Forge, site: Sit
         assert status.failure.reason == "mount_missing"
 
 
-async def test_a_rollback_is_a_newer_statement(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_rollback_is_a_newer_statement(forge: BundleFactory, site: AgentSandbox, server: NatsServer) -> None:
     site.show(forge.bundle(1, [forge.epoch + 1, forge.epoch]), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -239,7 +251,7 @@ async def test_a_rollback_is_a_newer_statement(forge: Forge, site: Site, server:
 
 
 async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
-    forge: Forge, site: Site, server: NatsServer
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
 ) -> None:
     first = forge.leaf()
     site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), first)
@@ -261,7 +273,7 @@ async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
 
 
 async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
-    forge: Forge, site: Site, server: NatsServer
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
 ) -> None:
     ahead = 0
     epochs = [forge.epoch, forge.epoch - 1, forge.epoch - 2, forge.epoch - 3]
@@ -280,7 +292,7 @@ async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
 
 
 @pytest.mark.parametrize("epochs_late", [0.5, 0.99, 2.0, 3.5])
-async def test_an_agent_may_start_late(forge: Forge, site: Site, epochs_late: float) -> None:
+async def test_an_agent_may_start_late(forge: BundleFactory, site: AgentSandbox, epochs_late: float) -> None:
     ahead = epochs_late * forge.clock.epoch_seconds
     start = forge.clock.start(forge.epoch)
     end = start + forge.clock.validity_seconds
@@ -289,20 +301,20 @@ async def test_an_agent_may_start_late(forge: Forge, site: Site, epochs_late: fl
         await observed.is_proven(1)
 
 
-async def test_everything_expired_is_bridged_by_the_next_bundle(forge: Forge, site: Site) -> None:
+async def test_everything_expired_is_bridged_by_the_next_bundle(forge: BundleFactory, site: AgentSandbox) -> None:
     ahead = 0
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent(now=lambda: forge.now + ahead) as observed:
         await observed.is_proven(1)
         ahead = 2 * forge.clock.validity_seconds
-        later = Forge(forge.now + ahead)
+        later = BundleFactory(forge.now + ahead)
         later.signer, later.root = forge.signer, forge.root
         leaf = later.leaf()
         site.show(later.bundle(2), leaf)
         await observed.is_proven(2, leaf)
 
 
-async def test_an_unmanaged_leaf_is_nobodys_business(forge: Forge, site: Site) -> None:
+async def test_an_unmanaged_leaf_is_nobodys_business(forge: BundleFactory, site: AgentSandbox) -> None:
     site.leaf_managed = False
     site.show(forge.bundle(1))
     async with site.agent() as observed:
@@ -312,7 +324,7 @@ async def test_an_unmanaged_leaf_is_nobodys_business(forge: Forge, site: Site) -
         assert status.journeys[-1].leaf_sha256 is None
 
 
-async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(forge: Forge, site: Site) -> None:
+async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(forge: BundleFactory, site: AgentSandbox) -> None:
     ahead = 0.0
     first = forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds)
     site.show(forge.bundle(1), first)

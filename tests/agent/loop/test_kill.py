@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bench.document import Table
+from bench.document import ReportTable
 from tests.harness.agent_killing import KINDS, STEPS
 from tests.harness.agent_sandbox import CHECKOUT
 from tests.harness.soak import report, size
@@ -71,7 +71,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         )
     columns = ["told last", "kills", "old set", "new bundle, old leaf", "new set", "whole", "recovered"]
     caption = "Killed so often after the agent had told so much of what was swapped, and what lay in place then."
-    table = Table(caption, [*columns, *(f"of them {kind.value}" for kind in KINDS)], rows)
+    table = ReportTable(caption, [*columns, *(f"of them {kind.value}" for kind in KINDS)], rows)
     report("soak-kills", "Agent: killed at random moments of the cycle", table)
     assert max(kill["left"] for kill in found) <= 3, "the set in place, the last proven one, and the memory"
     if KILLS >= 100:

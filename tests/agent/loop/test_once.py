@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from agent.__main__ import HELP
-from tests.harness.agent_sandbox import CHECKOUT, Site, snapshot, write_set
-from tests.harness.announcement_broker import Broker
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import CHECKOUT, AgentSandbox, snapshot, write_set
+from tests.harness.announcement_broker import AnnouncementBroker
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NatsServer
 from tidemark.note import Signer
 
 
 @pytest.fixture
-def broker(tmp_path: Path, forge: Forge) -> Iterator[Broker]:
+def broker(tmp_path: Path, forge: BundleFactory) -> Iterator[AnnouncementBroker]:
     write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
-    made = Broker(tmp_path / "broker", tmp_path / "broker-files")
+    made = AnnouncementBroker(tmp_path / "broker", tmp_path / "broker-files")
     yield made
     made.stop()
 
 
-def run(site: Site, *arguments: str, largest: int = -1, **changes: str) -> "subprocess.CompletedProcess[str]":
+def run(site: AgentSandbox, *arguments: str, largest: int = -1, **changes: str) -> "subprocess.CompletedProcess[str]":
     limit = [f"--fsize={largest}"] if largest >= 0 else []
     return subprocess.run(
         [*(["prlimit", *limit] if limit else []), sys.executable, "-m", "agent", *(arguments or ["--once"])],
@@ -45,7 +45,7 @@ def events(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, str]]:
     return [(line["event"], line.get("reason", "")) for line in lines]
 
 
-def test_a_verified_set_is_installed_and_refusals_say_so(forge: Forge, site: Site) -> None:
+def test_a_verified_set_is_installed_and_refusals_say_so(forge: BundleFactory, site: AgentSandbox) -> None:
     assert (run(site).returncode, site.out.exists()) == (3, True), "nothing is mounted yet"
     site.show(forge.bundle(2), forge.leaf())
     done = run(site)
@@ -71,7 +71,7 @@ def test_a_verified_set_is_installed_and_refusals_say_so(forge: Forge, site: Sit
     assert site.installed().sequence == 4
 
 
-def test_what_cannot_be_installed_or_written_is_told_apart(forge: Forge, site: Site) -> None:
+def test_what_cannot_be_installed_or_written_is_told_apart(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show(forge.bundle(1, signer=Signer.generate(f"{forge.domain}/a")), forge.leaf())
     done = run(site)
     assert (done.returncode, events(done)) == (3, [("refused", "signature")])
@@ -86,7 +86,7 @@ def test_what_cannot_be_installed_or_written_is_told_apart(forge: Forge, site: S
     assert f"{site.out}: expected to write there, found File exists (EEXIST)" in done.stdout
 
 
-def test_where_files_cannot_be_written_whole_the_old_set_stays(forge: Forge, site: Site) -> None:
+def test_where_files_cannot_be_written_whole_the_old_set_stays(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show(forge.bundle(1), forge.leaf())
     assert run(site).returncode == 0
     before = snapshot(site)
@@ -100,7 +100,7 @@ def test_where_files_cannot_be_written_whole_the_old_set_stays(forge: Forge, sit
     assert site.installed().sequence == 2
 
 
-def test_every_exit_status_is_documented(site: Site) -> None:
+def test_every_exit_status_is_documented(site: AgentSandbox) -> None:
     assert run(site, "--help").stdout == HELP
     for status in ("0", "1", "2", "3", "4"):
         assert f"\n  {status}  " in HELP
@@ -112,7 +112,7 @@ def test_every_exit_status_is_documented(site: Site) -> None:
 
 
 async def test_the_broker_is_asked_as_well_and_the_sidecar_goes_on_from_there(
-    forge: Forge, site: Site, broker: Broker, server: NatsServer
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, server: NatsServer
 ) -> None:
     await broker.start()
     await broker.announce(forge.bundle(5))

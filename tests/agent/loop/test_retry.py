@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.loop.retry import Key, Retry
-from agent.loop.timing import Patience
+from agent.loop.timing import RetryPolicy
 
 ONE: Key = ("one", None)
 OTHER: Key = ("other", "leaf")
-PATIENCE = Patience(refused=10.0, longest_refused=300.0)
+PATIENCE = RetryPolicy(refused=10.0, longest_refused=300.0)
 
 
 def test_the_pause_grows_with_each_failure_up_to_the_longest() -> None:

@@ -7,17 +7,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from agent.loop.timing import Patience
-from tests.harness.agent_sandbox import BRIEF, Observed, Site, begin, serves, snapshot
-from tests.harness.announcement_broker import Broker
-from tests.harness.bundle_factory import Forge
+from agent.loop.timing import RetryPolicy
+from tests.harness.agent_sandbox import BRIEF, AgentSandbox, Observed, begin, serves, snapshot
+from tests.harness.announcement_broker import AnnouncementBroker
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NatsServer, eventually, without_privileges
 from tidemark.receipt import AgentState, Level
 
 MakeServer = Callable[..., NatsServer]
 
 
-async def test_a_broken_configuration_is_reverted_and_tried_again(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_broken_configuration_is_reverted_and_tried_again(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -39,7 +41,9 @@ async def test_a_broken_configuration_is_reverted_and_tried_again(forge: Forge, 
         assert (status.reverted, status.failure) == (None, None)
 
 
-async def test_what_is_no_bundle_makes_a_revert_no_proof(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_what_is_no_bundle_makes_a_revert_no_proof(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -54,7 +58,7 @@ async def test_what_is_no_bundle_makes_a_revert_no_proof(forge: Forge, site: Sit
         await observed.is_proven(3)
 
 
-async def test_a_leaf_change_is_reverted_as_well(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_leaf_change_is_reverted_as_well(forge: BundleFactory, site: AgentSandbox, server: NatsServer) -> None:
     first = forge.leaf()
     site.show(forge.bundle(1), first)
     async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
@@ -66,7 +70,9 @@ async def test_a_leaf_change_is_reverted_as_well(forge: Forge, site: Site, serve
         assert serves(site, server)
 
 
-async def test_a_set_with_a_withdrawn_ca_is_never_put_back(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_set_with_a_withdrawn_ca_is_never_put_back(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -84,7 +90,9 @@ async def test_a_set_with_a_withdrawn_ca_is_never_put_back(forge: Forge, site: S
         await observed.is_proven(2)
 
 
-async def test_a_set_that_has_expired_is_not_put_back(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_set_that_has_expired_is_not_put_back(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     ahead = 0.0
     site.show(forge.bundle(1), forge.leaf(end=forge.now + 600))
     async with site.agent(now=lambda: forge.now + ahead) as observed:
@@ -100,7 +108,9 @@ async def test_a_set_that_has_expired_is_not_put_back(forge: Forge, site: Site, 
         await observed.is_proven(1, leaf)
 
 
-async def test_a_server_too_busy_to_be_told_has_refused_nothing(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_server_too_busy_to_be_told_has_refused_nothing(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await begin(site, server, observed)
@@ -119,7 +129,9 @@ async def test_a_server_too_busy_to_be_told_has_refused_nothing(forge: Forge, si
         assert all(journey.outcome != "reverted" for journey in observed.status.journeys)
 
 
-async def test_without_a_proven_set_there_is_no_way_back(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_without_a_proven_set_there_is_no_way_back(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
         await observed.shows(lambda s: s.installed, "a set to be installed")
@@ -134,8 +146,8 @@ async def test_without_a_proven_set_there_is_no_way_back(forge: Forge, site: Sit
         await observed.is_proven(2)
 
 
-async def test_a_read_only_output_keeps_the_old_set(forge: Forge, open_folder: Path) -> None:
-    site = Site(open_folder, forge)
+async def test_a_read_only_output_keeps_the_old_set(forge: BundleFactory, open_folder: Path) -> None:
+    site = AgentSandbox(open_folder, forge)
     with without_privileges():
         site.out.mkdir()
         site.show(forge.bundle(1), forge.leaf())
@@ -154,7 +166,7 @@ async def test_a_read_only_output_keeps_the_old_set(forge: Forge, open_folder: P
             await observed.is_proven(2)
 
 
-async def test_an_output_that_cannot_be_made_is_named(forge: Forge, site: Site) -> None:
+async def test_an_output_that_cannot_be_made_is_named(forge: BundleFactory, site: AgentSandbox) -> None:
     site.out.write_text("a file is in the way")
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -166,7 +178,7 @@ async def test_an_output_that_cannot_be_made_is_named(forge: Forge, site: Site) 
 
 
 async def test_two_targets_stand_and_fall_together(
-    forge: Forge, site: Site, server: NatsServer, nats_server: MakeServer
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer, nats_server: MakeServer
 ) -> None:
     other = nats_server(site.out)
     site.targets = f"{server.target} {other.target}"
@@ -186,9 +198,11 @@ async def test_two_targets_stand_and_fall_together(
         assert serves(site, other)
 
 
-async def test_a_set_is_tried_three_times_by_default(forge: Forge, site: Site, server: NatsServer) -> None:
+async def test_a_set_is_tried_three_times_by_default(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(patience=replace(BRIEF, proof=0.3, tries=Patience().tries)) as observed:
+    async with site.agent(patience=replace(BRIEF, proof=0.3, tries=RetryPolicy().tries)) as observed:
         await begin(site, server, observed)
         server.write_config("broken {")
         site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
@@ -201,7 +215,7 @@ async def test_a_set_is_tried_three_times_by_default(forge: Forge, site: Site, s
 
 
 async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused_set(
-    forge: Forge, site: Site, server: NatsServer, broker: Broker
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer, broker: AnnouncementBroker
 ) -> None:
     patience = replace(BRIEF, proof=0.3, tries=1, refused=3.0)
     site.show(forge.bundle(1), forge.leaf())
@@ -227,8 +241,10 @@ def _tried(observed: Observed, times: int) -> bool:
     return sum(journey.outcome == AgentState.REVERTED for journey in observed.status.journeys) >= times
 
 
-async def test_the_pause_before_a_refused_set_grows(forge: Forge, site: Site, server: NatsServer) -> None:
-    patience: Patience = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
+async def test_the_pause_before_a_refused_set_grows(
+    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+) -> None:
+    patience: RetryPolicy = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent(patience=patience) as observed:
         await begin(site, server, observed)

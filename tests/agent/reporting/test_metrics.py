@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry
 
 from agent.reporting.metrics import AgentMetrics
-from agent.reporting.status import AgentStatus, Identity, Installed
+from agent.reporting.status import AgentIdentity, AgentStatus, InstalledStatus
 from tidemark.receipt import PodClass
 from tidemark.verify import Mark
 
@@ -31,8 +31,8 @@ def test_names_and_labels_are_the_documented_ones() -> None:
     metrics.travelled(dict.fromkeys(("detect", "verify", "install", "reload", "prove"), 0.1))
     metrics.reverted("reload_refused")
     mark = Mark(7, "a" * 64)
-    installed = Installed(mark, 42, 2000, 1000, ((0, 2000),), 1500, 5.0, 20)
-    identity = Identity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
+    installed = InstalledStatus(mark, 42, 2000, 1000, ((0, 2000),), 1500, 5.0, 20)
+    identity = AgentIdentity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
     metrics.show(AgentStatus(identity, installed=installed, proven=Mark(6, "b" * 64)))
 
     found = {}

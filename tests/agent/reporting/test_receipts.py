@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.harness.agent_sandbox import Site
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentSandbox
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.fake_authority import TOKEN, Authority
 from tests.harness.nats_server import eventually
 from tidemark.certificates import to_pem
@@ -16,14 +16,14 @@ from tidemark.receipt import AgentState, PodClass
 
 
 @pytest.fixture
-async def authority(forge: Forge, site: Site) -> AsyncIterator[Authority]:
+async def authority(forge: BundleFactory, site: AgentSandbox) -> AsyncIterator[Authority]:
     made = Authority()
     site.show_trust(forge.trust(control_ca=to_pem([made.ca]).decode()))
     yield made
     await made.stop()
 
 
-def reporting(authority: Authority, site: Site, token: str = TOKEN) -> dict[str, str]:
+def reporting(authority: Authority, site: AgentSandbox, token: str = TOKEN) -> dict[str, str]:
     """The variables of an agent that reports to it."""
     (site.folder / "token").write_text(token + "\n")
     return {
@@ -33,7 +33,7 @@ def reporting(authority: Authority, site: Site, token: str = TOKEN) -> dict[str,
     }
 
 
-async def test_a_proof_is_reported_at_once(forge: Forge, site: Site, authority: Authority) -> None:
+async def test_a_proof_is_reported_at_once(forge: BundleFactory, site: AgentSandbox, authority: Authority) -> None:
     await authority.start()
     authority.newest = 9
     leaf = forge.leaf()
@@ -64,7 +64,7 @@ async def test_a_proof_is_reported_at_once(forge: Forge, site: Site, authority: 
         assert all(one != next_one for one, next_one in pairwise(said)), "nothing is said twice before the heartbeat"
 
 
-async def test_a_failure_is_reported(forge: Forge, site: Site, authority: Authority) -> None:
+async def test_a_failure_is_reported(forge: BundleFactory, site: AgentSandbox, authority: Authority) -> None:
     await authority.start()
     site.show(forge.bundle(3), forge.leaf())
     async with site.agent(reporting(authority, site)) as observed:
@@ -76,7 +76,9 @@ async def test_a_failure_is_reported(forge: Forge, site: Site, authority: Author
         assert (failure.reason, failure.sequence) == ("replay", 2)
 
 
-async def test_an_authority_that_is_away_is_told_later(forge: Forge, site: Site, authority: Authority) -> None:
+async def test_an_authority_that_is_away_is_told_later(
+    forge: BundleFactory, site: AgentSandbox, authority: Authority
+) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent(reporting(authority, site)) as observed:
         await observed.is_proven(1)
@@ -90,7 +92,7 @@ async def test_an_authority_that_is_away_is_told_later(forge: Forge, site: Site,
         assert proven.sequence == 2
 
 
-async def test_nothing_is_said_to_a_stranger(forge: Forge, site: Site, authority: Authority) -> None:
+async def test_nothing_is_said_to_a_stranger(forge: BundleFactory, site: AgentSandbox, authority: Authority) -> None:
     stranger = Authority()
     site.show_trust(forge.trust(control_ca=to_pem([stranger.ca]).decode()))
     await authority.start()
@@ -109,7 +111,7 @@ async def test_nothing_is_said_to_a_stranger(forge: Forge, site: Site, authority
 
 @pytest.mark.parametrize("token", ["another-token", "", "two tokens"])
 async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
-    forge: Forge, site: Site, authority: Authority, token: str, caplog: pytest.LogCaptureFixture
+    forge: BundleFactory, site: AgentSandbox, authority: Authority, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await authority.start()
     site.show(forge.bundle(1), forge.leaf())
@@ -122,7 +124,7 @@ async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
 
 
 async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
-    forge: Forge, site: Site, authority: Authority
+    forge: BundleFactory, site: AgentSandbox, authority: Authority
 ) -> None:
     await authority.start()
     authority.moved_to = "/elsewhere"
@@ -135,9 +137,11 @@ async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
         await eventually(lambda: authority.receipts, "a receipt")
 
 
-async def test_a_heartbeat_comes_without_any_change(forge: Forge, site: Site, authority: Authority) -> None:
+async def test_a_heartbeat_comes_without_any_change(
+    forge: BundleFactory, site: AgentSandbox, authority: Authority
+) -> None:
     await authority.start()
-    short = Forge(forge.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))
+    short = BundleFactory(forge.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))
     short.signer = forge.signer
     site.show(short.bundle(1), short.leaf())
     async with site.agent(reporting(authority, site)) as observed:

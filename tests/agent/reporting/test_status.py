@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from agent.reporting.status import (
     MAX_JOURNEYS,
+    AgentIdentity,
     AgentStatus,
-    Identity,
-    Installed,
+    InstalledStatus,
     Journey,
     is_under_way,
     receipt_of,
@@ -24,9 +24,11 @@ from tidemark.receipt import AgentState, Failure, LeafReport, Level, PodClass, R
 from tidemark.verify import Mark
 
 NOW = 1_800_000_000
-IDENTITY = Identity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
+IDENTITY = AgentIdentity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
 ONE, TWO = Mark(1, "a" * 64), Mark(2, "b" * 64)
-INSTALLED = Installed(ONE, 7, NOW + 100, NOW + 50, ((NOW - 100, NOW + 100), (NOW - 200, NOW + 10)), NOW + 60, 5.0, 20)
+INSTALLED = InstalledStatus(
+    ONE, 7, NOW + 100, NOW + 50, ((NOW - 100, NOW + 100), (NOW - 200, NOW + 10)), NOW + 60, 5.0, 20
+)
 FRESH = AgentStatus(IDENTITY)
 WELL = AgentStatus(IDENTITY, AgentState.PROVEN, highest=ONE, installed=INSTALLED, proven=ONE)
 

@@ -6,13 +6,13 @@ from functools import cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.selection.select import Choice, Refusal, Shown, Source, choose
-from tests.harness.bundle_factory import Forge
+from agent.selection.select import BundleSource, Choice, Refusal, SourceContents, choose
+from tests.harness.bundle_factory import BundleFactory
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.note import Signer
 from tidemark.verify import Known, Mark
 
-FORGE = Forge(int(time.time()))
+FORGE = BundleFactory(int(time.time()))
 STRANGER = Signer.generate(f"{FORGE.domain}/a")
 
 
@@ -28,7 +28,7 @@ def forged(sequence: int) -> Bundle:
 
 def judge(mount: Bundle | None, announced: list[Bundle], known: Known) -> Choice:
     files = {CA_FILE: mount.ca, NOTE_FILE: mount.note} if mount else Refusal("mount_missing", "none", judged=False)
-    return choose(Shown(files, None, tuple(announced)), FORGE.trust(), known, None, FORGE.now)
+    return choose(SourceContents(files, None, tuple(announced)), FORGE.trust(), known, None, FORGE.now)
 
 
 CANDIDATES = st.tuples(st.booleans(), st.integers(1, 9))
@@ -51,7 +51,7 @@ def test_the_highest_good_one_goes_in_whichever_way_it_came(
     forgeries = [refusal for refusal in choice.refused if refusal.reason == "signature"]
     assert len(forgeries) == sum(1 for fine, _ in shown if not fine), "each is told"
     assert all(refusal.security for refusal in forgeries)
-    from_mount = [refusal for refusal in choice.refused if refusal.source is Source.MOUNT]
+    from_mount = [refusal for refusal in choice.refused if refusal.source is BundleSource.MOUNT]
     assert bool(from_mount) == (mount is None or not mount[0] or mount[1] <= (highest or 0))
 
 
@@ -59,8 +59,8 @@ def test_only_a_mount_replays() -> None:
     seven = Mark(7, "7" * 64)
     choice = judge(good(3), [good(3)], Known(highest=seven, shown=5))
     assert {(refusal.source, refusal.reason) for refusal in choice.refused} == {
-        (Source.MOUNT, "replay"),
-        (Source.JETSTREAM, "superseded"),
+        (BundleSource.MOUNT, "replay"),
+        (BundleSource.JETSTREAM, "superseded"),
     }
     choice = judge(good(5), [], Known(highest=seven, shown=5))
     assert [refusal.reason for refusal in choice.refused] == ["superseded"]
@@ -73,4 +73,4 @@ def test_two_new_texts_of_one_sequence_are_equivocation() -> None:
     assert choice.adopted
     assert choice.adopted.bundle == good(4)
     (refusal,) = choice.refused
-    assert (refusal.reason, refusal.source, refusal.security) == ("equivocation", Source.JETSTREAM, True)
+    assert (refusal.reason, refusal.source, refusal.security) == ("equivocation", BundleSource.JETSTREAM, True)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.sources import jetstream
-from tests.harness.agent_sandbox import BRIEF, AgentProcess, Observed, Site
-from tests.harness.announcement_broker import Broker
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import BRIEF, AgentProcess, AgentSandbox, Observed
+from tests.harness.announcement_broker import AnnouncementBroker
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import eventually, free_port
 from tidemark.bundle import Bundle
 from tidemark.note import Signer
@@ -29,7 +29,9 @@ async def hears(observed: Observed) -> None:
     await observed.shows(lambda s: s.broker and s.broker.connected, "the broker to be heard")
 
 
-async def test_an_announcement_is_adopted_before_the_mount_has_it(forge: Forge, site: Site, broker: Broker) -> None:
+async def test_an_announcement_is_adopted_before_the_mount_has_it(
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+) -> None:
     await broker.announce(forge.bundle(1))
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -55,7 +57,7 @@ async def test_an_announcement_is_adopted_before_the_mount_has_it(forge: Forge, 
 
 
 async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
-    forge: Forge, site: Site, broker: Broker
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     await broker.announce(forge.bundle(5))
     site.show(forge.bundle(2), forge.leaf())
@@ -83,7 +85,7 @@ async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
 
 
 async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
-    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     forged = forge.bundle(9, signer=Signer.generate(f"{forge.domain}/a"))
     await broker.announce(forge.bundle(1))
@@ -115,7 +117,7 @@ async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
 
 
 async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_came(
-    forge: Forge, site: Site, broker: Broker
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     await broker.announce(forge.bundle(1, issued_at=forge.now - 1))
     site.show(forge.bundle(1), forge.leaf())
@@ -128,7 +130,7 @@ async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_cam
 
 
 async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_does(
-    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.show(forge.bundle(1), forge.leaf())
     async with site.agent() as observed:
@@ -167,7 +169,7 @@ def test_a_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, st
 
 
 async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
-    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     await broker.announce(forge.bundle(7))
     site.show(forge.bundle(2), forge.leaf())
@@ -186,7 +188,7 @@ async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
 
 
 async def test_without_a_broker_the_mount_carries_on(
-    forge: Forge, site: Site, broker: Broker, caplog: pytest.LogCaptureFixture
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.stop()
     site.nats_url = f"{broker.url}, tls://127.0.0.1:{free_port()}"
@@ -213,7 +215,7 @@ async def test_without_a_broker_the_mount_carries_on(
 
 
 async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
-    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.3)
     site.show(forge.bundle(1), forge.leaf())
@@ -232,7 +234,7 @@ async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
 
 
 async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_with_another_set(
-    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_FIRST_PAUSE", 3600.0)
     monkeypatch.setattr(jetstream, "_LONGEST_PAUSE", 3600.0)
@@ -253,7 +255,9 @@ async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_w
         assert await broker.connections("tidemark-agent nats-0") == 3
 
 
-async def test_a_broker_that_begins_with_tls_is_heard(forge: Forge, site: Site, broker: Broker) -> None:
+async def test_a_broker_that_begins_with_tls_is_heard(
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+) -> None:
     broker.stop()
     broker.handshake_first = True
     await broker.start()
@@ -274,7 +278,9 @@ async def test_a_broker_that_begins_with_tls_is_heard(forge: Forge, site: Site, 
         await eventually(moved, "the new leaf to be presented")
 
 
-async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site, broker: Broker) -> None:
+async def test_the_connection_follows_the_installed_set(
+    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+) -> None:
     await broker.announce(forge.bundle(1))
     first, second = forge.leaf(), forge.leaf()
     site.show(forge.bundle(1), first)
@@ -294,7 +300,11 @@ async def test_the_connection_follows_the_installed_set(forge: Forge, site: Site
 
 
 async def test_a_broker_that_stays_is_told_of_once(
-    forge: Forge, site: Site, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    forge: BundleFactory,
+    site: AgentSandbox,
+    broker: AnnouncementBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.02)
     caplog.set_level(logging.INFO, "tidemark.agent")
@@ -314,9 +324,9 @@ async def test_a_broker_that_stays_is_told_of_once(
 
 @pytest.mark.parametrize("answering", [True, False])
 async def test_it_stops_within_five_seconds_whatever_the_broker_does(
-    forge: Forge,
-    site: Site,
-    broker: Broker,
+    forge: BundleFactory,
+    site: AgentSandbox,
+    broker: AnnouncementBroker,
     agent_process: Callable[[Mapping[str, str]], AgentProcess],
     answering: bool,
 ) -> None:
@@ -333,7 +343,7 @@ async def test_it_stops_within_five_seconds_whatever_the_broker_does(
 
 
 async def test_the_status_and_the_log_say_so_and_not_too_often(
-    forge: Forge, site: Site, tmp_path: Path, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+    forge: BundleFactory, site: AgentSandbox, tmp_path: Path, agent_process: Callable[[Mapping[str, str]], AgentProcess]
 ) -> None:
     site.nats_url = f"tls://127.0.0.1:{free_port()} tls://127.0.0.1:{free_port()}"
     site.show(forge.bundle(1), forge.leaf())

@@ -13,7 +13,7 @@ import pytest
 
 from agent.sources import mounts
 from agent.sources.inotify import Inotify
-from agent.sources.mounts import BUNDLE_FILES, LEAF_FILES, Look, Sighting, Sources, look_at
+from agent.sources.mounts import BUNDLE_FILES, LEAF_FILES, MountContents, MountSources, SourceSnapshot, look_at
 from tests.harness.nats_server import KubeletMount, eventually, without_privileges
 from tidemark.verify import MAX_BYTES
 
@@ -22,7 +22,7 @@ def files(revision: int) -> dict[str, bytes]:
     return {name: f"{name} {revision}".encode() for name in (*BUNDLE_FILES, *LEAF_FILES)}
 
 
-def revision(look: Look | None) -> int:
+def revision(look: MountContents | None) -> int:
     assert look is not None
     assert look.files is not None, look.fault
     (found,) = {int(content.split()[1]) for content in look.files.values()}
@@ -98,9 +98,9 @@ def test_a_directory_in_a_files_place_is_named_and_costs_no_descriptor(mount: Ku
 
 
 @contextlib.asynccontextmanager
-async def watching(sources: Sources) -> AsyncIterator[list[Sighting]]:
+async def watching(sources: MountSources) -> AsyncIterator[list[SourceSnapshot]]:
     """What the sources deliver while the context lasts."""
-    delivered: list[Sighting] = []
+    delivered: list[SourceSnapshot] = []
     task = asyncio.create_task(sources.run(delivered.append))
     try:
         yield delivered
@@ -115,7 +115,7 @@ async def test_each_switch_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
     mount.show(files(1))
     leaf.show(files(1))
     trust.show({"trust.toml": b"trust 1"})
-    async with watching(Sources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
+    async with watching(MountSources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
 
         def shows(look: str, number: int) -> bool:
@@ -133,10 +133,10 @@ async def test_each_switch_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
 
 
 async def test_a_switch_during_the_first_look_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
-    class Overtaken(Sources):
+    class Overtaken(MountSources):
         looks = 0
 
-        def look(self) -> Sighting:
+        def look(self) -> SourceSnapshot:
             self.looks += 1
             sighting = super().look()
             if self.looks == 1:
@@ -151,7 +151,7 @@ async def test_a_switch_during_the_first_look_is_seen(mount: KubeletMount, tmp_p
 
 async def test_a_switch_to_the_same_content_is_no_news(mount: KubeletMount, tmp_path: Path) -> None:
     mount.show(files(1))
-    async with watching(Sources(mount.path, None, tmp_path / "trust.toml")) as delivered:
+    async with watching(MountSources(mount.path, None, tmp_path / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
         for _ in range(3):
             mount.show(files(1))
@@ -177,7 +177,7 @@ async def test_without_watches_left_it_says_so_and_reads_all_the_same(open_folde
     mount = KubeletMount(open_folder / "bundle")
     mount.show(files(1))
     with no_watches_left():
-        async with watching(Sources(mount.path, None, open_folder / "trust.toml")) as delivered:
+        async with watching(MountSources(mount.path, None, open_folder / "trust.toml")) as delivered:
             await eventually(lambda: delivered, "the first sight")
             assert revision(delivered[0].bundle) == 1
             expected = f"expected to watch {mount.path}, {open_folder}, found Too many open files"
@@ -191,7 +191,7 @@ async def test_while_there_are_no_watches_changes_are_seen_at_the_next_look(
     mount = KubeletMount(open_folder / "bundle")
     with no_watches_left() as taken:
         mount.show(files(1))
-        async with watching(Sources(mount.path, None, open_folder / "trust.toml")) as delivered:
+        async with watching(MountSources(mount.path, None, open_folder / "trust.toml")) as delivered:
             await eventually(lambda: delivered and delivered[-1].watch_fault, "the fault")
             mount.show(files(2))
             await eventually(lambda: revision(delivered[-1].bundle) == 2, "the next revision")
@@ -204,7 +204,7 @@ async def test_while_there_are_no_watches_changes_are_seen_at_the_next_look(
 
 async def test_mounts_may_come_late_and_be_made_anew(mount: KubeletMount, tmp_path: Path) -> None:
     leaf, trust = KubeletMount(tmp_path / "leaf"), KubeletMount(tmp_path / "trust")
-    async with watching(Sources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
+    async with watching(MountSources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
         (first,) = delivered
         assert [look and look.fault and look.fault.reason for look in (first.bundle, first.leaf, first.trust)] == [
@@ -234,7 +234,7 @@ async def test_a_mount_that_is_deleted_and_made_anew_at_once_is_watched_again(
     mount: KubeletMount, tmp_path: Path
 ) -> None:
     mount.show(files(1))
-    async with watching(Sources(mount.path, None, tmp_path / "trust" / "trust.toml")) as delivered:
+    async with watching(MountSources(mount.path, None, tmp_path / "trust" / "trust.toml")) as delivered:
         (tmp_path / "trust").mkdir()
         await eventually(lambda: delivered and delivered[-1].bundle.files, "the first sight")
 
@@ -251,7 +251,7 @@ async def test_a_mount_that_is_deleted_and_made_anew_at_once_is_watched_again(
 
 async def test_a_burst_of_switches_ends_with_the_last(mount: KubeletMount, tmp_path: Path) -> None:
     leaf = KubeletMount(tmp_path / "leaf")
-    async with watching(Sources(mount.path, leaf.path, tmp_path / "trust.toml")) as delivered:
+    async with watching(MountSources(mount.path, leaf.path, tmp_path / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
         for number in range(1, 200):
             (mount if number % 3 else leaf).show(files(number))

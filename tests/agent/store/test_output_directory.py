@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 
 from agent.selection.trust_set import TrustSet
-from agent.store.output_directory import InstallFailed, MemoryUnreadable, Output
-from agent.store.state_file import Memory, Proven
-from tests.harness.agent_sandbox import Site
-from tests.harness.bundle_factory import Forge, LeafFiles
+from agent.store.output_directory import InstallFailed, OutputDirectory, StateFileUnreadable
+from agent.store.state_file import PersistentState, ProvenSet
+from tests.harness.agent_sandbox import AgentSandbox
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_server import NOBODY, parsed
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState
 from tidemark.verify import Known, Mark, verify
 
-MEMORY = Memory(Mark(7, "a" * 64), {"/bundle": 7}, Proven("..7-1", Mark(7, "a" * 64), None, ""))
+MEMORY = PersistentState(Mark(7, "a" * 64), {"/bundle": 7}, ProvenSet("..7-1", Mark(7, "a" * 64), None, ""))
 
 
-def make(forge: Forge, sequence: int, leaf: LeafFiles | None = None) -> TrustSet:
+def make(forge: BundleFactory, sequence: int, leaf: LeafFiles | None = None) -> TrustSet:
     verified = verify(forge.bundle(sequence), forge.trust(), Known(), forge.now)
     return TrustSet(verified, parsed(leaf)) if leaf else TrustSet(verified)
 
@@ -40,13 +40,13 @@ def umask(mask: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Output:
-    made = Output(tmp_path / "out")
+def output(tmp_path: Path) -> OutputDirectory:
+    made = OutputDirectory(tmp_path / "out")
     made.open()
     return made
 
 
-def test_it_is_laid_out_as_the_kubelet_would(forge: Forge, output: Output) -> None:
+def test_it_is_laid_out_as_the_kubelet_would(forge: BundleFactory, output: OutputDirectory) -> None:
     leaf = forge.leaf()
     trust_set = make(forge, 3, leaf)
     assert output.install(trust_set) == "..3-1"
@@ -59,7 +59,7 @@ def test_it_is_laid_out_as_the_kubelet_would(forge: Forge, output: Output) -> No
     assert (read.bundle, read.leaf) == (trust_set.verified.bundle, (leaf.crt, leaf.key))
 
 
-def test_the_group_of_the_directory_may_read_and_others_may_not(forge: Forge, output: Output) -> None:
+def test_the_group_of_the_directory_may_read_and_others_may_not(forge: BundleFactory, output: OutputDirectory) -> None:
     group = NOBODY if os.geteuid() == 0 else output.path.stat().st_gid
     os.chown(output.path, -1, group)
     with umask(0o077):
@@ -70,14 +70,14 @@ def test_the_group_of_the_directory_may_read_and_others_may_not(forge: Forge, ou
     assert (stat.S_IMODE(folder.st_mode), folder.st_gid) == (0o750, group)
 
 
-def test_a_leaf_that_is_no_longer_managed_leaves_no_link(forge: Forge, output: Output) -> None:
+def test_a_leaf_that_is_no_longer_managed_leaves_no_link(forge: BundleFactory, output: OutputDirectory) -> None:
     output.install(make(forge, 1, forge.leaf()))
     output.install(make(forge, 2))
     assert not (output.path / KEY_FILE).is_symlink()
     assert (output.path / CA_FILE).exists()
 
 
-def test_the_same_statement_may_be_installed_again(forge: Forge, output: Output) -> None:
+def test_the_same_statement_may_be_installed_again(forge: BundleFactory, output: OutputDirectory) -> None:
     assert [output.install(make(forge, 1, forge.leaf())) for _ in range(3)] == ["..1-1", "..1-2", "..1-3"]
     output.sweep(["..1-2"])
     assert sorted(entry.name for entry in output.path.iterdir() if entry.name.startswith("..1")) == ["..1-2", "..1-3"]
@@ -85,7 +85,7 @@ def test_the_same_statement_may_be_installed_again(forge: Forge, output: Output)
     assert output.current() == "..1-2"
 
 
-def test_readers_see_one_set_or_the_other(forge: Forge, output: Output) -> None:
+def test_readers_see_one_set_or_the_other(forge: BundleFactory, output: OutputDirectory) -> None:
     sets = [make(forge, sequence, forge.leaf()) for sequence in range(1, 5)]
     output.install(sets[0])
     torn: list[str] = []
@@ -119,7 +119,7 @@ def test_readers_see_one_set_or_the_other(forge: Forge, output: Output) -> None:
 
 
 def test_files_are_on_the_disk_before_anything_points_to_them(
-    forge: Forge, output: Output, monkeypatch: pytest.MonkeyPatch
+    forge: BundleFactory, output: OutputDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, str | None]] = []
     sync = os.fsync
@@ -137,7 +137,7 @@ def test_files_are_on_the_disk_before_anything_points_to_them(
     assert synced == [*files, ("..1-1", None), (".", "..1-1"), (".tidemark.json.new", "..1-1")]
 
 
-def test_what_a_kill_left_half_done_is_mended(forge: Forge, output: Output) -> None:
+def test_what_a_kill_left_half_done_is_mended(forge: BundleFactory, output: OutputDirectory) -> None:
     output.install(make(forge, 1, forge.leaf()))
     (output.path / "..2-1").mkdir()
     (output.path / "..2-1" / CA_FILE).write_bytes(b"half")
@@ -152,12 +152,12 @@ def test_what_a_kill_left_half_done_is_mended(forge: Forge, output: Output) -> N
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "../out", "/etc", "..9-9"])
-def test_a_link_to_no_set_of_ours_is_no_set(output: Output, target: str) -> None:
+def test_a_link_to_no_set_of_ours_is_no_set(output: OutputDirectory, target: str) -> None:
     (output.path / "..data").symlink_to(target)
     assert output.current() is None
 
 
-def test_a_file_in_the_way_is_named(forge: Forge, output: Output) -> None:
+def test_a_file_in_the_way_is_named(forge: BundleFactory, output: OutputDirectory) -> None:
     (output.path / CA_FILE).write_text("somebody's own")
     with pytest.raises(InstallFailed, match=r"ca\.crt: expected to write there, found File exists \(EEXIST\)"):
         output.install(make(forge, 1))
@@ -165,21 +165,21 @@ def test_a_file_in_the_way_is_named(forge: Forge, output: Output) -> None:
     assert sorted(entry.name for entry in output.path.iterdir()) == ["..data_tmp", CA_FILE]
 
 
-def test_the_memory_is_what_was_remembered(output: Output) -> None:
-    assert output.recall() == Memory()
-    for memory in (MEMORY, Memory(MEMORY.highest), Memory()):
+def test_the_memory_is_what_was_remembered(output: OutputDirectory) -> None:
+    assert output.recall() == PersistentState()
+    for memory in (MEMORY, PersistentState(MEMORY.highest), PersistentState()):
         output.remember(memory)
         assert output.recall() == memory
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"highest":{"sequence":0,"digest":"x"}}', b"\xff"])
-def test_a_memory_that_is_none_is_named(output: Output, content: bytes) -> None:
+def test_a_memory_that_is_none_is_named(output: OutputDirectory, content: bytes) -> None:
     (output.path / ".tidemark.json").write_bytes(content)
-    with pytest.raises(MemoryUnreadable, match=r"\.tidemark\.json: expected the agent's memory"):
+    with pytest.raises(StateFileUnreadable, match=r"\.tidemark\.json: expected the agent's memory"):
         output.recall()
 
 
-async def test_a_lost_memory_does_not_lose_the_installed_set(forge: Forge, site: Site) -> None:
+async def test_a_lost_memory_does_not_lose_the_installed_set(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show(forge.bundle(5), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(5)
@@ -191,7 +191,7 @@ async def test_a_lost_memory_does_not_lose_the_installed_set(forge: Forge, site:
         assert status.highest.sequence == 5, "what is installed was verified once"
 
 
-async def test_a_replay_is_known_after_a_restart(forge: Forge, site: Site) -> None:
+async def test_a_replay_is_known_after_a_restart(forge: BundleFactory, site: AgentSandbox) -> None:
     site.show(forge.bundle(5), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(5)
@@ -201,7 +201,9 @@ async def test_a_replay_is_known_after_a_restart(forge: Forge, site: Site) -> No
         assert site.installed().sequence == 5
 
 
-async def test_an_installed_set_that_was_tampered_with_is_not_believed(forge: Forge, site: Site) -> None:
+async def test_an_installed_set_that_was_tampered_with_is_not_believed(
+    forge: BundleFactory, site: AgentSandbox
+) -> None:
     site.show(forge.bundle(5), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(5)
@@ -215,12 +217,12 @@ async def test_an_installed_set_that_was_tampered_with_is_not_believed(forge: Fo
 
 @pytest.mark.parametrize("other", [{"leaf_sha256": "0" * 64}, {"mark": Mark(5, "0" * 64)}])
 async def test_another_set_in_the_proven_ones_directory_was_not_proven(
-    forge: Forge, site: Site, other: dict[str, Any]
+    forge: BundleFactory, site: AgentSandbox, other: dict[str, Any]
 ) -> None:
     site.show(forge.bundle(5), forge.leaf())
     async with site.agent() as observed:
         await observed.is_proven(5)
-    output = Output(site.out)
+    output = OutputDirectory(site.out)
     memory = output.recall()
     assert memory.proven is not None
     output.remember(replace(memory, proven=replace(memory.proven, **other)))

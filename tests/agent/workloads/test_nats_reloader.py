@@ -15,11 +15,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.nats_reloader import SystemReloader
 from agent.workloads.targets import SystemTarget, parse_target
-from tests.harness.agent_sandbox import AgentProcess, Site, write_set
-from tests.harness.bundle_factory import Forge
+from tests.harness.agent_sandbox import AgentProcess, AgentSandbox, write_set
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NATS_SERVER, eventually, free_port
 from tidemark.receipt import AgentState, Level
 
@@ -80,7 +80,7 @@ class Server:
 
 
 @pytest.fixture
-def files(tmp_path: Path, forge: Forge) -> Path:
+def files(tmp_path: Path, forge: BundleFactory) -> Path:
     write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
     return tmp_path / "files"
 
@@ -98,13 +98,13 @@ def reloader(url: str) -> SystemReloader:
     return SystemReloader(target)
 
 
-async def reload(url: str, *identities: Path, within: float = 5.0) -> Reloaded:
+async def reload(url: str, *identities: Path, within: float = 5.0) -> ReloadAnswer:
     return await reloader(url).reload(Expectation(1, "c" * 64, (), None, identities[0], 0.0, identities), within)
 
 
 async def test_the_server_reloads_and_says_so(server: Server, files: Path) -> None:
     await server.start()
-    assert await reload(server.target, files) == Reloaded()
+    assert await reload(server.target, files) == ReloadAnswer()
     await eventually(lambda: server.reloads() == 1, "a reload")
     assert server.complaints() == []
 
@@ -128,13 +128,13 @@ async def test_a_refusal_carries_the_servers_own_words(server: Server, files: Pa
 async def test_the_installed_leaf_can_be_the_login(server: Server, files: Path) -> None:
     server.write_config(tls="verify_and_map: true")
     await server.start()
-    assert await reload(f"nats-sys://127.0.0.1:{server.port}", files) == Reloaded()
+    assert await reload(f"nats-sys://127.0.0.1:{server.port}", files) == ReloadAnswer()
 
 
 async def test_handshake_first(server: Server, files: Path) -> None:
     server.write_config(tls="verify: true, handshake_first: true")
     await server.start()
-    assert await reload(f"{server.target}&handshake_first=true", files) == Reloaded()
+    assert await reload(f"{server.target}&handshake_first=true", files) == ReloadAnswer()
 
 
 async def test_who_may_not_is_named_and_waited_for(server: Server, files: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_what_is_no_nats_server_is_named(files: Path, greeting: bytes) -> 
 
 
 async def test_the_identity_that_the_server_knows_is_found(
-    server: Server, files: Path, tmp_path: Path, forge: Forge
+    server: Server, files: Path, tmp_path: Path, forge: BundleFactory
 ) -> None:
     forge.include_root = False
     write_set(files, forge.bundle(1), forge.leaf())
@@ -215,11 +215,11 @@ async def test_the_identity_that_the_server_knows_is_found(
     with pytest.raises(WorkloadAbsent):
         await reload(server.target, tmp_path / "new")
     for identities in ((files, tmp_path / "new"), (tmp_path / "new", files)):
-        assert await reload(server.target, *identities) == Reloaded()
+        assert await reload(server.target, *identities) == ReloadAnswer()
 
 
 async def test_it_stops_within_five_seconds_while_the_server_does_not_answer(
-    forge: Forge, site: Site, server: Server, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+    forge: BundleFactory, site: AgentSandbox, server: Server, agent_process: Callable[[Mapping[str, str]], AgentProcess]
 ) -> None:
     server.files = site.out
     site.targets = server.target
@@ -238,7 +238,7 @@ async def test_it_stops_within_five_seconds_while_the_server_does_not_answer(
     assert site.installed().sequence == 2
 
 
-async def test_a_whole_journey_without_a_signal(forge: Forge, site: Site, server: Server) -> None:
+async def test_a_whole_journey_without_a_signal(forge: BundleFactory, site: AgentSandbox, server: Server) -> None:
     forge.include_root = False
     server.files = site.out
     site.targets = server.target
@@ -337,7 +337,7 @@ async def test_a_creds_file_is_a_login(server: Server, files: Path, tmp_path: Pa
     file = tmp_path / "sys.creds"
     url = f"nats-sys://127.0.0.1:{server.port}?creds={file}"
     file.write_text(creds(user_jwt, user))
-    assert await reload(url, files) == Reloaded()
+    assert await reload(url, files) == ReloadAnswer()
     file.write_text(creds(user_jwt, operator))
     with pytest.raises(WorkloadAbsent, match="Authorization Violation"):
         await reload(url, files)

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from agent.workloads.interface import Expectation, NotProven, Proof, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Expectation, NotProven, Proof, ReloadAnswer, WorkloadAbsent
 from agent.workloads.provers import EchoProver, ServerProver
 from agent.workloads.signal_reloader import SignalReloader
 from agent.workloads.targets import SignalTarget, parse_target
 from tests.harness.agent_sandbox import write_set
-from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_server import NatsServer, eventually, free_port, parsed
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates
@@ -53,7 +53,7 @@ async def change(
 
 
 async def test_a_server_that_loaded_the_set_proves_it(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     write_set(files, forge.bundle(1), forge.leaf())
@@ -67,7 +67,7 @@ async def test_a_server_that_loaded_the_set_proves_it(
 
 
 async def test_a_leaf_change_alone_is_proven(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -80,7 +80,7 @@ async def test_a_leaf_change_alone_is_proven(
 
 
 async def test_half_a_bundle_reloads_without_a_word_and_is_no_proof(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -98,7 +98,7 @@ async def test_half_a_bundle_reloads_without_a_word_and_is_no_proof(
 
 
 async def test_a_broken_configuration_is_a_refused_reload(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -109,12 +109,14 @@ async def test_a_broken_configuration_is_a_refused_reload(
     with pytest.raises(NotProven, match="expected config_load_time to move") as caught:
         await change(server, http, expect(bundle, leaf), within=1.0)
     assert caught.value.reason == "reload_refused"
-    proof = await ServerProver(signal_target(server.target), http).prove(expect(bundle, leaf), Reloaded(), None, 5.0)
+    proof = await ServerProver(signal_target(server.target), http).prove(
+        expect(bundle, leaf), ReloadAnswer(), None, 5.0
+    )
     assert proof.level is Level.PROVEN, "by CA list and leaf alone"
 
 
 async def test_another_leaf_is_no_proof(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf, other = forge.bundle(1), forge.leaf(), forge.leaf()
@@ -126,7 +128,7 @@ async def test_another_leaf_is_no_proof(
 
 
 async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -140,12 +142,12 @@ async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
     await server.start()
     prover = ServerProver(signal_target(server.target), http)
     with pytest.raises(NotProven, match="expected names and a certificate that parse") as caught:
-        await prover.prove(expect(bundle, leaf), Reloaded(), None, 0.2)
+        await prover.prove(expect(bundle, leaf), ReloadAnswer(), None, 0.2)
     assert caught.value.reason == "handshake"
 
 
 async def test_without_verify_the_leaf_is_all_that_shows(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -158,7 +160,7 @@ async def test_without_verify_the_leaf_is_all_that_shows(
 
 
 async def test_what_no_port_is_named_for_is_not_claimed(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -170,26 +172,26 @@ async def test_what_no_port_is_named_for_is_not_claimed(
     prover = ServerProver(target, http)
     baseline = await prover.baseline(5.0)
     with pytest.raises(NotProven, match="expected config_load_time to move"):
-        await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 0.2)
+        await prover.prove(expect(bundle, leaf), ReloadAnswer(), baseline, 0.2)
     server.hang_up()
-    assert (await prover.prove(expect(bundle, leaf), Reloaded(), baseline, 5.0)).level is Level.RELOADED
+    assert (await prover.prove(expect(bundle, leaf), ReloadAnswer(), baseline, 5.0)).level is Level.RELOADED
 
 
-async def test_nobody_there_is_no_failed_proof(forge: Forge, http: aiohttp.ClientSession) -> None:
+async def test_nobody_there_is_no_failed_proof(forge: BundleFactory, http: aiohttp.ClientSession) -> None:
     port = free_port()
     prover = ServerProver(signal_target(f"signal:?process=nats-server&monitor=http://127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"http://127.0.0.1:{port}/varz"):
         await prover.baseline(0.2)
     prover = ServerProver(signal_target(f"signal:?process=nats-server&nats=127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"127.0.0.1:{port}: nothing listens there"):
-        await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
+        await prover.prove(expect(forge.bundle(1), None), ReloadAnswer(), None, 0.2)
     prover = ServerProver(signal_target("signal:?process=nats-server&nats=255.255.255.255:4222"), http)  # no host's
     with pytest.raises(WorkloadAbsent, match=r"255\.255\.255\.255:4222: cannot connect: .*unreachable"):
-        await prover.prove(expect(forge.bundle(1), None), Reloaded(), None, 0.2)
+        await prover.prove(expect(forge.bundle(1), None), ReloadAnswer(), None, 0.2)
 
 
 async def test_many_changes_leave_no_complaint_in_the_servers_log(
-    forge: Forge, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
     write_set(files, forge.bundle(1), forge.leaf())
@@ -215,22 +217,22 @@ async def test_many_changes_leave_no_complaint_in_the_servers_log(
         ({"leaf_sha256": "right"}, Level.RELOADED),
     ],
 )
-async def test_an_echo_is_worth(forge: Forge, answer: dict[str, str | None], level: Level) -> None:
+async def test_an_echo_is_worth(forge: BundleFactory, answer: dict[str, str | None], level: Level) -> None:
     leaf = forge.leaf()
     expected = expect(forge.bundle(1), leaf)
     right = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256}
     said = {key: value and right[key] for key, value in answer.items()}
-    proof = await EchoProver().prove(expected, Reloaded(answer=said), None, 1.0)
+    proof = await EchoProver().prove(expected, ReloadAnswer(answer=said), None, 1.0)
     assert (proof.level, proof.allowed) == (level, level)
 
 
 @pytest.mark.parametrize("field", ["ca_sha256", "leaf_sha256"])
-async def test_an_echo_of_another_digest_is_a_failed_proof(forge: Forge, field: str) -> None:
+async def test_an_echo_of_another_digest_is_a_failed_proof(forge: BundleFactory, field: str) -> None:
     leaf = forge.leaf()
     expected = expect(forge.bundle(1), leaf)
     answer = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256} | {field: "0" * 64}
     with pytest.raises(NotProven, match=f"expected {field} .* found '0000"):
-        await EchoProver().prove(expected, Reloaded(answer=answer), None, 1.0)
+        await EchoProver().prove(expected, ReloadAnswer(answer=answer), None, 1.0)
     without_leaf = replace(expected, leaf=None)
     if field == "leaf_sha256":
-        assert (await EchoProver().prove(without_leaf, Reloaded(answer=answer), None, 1.0)).level is Level.PROVEN
+        assert (await EchoProver().prove(without_leaf, ReloadAnswer(answer=answer), None, 1.0)).level is Level.PROVEN

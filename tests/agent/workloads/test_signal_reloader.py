@@ -18,11 +18,11 @@ import pytest
 from aiohttp import web
 
 from agent.workloads.http_reloader import HttpReloader
-from agent.workloads.interface import Expectation, NotProven, Reloaded, WorkloadAbsent
+from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.signal_reloader import FIRST_SECOND, SignalReloader
 from agent.workloads.targets import HttpTarget, SignalTarget, parse_target
 from tests.harness.agent_sandbox import write_set
-from tests.harness.bundle_factory import Forge
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_server import NOBODY, eventually, free_port, launch, started, without_privileges
 
 PYTHON = Path(sys.executable).resolve()
@@ -66,7 +66,7 @@ def reloader(url: str) -> SignalReloader:
     return SignalReloader(target)
 
 
-async def reload(url: str) -> Reloaded:
+async def reload(url: str) -> ReloadAnswer:
     return await reloader(url).reload(EXPECTED, 5.0)
 
 
@@ -76,7 +76,7 @@ async def test_the_workload_is_told_after_its_first_second(
 ) -> None:
     (tmp_path / "pid").write_text(f"{workload.pid}\n")
     url = "signal:?process=tide-workload" + (f"&pidfile={tmp_path}/pid" if by == "pidfile" else "")
-    assert await reload(url) == Reloaded()
+    assert await reload(url) == ReloadAnswer()
     assert time.clock_gettime(time.CLOCK_BOOTTIME) >= started(workload.pid) + FIRST_SECOND
     await eventually((tmp_path / "told").exists, "the workload to be told")
 
@@ -160,7 +160,7 @@ async def test_of_two_processes_of_one_name_the_agents_own_is_meant(
         start(name, "60")
     with without_privileges():
         own = start(name, "60")
-        assert await reload("signal:?process=tide-shared") == Reloaded()
+        assert await reload("signal:?process=tide-shared") == ReloadAnswer()
     assert await asyncio.to_thread(own.wait, 20) == -signal.SIGHUP
 
 
@@ -174,7 +174,7 @@ async def test_a_long_name_is_compared_whole(tmp_path: Path, start: Callable[...
     (tmp_path / "pid").write_text(str(pid))
     with pytest.raises(WorkloadAbsent, match="expected the pid of a process named tide-workload-of-another-name"):
         await reload(f"signal:?pidfile={tmp_path}/pid&process=tide-workload-of-another-name")
-    assert await reload(f"signal:?process={name.name}") == Reloaded()
+    assert await reload(f"signal:?process={name.name}") == ReloadAnswer()
 
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -305,7 +305,7 @@ async def test_a_token_is_read_at_each_request_and_a_wrong_one_is_no_fault_of_th
 
 
 async def test_an_application_behind_tls_is_told_with_what_it_knows_by_now(
-    application: Serve, http: aiohttp.ClientSession, tmp_path: Path, forge: Forge
+    application: Serve, http: aiohttp.ClientSession, tmp_path: Path, forge: BundleFactory
 ) -> None:
     forge.include_root = False
     old, new = tmp_path / "old", tmp_path / "new"

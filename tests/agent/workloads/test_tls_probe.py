@@ -16,9 +16,9 @@ import pytest
 from OpenSSL import SSL
 
 from agent.workloads.targets import Address
-from agent.workloads.tls_probe import Silences, client_context, look, passes_silence
+from agent.workloads.tls_probe import WithheldHandshakes, client_context, look, passes_silence
 from tests.harness.agent_sandbox import write_set
-from tests.harness.bundle_factory import Forge
+from tests.harness.bundle_factory import BundleFactory
 from tests.harness.nats_listeners import KINDS, NOTED, Listeners, established
 from tests.harness.nats_server import NATS_SERVER, OLDEST_NATS_SERVER, eventually, parsed
 
@@ -102,7 +102,7 @@ def _is_left(port: int) -> bool:
 
 
 @pytest.fixture
-def listeners(tmp_path: Path, forge: Forge) -> Iterator[Listeners]:
+def listeners(tmp_path: Path, forge: BundleFactory) -> Iterator[Listeners]:
     write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
     made = Listeners(tmp_path / "nats", tmp_path / "files")
     yield made
@@ -117,11 +117,11 @@ def listeners(tmp_path: Path, forge: Forge) -> Iterator[Listeners]:
     ],
 )
 async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agents(
-    forge: Forge, listeners: Listeners, program: Path, silent: set[str]
+    forge: BundleFactory, listeners: Listeners, program: Path, silent: set[str]
 ) -> None:
     listeners.program = program
     await listeners.start()
-    foreign = client_context(parsed(Forge(forge.now, domain="another.test").leaf()))
+    foreign = client_context(parsed(BundleFactory(forge.now, domain="another.test").leaf()))
     contexts = dict.fromkeys(WAYS, client_context(None)) | {"completed with a foreign certificate": foreign}
     places = [(way, kind) for way in WAYS for kind in KINDS]
     loop = asyncio.get_running_loop()
@@ -134,7 +134,7 @@ async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agent
     lines = {place: sum(f":{port} " in line or f":{port}:" in line for line in said) for place, port in ours.items()}
     fewest = {kind: min(lines[way, kind] for way in WAYS) for kind in KINDS}
     assert fewest == {kind: int(kind not in silent) for kind in KINDS}, lines
-    before, silences = len(said), Silences()
+    before, silences = len(said), WithheldHandshakes()
     for kind in KINDS:
         address = Address("127.0.0.1", listeners.ports[kind])
         shown = await look(address, client_context(None), silences=None if kind in NOTED else silences)

@@ -8,11 +8,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, Reloaded
+from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, ReloadAnswer
 from agent.workloads.provers import ServerProver
 from agent.workloads.targets import Address, SignalTarget, parse_target
-from tests.harness.agent_sandbox import BRIEF, Site, write_set
-from tests.harness.bundle_factory import Forge, LeafFiles
+from tests.harness.agent_sandbox import BRIEF, AgentSandbox, write_set
+from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_listeners import KINDS, NOTED, Listeners, established
 from tests.harness.nats_server import NATS_SERVER, OLDEST_NATS_SERVER, PATIENCE, eventually, parsed
 from tidemark.bundle import Bundle
@@ -23,7 +23,7 @@ PROGRAMS = [pytest.param(NATS_SERVER, id="newest"), pytest.param(OLDEST_NATS_SER
 
 
 @pytest.fixture
-def listeners(tmp_path: Path, forge: Forge) -> Iterator[Listeners]:
+def listeners(tmp_path: Path, forge: BundleFactory) -> Iterator[Listeners]:
     write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
     made = Listeners(tmp_path / "nats", tmp_path / "files")
     yield made
@@ -39,12 +39,12 @@ def expect(bundle: Bundle, leaf: LeafFiles | None, presented: LeafFiles | None =
 async def look(http: aiohttp.ClientSession, url: str, expected: Expectation, within: float = 5.0) -> Proof:
     target = parse_target(url)
     assert isinstance(target, SignalTarget)
-    return await ServerProver(target, http).prove(expected, Reloaded(), None, within)
+    return await ServerProver(target, http).prove(expected, ReloadAnswer(), None, within)
 
 
 @pytest.mark.parametrize("handshake_first", ["", ", handshake_first: true", ", handshake_first: auto"])
 async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
-    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession, handshake_first: str
+    forge: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession, handshake_first: str
 ) -> None:
     listeners.handshake_first = handshake_first
     bundle, leaf = forge.bundle(1), forge.leaf()
@@ -66,7 +66,7 @@ async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
 
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
-    forge: Forge, site: Site, listeners: Listeners, program: Path
+    forge: BundleFactory, site: AgentSandbox, listeners: Listeners, program: Path
 ) -> None:
     listeners.program = program
     forge.include_root = False  # so that a leaf of a CA that the server has not loaded yet would be complained of
@@ -104,7 +104,7 @@ class Looked:
     ],
 )
 async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs_every_look(
-    forge: Forge, site: Site, listeners: Listeners, case: Looked
+    forge: BundleFactory, site: AgentSandbox, listeners: Listeners, case: Looked
 ) -> None:
     listeners.program, listeners.handshake_first = case.program, case.handshake_first
     site.leaf_managed = False
@@ -128,7 +128,7 @@ async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs
 
 
 async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the_number_of_ports(
-    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession
+    forge: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
 ) -> None:
     write_set(listeners.files, forge.bundle(1), forge.leaf())
     await listeners.start()
@@ -138,14 +138,14 @@ async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the
     for tries in (1, 2):
         expected = expect(forge.bundle(2, [forge.epoch + 1, forge.epoch]), None)
         with pytest.raises(NotProven, match="expected the CA list") as caught:
-            await prover.prove(expected, Reloaded(), Baseline("before the reload"), 5.0)
+            await prover.prove(expected, ReloadAnswer(), Baseline("before the reload"), 5.0)
         assert caught.value.reason == "ca_list"
         await eventually(lambda: not established(listeners.ports["route"]), "the handshake to have ended")
         assert len(listeners.complaints()) == tries
 
 
 async def test_without_verify_the_leaf_is_shown_and_nothing_is_logged(
-    forge: Forge, listeners: Listeners, http: aiohttp.ClientSession
+    forge: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
 ) -> None:
     listeners.options = "verify: false"
     bundle, leaf = forge.bundle(1), forge.leaf()

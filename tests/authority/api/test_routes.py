@@ -16,16 +16,16 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from authority.api.routes import Api
-from authority.api.tokens import Role, create_token, read_tokens
-from authority.controllers.command_queue import Turns
+from authority.api.tokens import TokenRole, create_token, read_tokens
+from authority.controllers.command_queue import CommandQueue
 from authority.controllers.leaf_requests import LeafOrder
-from authority.fleet.members import Sender
+from authority.fleet.members import PodIdentity
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import StatementRecord
-from authority.rotation.operator_requests import RotationRefused, Wanted
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from authority.web.connection_limit import in_turn
 from authority.web.listener import ListenError
-from tests.harness.authority_deployment import AGENTS, Deployment, answers, ask, eventually, receipt
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, answers, ask, eventually, receipt
 from tidemark.certificates import not_after
 from tidemark.receipt import MAX_BYTES, Receipt
 from tidemark.verify import Mark, VerifiedBundle
@@ -39,27 +39,27 @@ def clock() -> float:
 
 
 @pytest.fixture
-async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
-    deployment = Deployment.create(tmp_path / "house", preset="testing")
+async def deployment(tmp_path: Path) -> AsyncIterator[AuthorityDeployment]:
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     async with deployment.running(clock):
         yield deployment
 
 
 @pytest.fixture
-async def reader(deployment: Deployment) -> AsyncIterator[aiohttp.ClientSession]:
+async def reader(deployment: AuthorityDeployment) -> AsyncIterator[aiohttp.ClientSession]:
     async with deployment.session() as session:
         yield session
 
 
 @pytest.fixture
-async def agent(deployment: Deployment) -> AsyncIterator[aiohttp.ClientSession]:
+async def agent(deployment: AuthorityDeployment) -> AsyncIterator[aiohttp.ClientSession]:
     async with deployment.session(deployment.token("agent")) as session:
         yield session
 
 
 @pytest.fixture
-async def operator(deployment: Deployment) -> AsyncIterator[aiohttp.ClientSession]:
+async def operator(deployment: AuthorityDeployment) -> AsyncIterator[aiohttp.ClientSession]:
     async with deployment.session(deployment.token("operator")) as session:
         yield session
 
@@ -79,7 +79,7 @@ def mark(bundle: VerifiedBundle) -> Mark:
     return Mark(bundle.sequence, bundle.digest)
 
 
-async def test_a_first_start(deployment: Deployment, reader: aiohttp.ClientSession) -> None:
+async def test_a_first_start(deployment: AuthorityDeployment, reader: aiohttp.ClientSession) -> None:
     for path in ("/livez", "/readyz"):
         assert await answers(reader, path)
     status = await ask(reader, "/api/v1/status")
@@ -103,7 +103,9 @@ async def test_a_first_start(deployment: Deployment, reader: aiohttp.ClientSessi
     assert status["failures"] == []
 
 
-async def test_status_shows_leaves_and_publishers(deployment: Deployment, reader: aiohttp.ClientSession) -> None:
+async def test_status_shows_leaves_and_publishers(
+    deployment: AuthorityDeployment, reader: aiohttp.ClientSession
+) -> None:
     async def written() -> Any:
         status = await ask(reader, "/api/v1/status")
         return status if all(leaf["not_after"] for leaf in status["leaves"]) else None
@@ -120,7 +122,7 @@ async def test_status_shows_leaves_and_publishers(deployment: Deployment, reader
     assert publisher["outcome"] in {"written", "unchanged"}
 
 
-async def test_nobody_verifies_the_api_by_anything_but_the_control_ca(deployment: Deployment) -> None:
+async def test_nobody_verifies_the_api_by_anything_but_the_control_ca(deployment: AuthorityDeployment) -> None:
     bundle = await deployment.bundle("nats-0")
     for context in (ssl.create_default_context(), ssl.create_default_context(cadata=bundle.bundle.ca.decode())):
         async with aiohttp.ClientSession(deployment.url) as session:
@@ -128,7 +130,7 @@ async def test_nobody_verifies_the_api_by_anything_but_the_control_ca(deployment
                 await session.get("/livez", ssl=context)
 
 
-async def test_a_certificate_of_an_intermediate_opens_nothing(deployment: Deployment) -> None:
+async def test_a_certificate_of_an_intermediate_opens_nothing(deployment: AuthorityDeployment) -> None:
     ca = (await deployment.bundle("nats-0")).statement.anchors[0].sha256
     await eventually(partial(deployment.has_leaf_of, "nats-0", ca), "the leaf")
     context = await deployment.context()
@@ -140,7 +142,7 @@ async def test_a_certificate_of_an_intermediate_opens_nothing(deployment: Deploy
     assert (await deployment.bundle("nats-0")).sequence == 1
 
 
-async def test_a_token_that_is_taken_away_opens_nothing_any_more(deployment: Deployment) -> None:
+async def test_a_token_that_is_taken_away_opens_nothing_any_more(deployment: AuthorityDeployment) -> None:
     alice = deployment.state / "tokens" / "operator-alice"
     alice.write_text("a" * 40)
     async with deployment.session("a" * 40) as session:
@@ -154,7 +156,7 @@ async def test_a_token_that_is_taken_away_opens_nothing_any_more(deployment: Dep
 
 
 async def test_each_role_has_its_own_token(
-    deployment: Deployment, agent: aiohttp.ClientSession, operator: aiohttp.ClientSession
+    deployment: AuthorityDeployment, agent: aiohttp.ClientSession, operator: aiohttp.ClientSession
 ) -> None:
     assert await refusal(operator, "POST", "/api/v1/receipts", data=b"{}") == (
         403,
@@ -189,7 +191,9 @@ async def test_a_bad_receipt(agent: aiohttp.ClientSession, body: bytes, status: 
     assert found[1].startswith(sentence)
 
 
-async def test_a_receipt_of_an_agent_that_nobody_expects(deployment: Deployment, agent: aiohttp.ClientSession) -> None:
+async def test_a_receipt_of_an_agent_that_nobody_expects(
+    deployment: AuthorityDeployment, agent: aiohttp.ClientSession
+) -> None:
     stranger = receipt("nats-9", mark(await deployment.bundle("nats-0")), None, 1)
     status, sentence = await refusal(agent, "POST", "/api/v1/receipts", data=stranger.to_json())
     assert status == 403
@@ -197,7 +201,7 @@ async def test_a_receipt_of_an_agent_that_nobody_expects(deployment: Deployment,
 
 
 async def test_a_forced_rotation_from_the_request_to_the_last_proven_leaf(
-    deployment: Deployment,
+    deployment: AuthorityDeployment,
     reader: aiohttp.ClientSession,
     agent: aiohttp.ClientSession,
     operator: aiohttp.ClientSession,
@@ -249,7 +253,7 @@ async def test_a_forced_rotation_from_the_request_to_the_last_proven_leaf(
 
 
 async def test_the_fleet_shows_each_agents_last_receipt(
-    deployment: Deployment, reader: aiohttp.ClientSession, agent: aiohttp.ClientSession
+    deployment: AuthorityDeployment, reader: aiohttp.ClientSession, agent: aiohttp.ClientSession
 ) -> None:
     sent = receipt("nats-0", mark(await deployment.bundle("nats-0")), None, 1)
     await send(agent, sent.to_json())
@@ -276,7 +280,7 @@ async def test_a_rotation_needs_a_reason(operator: aiohttp.ClientSession, body: 
 
 async def test_more_forced_rotations_than_a_bundle_holds_are_refused(tmp_path: Path) -> None:
     many = "[clock]\nvalidity_seconds = 28800\n"  # 24 epochs: the CAs to come need most of the room
-    deployment = Deployment.create(tmp_path / "house", preset="testing", more=many)
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing", more=many)
     deployment.init()
     async with deployment.running(clock), deployment.session(deployment.token("operator")) as operator:
         status = 200
@@ -288,7 +292,9 @@ async def test_more_forced_rotations_than_a_bundle_holds_are_refused(tmp_path: P
     assert (await deployment.bundle("nats-0")).sequence > 30
 
 
-async def test_no_connection_is_kept_for_the_next_receipt(deployment: Deployment, agent: aiohttp.ClientSession) -> None:
+async def test_no_connection_is_kept_for_the_next_receipt(
+    deployment: AuthorityDeployment, agent: aiohttp.ClientSession
+) -> None:
     """Ten thousand agents report once a minute each: every connection that waits for the next would cost memory."""
     body = receipt("nats-0", mark(await deployment.bundle("nats-0")), None, 1).to_json()
     async with agent.post("/api/v1/receipts", data=body) as response:
@@ -299,7 +305,9 @@ class StuckDesk:
     """A desk whose sequencer has no time for requests, but begins with what ``rotate`` asks for."""
 
     def __init__(self) -> None:
-        self.turns = Turns[list[str]]((RotationRefused,), lambda error: RotationRefused(str(error)), patience=0.01)
+        self.turns = CommandQueue[list[str]](
+            (RotationRefused,), lambda error: RotationRefused(str(error)), patience=0.01
+        )
         self.done: list[str] = []
         self.may_go_on = asyncio.Event()
         self.beginning = asyncio.Event()
@@ -327,13 +335,13 @@ class StuckDesk:
     def bundle(self, sequence: int) -> None:
         return None
 
-    def receive(self, receipt: Receipt, sender: Sender | None) -> int:
+    def receive(self, receipt: Receipt, sender: PodIdentity | None) -> int:
         return 0
 
     def withdrawals(self) -> dict[str, Any]:
         return {}
 
-    def prospect(self, wanted: Wanted) -> dict[str, Any]:
+    def prospect(self, wanted: WithdrawalRequest) -> dict[str, Any]:
         return {}
 
     async def rotate(self, who: str, reason: str) -> dict[str, Any]:
@@ -343,7 +351,7 @@ class StuckDesk:
     async def override(self, who: str, reason: str) -> dict[str, Any]:
         return await self.ask("override")
 
-    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> dict[str, Any]:
+    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> dict[str, Any]:
         return await self.ask("withdraw")
 
     async def leaf(self, order: LeafOrder) -> dict[str, Any]:
@@ -361,7 +369,7 @@ class StuckDesk:
 async def test_a_request_without_an_answer_in_time_is_withdrawn_or_the_answer_says_that_it_may_be_done(
     tmp_path: Path,
 ) -> None:
-    for role in Role:
+    for role in TokenRole:
         create_token(tmp_path, role)
     desk = StuckDesk()
     serving = asyncio.create_task(desk.serve())
@@ -388,7 +396,7 @@ async def test_a_request_without_an_answer_in_time_is_withdrawn_or_the_answer_sa
 
 
 async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out(
-    deployment: Deployment, agent: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    deployment: AuthorityDeployment, agent: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     context, where = await deployment.context(), urlsplit(deployment.url)
     hostile: list[asyncio.StreamWriter] = []
@@ -409,7 +417,7 @@ async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out
 
 
 async def test_a_journal_that_cannot_be_read_shows_in_the_status_until_it_can(
-    deployment: Deployment, reader: aiohttp.ClientSession
+    deployment: AuthorityDeployment, reader: aiohttp.ClientSession
 ) -> None:
     (deployment.state / "journal").rename(deployment.state / "away")
 
@@ -429,7 +437,7 @@ async def test_a_journal_that_cannot_be_read_shows_in_the_status_until_it_can(
     await eventually(mended, "the journal to be read again")
 
 
-async def test_bundles_by_number(deployment: Deployment, reader: aiohttp.ClientSession) -> None:
+async def test_bundles_by_number(deployment: AuthorityDeployment, reader: aiohttp.ClientSession) -> None:
     bundle = await deployment.bundle("nats-0")
     async with reader.get("/api/v1/bundles/1") as response:
         assert await response.read() == bundle.bundle.to_json()
@@ -474,7 +482,7 @@ async def test_metrics_have_the_documented_names(reader: aiohttp.ClientSession) 
 
 
 async def test_reads_that_are_not_open_need_any_token(tmp_path: Path) -> None:
-    deployment = Deployment.create(tmp_path / "house", preset="testing", open_reads=False)
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing", open_reads=False)
     deployment.init()
     async with deployment.running(clock):
         async with deployment.session() as stranger:
@@ -488,9 +496,9 @@ async def test_reads_that_are_not_open_need_any_token(tmp_path: Path) -> None:
                 assert await answers(session, "/api/v1/status")
 
 
-async def test_a_port_that_is_taken_is_an_error_that_names_it(deployment: Deployment, tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_is_an_error_that_names_it(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     port = deployment.url.rpartition(":")[2]
-    other = Deployment.create(tmp_path / "other", preset="testing")
+    other = AuthorityDeployment.create(tmp_path / "other", preset="testing")
     text = other.config_file.read_text().replace("[api]", f'[api]\nlisten = "127.0.0.1:{port}"')
     other.config_file.write_text(text)
     other.init()

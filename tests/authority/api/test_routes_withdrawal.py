@@ -13,8 +13,8 @@ import pytest
 
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import OverrideRecord, WithdrawalRecord
-from tests.harness.authority_deployment import AGENTS, Deployment, ask, command, eventually, receipt
-from tests.harness.jetstream_broker import Broker
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, ask, command, eventually, receipt
+from tests.harness.jetstream_broker import JetStreamBroker
 from tidemark.bundle import Cause
 from tidemark.certificates import fingerprint
 from tidemark.verify import Mark
@@ -34,7 +34,7 @@ def clock() -> float:
 class Site:
     """A deployment, and both sides of its API."""
 
-    deployment: Deployment
+    deployment: AuthorityDeployment
     operator: aiohttp.ClientSession
     agent: aiohttp.ClientSession
     numbers: dict[str, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Site:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    deployment = Deployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     async with (
         deployment.running(clock),
@@ -194,7 +194,7 @@ async def test_nobody_but_an_operator_withdraws_anything(site: Site) -> None:
 
 
 async def test_a_client_that_the_withdrawn_ca_let_in_is_listed_until_it_is_gone(tmp_path: Path) -> None:
-    deployment = Deployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     async with deployment.running(clock):
         for name in AGENTS:
@@ -203,7 +203,7 @@ async def test_a_client_that_the_withdrawn_ca_let_in_is_listed_until_it_is_gone(
     files.mkdir()
     for file, where in (("ca.crt", "bundle"), ("tls.crt", "leaf"), ("tls.key", "leaf")):
         (files / file).symlink_to(deployment.root / "nats-0" / where / file)
-    broker = Broker(tmp_path / "nats", files)
+    broker = JetStreamBroker(tmp_path / "nats", files)
     broker.start()
     try:
         with deployment.config_file.open("a") as config:
@@ -235,5 +235,5 @@ async def test_a_client_that_the_withdrawn_ca_let_in_is_listed_until_it_is_gone(
         broker.stop()
 
 
-async def has_leaf(deployment: Deployment, name: str) -> bool:
+async def has_leaf(deployment: AuthorityDeployment, name: str) -> bool:
     return (deployment.root / name / "leaf" / "tls.key").exists()

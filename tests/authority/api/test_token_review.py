@@ -9,9 +9,9 @@ from aiohttp import web
 from lightkube.models.authentication_v1 import TokenReviewStatus, UserInfo
 
 from authority.api import token_review
-from authority.api.token_review import POD_NAME, POD_UID, TokenReviewer, sender_of
-from authority.api.tokens import NotReviewed
-from authority.fleet.members import Sender
+from authority.api.token_review import POD_NAME, POD_UID, KubernetesTokenReviewer, sender_of
+from authority.api.tokens import TokenReviewUnavailable
+from authority.fleet.members import PodIdentity
 from authority.kubernetes.client import KubernetesClient
 from tests.harness.authority_deployment import eventually
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
@@ -30,15 +30,15 @@ def asked(server: ApiServer) -> int:
 
 
 async def test_the_pod_that_a_token_is_bound_to(server: ApiServer, client: KubernetesClient, uid: str) -> None:
-    reviewer = TokenReviewer(client, OURS)
+    reviewer = KubernetesTokenReviewer(client, OURS)
     token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
-    assert await reviewer.sender(token) == Sender("tidemark", "nats-0", uid)
-    assert await reviewer.sender(token) == Sender("tidemark", "nats-0", uid)
+    assert await reviewer.sender(token) == PodIdentity("tidemark", "nats-0", uid)
+    assert await reviewer.sender(token) == PodIdentity("tidemark", "nats-0", uid)
     assert asked(server) == 1
 
 
 async def test_tokens_of_others_are_nobodys(server: ApiServer, client: KubernetesClient, uid: str) -> None:
-    reviewer = TokenReviewer(client, OURS)
+    reviewer = KubernetesTokenReviewer(client, OURS)
     for token in (
         server.accounts.issue("tidemark", "nats", pod=("nats-0", uid)),  # of the API server's audience
         server.accounts.issue("tidemark", "nats", audience=OURS),  # bound to no pod
@@ -53,7 +53,7 @@ async def test_an_answer_is_believed_for_a_while(
     server: ApiServer, client: KubernetesClient, uid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_review, "KNOWN_SECONDS", 0.0)
-    reviewer = TokenReviewer(client, OURS)
+    reviewer = KubernetesTokenReviewer(client, OURS)
     token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
     assert await reviewer.sender(token) is not None
     server.accounts.expire(token)
@@ -63,8 +63,8 @@ async def test_an_answer_is_believed_for_a_while(
 
 async def test_nobody_can_be_asked(server: ApiServer, client: KubernetesClient) -> None:
     await server.stop()
-    with pytest.raises(NotReviewed, match="expected to create tokenreview") as error:
-        await TokenReviewer(client, OURS).sender("a secret token")
+    with pytest.raises(TokenReviewUnavailable, match="expected to create tokenreview") as error:
+        await KubernetesTokenReviewer(client, OURS).sender("a secret token")
     assert "a secret token" not in str(error.value)
     await server.start()
 
@@ -82,11 +82,11 @@ async def test_while_nobody_answers_one_waits_and_the_others_are_told_at_once(
         return await handle(request)
 
     server.interfere = silent
-    reviewer = TokenReviewer(client, OURS)
+    reviewer = KubernetesTokenReviewer(client, OURS)
     reviews = [reviewer.sender(f"token {number}") for number in range(100)]
     answers = await asyncio.gather(*reviews, return_exceptions=True)
     assert {str(answer) for answer in answers} == {"kubernetes: expected a review within 0.2 s, found no answer"}
-    with pytest.raises(NotReviewed):
+    with pytest.raises(TokenReviewUnavailable):
         await reviewer.sender("at once")
     assert asked(server) <= 32, "who waited for a turn is not waited for any more"
     monkeypatch.setattr(token_review, "REVIEW_SECONDS", 10.0)
@@ -94,12 +94,12 @@ async def test_while_nobody_answers_one_waits_and_the_others_are_told_at_once(
     server.interfere = None
     token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
 
-    async def reviewed() -> Sender | None:
-        with suppress(NotReviewed):
+    async def reviewed() -> PodIdentity | None:
+        with suppress(TokenReviewUnavailable):
             return await reviewer.sender(token)
         return None
 
-    assert await eventually(reviewed, "an answer") == Sender("tidemark", "nats-0", uid)
+    assert await eventually(reviewed, "an answer") == PodIdentity("tidemark", "nats-0", uid)
     assert await reviewer.sender("another") is None
 
 
@@ -123,5 +123,5 @@ def status(**changes: Any) -> TokenReviewStatus:
     ],
 )
 def test_what_is_not_good_is_nobodys(changes: dict[str, object]) -> None:
-    assert sender_of(status(), OURS) == Sender("nats", "nats-0", "u")
+    assert sender_of(status(), OURS) == PodIdentity("nats", "nats-0", "u")
     assert sender_of(status(**changes), OURS) is None

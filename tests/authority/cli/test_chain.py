@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from authority.cli import bundle_sources
-from authority.cli.bundle_sources import NoBundle
-from authority.cli.chain import Chain, follow
-from tests.harness.authority_deployment import Deployment, command
-from tests.harness.issued_bundles import Foundry
+from authority.cli.bundle_sources import BundleUnreadable
+from authority.cli.chain import StatementChain, follow
+from tests.harness.authority_deployment import AuthorityDeployment, command
+from tests.harness.issued_bundles import IssuedBundles
 from tidemark.bundle import NO_PREVIOUS, Bundle, Cause
 from tidemark.verify import VerifiedBundle
 
@@ -18,11 +18,11 @@ NOW = 1_800_000_000
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> Foundry:
-    return await Foundry.create(tmp_path / "state", NOW)
+async def foundry(tmp_path: Path) -> IssuedBundles:
+    return await IssuedBundles.create(tmp_path / "state", NOW)
 
 
-async def chain_of(foundry: Foundry, count: int) -> list[VerifiedBundle]:
+async def chain_of(foundry: IssuedBundles, count: int) -> list[VerifiedBundle]:
     made: list[VerifiedBundle] = []
     for sequence in range(1, count + 1):
         made.append(await foundry.bundle(sequence, previous=made[-1].digest if made else NO_PREVIOUS))
@@ -33,16 +33,16 @@ def named(bundles: list[VerifiedBundle]) -> dict[str, Bundle]:
     return {f"b{one.sequence}": one.bundle for one in bundles}
 
 
-async def test_a_whole_chain_is_good_in_whatever_order(foundry: Foundry) -> None:
+async def test_a_whole_chain_is_good_in_whatever_order(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 4)
-    assert follow(named(made[::-1]), foundry.trust) == Chain(1, 4, 4, ())
+    assert follow(named(made[::-1]), foundry.trust) == StatementChain(1, 4, 4, ())
     twice = named(made) | {"copy": made[1].bundle}
-    assert follow(twice, foundry.trust) == Chain(1, 4, 4, ())
-    assert follow(named(made[2:]), foundry.trust) == Chain(3, 4, 2, ())  # what was folded away is no fault
-    assert follow({}, foundry.trust) == Chain(0, 0, 0, ())
+    assert follow(twice, foundry.trust) == StatementChain(1, 4, 4, ())
+    assert follow(named(made[2:]), foundry.trust) == StatementChain(3, 4, 2, ())  # what was folded away is no fault
+    assert follow({}, foundry.trust) == StatementChain(0, 0, 0, ())
 
 
-async def test_gaps_are_named(foundry: Foundry) -> None:
+async def test_gaps_are_named(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 6)
     found = follow(named([made[0], made[2], made[5]]), foundry.trust)
     assert [fault.partition(", found")[0] for fault in found.faults] == [
@@ -51,7 +51,7 @@ async def test_gaps_are_named(foundry: Foundry) -> None:
     ]
 
 
-async def test_two_texts_for_one_number_are_a_fork(foundry: Foundry) -> None:
+async def test_two_texts_for_one_number_are_a_fork(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 3)
     other = await foundry.bundle(2, Cause.FORCED, made[0].digest)
     (fault,) = follow(named(made) | {"other": other.bundle}, foundry.trust).faults
@@ -60,7 +60,7 @@ async def test_two_texts_for_one_number_are_a_fork(foundry: Foundry) -> None:
     )
 
 
-async def test_two_that_follow_the_same_are_a_fork(foundry: Foundry) -> None:
+async def test_two_that_follow_the_same_are_a_fork(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 2)
     other = await foundry.bundle(3, previous=made[0].digest)
     (fault,) = follow(named([*made, other]), foundry.trust).faults
@@ -70,7 +70,7 @@ async def test_two_that_follow_the_same_are_a_fork(foundry: Foundry) -> None:
     )
 
 
-async def test_a_wrong_previous_is_named_with_both_digests(foundry: Foundry) -> None:
+async def test_a_wrong_previous_is_named_with_both_digests(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 1)
     stray = await foundry.bundle(2, previous="ab" * 32)
     (fault,) = follow(named([*made, stray]), foundry.trust).faults
@@ -79,9 +79,9 @@ async def test_a_wrong_previous_is_named_with_both_digests(foundry: Foundry) -> 
     assert fault == f"first: statement 1: expected no previous one, found {'ab' * 32}"
 
 
-async def test_what_no_trusted_key_signed_is_no_link(foundry: Foundry, tmp_path: Path) -> None:
+async def test_what_no_trusted_key_signed_is_no_link(foundry: IssuedBundles, tmp_path: Path) -> None:
     made = await chain_of(foundry, 3)
-    other = await Foundry.create(tmp_path / "other", NOW)
+    other = await IssuedBundles.create(tmp_path / "other", NOW)
     bundles = named(made) | {"b2": (await other.bundle(2)).bundle, "b3": replace(made[2].bundle, ca=b"")}
     found = follow(bundles, foundry.trust)
     assert (found.first, found.last) == (1, 1)
@@ -90,7 +90,7 @@ async def test_what_no_trusted_key_signed_is_no_link(foundry: Foundry, tmp_path:
     assert "step 5 (digest)" in found.faults[1]
 
 
-async def test_directories_of_bundles(foundry: Foundry, tmp_path: Path) -> None:
+async def test_directories_of_bundles(foundry: IssuedBundles, tmp_path: Path) -> None:
     made = await chain_of(foundry, 3)
     kept = tmp_path / "kept"
     (kept / "one").mkdir(parents=True)
@@ -101,14 +101,16 @@ async def test_directories_of_bundles(foundry: Foundry, tmp_path: Path) -> None:
     single.write_bytes(made[2].bundle.to_json())
     found = bundle_sources.read_all([kept, single])
     assert set(found) == {str(kept / "one"), str(kept / "two.json"), str(single)}
-    assert follow(found, foundry.trust) == Chain(1, 3, 3, ())
+    assert follow(found, foundry.trust) == StatementChain(1, 3, 3, ())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NoBundle, match=r"empty: expected bundles, as directories with bundle\.note or as \*\.json"):
+    with pytest.raises(
+        BundleUnreadable, match=r"empty: expected bundles, as directories with bundle\.note or as \*\.json"
+    ):
         bundle_sources.read_all([tmp_path / "empty"])
 
 
 async def test_the_command_follows_what_the_api_holds_and_what_was_kept(tmp_path: Path) -> None:
-    deployment = Deployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     early = 60 - time.time() % 1200  # a minute past the start of the epoch, so that nothing is due meanwhile
     config = ["--config", str(deployment.config_file)]

@@ -11,7 +11,7 @@ import pytest
 
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import ActivationRecord, StatementRecord
-from tests.harness.authority_deployment import AGENTS, Deployment, Program, ask, command, eventually
+from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, Program, ask, command, eventually
 from tests.harness.receipt_fleet import Fleet
 from tidemark.bundle import Statement, digest_of
 from tidemark.certificates import not_after
@@ -29,8 +29,8 @@ delivery_seconds = 1
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
-    return Deployment.create(tmp_path / "house", preset="playground")
+def deployment(tmp_path: Path) -> AuthorityDeployment:
+    return AuthorityDeployment.create(tmp_path / "house", preset="playground")
 
 
 def files(directory: Path) -> dict[str, tuple[bytes, int]]:
@@ -42,7 +42,7 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-async def test_init_makes_secrets_once(deployment: Deployment) -> None:
+async def test_init_makes_secrets_once(deployment: AuthorityDeployment) -> None:
     made = await command("--config", deployment.config_file, "init")
     assert made.status == 0
     assert [line.split()[0] for line in made.out.splitlines()] == ["made"] * 5
@@ -64,7 +64,7 @@ async def test_init_makes_secrets_once(deployment: Deployment) -> None:
     assert files(deployment.state) == before
 
 
-async def test_init_mends_what_is_missing(deployment: Deployment) -> None:
+async def test_init_mends_what_is_missing(deployment: AuthorityDeployment) -> None:
     deployment.init()
     before = files(deployment.state)
     (deployment.state / "tokens" / "agent").unlink()
@@ -75,7 +75,7 @@ async def test_init_mends_what_is_missing(deployment: Deployment) -> None:
     assert after == before
 
 
-async def test_the_state_of_another_trust_domain_is_refused(deployment: Deployment) -> None:
+async def test_the_state_of_another_trust_domain_is_refused(deployment: AuthorityDeployment) -> None:
     deployment.init()
     text = deployment.config_file.read_text().replace("bus.example.com", "other.example.com")
     deployment.config_file.write_text(text)
@@ -84,13 +84,13 @@ async def test_the_state_of_another_trust_domain_is_refused(deployment: Deployme
     assert "expected the state of trust domain 'other.example.com', found that of 'bus.example.com'" in refused.err
 
 
-async def test_run_without_init_says_so(deployment: Deployment) -> None:
+async def test_run_without_init_says_so(deployment: AuthorityDeployment) -> None:
     refused = await command("--config", deployment.config_file, "run")
     assert refused.status == 3
     assert refused.err == (f"{deployment.state}/control/ca: expected the control CA, found none; run 'init' first\n")
 
 
-async def test_check_config(deployment: Deployment) -> None:
+async def test_check_config(deployment: AuthorityDeployment) -> None:
     good = await command("--config", deployment.config_file, "check-config")
     assert good.status == 0
     assert good.out.startswith("good: trust domain bus.example.com; epochs of 20 s, CAs valid 80 s")
@@ -114,14 +114,14 @@ async def test_no_configuration_at_all() -> None:
     )
 
 
-async def test_trust_is_what_agents_read(deployment: Deployment) -> None:
+async def test_trust_is_what_agents_read(deployment: AuthorityDeployment) -> None:
     deployment.init()
     printed = await command("--config", deployment.config_file, "trust")
     assert printed.status == 0
     assert Trust.parse(printed.out.encode()) == await deployment.trust()
 
 
-async def test_a_passphrase_that_is_forgotten(deployment: Deployment) -> None:
+async def test_a_passphrase_that_is_forgotten(deployment: AuthorityDeployment) -> None:
     environment = {"TIDEMARK_KEY_PASSPHRASE": "correct horse"}
     assert (await command("--config", deployment.config_file, "init", environment=environment)).status == 0
     assert (await command("--config", deployment.config_file, "trust", environment=environment)).status == 0
@@ -143,7 +143,7 @@ async def test_the_help_names_every_exit_status() -> None:
         assert words in shown.out
 
 
-async def test_commands_that_need_a_running_authority(deployment: Deployment) -> None:
+async def test_commands_that_need_a_running_authority(deployment: AuthorityDeployment) -> None:
     deployment.init()
     for words in (["status"], ["rotate", "--reason", "none"]):
         found = await command("--config", deployment.config_file, *words)
@@ -154,7 +154,7 @@ async def test_commands_that_need_a_running_authority(deployment: Deployment) ->
     assert found.err.startswith("https://127.0.0.1:1/api/v1/status: expected an answer of the authority, found ")
 
 
-async def test_a_running_authority_is_looked_at_and_told(deployment: Deployment, tmp_path: Path) -> None:
+async def test_a_running_authority_is_looked_at_and_told(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     deployment.init()
     config = ["--config", str(deployment.config_file)]
     async with Program(deployment, {"TIDEMARK_LOG": "json"}) as program:
@@ -194,7 +194,7 @@ async def test_a_running_authority_is_looked_at_and_told(deployment: Deployment,
     assert deployment.token("operator") not in log
 
 
-async def test_verify_says_what_it_found(deployment: Deployment, tmp_path: Path) -> None:
+async def test_verify_says_what_it_found(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     deployment.init()
     async with deployment.running():
         bundle = (await deployment.bundle("nats-0")).bundle
@@ -221,7 +221,7 @@ async def test_verify_says_what_it_found(deployment: Deployment, tmp_path: Path)
 
 async def test_the_broker_being_away_keeps_nothing_from_happening(tmp_path: Path) -> None:
     more = '[publish.jetstream]\nservers = ["tls://127.0.0.1:1"]\ndirectory = "state/nats"\n'
-    deployment = Deployment.create(tmp_path / "house", preset="playground", more=more)
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground", more=more)
     deployment.init()
     async with Program(deployment) as program:
         await program.start()
@@ -244,7 +244,7 @@ async def test_the_broker_being_away_keeps_nothing_from_happening(tmp_path: Path
 
 async def test_a_killed_authority_goes_on_where_it_was(tmp_path: Path) -> None:
     """Two rotations with a real clock, the program killed in between at every stage that its mounts show."""
-    deployment = Deployment.create(tmp_path / "house", preset="playground", more=SWIFT)
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground", more=SWIFT)
     deployment.init()
     fleet = Fleet(deployment)
     async with Program(deployment) as program:
@@ -280,7 +280,7 @@ async def test_a_killed_authority_goes_on_where_it_was(tmp_path: Path) -> None:
     await check_journal(deployment, fleet)
 
 
-async def check_journal(deployment: Deployment, fleet: Fleet) -> None:
+async def check_journal(deployment: AuthorityDeployment, fleet: Fleet) -> None:
     """Sequences rise one by one, and every statement that anybody saw is the journal's; no CA is left over."""
     entries = await DirectoryJournal(deployment.state / "journal").read()
     records = [entry.record for entry in entries]

@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.harness.authority_deployment import Deployment, Program, command
+from tests.harness.authority_deployment import AuthorityDeployment, Program, command
 
 
-async def status_of(deployment: Deployment) -> dict[str, Any]:
+async def status_of(deployment: AuthorityDeployment) -> dict[str, Any]:
     answer = await command("--config", deployment.config_file, "status", "--json")
     assert answer.status == 0, answer.err
     return dict(json.loads(answer.out))
 
 
 async def test_withdrawals_from_the_command_line(tmp_path: Path) -> None:
-    deployment = Deployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
 
     async def ask(*words: str, typed: str = "") -> tuple[int, str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from authority.config.kubernetes import CertManagerConfig, KubernetesConfig, SecretName
-from authority.config.load import AuthorityConfig, ConfigError, parse
+from authority.config.load import AuthorityConfig, AuthorityConfigError, parse
 from authority.kubernetes.credentials import InCluster, Kubeconfig
 
 BASE = Path("/etc/tidemark")
@@ -18,7 +18,7 @@ def read(text: str, environment: dict[str, str] | None = None) -> AuthorityConfi
 
 
 def faults(text: str, environment: dict[str, str] | None = None) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(AuthorityConfigError) as caught:
         read(text, environment)
     return caught.value.faults
 

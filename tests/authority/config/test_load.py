@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from authority.config.listen import Listen
-from authority.config.load import AgentConfig, ConfigError, JetStreamConfig, LeafConfig, load, parse
+from authority.config.listen import ListenAddress
+from authority.config.load import AuthorityConfigError, ExpectedAgentConfig, JetStreamConfig, LeafConfig, load, parse
 from authority.config.withdrawal import WithdrawalConfig
 from authority.pki.keystore import KeyType
 from tidemark.epoch import PRESETS
@@ -47,7 +47,7 @@ ip = ["127.0.0.1", "::1"]
 
 
 def faults(text: str, environment: dict[str, str] | None = None) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(AuthorityConfigError) as caught:
         parse(text.encode(), "authority.toml", BASE, environment or {})
     return caught.value.faults
 
@@ -59,10 +59,13 @@ def test_a_whole_file() -> None:
     assert config.timing == PRESETS["playground"]
     assert config.include_root is False
     assert config.key_type is KeyType.RSA_4096
-    assert config.api.listen == Listen("::1", 8443)
+    assert config.api.listen == ListenAddress("::1", 8443)
     assert config.api.names == ("authority.example.com", "::1")
     assert not config.api.open_reads
-    assert config.agents == (AgentConfig("nats-0", PodClass.REQUIRED), AgentConfig("app-0", PodClass.APPLICATION))
+    assert config.agents == (
+        ExpectedAgentConfig("nats-0", PodClass.REQUIRED),
+        ExpectedAgentConfig("app-0", PodClass.APPLICATION),
+    )
     assert config.directories == (BASE / "mount/bundle", Path("/srv/bundle"))
     assert config.jetstream == JetStreamConfig(
         ("tls://127.0.0.1:4222", "nats://nats.example.com"), BASE / "state/identity", 1
@@ -77,7 +80,7 @@ def test_a_whole_file() -> None:
 def test_the_least_file_is_production_on_loopback() -> None:
     config = parse(b'trust_domain = "bus.example.com"', "authority.toml", BASE, {})
     assert config.timing == PRESETS["production"]
-    assert config.api.listen == Listen("127.0.0.1", 0)
+    assert config.api.listen == ListenAddress("127.0.0.1", 0)
     assert config.api.open_reads
     assert config.include_root
     assert config.key_type is KeyType.EC_P256
@@ -231,7 +234,9 @@ def test_one_fault_is_one_sentence(text: str, part: str) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"authority\.toml: expected a readable TOML file, found No such file"):
+    with pytest.raises(
+        AuthorityConfigError, match=r"authority\.toml: expected a readable TOML file, found No such file"
+    ):
         load(tmp_path / "authority.toml", {})
 
 

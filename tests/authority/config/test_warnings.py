@@ -6,7 +6,7 @@ import pytest
 
 from authority.config.load import ENCRYPTION_VARIABLE, parse
 from authority.config.warnings import warnings
-from tests.harness.authority_deployment import Deployment, command
+from tests.harness.authority_deployment import AuthorityDeployment, command
 
 QUIET = """
 trust_domain = "bus.example.com"
@@ -84,7 +84,7 @@ def test_what_is_not_reached_from_elsewhere_may_be_open(listen: str) -> None:
 
 
 async def test_check_config_says_so_and_is_content(tmp_path: Path) -> None:
-    deployment = Deployment.create(tmp_path / "house", preset="playground")
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground")
     found = await command("--config", deployment.config_file, "check-config")
     assert found.status == 0
     assert found.out.startswith("good: ")

@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authority.config.kubernetes import CertManagerConfig
-from authority.controllers.cert_manager import Reissues
-from authority.controllers.cert_manager_api import Certificate, CertManager, issuance, marked
-from authority.controllers.context import Surroundings
+from authority.controllers.cert_manager import CertManagerController
+from authority.controllers.cert_manager_api import Certificate, CertManagerClient, issuance, marked
+from authority.controllers.context import ControllerContext
 from authority.journal.history import EpochCa
-from authority.journal.store import Timeline
+from authority.journal.store import JournalStore
 from authority.kubernetes.client import KubernetesClient, Selection
 from authority.kubernetes.credentials import Kubeconfig
-from authority.kubernetes.errors import Conflict
+from authority.kubernetes.errors import ObjectConflict
 from authority.rotation.actions import Step
 from authority.rotation.events import CertificateMarked, Event, Failed
 from authority.rotation.reissue import FAILURE_SECONDS, Issuance, is_due, outdated_before
-from tests.harness.authority_deployment import Deployment, ask, eventually
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, TRUST, Story, running
+from tests.harness.authority_deployment import AuthorityDeployment, ask, eventually
+from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, TRUST, JournalBuilder, running
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import CERTIFICATE
@@ -94,7 +94,7 @@ def test_it_is_marked_as_cmctl_does_and_keeps_its_other_conditions() -> None:
 # Since when.
 
 
-def replaced() -> tuple[Story, EpochCa, EpochCa]:
+def replaced() -> tuple[JournalBuilder, EpochCa, EpochCa]:
     """A revoked CA and the one that signs in its place since 10 s after the epoch's start."""
     story, bad = running()
     story.withdraw(bad, START + 5, Cause.REVOCATION)
@@ -186,11 +186,11 @@ async def test_a_mark_changes_the_status_of_the_version_that_was_read(
     server: ApiServer, restricted: KubernetesClient
 ) -> None:
     certificate(server, "nats-server", BEFORE - 600)
-    cert_manager = CertManager(restricted, config())
+    cert_manager = CertManagerClient(restricted, config())
     (read,) = await cert_manager.issuances("nats")
     assert (read.full_name, read.issuer, read.not_before) == ("nats/nats-server", "tidemark", BEFORE - 600)
     certificate(server, "nats-server", BEFORE - 500)  # by cert-manager
-    with pytest.raises(Conflict, match="patch certificatestatus nats/nats-server, found 409"):
+    with pytest.raises(ObjectConflict, match="patch certificatestatus nats/nats-server, found 409"):
         await cert_manager.mark(read, BEFORE)
     (read,) = await cert_manager.issuances("nats")
     await cert_manager.mark(read, BEFORE)
@@ -222,8 +222,8 @@ class World:
             journal.put(entry.record)
         self.events: list[Event] = []
         self.active: str | None = good.intent
-        here = Surroundings(Timeline(journal), TRUST, PLAYGROUND, lambda: START + 15, self.events.append)
-        self.reissues = Reissues(here, CertManager(client, config(*namespaces)), lambda: self.active)
+        here = ControllerContext(JournalStore(journal), TRUST, PLAYGROUND, lambda: START + 15, self.events.append)
+        self.reissues = CertManagerController(here, CertManagerClient(client, config(*namespaces)), lambda: self.active)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -323,7 +323,7 @@ async def test_a_missing_right_is_told_before_the_day_of_need(server: ApiServer,
     assert patches(server) == []
 
 
-async def test_a_revocation_marks_them_once(server: ApiServer, deployment: Deployment) -> None:
+async def test_a_revocation_marks_them_once(server: ApiServer, deployment: AuthorityDeployment) -> None:
     """The whole authority, started again after it has marked; cert-manager issues in between."""
     file = deployment.config_file
     file.write_text(

@@ -17,14 +17,20 @@ from hypothesis import strategies as st
 
 import tidemark.nats
 from authority.controllers import connection_monitor
-from authority.controllers.connection_monitor import Connections, Look, MonitorError, read_page, to_look_for
-from authority.controllers.context import Surroundings
-from authority.journal.store import Timeline
+from authority.controllers.connection_monitor import (
+    ConnectionMonitor,
+    ConnectionScan,
+    MonitorError,
+    read_page,
+    to_look_for,
+)
+from authority.controllers.context import ControllerContext
+from authority.journal.store import JournalStore
 from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
 from tests.harness.authority_deployment import eventually
-from tests.harness.issued_bundles import Foundry
-from tests.harness.jetstream_broker import Broker
+from tests.harness.issued_bundles import IssuedBundles
+from tests.harness.jetstream_broker import JetStreamBroker
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, TRUST, running
 from tests.harness.memory_backends import MemoryJournal
 from tidemark.verify import VerifiedBundle
@@ -34,7 +40,7 @@ CLIENTS = 5
 
 @pytest.fixture
 async def bundle(tmp_path: Path) -> VerifiedBundle:
-    foundry = await Foundry.create(tmp_path / "state", int(time.time()))
+    foundry = await IssuedBundles.create(tmp_path / "state", int(time.time()))
     bundle = await foundry.bundle(1)
     for name in ("server", "identity"):
         await DirectoryPublisher([tmp_path / name], foundry.trust).publish(bundle)
@@ -43,15 +49,15 @@ async def bundle(tmp_path: Path) -> VerifiedBundle:
 
 
 @pytest.fixture
-def broker(tmp_path: Path, bundle: VerifiedBundle) -> Iterator[Broker]:
-    broker = Broker(tmp_path / "nats", tmp_path / "server")
+def broker(tmp_path: Path, bundle: VerifiedBundle) -> Iterator[JetStreamBroker]:
+    broker = JetStreamBroker(tmp_path / "nats", tmp_path / "server")
     broker.start()
     yield broker
     broker.stop()
 
 
 @pytest.fixture
-async def clients(tmp_path: Path, broker: Broker) -> AsyncIterator[list[tidemark.nats.Connection]]:
+async def clients(tmp_path: Path, broker: JetStreamBroker) -> AsyncIterator[list[tidemark.nats.Connection]]:
     names = [f"orders-{number}" for number in range(CLIENTS)]
     made = [await tidemark.nats.connect(broker.url, directory=tmp_path / "identity", name=name) for name in names]
     yield made
@@ -59,14 +65,19 @@ async def clients(tmp_path: Path, broker: Broker) -> AsyncIterator[list[tidemark
         await client.close()
 
 
-def asking(*servers: str) -> tuple[Connections, list[str]]:
+def asking(*servers: str) -> tuple[ConnectionMonitor, list[str]]:
     complaints: list[str] = []
-    here = Surroundings(Timeline(MemoryJournal(), lambda: True), TRUST, PLAYGROUND, lambda: START, lambda _: None)
-    return Connections(here, servers, lambda server, error: complaints.append(f"{server}: {error}")), complaints
+    here = ControllerContext(
+        JournalStore(MemoryJournal(), lambda: True), TRUST, PLAYGROUND, lambda: START, lambda _: None
+    )
+    return ConnectionMonitor(here, servers, lambda server, error: complaints.append(f"{server}: {error}")), complaints
 
 
 async def test_who_came_with_a_certificate_of_the_ca_is_named(
-    broker: Broker, bundle: VerifiedBundle, clients: list[tidemark.nats.Connection], monkeypatch: pytest.MonkeyPatch
+    broker: JetStreamBroker,
+    bundle: VerifiedBundle,
+    clients: list[tidemark.nats.Connection],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connection_monitor, "PAGE", 2)
     asked, complaints = asking(broker.monitor)
@@ -87,7 +98,9 @@ async def test_who_came_with_a_certificate_of_the_ca_is_named(
     await eventually(is_gone, "one connection less")
 
 
-async def test_a_client_that_sends_no_chain_is_counted(tmp_path: Path, broker: Broker, bundle: VerifiedBundle) -> None:
+async def test_a_client_that_sends_no_chain_is_counted(
+    tmp_path: Path, broker: JetStreamBroker, bundle: VerifiedBundle
+) -> None:
     identity = tmp_path / "identity"
     end = "-----END CERTIFICATE-----\n"
     (tmp_path / "alone.crt").write_text((identity / "tls.crt").read_text().partition(end)[0] + end)
@@ -102,7 +115,7 @@ async def test_a_client_that_sends_no_chain_is_counted(tmp_path: Path, broker: B
 
 
 async def test_a_server_that_does_not_answer_hides_none_of_the_others(
-    broker: Broker, bundle: VerifiedBundle, clients: list[tidemark.nats.Connection]
+    broker: JetStreamBroker, bundle: VerifiedBundle, clients: list[tidemark.nats.Connection]
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -117,7 +130,7 @@ async def test_a_server_that_does_not_answer_hides_none_of_the_others(
 
 
 async def test_servers_are_asked_while_a_ca_that_was_left_out_has_not_expired(
-    broker: Broker, clients: list[tidemark.nats.Connection]
+    broker: JetStreamBroker, clients: list[tidemark.nats.Connection]
 ) -> None:
     story, first = running()
     story.prepare(EPOCH + 1, START + 12)
@@ -130,13 +143,15 @@ async def test_servers_are_asked_while_a_ca_that_was_left_out_has_not_expired(
     journal = MemoryJournal()
     for entry in story.entries:
         journal.put(entry.record)
-    timeline = Timeline(journal, lambda: True)
-    asked = Connections(
-        Surroundings(timeline, TRUST, PLAYGROUND, lambda: START + 13, lambda _: None), [broker.monitor], lambda *_: None
+    timeline = JournalStore(journal, lambda: True)
+    asked = ConnectionMonitor(
+        ControllerContext(timeline, TRUST, PLAYGROUND, lambda: START + 13, lambda _: None),
+        [broker.monitor],
+        lambda *_: None,
     )
     running_look = asyncio.create_task(asked.run())
 
-    async def has_looked() -> Look | None:
+    async def has_looked() -> ConnectionScan | None:
         return asked.last
 
     await timeline.read()

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from authority.issuer.interface import Holdings
+from authority.issuer.interface import IssuerHoldings
 from authority.issuer.serialized import SerializedIssuer
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
-from tests.harness.authority_harness import Machine
+from tests.harness.authority_harness import AuthorityHarness
 from tests.harness.journal_builder import PLAYGROUND, START
 from tests.harness.memory_backends import Effects, How, Strike, When
 from tests.harness.withdrawal_orders import Order, withdraw
@@ -46,9 +46,9 @@ class End:
     intents: set[str]
 
 
-async def end_of(machine: Machine) -> End:
+async def end_of(machine: AuthorityHarness) -> End:
     """The end, after checking what must hold however it was reached."""
-    history = fold(await machine.journal.read())
+    history = replay(await machine.journal.read())
     newest, signing = history.newest, history.signing
     assert newest is not None
     assert signing is not None
@@ -90,7 +90,7 @@ def rotate(at: int) -> Order:
     )
 
 
-async def live(machine: Machine, seconds: int, order: Order | None) -> None:
+async def live(machine: AuthorityHarness, seconds: int, order: Order | None) -> None:
     """Let time pass; whoever dies is started again, and an operator asks for one thing and sees it through."""
     machine.boot()
     request: asyncio.Task[object] | None = None
@@ -114,7 +114,7 @@ async def live(machine: Machine, seconds: int, order: Order | None) -> None:
     await machine.stop()
 
 
-async def take_over(machine: Machine) -> None:
+async def take_over(machine: AuthorityHarness) -> None:
     """Where one is paused another leads; whoever asked the first still waits for it."""
     await machine.effects.paused.wait()
     paused = machine.depose()
@@ -128,25 +128,25 @@ async def take_over(machine: Machine) -> None:
     assert isinstance(ended, asyncio.CancelledError), ended
 
 
-async def is_standing(machine: Machine, request: "asyncio.Future[object]", order: Order) -> bool:
+async def is_standing(machine: AuthorityHarness, request: "asyncio.Future[object]", order: Order) -> bool:
     """Whether what was asked for stands in the journal, whatever the operator was told."""
     (answer,) = await asyncio.gather(request, return_exceptions=True)
     if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
         raise answer
-    return order.stands(fold(await machine.journal.read()))
+    return order.stands(replay(await machine.journal.read()))
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A world to start from, how long to live, and what an operator asks for."""
 
-    base: Machine | None
+    base: AuthorityHarness | None
     seconds: int
     order: Order | None
 
     def run(self, strike: Strike | None) -> tuple[End, list[str]]:
         async def main() -> tuple[End, list[str]]:
-            machine = Machine(effects=Effects(strike))
+            machine = AuthorityHarness(effects=Effects(strike))
             if self.base is not None:
                 machine.began = self.base.began
                 copy_world(self.base, machine)
@@ -157,7 +157,7 @@ class Scenario:
         return virtual_time.run(main())
 
 
-def copy_world(source: Machine, machine: Machine) -> None:
+def copy_world(source: AuthorityHarness, machine: AuthorityHarness) -> None:
     machine.journal.records, machine.journal.last = dict(source.journal.records), source.journal.last
     machine.issuer.cas, machine.issuer.active = dict(source.issuer.cas), source.issuer.active
     machine.target.bundle, machine.leaf.leaf = source.target.bundle, source.leaf.leaf
@@ -175,11 +175,11 @@ def grown() -> Scenario:
     return Scenario(base=lived(SECONDS_BEFORE), seconds=24, order=None)
 
 
-def lived(seconds: int) -> Machine:
+def lived(seconds: int) -> AuthorityHarness:
     """What is left of an authority that ran for so long."""
 
-    async def main() -> Machine:
-        machine = Machine()
+    async def main() -> AuthorityHarness:
+        machine = AuthorityHarness()
         machine.boot()
         await machine.sleep(seconds)
         await machine.stop()
@@ -191,7 +191,7 @@ def lived(seconds: int) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def second_epoch() -> Machine:
+def second_epoch() -> AuthorityHarness:
     """A deployment in which a second CA has just begun to sign."""
     return lived(21)
 
@@ -233,7 +233,7 @@ WITHDRAWALS = {
 
 @pytest.mark.parametrize("how", How)
 @pytest.mark.parametrize("name", WITHDRAWALS)
-def test_no_withdrawal_is_forgotten_whatever_is_struck(second_epoch: Machine, name: str, how: How) -> None:
+def test_no_withdrawal_is_forgotten_whatever_is_struck(second_epoch: AuthorityHarness, name: str, how: How) -> None:
     order = WITHDRAWALS[name]
     scenario = Scenario(base=second_epoch, seconds=9, order=order)
     end, _ = scenario.run(None)
@@ -247,7 +247,7 @@ def test_no_withdrawal_is_forgotten_whatever_is_struck(second_epoch: Machine, na
 
 def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.boot()
         await machine.until(START + 11)
         machine.effects.strike = Strike(len(machine.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
@@ -255,7 +255,7 @@ def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -
         machine.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
         machine.boot()
         await machine.until(START + 15)
-        history = fold(await machine.journal.read())
+        history = replay(await machine.journal.read())
         assert set(machine.issuer.cas) == {ca.intent for ca in history.cas}
         assert history.cas[-1].not_after == START + 20 + 100
         await machine.stop()
@@ -268,12 +268,12 @@ def test_the_issuer_is_shared_one_call_at_a_time() -> None:
         running = 0
         most = 0
 
-        async def holdings(self) -> Holdings:
+        async def holdings(self) -> IssuerHoldings:
             self.running += 1
             self.most = max(self.most, self.running)
             await asyncio.sleep(1)
             self.running -= 1
-            return Holdings({})
+            return IssuerHoldings({})
 
     async def main() -> None:
         counting = Counting()

@@ -23,7 +23,7 @@ from authority.issuer.interface import IssuedLeaf, is_intent
 from authority.journal.directory import DirectoryJournal
 from authority.journal.history import History
 from authority.journal.record_types import StatementRecord
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.pki.keystore import KeyType
 from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
@@ -31,7 +31,7 @@ from authority.rotation.operator_requests import RotationRefused
 from authority.signer.embedded import create_key, open_signer
 from authority.support import projected_directory
 from tests.harness import virtual_time
-from tests.harness.authority_harness import WORKLOAD, Machine
+from tests.harness.authority_harness import WORKLOAD, AuthorityHarness
 from tests.harness.journal_builder import DOMAIN, PLAYGROUND, START
 from tests.harness.memory_backends import How, Killed, statement_of
 from tests.harness.withdrawal_orders import Order, withdraw
@@ -96,7 +96,7 @@ def watched(files: Files) -> Iterator[None]:
 
 
 @dataclass
-class FileMachine(Machine):
+class FileMachine(AuthorityHarness):
     """``start`` in place of ``boot``; everything is kept under ``root``."""
 
     root: Path = field(kw_only=True)
@@ -148,7 +148,7 @@ async def end_of(machine: FileMachine) -> End:
     """The end, after checking what must hold however it was reached."""
     machine.look()
     entries = await journal_of(machine).read()
-    history = fold(entries)
+    history = replay(entries)
     newest, signing, leaf = history.newest, history.signing, machine.leaf.certificate
     assert newest is not None
     assert signing is not None
@@ -193,7 +193,7 @@ async def live(machine: FileMachine, seconds: int, order: Order | None) -> None:
             (answer,) = await asyncio.gather(request, return_exceptions=True)
             if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
                 raise answer
-            stands, request = order.stands(fold(await journal_of(machine).read())), None
+            stands, request = order.stands(replay(await journal_of(machine).read())), None
         if await machine.died():
             assert machine.files.is_dead, "an error that ended it"
             await asyncio.sleep(0.5)

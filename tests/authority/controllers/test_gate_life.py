@@ -3,23 +3,23 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from authority.fleet.view import Expected
+from authority.fleet.view import ExpectedAgent
 from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, Held
-from authority.rotation.gate import Closed
+from authority.rotation.gate import ClosedReason
 from tests.harness import virtual_time
-from tests.harness.authority_harness import Machine
+from tests.harness.authority_harness import AuthorityHarness
 from tests.harness.journal_builder import START
 from tidemark.receipt import PodClass
 
 NEXT = START + 20
 
 
-def live(story: Callable[[Machine], Awaitable[None]]) -> Machine:
+def live(story: Callable[[AuthorityHarness], Awaitable[None]]) -> AuthorityHarness:
     """Run a story from a first start."""
 
-    async def main() -> Machine:
-        machine = Machine()
+    async def main() -> AuthorityHarness:
+        machine = AuthorityHarness()
         machine.boot()
         await story(machine)
         await machine.stop()
@@ -28,12 +28,12 @@ def live(story: Callable[[Machine], Awaitable[None]]) -> Machine:
     return virtual_time.run(main())
 
 
-def openings(machine: Machine) -> list[tuple[int, Opening]]:
+def openings(machine: AuthorityHarness) -> list[tuple[int, Opening]]:
     """When each CA was activated, in seconds after the start, and how its gate was opened."""
     return [(event.at - START, event.opening) for event in machine.of(Activated)]
 
 
-def all_prove(machine: Machine, *but: str) -> None:
+def all_prove(machine: AuthorityHarness, *but: str) -> None:
     """Every pod proves what is shown at each look, but for these."""
 
     def report(now: int) -> None:
@@ -44,7 +44,7 @@ def all_prove(machine: Machine, *but: str) -> None:
     machine.on_view = report
 
 
-def set_ready(machine: Machine, name: str, *, ready: bool) -> None:
+def set_ready(machine: AuthorityHarness, name: str, *, ready: bool) -> None:
     """As the API server says it."""
     machine.pods.expected = [
         replace(pod, ready=ready, since=machine.now()) if pod.name == name and pod.ready is not ready else pod
@@ -52,18 +52,18 @@ def set_ready(machine: Machine, name: str, *, ready: bool) -> None:
     ]
 
 
-async def look(machine: Machine) -> None:
+async def look(machine: AuthorityHarness) -> None:
     machine.rotation.wake()
     await machine.settle()
 
 
 def test_a_first_start_of_a_fleet_that_is_not_there_yet() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         machine.pods.expected.clear()
         await machine.until(NEXT + 5)
         hold = machine.rotation.hold
         assert hold is not None
-        assert (hold.closed, hold.waiting) == (Closed.EMPTY, ())
+        assert (hold.closed, hold.waiting) == (ClosedReason.EMPTY, ())
         machine.pods.add("nats-0")
         await look(machine)
         assert machine.rotation.hold is None
@@ -73,23 +73,23 @@ def test_a_first_start_of_a_fleet_that_is_not_there_yet() -> None:
 
 
 def test_an_empty_fleet_stays_closed_until_the_last_resort() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         machine.pods.expected.clear()
         await machine.until(START + 61)
 
     machine = live(story)
     assert openings(machine) == [(0, Opening.BOOTSTRAP), (60, Opening.LAST_RESORT)]
-    assert {event.closed for event in machine.of(Held)} == {Closed.EMPTY}
+    assert {event.closed for event in machine.of(Held)} == {ClosedReason.EMPTY}
 
 
 def test_an_unreadable_fleet_stays_closed_and_opens_once_it_can_be_read() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         await machine.until(START + 5)
         machine.readable = False
         await machine.until(NEXT + 10)
         hold = machine.rotation.hold
         assert hold is not None
-        assert hold.closed is Closed.UNREADABLE
+        assert hold.closed is ClosedReason.UNREADABLE
         machine.readable = True
         await look(machine)
 
@@ -98,7 +98,7 @@ def test_an_unreadable_fleet_stays_closed_and_opens_once_it_can_be_read() -> Non
 
 
 def test_an_unreadable_fleet_does_not_outlast_the_signing_ca() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         machine.readable = False
         await machine.until(START + 200)
 
@@ -109,10 +109,10 @@ def test_an_unreadable_fleet_does_not_outlast_the_signing_ca() -> None:
 
 
 def test_a_pod_that_never_gets_ready_is_quarantined_after_p_and_holds_nobody_up() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         all_prove(machine, "nats-1")
         await machine.until(NEXT - 4)
-        machine.pods.expected.append(Expected("nats-1", PodClass.REQUIRED, "", ready=False, since=NEXT - 4))
+        machine.pods.expected.append(ExpectedAgent("nats-1", PodClass.REQUIRED, "", ready=False, since=NEXT - 4))
         await machine.until(NEXT + 2)
         assert machine.rotation.hold is not None
         assert machine.rotation.hold.waiting == ("nats-1",)
@@ -125,7 +125,7 @@ def test_a_pod_that_never_gets_ready_is_quarantined_after_p_and_holds_nobody_up(
 
 
 def test_a_pod_that_crashes_again_and_again_holds_until_the_last_resort_which_names_it() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         all_prove(machine, "nats-1")
         machine.pods.add("nats-1")
         for second in range(5, 115, 5):  # ready for a moment each time, and never out of sight for as long as P
@@ -140,7 +140,7 @@ def test_a_pod_that_crashes_again_and_again_holds_until_the_last_resort_which_na
 
 
 def test_a_crashed_pod_that_is_back_is_waited_for_again() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         all_prove(machine, "nats-1")
         machine.pods.add("nats-1", ready=False, since=START - 100)
         await machine.until(NEXT + 1)
@@ -157,7 +157,7 @@ def test_a_crashed_pod_that_is_back_is_waited_for_again() -> None:
 
 
 def test_a_pod_that_joins_between_the_proofs_and_the_start_is_waited_for() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         all_prove(machine, "nats-1")
         await machine.until(NEXT - 2)
         machine.pods.add("nats-1")
@@ -171,7 +171,7 @@ def test_a_pod_that_joins_between_the_proofs_and_the_start_is_waited_for() -> No
 
 
 def test_pods_that_are_added_during_a_hold_are_waited_for_too() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         all_prove(machine, "nats-0")
         await machine.until(NEXT + 3)
         machine.pods.add("nats-1")
@@ -196,7 +196,7 @@ def test_pods_that_are_added_during_a_hold_are_waited_for_too() -> None:
 
 
 def test_after_an_outage_longer_than_v_a_fleet_half_of_which_is_broken_goes_on_without_a_person() -> None:
-    async def story(machine: Machine) -> None:
+    async def story(machine: AuthorityHarness) -> None:
         machine.pods.add("nats-1")
         await machine.until(START + 25)
         await machine.stop()

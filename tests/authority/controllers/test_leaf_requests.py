@@ -12,31 +12,31 @@ from typing import Any
 
 import pytest
 
-from authority.controllers.context import Surroundings
-from authority.controllers.leaf_requests import LeafOrder, OneOff, issue
+from authority.controllers.context import ControllerContext
+from authority.controllers.leaf_requests import LeafOrder, ManualLeaf, issue
 from authority.issuer.interface import IssuedLeaf, LeafRequest
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import LeafRecord, OverrideRecord
-from authority.journal.store import Timeline
+from authority.journal.store import JournalStore
 from authority.rotation.events import LeafIssued
-from authority.rotation.leaf_renewal import Workload
+from authority.rotation.leaf_renewal import LeafSubject
 from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
-from tests.harness.authority_deployment import Deployment, ask, command, eventually
-from tests.harness.authority_harness import Machine, alive
+from tests.harness.authority_deployment import AuthorityDeployment, ask, command, eventually
+from tests.harness.authority_harness import AuthorityHarness, alive
 from tests.harness.journal_builder import DOMAIN, PLAYGROUND, START, running
 from tests.harness.memory_backends import MemoryIssuer, MemoryJournal, MemorySigner
 from tidemark.certificates import fingerprint, leaf_issuer, not_after, not_before, parse_leaf
 from tidemark.trust import Trust
 
-ORDER = LeafOrder(Workload("grace", "grace", ("grace.example.com",), ("::1",)), "ada", "a look by hand")
+ORDER = LeafOrder(LeafSubject("grace", "grace", ("grace.example.com",), ("::1",)), "ada", "a look by hand")
 WANTED: dict[str, Any] = {"name": "grace", "dns": ["grace.example.com"], "ip": ["0:0::1"], "reason": "a look by hand"}
 
 
 def test_it_is_signed_as_workloads_leaves_are_and_recorded() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         machine.boot()
         await machine.until(START + 50)
         made = await machine.rotation.issue_leaf(ORDER)
@@ -52,12 +52,12 @@ def test_it_is_signed_as_workloads_leaves_are_and_recorded() -> None:
     virtual_time.run(main())
 
 
-def _pems(made: OneOff) -> tuple[bytes, bytes]:
+def _pems(made: ManualLeaf) -> tuple[bytes, bytes]:
     return made.issued.certificate_pem, made.issued.key_pem
 
 
 @alive
-async def test_what_cannot_be_recorded_is_handed_to_nobody(machine: Machine) -> None:
+async def test_what_cannot_be_recorded_is_handed_to_nobody(machine: AuthorityHarness) -> None:
     await machine.until(START + 5)
     issue_leaf = machine.issuer.issue_leaf
 
@@ -77,21 +77,21 @@ async def test_while_nothing_signs_it_is_refused() -> None:
     story, signing = running()
     journal = MemoryJournal()
     trust = Trust(DOMAIN, tuple(signer.verifier for signer in MemorySigner().signers))
-    here = Surroundings(Timeline(journal), trust, PLAYGROUND, lambda: signing.not_after, lambda _: None)
+    here = ControllerContext(JournalStore(journal), trust, PLAYGROUND, lambda: signing.not_after, lambda _: None)
     with pytest.raises(RotationRefused, match="leaf: expected a CA that signs, found none at present"):
         await issue(here, SerializedIssuer(MemoryIssuer()), story.history, ORDER)
     assert journal.last == 0
 
 
 @pytest.fixture
-async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
-    deployment = Deployment.create(tmp_path / "house", preset="testing")
+async def deployment(tmp_path: Path) -> AsyncIterator[AuthorityDeployment]:
+    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     async with deployment.running():
         yield deployment
 
 
-async def post(deployment: Deployment, role: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+async def post(deployment: AuthorityDeployment, role: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     async with (
         deployment.session(deployment.token(role) if role else "") as session,
         session.post("/api/v1/leaf", json=body) as response,
@@ -99,12 +99,12 @@ async def post(deployment: Deployment, role: str, body: dict[str, Any]) -> tuple
         return response.status, await response.json()
 
 
-async def recorded(deployment: Deployment) -> list[LeafRecord]:
+async def recorded(deployment: AuthorityDeployment) -> list[LeafRecord]:
     entries = await DirectoryJournal(deployment.state / "journal").read()
     return [entry.record for entry in entries if isinstance(entry.record, LeafRecord)]
 
 
-async def test_over_the_api_with_who_and_why(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+async def test_over_the_api_with_who_and_why(deployment: AuthorityDeployment, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         status, answer = await post(deployment, "operator", WANTED)
     assert status == 200
@@ -122,13 +122,13 @@ async def test_over_the_api_with_who_and_why(deployment: Deployment, caplog: pyt
     assert "PRIVATE" not in caplog.text + json.dumps(told)
 
 
-async def test_nobody_but_an_operator_gets_one(deployment: Deployment) -> None:
+async def test_nobody_but_an_operator_gets_one(deployment: AuthorityDeployment) -> None:
     assert (await post(deployment, "agent", WANTED))[0] == 403
     assert (await post(deployment, "", WANTED))[0] == 401
     assert await recorded(deployment) == []
 
 
-async def test_names_that_no_leaf_may_have(deployment: Deployment) -> None:
+async def test_names_that_no_leaf_may_have(deployment: AuthorityDeployment) -> None:
     for wrong, sentence in (
         ({"reason": " "}, "leaf: field 'reason': expected why, found nothing"),
         ({"name": ""}, "leaf: field 'name': expected 1 to 64 characters, found 0"),
@@ -148,13 +148,13 @@ async def test_names_that_no_leaf_may_have(deployment: Deployment) -> None:
     assert await recorded(deployment) == []
 
 
-def words(deployment: Deployment, out: Path, *more: str) -> list[str | Path]:
+def words(deployment: AuthorityDeployment, out: Path, *more: str) -> list[str | Path]:
     names = ["--name", "grace", "--dns", "grace.example.com", "--dns", "grace", "--ip", "127.0.0.1"]
     return ["--config", deployment.config_file, "leaf", *names, "--out", out, "--reason", "a look by hand", *more]
 
 
 async def test_the_command_writes_a_leaf_that_the_published_bundle_vouches_for(
-    deployment: Deployment, tmp_path: Path
+    deployment: AuthorityDeployment, tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "grace"
     found = await command(*words(deployment, out))
@@ -177,7 +177,7 @@ async def test_the_command_writes_a_leaf_that_the_published_bundle_vouches_for(
     assert await greeted(deployment, bundle.bundle.ca.decode(), out, told["ca"]) == "grace"
 
 
-async def greeted(deployment: Deployment, cas: str, out: Path, ca: str) -> str:
+async def greeted(deployment: AuthorityDeployment, cas: str, out: Path, ca: str) -> str:
     """The common name that a workload sees of a client that comes with the leaf in ``out``."""
     await eventually(partial(deployment.has_leaf_of, "nats-0", ca), "the workload's leaf")
     mount = deployment.root / "nats-0/leaf"
@@ -200,7 +200,9 @@ async def greeted(deployment: Deployment, cas: str, out: Path, ca: str) -> str:
     return str(name)
 
 
-async def test_the_command_writes_over_nothing_unless_it_is_told_to(deployment: Deployment, tmp_path: Path) -> None:
+async def test_the_command_writes_over_nothing_unless_it_is_told_to(
+    deployment: AuthorityDeployment, tmp_path: Path
+) -> None:
     (tmp_path / "tls.key").write_text("dear to somebody")
     refused = await command(*words(deployment, tmp_path))
     assert (refused.status, refused.out) == (2, "")
@@ -214,7 +216,7 @@ async def test_the_command_writes_over_nothing_unless_it_is_told_to(deployment: 
 
 
 async def test_the_command_says_what_was_refused_and_where_it_cannot_write(
-    deployment: Deployment, tmp_path: Path
+    deployment: AuthorityDeployment, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     token = ["--token-file", str(deployment.state / "tokens" / "agent")]

@@ -14,9 +14,16 @@ from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import CaPair
 from authority.rotation.actions import Step
 from authority.rotation.events import Activated, Failed, LeafWritten
-from authority.rotation.leaf_renewal import LeafCause, Workload, cause_of_renewal, leaf_request, renewal_at, signing_ca
+from authority.rotation.leaf_renewal import (
+    LeafCause,
+    LeafSubject,
+    cause_of_renewal,
+    leaf_request,
+    renewal_at,
+    signing_ca,
+)
 from tests.harness import virtual_time
-from tests.harness.authority_harness import WORKLOAD, Machine, alive
+from tests.harness.authority_harness import WORKLOAD, AuthorityHarness, alive
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, make_ca, running
 from tests.harness.memory_backends import MemoryLeafStore
 from tidemark.certificates import Certificate, fingerprint, is_valid_at, issued_by, not_after, not_before, parse_leaf
@@ -25,7 +32,7 @@ from tidemark.epoch import PRESETS, Timing
 NEXT = START + 20
 
 
-def signed(by: CaPair, validity: Validity, workload: Workload = WORKLOAD) -> Certificate:
+def signed(by: CaPair, validity: Validity, workload: LeafSubject = WORKLOAD) -> Certificate:
     names = LeafNames(workload.common_name, workload.dns_names, workload.ip_addresses)
     return certificates.leaf(names, ec.generate_private_key(ec.SECP256R1()), validity, by)
 
@@ -43,7 +50,7 @@ def history_of(pair: CaPair) -> History:
     return replace(history, cas=(ours,), activations=(replace(history.activations[0], ca=ours.sha256),))
 
 
-def cause(shown: Certificate | None, history: History, now: int, workload: Workload = WORKLOAD) -> LeafCause | None:
+def cause(shown: Certificate | None, history: History, now: int, workload: LeafSubject = WORKLOAD) -> LeafCause | None:
     return cause_of_renewal(shown, workload, history, PLAYGROUND, now)
 
 
@@ -74,7 +81,7 @@ def test_another_ca_than_the_signing_one_is_told_apart_from_a_strangers(pair: Ca
         replace(WORKLOAD, ip_addresses=("::1", "127.0.0.1")),
     ],
 )
-def test_other_names_in_the_configuration_ask_for_another_leaf(pair: CaPair, other: Workload) -> None:
+def test_other_names_in_the_configuration_ask_for_another_leaf(pair: CaPair, other: LeafSubject) -> None:
     leaf = signed(pair, Validity(START - 5, START + 40))
     assert cause(leaf, history_of(pair), START + 1, other) is LeafCause.NAMES
     assert cause(signed(pair, Validity(START - 5, START + 40), other), history_of(pair), START + 1, other) is None
@@ -136,7 +143,7 @@ def test_nothing_is_due_where_nothing_can_be_signed(pair: CaPair) -> None:
 
 
 @alive
-async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(machine: Machine) -> None:
+async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(machine: AuthorityHarness) -> None:
     await machine.until(START + 95)
     written = machine.of(LeafWritten)
     assert [(e.at - START, e.cause) for e in written] == [
@@ -154,7 +161,7 @@ async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(machine
 
 def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_out() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         machine.boot()
         for second in range(1, 60):
             await machine.until(START + second)
@@ -175,7 +182,7 @@ def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_ou
 
 
 @alive
-async def test_a_leaf_that_was_deleted_or_replaced_comes_back(machine: Machine) -> None:
+async def test_a_leaf_that_was_deleted_or_replaced_comes_back(machine: AuthorityHarness) -> None:
     await machine.until(START + 1)
     machine.leaf.leaf = None
     await machine.until(START + 7)
@@ -192,9 +199,9 @@ async def test_a_leaf_that_was_deleted_or_replaced_comes_back(machine: Machine) 
 
 def test_a_target_that_fails_is_tried_again_and_holds_nobody_else_up() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         broken = MemoryLeafStore("secrets/orders", is_down=True)
-        machine.workloads.append((Workload("orders", "orders", ("orders",), ()), broken))
+        machine.workloads.append((LeafSubject("orders", "orders", ("orders",), ()), broken))
         machine.boot()
         await machine.until(START + 25)
         assert [e.workload for e in machine.of(LeafWritten)] == ["nats-0", "nats-0"]
@@ -212,7 +219,7 @@ def test_a_target_that_fails_is_tried_again_and_holds_nobody_else_up() -> None:
 
 
 @alive
-async def test_a_leaf_decided_upon_an_older_history_is_not_written(machine: Machine) -> None:
+async def test_a_leaf_decided_upon_an_older_history_is_not_written(machine: AuthorityHarness) -> None:
     await machine.until(START + 10)
     machine.leaf.leaf = None
     issue_leaf = machine.issuer.issue_leaf
@@ -231,7 +238,7 @@ async def test_a_leaf_decided_upon_an_older_history_is_not_written(machine: Mach
 
 
 @alive
-async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: Machine) -> None:
+async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: AuthorityHarness) -> None:
     await machine.until(START + 10)
     other = make_ca(EPOCH, START, START + 80)
     machine.issuer.cas = dict.fromkeys(machine.issuer.cas, other)  # keys that are not the journal's CAs
@@ -260,7 +267,7 @@ def test_where_a_ca_signs_again_its_leaves_of_the_first_time_are_replaced(pair: 
 
 def test_without_workloads_there_is_nothing_to_do_and_no_end() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.workloads.clear()
         machine.boot()
         leaves = asyncio.create_task(machine.leaves.run())

@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import dataclass
 
-from authority.publishers.interface import Brought, Outcome, PublishError, Shown, side_by_side
+from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents, side_by_side
 from authority.rotation.actions import Step
 from authority.rotation.events import Failed, Prepared, Published, Surpassed
 from tests.harness import virtual_time
-from tests.harness.authority_harness import Machine, alive
+from tests.harness.authority_harness import AuthorityHarness, alive
 from tests.harness.journal_builder import EPOCH, START, running
 from tests.harness.memory_backends import MemoryPublisher
 from tidemark.bundle import Bundle, Cause
@@ -21,19 +21,19 @@ class Cluster:
     targets: list[MemoryPublisher]
     name: str = "cluster"
 
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
-        async def bring(target: MemoryPublisher) -> Outcome:
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
+        async def bring(target: MemoryPublisher) -> PublishOutcome:
             return (await target.publish(bundle)).outcome
 
         return await side_by_side({target.name: bring(target) for target in self.targets})
 
-    async def shown(self) -> tuple[Shown, ...]:
-        shown: list[Shown] = []
+    async def shown(self) -> tuple[TargetContents, ...]:
+        shown: list[TargetContents] = []
         for target in self.targets:
             try:
                 shown += await target.shown()
             except PublishError as error:
-                shown.append(Shown(target.name, None, str(error)))
+                shown.append(TargetContents(target.name, None, str(error)))
         return tuple(shown)
 
     def watch(self, changed: asyncio.Event) -> None:
@@ -52,7 +52,7 @@ def fourth() -> Bundle:
 def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
     async def main() -> None:
         broken, ahead = MemoryPublisher("broken"), MemoryPublisher("ahead")
-        machine = Machine(publishers=[Cluster([broken, ahead])])
+        machine = AuthorityHarness(publishers=[Cluster([broken, ahead])])
         machine.boot()
         await machine.until(START + 1)
         broken.is_down, ahead.bundle = True, fourth()
@@ -76,14 +76,14 @@ def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
 def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> None:
     async def main() -> None:
         fresh, ahead = MemoryPublisher("fresh"), MemoryPublisher("ahead")
-        machine = Machine(publishers=[Cluster([fresh, ahead])])
+        machine = AuthorityHarness(publishers=[Cluster([fresh, ahead])])
         machine.boot()
         await machine.until(START + 1)
         fresh.bundle, ahead.bundle = None, fourth()
         await machine.until(START + 9)
         assert [e.newer for e in machine.of(Surpassed)] == [("ahead",)]
         outcomes = [e.outcome for e in machine.of(Published, lambda e: e.target == "cluster")]
-        assert outcomes[:2] == [Outcome.WRITTEN, Outcome.NEWER]
+        assert outcomes[:2] == [PublishOutcome.WRITTEN, PublishOutcome.NEWER]
         assert (machine.target.sequence, fresh.sequence, ahead.sequence) == (5, 5, 5)
         await machine.stop()
 
@@ -91,7 +91,7 @@ def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> 
 
 
 @alive
-async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine: Machine) -> None:
+async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine: AuthorityHarness) -> None:
     """Its note is ours and counts; what lies beside it cannot be gone on from."""
     await machine.until(START + 1)
     stuck = Cluster([Ahead("ahead")])
@@ -101,9 +101,9 @@ async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine:
     await machine.until(START + 9)
     assert [(e.target, e.newer) for e in machine.of(Surpassed)] == [("cluster", ("ahead",))]
     state = machine.rotation.targets["cluster"]
-    assert (state.outcome, state.error, state.newer) == (Outcome.NEWER, "", ("ahead",))
+    assert (state.outcome, state.error, state.newer) == (PublishOutcome.NEWER, "", ("ahead",))
 
 
 class Ahead(MemoryPublisher):
-    async def publish(self, bundle: VerifiedBundle) -> Brought:
-        return Brought(newer=(self.name,))
+    async def publish(self, bundle: VerifiedBundle) -> PublishResult:
+        return PublishResult(newer=(self.name,))

@@ -18,27 +18,27 @@ from authority.journal.record_types import (
     Record,
     StatementRecord,
 )
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.pki.keystore import CaPair
-from authority.publishers.interface import Outcome
+from authority.publishers.interface import PublishOutcome
 from authority.rotation.actions import Step
 from authority.rotation.events import (
     Activated,
-    Conflict,
+    AnchorsRemoved,
+    AppendConflict,
     Failed,
     FleetProven,
     Held,
-    LeftOut,
     Overridden,
     Prepared,
     Published,
     Retired,
 )
-from authority.rotation.gate import Closed
-from authority.rotation.operator_requests import RotationRefused, Wanted
+from authority.rotation.gate import ClosedReason
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from tests.harness import virtual_time
-from tests.harness.authority_harness import Machine, alive
-from tests.harness.journal_builder import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, Story, running
+from tests.harness.authority_harness import AuthorityHarness, alive
+from tests.harness.journal_builder import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, JournalBuilder, running
 from tests.harness.memory_backends import How, MemoryIssuer, MemoryJournal, MemoryPublisher, Strike, When, statement_of
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import Certificate
@@ -51,13 +51,13 @@ PREPARED = NEXT - 8
 
 
 @alive
-async def test_a_first_start_prepares_the_present_epoch_and_activates_it_at_once(machine: Machine) -> None:
+async def test_a_first_start_prepares_the_present_epoch_and_activates_it_at_once(machine: AuthorityHarness) -> None:
     await machine.settle()
     assert [(e.sequence, e.epoch, e.cause) for e in machine.of(Prepared)] == [(1, EPOCH, Cause.ROTATION)]
     assert [(e.epoch, e.opening) for e in machine.of(Activated)] == [(EPOCH, Opening.BOOTSTRAP)]
     assert machine.issuer.active == f"epoch-{EPOCH}-1"
     assert machine.target.sequence == 1
-    assert [(e.target, e.outcome) for e in machine.of(Published)] == [("mounts", Outcome.WRITTEN)]
+    assert [(e.target, e.outcome) for e in machine.of(Published)] == [("mounts", PublishOutcome.WRITTEN)]
     assert machine.rotation.targets["mounts"].sequence == 1
     ca = machine.issuer.cas[f"epoch-{EPOCH}-1"].certificate
     assert ca.not_valid_before_utc.timestamp() == START - 5
@@ -65,7 +65,7 @@ async def test_a_first_start_prepares_the_present_epoch_and_activates_it_at_once
 
 
 @alive
-async def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start(machine: Machine) -> None:
+async def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start(machine: AuthorityHarness) -> None:
     await machine.until(START + 65)
     assert [(e.at - START, e.epoch - EPOCH) for e in machine.of(Prepared)] == [(0, 0), (12, 1), (32, 2), (52, 3)]
     assert [(e.at - START, e.opening) for e in machine.of(Activated)] == [
@@ -81,13 +81,13 @@ async def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start(machi
 
 def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         machine.pods.add("nats-1")
         machine.boot()
         await machine.until(START + 22)
         assert machine.rotation.hold is not None
         (held,) = machine.of(Held)
-        assert (held.at - START, held.epoch, held.closed) == (20, EPOCH + 1, Closed.WAITING)
+        assert (held.at - START, held.epoch, held.closed) == (20, EPOCH + 1, ClosedReason.WAITING)
         assert (held.waiting, held.until - START) == (("nats-0", "nats-1"), 60)
         machine.pods.prove("nats-1", machine.pods_mark(), machine.now())
         machine.rotation.wake()
@@ -106,7 +106,7 @@ def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
 
 def test_a_receipt_opens_the_gate_the_moment_it_arrives() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         machine.boot()
         await machine.until(START + 25)
         machine.pods.prove("nats-0", machine.pods_mark(), machine.now())
@@ -122,7 +122,7 @@ def test_a_receipt_opens_the_gate_the_moment_it_arrives() -> None:
 
 
 @alive
-async def test_an_application_left_behind_is_named(machine: Machine) -> None:
+async def test_an_application_left_behind_is_named(machine: AuthorityHarness) -> None:
     await machine.until(START + 10)
     machine.pods.add("orders", PodClass.APPLICATION)
     machine.proving = False
@@ -137,7 +137,7 @@ async def test_an_application_left_behind_is_named(machine: Machine) -> None:
 
 def test_the_record_of_an_activation_counts_whom_a_large_fleet_leaves_behind_and_names_the_first() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         names = sorted(["nats-0", *(f"orders-{number:04d}" for number in range(1500))])
         for name in names[1:]:
             machine.pods.add(name)
@@ -162,7 +162,7 @@ class CrookedIssuer(MemoryIssuer):
 
 def test_what_agents_would_refuse_is_neither_committed_nor_published() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.issuer = CrookedIssuer(machine.effects)
         machine.boot()
         await machine.settle()
@@ -185,7 +185,7 @@ class Clock:
 def test_nothing_is_activated_or_deleted_while_the_clocks_differ() -> None:
     async def main() -> None:
         there = Clock()
-        machine = Machine(references={"OpenBao": there})
+        machine = AuthorityHarness(references={"OpenBao": there})
         machine.boot()
         await machine.until(START + 18)
         machine.issuer.cas["epoch-1-1"] = machine.issuer.cas[f"epoch-{EPOCH}-1"]  # an orphan, to the next start
@@ -211,7 +211,7 @@ def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None
     async def main() -> None:
         broken = MemoryPublisher("broker", is_down=True)
         stuck = MemoryPublisher("stuck", is_hanging=True)
-        machine = Machine(publishers=[broken, stuck])
+        machine = AuthorityHarness(publishers=[broken, stuck])
         machine.boot()
         await machine.sleep(LOOK_SECONDS + 1)  # the start waited for the one that does not answer, and no longer
         assert machine.target.sequence == 1
@@ -231,7 +231,7 @@ def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None
 
 
 @alive
-async def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_again(machine: Machine) -> None:
+async def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_again(machine: AuthorityHarness) -> None:
     await machine.until(START + 13)
     newest = machine.target.bundle
     assert newest is not None
@@ -243,19 +243,19 @@ async def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_aga
 
 
 @alive
-async def test_unchanged_targets_are_reported_once_for_each_statement(machine: Machine) -> None:
+async def test_unchanged_targets_are_reported_once_for_each_statement(machine: AuthorityHarness) -> None:
     await machine.settle()
     await machine.stop()
     machine.events.clear()
     machine.boot()
     await machine.until(START + 11)
-    assert [(e.sequence, e.outcome) for e in machine.of(Published)] == [(1, Outcome.UNCHANGED)]
+    assert [(e.sequence, e.outcome) for e in machine.of(Published)] == [(1, PublishOutcome.UNCHANGED)]
     assert machine.target.tries > 3
 
 
 def test_a_lost_journal_goes_on_above_what_the_targets_show() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         lost, _ = running()
         for epoch in range(EPOCH + 1, EPOCH + 4):
             lost.prepare(epoch, PLAYGROUND.clock.prepare_at(epoch))
@@ -279,7 +279,7 @@ def test_a_lost_journal_goes_on_above_what_the_targets_show() -> None:
 
 def test_a_target_that_turns_out_to_be_ahead_is_caught_up_with() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         lost, _ = running()
         for _ in range(3):
             lost.prepare(EPOCH, START + 1, Cause.FORCED)
@@ -304,12 +304,12 @@ def test_a_target_that_turns_out_to_be_ahead_is_caught_up_with() -> None:
 
 def test_what_a_stranger_signed_is_reported_and_written_over() -> None:
     async def main() -> None:
-        stranger = Story(signer=Signer.generate(f"{DOMAIN}/stranger"))
+        stranger = JournalBuilder(signer=Signer.generate(f"{DOMAIN}/stranger"))
         stranger.prepare(EPOCH, START)
         stranger.prepare(EPOCH, START)
         forged = stranger.history.newest
         assert forged is not None
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.target.bundle = forged.bundle
         machine.boot()
         await machine.settle()
@@ -323,7 +323,7 @@ def test_what_a_stranger_signed_is_reported_and_written_over() -> None:
 
 
 @alive
-async def test_an_outage_longer_than_v_recovers_by_itself(machine: Machine) -> None:
+async def test_an_outage_longer_than_v_recovers_by_itself(machine: AuthorityHarness) -> None:
     await machine.until(START + 25)
     await machine.stop()
     await asyncio.sleep(500)
@@ -336,7 +336,7 @@ async def test_an_outage_longer_than_v_recovers_by_itself(machine: Machine) -> N
 
 
 @alive
-async def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it(machine: Machine) -> None:
+async def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it(machine: AuthorityHarness) -> None:
     await machine.until(START + 11)
     machine.issuer.is_down = True
     await machine.until(START + 30)
@@ -350,7 +350,7 @@ async def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it(mac
 
 
 @alive
-async def test_a_journal_that_is_down_stops_everything_until_it_is_back(machine: Machine) -> None:
+async def test_a_journal_that_is_down_stops_everything_until_it_is_back(machine: AuthorityHarness) -> None:
     await machine.until(START + 11)
     machine.journal.is_down = True
     await machine.until(START + 30)
@@ -365,14 +365,16 @@ async def test_a_journal_that_is_down_stops_everything_until_it_is_back(machine:
 
 
 @alive
-async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_deleted(machine: Machine) -> None:
+async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_deleted(
+    machine: AuthorityHarness,
+) -> None:
     await machine.until(START + 11)
     sign = machine.signer.sign
 
     async def overtaken(text: str) -> object:
         """While we sign, another authority commits a CA of this epoch."""
         machine.signer.sign = sign  # type: ignore[method-assign]  # once
-        other = Story(entries=[], history=machine.timeline.history)
+        other = JournalBuilder(entries=[], history=machine.timeline.history)
         ca = other.prepare(EPOCH, PREPARED, Cause.FORCED)
         machine.issuer.cas[ca.intent] = CaPair(ca.certificate, ec.generate_private_key(ec.SECP256R1()))
         machine.journal.put(other.entries[0].record)
@@ -380,7 +382,7 @@ async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_d
 
     machine.signer.sign = overtaken  # type: ignore[method-assign, assignment]  # a slow signer
     await machine.until(START + 15)
-    (conflict,) = machine.of(Conflict)
+    (conflict,) = machine.of(AppendConflict)
     assert conflict.step is Step.PREPARE
     assert [e.sequence for e in machine.of(Prepared)] == [1, 3]
     assert machine.target.sequence == 3
@@ -389,7 +391,9 @@ async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_d
 
 
 @alive
-async def test_cas_that_a_crash_left_behind_are_deleted_once_no_statement_can_name_them(machine: Machine) -> None:
+async def test_cas_that_a_crash_left_behind_are_deleted_once_no_statement_can_name_them(
+    machine: AuthorityHarness,
+) -> None:
     await machine.settle()
     await machine.stop()
     for left in ("epoch-5-1", "epoch-5-2"):
@@ -402,7 +406,7 @@ async def test_cas_that_a_crash_left_behind_are_deleted_once_no_statement_can_na
 
 
 @alive
-async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: Machine) -> None:
+async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: AuthorityHarness) -> None:
     await machine.until(PREPARED + 1)
     del machine.issuer.cas[f"epoch-{EPOCH + 1}-2"]
     await machine.until(START + 25)
@@ -414,7 +418,7 @@ async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: Machine) 
 
 
 @alive
-async def test_the_ca_that_signs_for_others_is_set_again_where_somebody_sets_another(machine: Machine) -> None:
+async def test_the_ca_that_signs_for_others_is_set_again_where_somebody_sets_another(machine: AuthorityHarness) -> None:
     await machine.until(START + 21)
     machine.issuer.active = f"epoch-{EPOCH}-1"  # as one that was paused before it told the issuer so
     await machine.until(START + 27)
@@ -422,7 +426,7 @@ async def test_the_ca_that_signs_for_others_is_set_again_where_somebody_sets_ano
 
 
 @alive
-async def test_what_agents_would_refuse_is_never_committed(machine: Machine) -> None:
+async def test_what_agents_would_refuse_is_never_committed(machine: AuthorityHarness) -> None:
     await machine.until(START + 11)
     machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
     await machine.until(START + 19)
@@ -433,7 +437,9 @@ async def test_what_agents_would_refuse_is_never_committed(machine: Machine) -> 
 
 
 @alive
-async def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice_in_an_epoch(machine: Machine) -> None:
+async def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice_in_an_epoch(
+    machine: AuthorityHarness,
+) -> None:
     await machine.until(START + 3)
     for second, sequence in ((3, 2), (6, 3)):
         await machine.until(START + second)
@@ -456,10 +462,10 @@ async def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice
 
 def test_forced_rotations_that_would_overfill_the_bundles_are_refused_before_anything_is_issued() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         machine.boot()
         await machine.settle()
-        full = Story(history=machine.timeline.history)
+        full = JournalBuilder(history=machine.timeline.history)
         full.entries.extend(machine.timeline.history.entries)
         for _ in range(58):
             full.prepare(EPOCH, START, Cause.FORCED)
@@ -498,7 +504,7 @@ def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
     """OpenBao's standbys answer reads, a moment late: what was just appended must not look like an orphan."""
 
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.journal = LaggingJournal(machine.effects)
         machine.boot()
         await machine.until(START + 5)
@@ -506,14 +512,16 @@ def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
         await machine.until(START + 45)
         assert set(machine.issuer.cas) == {ca.intent for ca in machine.rotation.history.cas}
         assert machine.issuer.active == f"epoch-{EPOCH + 2}-4"
-        assert (machine.of(Conflict), machine.of(Failed)) == ([], [])
+        assert (machine.of(AppendConflict), machine.of(Failed)) == ([], [])
         await machine.stop()
 
     virtual_time.run(main())
 
 
 @alive
-async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothing_behind(machine: Machine) -> None:
+async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothing_behind(
+    machine: AuthorityHarness,
+) -> None:
     await machine.until(START + 3)
     machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
     with pytest.raises(RotationRefused, match=r"signature.*; try again"):
@@ -528,7 +536,7 @@ async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothi
 
 def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() -> None:
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.boot()
         await machine.settle()
         machine.journal.is_down = True
@@ -545,7 +553,7 @@ def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() 
 
 
 @alive
-async def test_what_an_operator_asked_for_in_vain_is_not_done_later(machine: Machine) -> None:
+async def test_what_an_operator_asked_for_in_vain_is_not_done_later(machine: AuthorityHarness) -> None:
     await machine.settle()
     machine.journal.is_down = True
     with pytest.raises(TimeoutError, match="expected its turn within 20 s, found none: it is withdrawn, nothing"):
@@ -556,7 +564,9 @@ async def test_what_an_operator_asked_for_in_vain_is_not_done_later(machine: Mac
 
 
 @alive
-async def test_what_is_under_way_when_the_operator_is_answered_may_be_done_and_that_is_said(machine: Machine) -> None:
+async def test_what_is_under_way_when_the_operator_is_answered_may_be_done_and_that_is_said(
+    machine: AuthorityHarness,
+) -> None:
     await machine.settle()
     machine.effects.strike = Strike(len(machine.effects.names) + 2, When.BEFORE, How.PAUSE)  # issued, signed
     with pytest.raises(TimeoutError, match="within 20 s, found it still under way: it may be done yet, so look at"):
@@ -570,7 +580,7 @@ async def test_what_is_under_way_when_the_operator_is_answered_may_be_done_and_t
 
 def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
     async def main() -> None:
-        machine = Machine(proving=False)
+        machine = AuthorityHarness(proving=False)
         machine.boot()
         await machine.settle()
         with pytest.raises(RotationRefused, match="expected a CA that waits for its gate"):
@@ -589,12 +599,12 @@ def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
 
 
 @alive
-async def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small(machine: Machine) -> None:
+async def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small(machine: AuthorityHarness) -> None:
     await machine.until(START + 20 * 40)
     assert 5 <= len(machine.issuer.cas) <= 8
     assert len(machine.journal.records) < 40
     assert machine.journal.last > 80
-    history = fold(await machine.journal.read())
+    history = replay(await machine.journal.read())
     assert {ca.intent for ca in history.cas if ca.intent} >= set(machine.issuer.cas)
     await machine.stop()
     machine.events.clear()
@@ -607,7 +617,7 @@ async def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small(
 @pytest.mark.parametrize(("before", "after"), [("playground", "testing"), ("testing", "playground")])
 def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) -> None:
     async def main() -> None:
-        machine = Machine(timing=PRESETS[before])
+        machine = AuthorityHarness(timing=PRESETS[before])
         machine.boot()
         await machine.sleep(PRESETS[before].clock.epoch_seconds * 2)
         await machine.stop()
@@ -631,7 +641,7 @@ def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdr
     """The statement then counts by its clock: agents look whether the first CA ends as that says."""
 
     async def main() -> None:
-        machine = Machine()
+        machine = AuthorityHarness()
         machine.boot()
         await machine.until(START + 25)
         await machine.stop()
@@ -640,9 +650,11 @@ def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdr
         await machine.sleep(1)
         bad = machine.rotation.history.cas[-1]
         assert bad.clock == PRESETS["testing"].clock
-        await machine.rotation.withdraw("ada", "it was too early", Wanted(Cause.ROLLBACK, bad.sha256, urgent=True))
+        await machine.rotation.withdraw(
+            "ada", "it was too early", WithdrawalRequest(Cause.ROLLBACK, bad.sha256, urgent=True)
+        )
         await machine.sleep(1)
-        (left_out,) = machine.of(LeftOut)
+        (left_out,) = machine.of(AnchorsRemoved)
         statements = {one.statement.sequence: one.statement for one in machine.rotation.history.statements}
         assert statements[left_out.sequence].clock == PLAYGROUND.clock
         assert machine.of(Failed) == []
@@ -652,7 +664,9 @@ def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdr
 
 
 @alive
-async def test_who_leads_again_goes_by_nothing_that_others_have_folded_away_meanwhile(machine: Machine) -> None:
+async def test_who_leads_again_goes_by_nothing_that_others_have_folded_away_meanwhile(
+    machine: AuthorityHarness,
+) -> None:
     """The head stays where it is then, and a fold that names records which are gone could not be read any more."""
     await machine.until(START + 25)
     whole = machine.rotation.history.entries
@@ -672,7 +686,7 @@ async def test_who_leads_again_goes_by_nothing_that_others_have_folded_away_mean
 
 def test_a_bundle_without_the_root_does_as_well() -> None:
     async def main() -> None:
-        machine = Machine(include_root=False)
+        machine = AuthorityHarness(include_root=False)
         machine.boot()
         await machine.until(START + 25)
         assert len(machine.timeline.history.statements[-1].certificates) == 2
@@ -683,7 +697,7 @@ def test_a_bundle_without_the_root_does_as_well() -> None:
 
 
 @alive
-async def test_the_fleet_is_shown_as_the_plan_sees_it(machine: Machine) -> None:
+async def test_the_fleet_is_shown_as_the_plan_sees_it(machine: AuthorityHarness) -> None:
     await machine.until(START + 13)
     view = machine.view(machine.rotation.history, machine.now())
     assert [agent.state for agent in view.agents] == [FleetState.PROVEN]

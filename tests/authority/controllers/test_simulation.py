@@ -11,7 +11,7 @@ import pytest
 from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, Failed, Held, LeafWritten, Prepared
 from authority.rotation.leaf_renewal import LeafCause
-from tests.harness.fleet_simulation import Model, deployment, epochs_of, patience, simulate
+from tests.harness.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
 from tests.harness.journal_builder import DOMAIN, SIGNER, START, running
 from tidemark.epoch import PRESETS, RELOAD_SECONDS
 from tidemark.receipt import PodClass
@@ -24,7 +24,7 @@ EPOCHS = {"playground": 60, "testing": 36, "production": 12}
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_steady_operation(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, EPOCHS[preset]))
 
     model = simulate(deployment(preset), story)
@@ -39,7 +39,7 @@ def test_steady_operation(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_held_by_an_agent_that_never_proves_until_the_last_resort_and_again(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 1.5))
         model.agent("nats-1").proves = False
         await model.machine.sleep(epochs_of(model, 9))
@@ -53,7 +53,7 @@ def test_held_by_an_agent_that_never_proves_until_the_last_resort_and_again(pres
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_an_agent_that_stops_working_harms_itself_alone(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 1.5))
         broken = model.agent("nats-2")
         broken.works = broken.proves = False
@@ -71,7 +71,7 @@ def test_an_agent_that_stops_working_harms_itself_alone(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_an_application_that_never_proves_holds_for_an_epoch_at_most(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 1.5))
         model.agent("orders").proves = False
         await model.machine.sleep(epochs_of(model, 6))
@@ -84,7 +84,7 @@ def test_an_application_that_never_proves_holds_for_an_epoch_at_most(preset: str
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_pods_that_start_at_any_time_of_the_epoch_take_the_current_bundle(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 5))
         for eighth in range(8):
             await model.machine.sleep(epochs_of(model, 1 + 1 / 8))
@@ -99,7 +99,7 @@ def test_pods_that_start_at_any_time_of_the_epoch_take_the_current_bundle(preset
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("epochs", [0.5, 1.0])
 def test_an_authority_away_for_half_a_leafs_life_is_not_missed(preset: str, epochs: float) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         timing = model.machine.timing
         for start in (3.05, 6.35, 9.65):
             await model.machine.until(model.machine.began + int(epochs_of(model, start)))
@@ -128,7 +128,7 @@ def test_an_authority_away_for_half_a_leafs_life_is_not_missed(preset: str, epoc
     ],
 )
 def test_an_authority_away_for_longer_recovers_by_itself(preset: str, epochs: float, bootstraps: int) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 3.4))
         await model.machine.stop()
         model.strict = False  # the leaves end
@@ -147,7 +147,7 @@ def test_an_authority_away_for_longer_recovers_by_itself(preset: str, epochs: fl
     ("before", "after"), [("testing", "production"), ("production", "testing"), ("playground", "testing")]
 )
 def test_longer_and_shorter_epochs_under_way(before: str, after: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         await machine.sleep(epochs_of(model, 3.3))
         await machine.stop()
@@ -166,7 +166,7 @@ def test_longer_and_shorter_epochs_under_way(before: str, after: str) -> None:
 
 
 def test_a_pod_that_joins_in_the_middle_of_a_rotation_is_waited_for() -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         await machine.sleep(epochs_of(model, 3.9))
         agent = model.add("nats-3", PodClass.REQUIRED)
@@ -188,7 +188,7 @@ def test_a_pod_that_joins_in_the_middle_of_a_rotation_is_waited_for() -> None:
 
 
 def test_forced_rotations_under_way() -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         for number in range(6):
             await machine.sleep(epochs_of(model, 0.37))
@@ -202,7 +202,7 @@ def test_forced_rotations_under_way() -> None:
 
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_steady_operation_with_other_delays(seed: int) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 12))
 
     simulate(deployment("testing", seed), story)

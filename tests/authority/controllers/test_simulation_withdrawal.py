@@ -6,41 +6,41 @@ See ``model`` for what is real in it, and what is checked at each change of what
 import pytest
 
 from authority.journal.record_types import Opening
-from authority.rotation.events import Activated, LeftOut, Prepared
-from authority.rotation.operator_requests import Wanted
-from tests.harness.fleet_simulation import Model, deployment, epochs_of, patience, simulate
+from authority.rotation.events import Activated, AnchorsRemoved, Prepared
+from authority.rotation.operator_requests import WithdrawalRequest
+from tests.harness.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
 from tidemark.bundle import Cause
 from tidemark.epoch import PRESETS
 
 PRESET_NAMES = sorted(PRESETS)
 PAIRS = [("playground", Cause.ROLLBACK), ("testing", Cause.REVOCATION), ("production", Cause.ROLLBACK)]
 """Each preset and each cause; every one with every other would say no more, and take the time of it."""
-ROLLBACK = Wanted(Cause.ROLLBACK, "", urgent=False)
+ROLLBACK = WithdrawalRequest(Cause.ROLLBACK, "", urgent=False)
 
 
-async def until_epoch(model: Model, epochs: float) -> None:
+async def until_epoch(model: FleetSimulation, epochs: float) -> None:
     """Epochs since the beginning, which is the start of one."""
     await model.machine.until(model.machine.began + int(epochs_of(model, epochs)))
 
 
-async def withdraw(model: Model, cause: Cause, ca: str = "", *, urgent: bool = False) -> str:
+async def withdraw(model: FleetSimulation, cause: Cause, ca: str = "", *, urgent: bool = False) -> str:
     """Have an operator ask for it; returns the fingerprint of the CA."""
-    found = await model.machine.rotation.withdraw("ada", "it leaked", Wanted(cause, ca, urgent))
+    found = await model.machine.rotation.withdraw("ada", "it leaked", WithdrawalRequest(cause, ca, urgent))
     return found.sha256
 
 
-def signing(model: Model) -> str:
+def signing(model: FleetSimulation) -> str:
     found = model.machine.timeline.history.signing
     assert found is not None
     return found.sha256
 
 
-def staged(model: Model) -> float:
+def staged(model: FleetSimulation) -> float:
     """How long a staged withdrawal takes where all agents are well: three deliveries, to be proven each."""
     return 3 * patience(model.machine.timing)
 
 
-def is_gone(model: Model, *cas: str) -> bool:
+def is_gone(model: FleetSimulation, *cas: str) -> bool:
     """Whether no working agent trusts any of these."""
     return not any(
         set(cas) & agent.in_use.bundle.intermediates
@@ -49,7 +49,7 @@ def is_gone(model: Model, *cas: str) -> bool:
     )
 
 
-async def over(model: Model, *cas: str) -> None:
+async def over(model: FleetSimulation, *cas: str) -> None:
     """A staged withdrawal takes its time; then the CAs are trusted by nobody and everybody is well."""
     await model.machine.sleep(staged(model))
     await model.recovery(staged(model))
@@ -59,7 +59,7 @@ async def over(model: Model, *cas: str) -> None:
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 @pytest.mark.parametrize("at", [3.0, 3.62])
 def test_the_signing_ca_is_withdrawn(preset: str, cause: Cause, at: float) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await until_epoch(model, at)
         await model.machine.sleep(1)
         await over(model, await withdraw(model, cause, signing(model)))
@@ -67,12 +67,12 @@ def test_the_signing_ca_is_withdrawn(preset: str, cause: Cause, at: float) -> No
 
     model = simulate(deployment(preset), story)
     assert {e.opening for e in model.machine.of(Activated)[1:]} == {Opening.GATE}
-    assert [e.cause for e in model.machine.of(LeftOut)] == [cause]
+    assert [e.cause for e in model.machine.of(AnchorsRemoved)] == [cause]
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_two_revocations_seconds_apart(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.2)
         first = await withdraw(model, Cause.REVOCATION, signing(model))
         await model.machine.sleep(2)
@@ -87,7 +87,7 @@ def test_two_revocations_seconds_apart(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 @pytest.mark.parametrize("which", ["newest", "signing"])
 def test_a_rollback_in_the_last_seconds_of_an_epoch(preset: str, which: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await model.machine.until(model.machine.began + int(epochs_of(model, 4)) - 2)
         await over(model, await withdraw(model, Cause.ROLLBACK, "" if which == "newest" else signing(model)))
         await model.machine.sleep(epochs_of(model, 3))
@@ -97,7 +97,7 @@ def test_a_rollback_in_the_last_seconds_of_an_epoch(preset: str, which: str) -> 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 def test_a_ca_that_is_not_signing_is_withdrawn(preset: str, cause: Cause) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.4)
         cas = model.machine.timeline.history.cas
         before = cas[[ca.sha256 for ca in cas].index(signing(model)) - 1]
@@ -119,7 +119,7 @@ def test_a_ca_that_is_not_signing_is_withdrawn(preset: str, cause: Cause) -> Non
     ],
 )
 def test_three_rollbacks_in_a_row(preset: str, at: float, pause: float) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await until_epoch(model, at)
         bad = []
         for _ in range(3):
@@ -135,7 +135,7 @@ def test_three_rollbacks_in_a_row(preset: str, at: float, pause: float) -> None:
 
 @pytest.mark.parametrize("preset", ["playground", "testing"])
 def test_a_rollback_in_every_epoch(preset: str) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         for number in range(3, 11):
             await until_epoch(model, number + 0.1)
             await withdraw(model, Cause.ROLLBACK)
@@ -147,12 +147,12 @@ def test_a_rollback_in_every_epoch(preset: str) -> None:
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 def test_an_agent_that_never_proves_holds_it_until_the_last_resort_and_harms_nobody(preset: str, cause: Cause) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.1)
         model.agent("nats-1").proves = False
         bad = await withdraw(model, cause, signing(model))
         await model.machine.sleep(epochs_of(model, 2))
-        assert model.machine.of(LeftOut) == []
+        assert model.machine.of(AnchorsRemoved) == []
         await model.machine.sleep(epochs_of(model, 3))
         assert is_gone(model, bad)
         await model.machine.sleep(epochs_of(model, 3))
@@ -164,7 +164,7 @@ def test_an_agent_that_never_proves_holds_it_until_the_last_resort_and_harms_nob
 @pytest.mark.parametrize(("preset", "cause"), PAIRS[:2])
 @pytest.mark.parametrize("seconds", [0, 1, 12])
 def test_the_authority_is_away_for_half_an_epoch_in_the_middle_of_it(preset: str, cause: Cause, seconds: int) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         await until_epoch(model, 3.05)
         bad = await withdraw(model, cause, signing(model))
@@ -182,7 +182,7 @@ def test_the_authority_is_away_for_half_an_epoch_in_the_middle_of_it(preset: str
 @pytest.mark.parametrize(("preset", "cause"), PAIRS[:2])
 @pytest.mark.parametrize("epochs", [1.0, 3.5, 4.5])
 def test_the_authority_is_away_for_longer_and_forgets_nothing(preset: str, cause: Cause, epochs: float) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         await until_epoch(model, 3.05)
         bad = await withdraw(model, cause, signing(model))
@@ -206,7 +206,7 @@ def test_the_authority_is_away_for_longer_and_forgets_nothing(preset: str, cause
     [("testing", "production", Cause.ROLLBACK), ("production", "testing", Cause.REVOCATION)],
 )
 def test_longer_and_shorter_epochs_in_the_middle_of_it(before: str, after: str, cause: Cause) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         await until_epoch(model, 3.3)
         bad = await withdraw(model, cause, signing(model))
@@ -223,7 +223,7 @@ def test_longer_and_shorter_epochs_in_the_middle_of_it(before: str, after: str, 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 def test_an_urgent_one_breaks_what_it_says_and_is_over_with_the_next_delivery(preset: str, cause: Cause) -> None:
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.3)
         model.strict = False
         bad = await withdraw(model, cause, signing(model), urgent=True)
@@ -240,7 +240,7 @@ def test_an_urgent_one_breaks_what_it_says_and_is_over_with_the_next_delivery(pr
 def test_withdrawals_at_random(seed: int) -> None:
     """Staged ones of any CA at any time, with rotations forced in between."""
 
-    async def story(model: Model) -> None:
+    async def story(model: FleetSimulation) -> None:
         machine = model.machine
         await until_epoch(model, 3)
         for _ in range(24):

@@ -5,10 +5,18 @@ import pytest
 from authority.cli.chain import follow
 from authority.journal.history import EpochCa
 from authority.journal.record_types import Opening, StatementRecord
-from authority.rotation.events import Activated, Failed, LeafWritten, LeftOut, Prepared, WithdrawalAsked, Withdrawing
-from authority.rotation.operator_requests import RotationRefused, Wanted
-from authority.rotation.withdrawal import Stage
-from tests.harness.authority_harness import Machine, alive, report_of
+from authority.rotation.events import (
+    Activated,
+    AnchorsRemoved,
+    Failed,
+    LeafWritten,
+    Prepared,
+    WithdrawalAsked,
+    Withdrawing,
+)
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
+from authority.rotation.withdrawal import WithdrawalStage
+from tests.harness.authority_harness import AuthorityHarness, alive, report_of
 from tests.harness.journal_builder import EPOCH, START, TRUST
 from tests.harness.memory_backends import statement_of
 from tidemark.bundle import Cause, Statement
@@ -18,35 +26,37 @@ from tidemark.receipt import LeafReport, PodClass
 NEXT = START + 20
 
 
-def shown(machine: Machine) -> Statement:
+def shown(machine: AuthorityHarness) -> Statement:
     """The statement that the mounts show."""
     assert machine.target.bundle is not None
     return statement_of(machine.target.bundle)
 
 
-def stages(machine: Machine) -> list[Stage]:
+def stages(machine: AuthorityHarness) -> list[WithdrawalStage]:
     """The stages that were told, each once."""
     told = [event.stage for event in machine.of(Withdrawing)]
     return [stage for stage, before in zip(told, [None, *told[:-1]], strict=True) if stage is not before]
 
 
-async def receipts(machine: Machine) -> None:
+async def receipts(machine: AuthorityHarness) -> None:
     """Let every receipt arrive that what is shown leads to."""
     for _ in range(4):
         machine.rotation.wake()
         await machine.settle()
 
 
-async def roll_back(machine: Machine, ca: str = "", *, urgent: bool = False) -> EpochCa:
-    wanted = Wanted(Cause.ROLLBACK, ca, urgent=urgent)
+async def roll_back(machine: AuthorityHarness, ca: str = "", *, urgent: bool = False) -> EpochCa:
+    wanted = WithdrawalRequest(Cause.ROLLBACK, ca, urgent=urgent)
     return await machine.rotation.withdraw("ada", "nats-2 refuses it", wanted)
 
 
-async def revoke(machine: Machine, ca: str, *, urgent: bool = False) -> EpochCa:
-    return await machine.rotation.withdraw("ada", "its key leaked", Wanted(Cause.REVOCATION, ca, urgent=urgent))
+async def revoke(machine: AuthorityHarness, ca: str, *, urgent: bool = False) -> EpochCa:
+    return await machine.rotation.withdraw(
+        "ada", "its key leaked", WithdrawalRequest(Cause.REVOCATION, ca, urgent=urgent)
+    )
 
 
-def ca_of(machine: Machine, intent: str) -> str:
+def ca_of(machine: AuthorityHarness, intent: str) -> str:
     return fingerprint(machine.issuer.cas[intent].certificate)
 
 
@@ -54,7 +64,7 @@ FIRST, SECOND = f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2"
 
 
 @alive
-async def test_a_rollback_of_the_signing_ca_goes_back_to_the_one_before(machine: Machine) -> None:
+async def test_a_rollback_of_the_signing_ca_goes_back_to_the_one_before(machine: AuthorityHarness) -> None:
     await machine.until(NEXT + 3)
     before, bad = ca_of(machine, FIRST), ca_of(machine, SECOND)
     ca = await roll_back(machine)
@@ -70,19 +80,19 @@ async def test_a_rollback_of_the_signing_ca_goes_back_to_the_one_before(machine:
     activated = machine.of(Activated)[-1]
     assert (activated.ca, activated.opening, activated.at) == (before, Opening.GATE, NEXT + 3)
     assert machine.issuer.active == FIRST
-    (left_out,) = machine.of(LeftOut)
+    (left_out,) = machine.of(AnchorsRemoved)
     assert (left_out.sequence, left_out.cas, left_out.at) == (3, (bad,), NEXT + 3)
     statement = shown(machine)
     assert (statement.cause, statement.epoch, statement.withdrawn) == (Cause.ROLLBACK, EPOCH, (bad,))
     assert [anchor.sha256 for anchor in statement.intermediates] == [before]
     assert statement.next_update == NEXT + 12  # the next epoch's, not the withdrawn one's
     await machine.until(NEXT + 9)
-    assert stages(machine) == [Stage.DISTRUSTING, Stage.DONE]
+    assert stages(machine) == [WithdrawalStage.DISTRUSTING, WithdrawalStage.DONE]
     assert machine.of(Failed) == []
 
 
 @alive
-async def test_the_withdrawn_epoch_is_skipped_until_the_next_one(machine: Machine) -> None:
+async def test_the_withdrawn_epoch_is_skipped_until_the_next_one(machine: AuthorityHarness) -> None:
     await machine.until(NEXT + 3)
     bad = ca_of(machine, SECOND)
     await roll_back(machine)
@@ -96,7 +106,9 @@ async def test_the_withdrawn_epoch_is_skipped_until_the_next_one(machine: Machin
 
 
 @alive
-async def test_leaves_are_waited_for_and_the_operator_is_told_who_until_the_last_resort(machine: Machine) -> None:
+async def test_leaves_are_waited_for_and_the_operator_is_told_who_until_the_last_resort(
+    machine: AuthorityHarness,
+) -> None:
     machine.pods.add("orders", PodClass.APPLICATION)
     await machine.until(NEXT + 3)
     assert machine.target.bundle is not None
@@ -105,22 +117,22 @@ async def test_leaves_are_waited_for_and_the_operator_is_told_who_until_the_last
     await roll_back(machine)
     await machine.until(NEXT + 55)
     told = machine.of(Withdrawing)[-1]
-    assert (told.stage, told.waiting, told.until) == (Stage.REISSUING, ("orders",), NEXT + 60)
-    assert machine.of(LeftOut) == []
+    assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("orders",), NEXT + 60)
+    assert machine.of(AnchorsRemoved) == []
     assert bad in {anchor.sha256 for anchor in shown(machine).intermediates}
     await machine.until(NEXT + 61)
-    assert [e.at for e in machine.of(LeftOut)] == [NEXT + 60]
+    assert [e.at for e in machine.of(AnchorsRemoved)] == [NEXT + 60]
     assert [e.epoch - EPOCH for e in machine.of(Activated)] == [0, 1, 0, 2, 3, 4]  # rotation went on meanwhile
 
 
-def prove_with(machine: Machine, now: int, orders: LeafReport | None) -> None:
+def prove_with(machine: AuthorityHarness, now: int, orders: LeafReport | None) -> None:
     """Every agent proves what is shown, but 'orders' goes on with this leaf."""
     machine.report(now)
     machine.pods.prove("orders", machine.pods_mark(), now, orders)
 
 
 @alive
-async def test_a_closed_gate_holds_a_revocation_until_the_last_resort(machine: Machine) -> None:
+async def test_a_closed_gate_holds_a_revocation_until_the_last_resort(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     machine.proving = False
     bad = ca_of(machine, FIRST)
@@ -128,7 +140,7 @@ async def test_a_closed_gate_holds_a_revocation_until_the_last_resort(machine: M
     await machine.until(START + 4)
     (prepared,) = machine.of(Prepared, lambda e: e.cause is Cause.FORCED)
     assert prepared.epoch == EPOCH
-    assert stages(machine) == [Stage.TRUSTING]
+    assert stages(machine) == [WithdrawalStage.TRUSTING]
     told = machine.of(Withdrawing)[-1]
     assert (told.replacement, told.waiting, told.until) == (prepared.ca, ("nats-0",), START + 60)
     await machine.until(START + 59)
@@ -137,12 +149,12 @@ async def test_a_closed_gate_holds_a_revocation_until_the_last_resort(machine: M
     last = machine.of(Activated)[-1]
     assert (last.opening, last.epoch, last.unproven) == (Opening.LAST_RESORT, EPOCH + 3, ("nats-0",))
     await machine.until(START + 69)
-    assert [e.at for e in machine.of(LeftOut)] == [START + 68]  # P after the activation
+    assert [e.at for e in machine.of(AnchorsRemoved)] == [START + 68]  # P after the activation
     assert shown(machine).withdrawn == (bad,)
 
 
 @alive
-async def test_a_revocation_of_the_signing_ca_makes_a_new_one_of_the_same_epoch(machine: Machine) -> None:
+async def test_a_revocation_of_the_signing_ca_makes_a_new_one_of_the_same_epoch(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     bad = ca_of(machine, FIRST)
     await revoke(machine, str(EPOCH))
@@ -159,7 +171,7 @@ async def test_a_revocation_of_the_signing_ca_makes_a_new_one_of_the_same_epoch(
 
 
 @alive
-async def test_an_urgent_revocation_brings_its_replacement_in_the_same_statement(machine: Machine) -> None:
+async def test_an_urgent_revocation_brings_its_replacement_in_the_same_statement(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     machine.proving = False
     bad = ca_of(machine, FIRST)
@@ -171,14 +183,16 @@ async def test_an_urgent_revocation_brings_its_replacement_in_the_same_statement
     assert (activated.ca, activated.opening) == (statement.anchors[0].sha256, Opening.OVERRIDE)
     assert activated.unproven == ("nats-0",)
     assert machine.of(LeafWritten)[-1].ca == activated.ca
-    assert stages(machine) == [Stage.DISTRUSTING]
+    assert stages(machine) == [WithdrawalStage.DISTRUSTING]
     machine.proving = True
     await machine.until(START + 9)
-    assert stages(machine) == [Stage.DISTRUSTING, Stage.DONE]
+    assert stages(machine) == [WithdrawalStage.DISTRUSTING, WithdrawalStage.DONE]
 
 
 @alive
-async def test_an_urgent_rollback_activates_the_older_ca_though_it_is_proven_by_nobody(machine: Machine) -> None:
+async def test_an_urgent_rollback_activates_the_older_ca_though_it_is_proven_by_nobody(
+    machine: AuthorityHarness,
+) -> None:
     await machine.until(NEXT + 3)
     machine.proving = False
     before, bad = ca_of(machine, FIRST), ca_of(machine, SECOND)
@@ -192,7 +206,7 @@ async def test_an_urgent_rollback_activates_the_older_ca_though_it_is_proven_by_
 
 
 @alive
-async def test_of_a_ca_that_is_not_signing_the_signing_one_is_the_replacement(machine: Machine) -> None:
+async def test_of_a_ca_that_is_not_signing_the_signing_one_is_the_replacement(machine: AuthorityHarness) -> None:
     await machine.until(NEXT - 3)
     newest = ca_of(machine, SECOND)
     await roll_back(machine)
@@ -205,7 +219,7 @@ async def test_of_a_ca_that_is_not_signing_the_signing_one_is_the_replacement(ma
 
 
 @alive
-async def test_a_rollback_with_no_older_ca_left_makes_a_new_one(machine: Machine) -> None:
+async def test_a_rollback_with_no_older_ca_left_makes_a_new_one(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     bad = ca_of(machine, FIRST)
     await roll_back(machine)
@@ -216,7 +230,7 @@ async def test_a_rollback_with_no_older_ca_left_makes_a_new_one(machine: Machine
 
 
 @alive
-async def test_a_staged_withdrawal_that_is_stuck_is_made_urgent(machine: Machine) -> None:
+async def test_a_staged_withdrawal_that_is_stuck_is_made_urgent(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     machine.proving = False
     bad = ca_of(machine, FIRST)
@@ -235,7 +249,7 @@ async def test_a_staged_withdrawal_that_is_stuck_is_made_urgent(machine: Machine
 
 
 @alive
-async def test_a_withdrawn_replacement_is_replaced_in_its_turn(machine: Machine) -> None:
+async def test_a_withdrawn_replacement_is_replaced_in_its_turn(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     first = ca_of(machine, FIRST)
     machine.proving = False
@@ -253,7 +267,7 @@ async def test_a_withdrawn_replacement_is_replaced_in_its_turn(machine: Machine)
 
 
 @alive
-async def test_reverts_of_more_than_a_third_roll_the_newest_ca_back_unasked(machine: Machine) -> None:
+async def test_reverts_of_more_than_a_third_roll_the_newest_ca_back_unasked(machine: AuthorityHarness) -> None:
     for name in ("nats-1", "nats-2"):
         machine.pods.add(name)
     await machine.until(NEXT - 9)
@@ -283,7 +297,7 @@ async def test_reverts_of_more_than_a_third_roll_the_newest_ca_back_unasked(mach
 
 
 @alive
-async def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn(machine: Machine) -> None:
+async def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn(machine: AuthorityHarness) -> None:
     await machine.until(NEXT + 3)
     bad = ca_of(machine, SECOND)
     await roll_back(machine)
@@ -302,7 +316,7 @@ async def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn(machin
 
 
 @alive
-async def test_an_authority_that_stops_in_the_middle_goes_on_with_it(machine: Machine) -> None:
+async def test_an_authority_that_stops_in_the_middle_goes_on_with_it(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     bad = ca_of(machine, FIRST)
     machine.proving = False
@@ -311,14 +325,14 @@ async def test_an_authority_that_stops_in_the_middle_goes_on_with_it(machine: Ma
     await machine.stop()
     machine.boot()
     await machine.until(START + 6)
-    assert stages(machine)[-1] is Stage.TRUSTING
+    assert stages(machine)[-1] is WithdrawalStage.TRUSTING
     machine.proving = True
     await receipts(machine)
     assert shown(machine).withdrawn == (bad,)
 
 
 @alive
-async def test_of_a_folded_journal_an_auditor_can_still_follow_the_chain(machine: Machine) -> None:
+async def test_of_a_folded_journal_an_auditor_can_still_follow_the_chain(machine: AuthorityHarness) -> None:
     """Of a CA withdrawn before its epoch the first statement is needed longer than the one that leaves it out."""
     followed: set[int] = set()
     for second in range(20 * 20):

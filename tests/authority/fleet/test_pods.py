@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightkube.resources.coordination_v1 import Lease
 
-from authority.fleet.members import Sender, UnexpectedAgent
+from authority.fleet.members import PodIdentity, UnexpectedAgent
 from authority.fleet.pods import AgentPod, PodMembers, agent_pod, expected
-from authority.fleet.registry import Roster
+from authority.fleet.registry import FleetRegistry
 from authority.fleet.view import FleetState, ReceiptBook, view
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import mounts
 from authority.kubernetes.raw_objects import Pod
 from tests.harness.authority_deployment import receipt
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Story
+from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import POD
 from tests.harness.kubernetes.waiting import until
@@ -236,17 +236,17 @@ async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiSe
     server.namespace("apps")
     server.interfere = refuse
     async with watched(client, "nats", "apps") as members:
-        roster = Roster(members, PLAYGROUND.clock)
+        roster = FleetRegistry(members, PLAYGROUND.clock)
         await until(lambda: server.watches == 1, "the readable namespace")
-        assert not roster.fleet(Story().history, START).readable
+        assert not roster.fleet(JournalBuilder().history, START).readable
         server.interfere = None
         await until(lambda: members.expected() is not None, "the fleet")
-        assert roster.fleet(Story().history, START).readable
+        assert roster.fleet(JournalBuilder().history, START).readable
 
 
 async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, client: KubernetesClient) -> None:
     server.namespace("nats")
-    story = Story()
+    story = JournalBuilder()
     story.prepare(EPOCH, START)
     newest = story.history.newest
     assert newest is not None
@@ -254,9 +254,9 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
     uid = server.store.put(POD, body("nats-0"))["metadata"]["uid"]
     sent = replace(receipt("nats-0", proven, None, 1), uid=uid)
     async with watched(client, "nats") as members:
-        roster = Roster(members, PLAYGROUND.clock)
+        roster = FleetRegistry(members, PLAYGROUND.clock)
         await until(members.expected, "the pod")
-        assert roster.receive(sent, Sender("nats", "nats-0", uid), story.history, START)
+        assert roster.receive(sent, PodIdentity("nats", "nats-0", uid), story.history, START)
         (view,) = roster.fleet(story.history, START).agents
         assert (view.name, view.state) == ("nats/nats-0", FleetState.PROVEN)
 
@@ -267,19 +267,21 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
         (view,) = roster.fleet(story.history, START).agents
         assert view.state is FleetState.MISSING
         with pytest.raises(UnexpectedAgent, match=f"found none with uid '{uid}'"):
-            roster.receive(replace(sent, number=2), Sender("nats", "nats-0", uid), story.history, START)
+            roster.receive(replace(sent, number=2), PodIdentity("nats", "nats-0", uid), story.history, START)
 
 
 @pytest.mark.parametrize(
     ("sender", "complaint"),
     [
         (None, "expected the projected token of its pod"),
-        (Sender("nats", "nats-1", "u"), "set TIDEMARK_POD and TIDEMARK_POD_UID from the downward API"),
-        (Sender("nats", "nats-0", "another"), "set TIDEMARK_POD and TIDEMARK_POD_UID from the downward API"),
-        (Sender("other", "nats-0", "uid-nats-0"), "in a namespace of kubernetes.fleet"),
+        (PodIdentity("nats", "nats-1", "u"), "set TIDEMARK_POD and TIDEMARK_POD_UID from the downward API"),
+        (PodIdentity("nats", "nats-0", "another"), "set TIDEMARK_POD and TIDEMARK_POD_UID from the downward API"),
+        (PodIdentity("other", "nats-0", "uid-nats-0"), "in a namespace of kubernetes.fleet"),
     ],
 )
-async def test_receipts_of_others_are_refused(client: KubernetesClient, sender: Sender | None, complaint: str) -> None:
+async def test_receipts_of_others_are_refused(
+    client: KubernetesClient, sender: PodIdentity | None, complaint: str
+) -> None:
     members = PodMembers(client, ["nats"], lambda: None, lambda *_: None)
     with pytest.raises(UnexpectedAgent, match=complaint):
         members.admit(receipt("nats-0", MARK, None, 1), sender)

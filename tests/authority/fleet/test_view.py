@@ -4,9 +4,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from authority.fleet.members import Sender
-from authority.fleet.registry import Roster
-from authority.fleet.view import Expected, FleetState, ReceiptBook, Received, freshness_seconds, heartbeat_seconds, view
+from authority.fleet.members import PodIdentity
+from authority.fleet.registry import FleetRegistry
+from authority.fleet.view import (
+    ExpectedAgent,
+    FleetState,
+    ReceiptBook,
+    ReceivedReceipt,
+    freshness_seconds,
+    heartbeat_seconds,
+    view,
+)
 from authority.journal.history import EMPTY
 from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, receipt, running
 from tidemark.epoch import PRESETS
@@ -17,18 +25,18 @@ CLOCK = PLAYGROUND.clock
 OLD, NEWEST = Mark(1, "1" * 64), Mark(2, "2" * 64)
 
 
-def pod(name: str = "nats-0", uid: str = "", *, ready: bool = True, since: int = 0) -> Expected:
-    return Expected(name, PodClass.REQUIRED, uid, ready, since)
+def pod(name: str = "nats-0", uid: str = "", *, ready: bool = True, since: int = 0) -> ExpectedAgent:
+    return ExpectedAgent(name, PodClass.REQUIRED, uid, ready, since)
 
 
-def book_of(*received: Received) -> ReceiptBook:
+def book_of(*received: ReceivedReceipt) -> ReceiptBook:
     book = ReceiptBook()
     for one in received:
         book.accept(one)
     return book
 
 
-def state_at(now: int, book: ReceiptBook, expected: Expected) -> FleetState:
+def state_at(now: int, book: ReceiptBook, expected: ExpectedAgent) -> FleetState:
     return view([expected], book, NEWEST.digest, CLOCK, now).agents[0].state
 
 
@@ -43,9 +51,9 @@ def test_receipts_count_for_half_an_epoch_and_two_heartbeats(preset: str, heartb
 
 def test_a_later_receipt_of_one_start_replaces_an_earlier_one_and_never_the_other_way() -> None:
     book = ReceiptBook()
-    assert book.accept(Received(receipt("nats-0", NEWEST, number=7), START, START))
-    assert not book.accept(Received(receipt("nats-0", OLD, number=6), START + 1, START + 1))
-    assert not book.accept(Received(receipt("nats-0", OLD, number=7), START + 1, START + 1))
+    assert book.accept(ReceivedReceipt(receipt("nats-0", NEWEST, number=7), START, START))
+    assert not book.accept(ReceivedReceipt(receipt("nats-0", OLD, number=6), START + 1, START + 1))
+    assert not book.accept(ReceivedReceipt(receipt("nats-0", OLD, number=7), START + 1, START + 1))
     last = book.last("nats-0")
     assert last is not None
     assert last.receipt.proven == NEWEST
@@ -53,16 +61,16 @@ def test_a_later_receipt_of_one_start_replaces_an_earlier_one_and_never_the_othe
 
 def test_a_new_start_replaces_the_old_one_which_never_comes_back() -> None:
     book = ReceiptBook()
-    book.accept(Received(receipt("nats-0", NEWEST, nonce="first", number=900), START, START))
-    assert book.accept(Received(receipt("nats-0", OLD, nonce="second", number=1), START + 1, START + 1))
-    assert not book.accept(Received(receipt("nats-0", NEWEST, nonce="first", number=901), START + 2, START + 2))
+    book.accept(ReceivedReceipt(receipt("nats-0", NEWEST, nonce="first", number=900), START, START))
+    assert book.accept(ReceivedReceipt(receipt("nats-0", OLD, nonce="second", number=1), START + 1, START + 1))
+    assert not book.accept(ReceivedReceipt(receipt("nats-0", NEWEST, nonce="first", number=901), START + 2, START + 2))
     last = book.last("nats-0")
     assert last is not None
     assert last.receipt.nonce == "second"
 
 
 def test_a_receipt_counts_for_the_pod_that_sent_it_and_not_for_its_successor() -> None:
-    book = book_of(Received(receipt("nats-0", NEWEST, uid="old"), START, START))
+    book = book_of(ReceivedReceipt(receipt("nats-0", NEWEST, uid="old"), START, START))
     assert state_at(START, book, pod(uid="old")) is FleetState.PROVEN
     assert state_at(START, book, pod(uid="new")) is FleetState.MISSING
     assert state_at(START, book, pod(uid="")) is FleetState.PROVEN
@@ -83,12 +91,12 @@ def test_a_receipt_counts_for_the_pod_that_sent_it_and_not_for_its_successor() -
 def test_states_follow_from_what_the_receipt_says_of_the_newest_statement(
     proven: Mark | None, installed: Mark | None, state: AgentState, expected: FleetState
 ) -> None:
-    book = book_of(Received(receipt("nats-0", proven, installed, state=state), START, START))
+    book = book_of(ReceivedReceipt(receipt("nats-0", proven, installed, state=state), START, START))
     assert state_at(START, book, pod()) is expected
 
 
 def test_a_silent_agent_is_missing_once_its_receipt_is_stale() -> None:
-    book = book_of(Received(receipt("nats-0", NEWEST), START, START))
+    book = book_of(ReceivedReceipt(receipt("nats-0", NEWEST), START, START))
     assert state_at(START + 20, book, pod()) is FleetState.PROVEN
     assert state_at(START + 21, book, pod()) is FleetState.MISSING
     stale = view([pod()], book, NEWEST.digest, CLOCK, START + 21).agents[0]
@@ -103,7 +111,7 @@ def test_a_pod_neither_ready_nor_heard_of_for_longer_than_p_is_not_expected() ->
     assert state_at(START + 9, ReceiptBook(), crashed) is FleetState.QUARANTINED
     assert not view([crashed], ReceiptBook(), "", CLOCK, START + 9).agents[0].expected
     assert state_at(START + 9, ReceiptBook(), pod(ready=True, since=START)) is FleetState.MISSING
-    heard = book_of(Received(receipt("nats-0", OLD), START + 5, START + 5))
+    heard = book_of(ReceivedReceipt(receipt("nats-0", OLD), START + 5, START + 5))
     assert state_at(START + 9, heard, crashed) is FleetState.LAGGING
 
 
@@ -117,7 +125,7 @@ def test_agents_are_counted_by_state() -> None:
     story.prepare(EPOCH + 1, START + 12)
     newest = story.history.newest
     assert newest is not None
-    book = book_of(Received(receipt("nats-0", story.mark()), START + 13, START + 13.5))
+    book = book_of(ReceivedReceipt(receipt("nats-0", story.mark()), START + 13, START + 13.5))
     fleet = view([pod(), pod("nats-1")], book, newest.digest, CLOCK, START + 14)
     counts = fleet.counts()
     assert (counts[FleetState.PROVEN], counts[FleetState.MISSING], counts[FleetState.FAILED]) == (1, 1, 0)
@@ -125,9 +133,9 @@ def test_agents_are_counted_by_state() -> None:
 
 def test_agents_that_left_are_forgotten() -> None:
     book = book_of(
-        Received(receipt("nats-0", OLD), START, START),
-        Received(receipt("gone", OLD), START, START),
-        Received(receipt("new", OLD), START + 50, START + 50),
+        ReceivedReceipt(receipt("nats-0", OLD), START, START),
+        ReceivedReceipt(receipt("gone", OLD), START, START),
+        ReceivedReceipt(receipt("new", OLD), START + 50, START + 50),
     )
     book.prune({"nats-0"}, before=START + 10)
     assert [name for name in ("nats-0", "gone", "new") if book.last(name)] == ["nats-0", "new"]
@@ -137,18 +145,18 @@ def test_agents_that_left_are_forgotten() -> None:
 class Deploying:
     """Implements ``Members``: pods that come and go, as a deployment's do."""
 
-    there: list[Expected] = field(default_factory=list)
+    there: list[ExpectedAgent] = field(default_factory=list)
 
-    def expected(self) -> list[Expected]:
+    def expected(self) -> list[ExpectedAgent]:
         return self.there
 
-    def admit(self, receipt: Receipt, sender: Sender | None) -> Receipt:
+    def admit(self, receipt: Receipt, sender: PodIdentity | None) -> Receipt:
         return receipt
 
 
 def test_pods_that_have_gone_are_forgotten() -> None:
     members = Deploying()
-    roster = Roster(members, CLOCK)
+    roster = FleetRegistry(members, CLOCK)
     for number in range(20):
         now = START + 30 * number
         members.there = [pod(f"orders-{number}")]

@@ -1,14 +1,13 @@
 """The injector's decision: what a pod gets, what is refused, and with which words."""
 
 import json
-from typing import Any
 
 import pytest
 
 from agent.config import read_config
-from authority.injector.admission import Decision, ReviewError, decide
+from authority.injector.admission import ReviewError, decide
 from tests.harness.admission_reviews import Json, container, pod, review
-from tests.harness.injector_pods import SETTINGS, environment, injected
+from tests.harness.injector_pods import SETTINGS, decision, environment, injected, sidecar_of
 
 HTTP = {"tidemark.io/inject": "http"}
 
@@ -17,16 +16,6 @@ NATS = {"tidemark.io/inject": "nats"}
 SIGNAL = {"tidemark.io/inject": "signal"}
 
 PORT = {"tidemark.io/reload-port": "9000"}
-
-
-def decision(made: Json, **request: Any) -> Decision:
-    return decide(review(made, **request), SETTINGS)
-
-
-def sidecar_of(made: Json) -> Json:
-    found: Json = made["spec"]["initContainers"][0]
-    assert found["name"] == "tidemark-agent"
-    return found
 
 
 def refusal(made: Json) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from authority.injector.annotations import KEYS, Mode
+from authority.injector.annotations import KEYS, SidecarMode
 from tests.harness.injector_pods import environment, injected
 
 INSTALL = (Path(__file__).parents[3] / "docs" / "install.md").read_text()
@@ -17,7 +17,7 @@ def test_every_annotation_is_there_with_the_modes_that_know_it() -> None:
     known = {
         key: "all"
         if all(key in keys for keys in KEYS.values())
-        else ", ".join(mode for mode in Mode if key in KEYS[mode])
+        else ", ".join(mode for mode in SidecarMode if key in KEYS[mode])
         for keys in KEYS.values()
         for key in keys
     }

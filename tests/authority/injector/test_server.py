@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 import yaml
 
-from authority.config.load import ConfigError, load
+from authority.config.load import AuthorityConfigError, load
 from authority.injector.ca_bundle import keep_ca_bundle
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from authority.pki.control_ca import read_control_certificate
 from tests.harness.admission_reviews import Json, admitted, check_valid, pod, review
-from tests.harness.authority_deployment import Deployment, Program, command, eventually
+from tests.harness.authority_deployment import AuthorityDeployment, Program, command, eventually
 from tests.harness.kubernetes.accounts import Rule, rules_of
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import MUTATING_WEBHOOKS
@@ -85,7 +85,7 @@ class Injector:
             "[kubernetes]",
             f'kubeconfig = "{kubeconfig}"',
         ]
-        self.deployment = Deployment.create(root, preset="testing", more="\n".join(table))
+        self.deployment = AuthorityDeployment.create(root, preset="testing", more="\n".join(table))
         self.deployment.init()
 
     @property
@@ -211,9 +211,11 @@ def test_what_the_table_says(tmp_path: Path) -> None:
         return load(file, {}).injector
 
     assert read('image = "a"').names == ("tidemark-injector.tidemark.svc",)
-    with pytest.raises(ConfigError, match=r"injector\.webhook: expected a \[kubernetes\] table as well, found none"):
+    with pytest.raises(
+        AuthorityConfigError, match=r"injector\.webhook: expected a \[kubernetes\] table as well, found none"
+    ):
         read('image = "a"\nwebhook = "w"')
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(AuthorityConfigError) as raised:
         read(
             'webhook = ""\npull_policy = "Sometimes"\nauthority_url = "http://x"\ndirectory = "run"\nuid = 0\n'
             'cpu = "much"\nnames = ["a b"]\nlisten = "x"\nimages = "a"\nnats_url = "nats://a:b@c"'

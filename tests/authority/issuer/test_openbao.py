@@ -18,7 +18,7 @@ from authority.openbao.client import OpenBaoClient
 from authority.openbao.login import Json
 from authority.pki.keystore import KeyType
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import DOMAIN, TOLERANCE, Space
+from tests.harness.openbao_server import DOMAIN, TOLERANCE, OpenBaoNamespace
 from tidemark.certificates import is_ca, issued_by, key_identifier, leaf_issuer, not_after, not_before, parse_leaf
 
 NOW = int(time.time())  # OpenBao goes by the real clock; other tests may run for minutes before these
@@ -35,13 +35,13 @@ def wanted() -> LeafRequest:
 
 
 @pytest.fixture
-async def client(space: Space) -> AsyncIterator[OpenBaoClient]:
+async def client(space: OpenBaoNamespace) -> AsyncIterator[OpenBaoClient]:
     async with space.authority() as client:
         yield client
 
 
 @pytest.fixture
-def issuer(space: Space, client: OpenBaoClient) -> OpenBaoIssuer:
+def issuer(space: OpenBaoNamespace, client: OpenBaoClient) -> OpenBaoIssuer:
     return space.issuer(client)
 
 
@@ -70,7 +70,9 @@ async def test_ca_has_the_documented_form(issuer: OpenBaoIssuer) -> None:
     assert [attribute.value for attribute in root.subject] == [DOMAIN, "root", key_identifier(root)[:16]]
 
 
-async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: OpenBaoIssuer, space: Space) -> None:
+async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(
+    issuer: OpenBaoIssuer, space: OpenBaoNamespace
+) -> None:
     ca = await issuer.issue_ca(REQUEST)
     later = replace(REQUEST, not_before=REQUEST.not_before + 5)
     assert await issuer.issue_ca(later) == ca
@@ -83,7 +85,7 @@ async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: 
     "asked", [replace(REQUEST, epoch=8), replace(REQUEST, not_after=NOW + 9000), replace(REQUEST, trust_domain="other")]
 )
 async def test_an_intent_asked_for_otherwise_is_made_anew(
-    issuer: OpenBaoIssuer, space: Space, asked: CaRequest
+    issuer: OpenBaoIssuer, space: OpenBaoNamespace, asked: CaRequest
 ) -> None:
     before = await issuer.issue_ca(REQUEST)
     after = await issuer.issue_ca(asked)
@@ -93,7 +95,7 @@ async def test_an_intent_asked_for_otherwise_is_made_anew(
     assert (await space.names("keys"), await space.names("issuers")) == ({"epoch-7-3"}, {"epoch-7-3"})
 
 
-async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIssuer, space: Space) -> None:
+async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIssuer, space: OpenBaoNamespace) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.intent)
     await issuer.issue_ca(LATER)
@@ -134,7 +136,9 @@ async def test_a_leaf_is_signed_by_the_ca_that_was_asked_for_not_by_the_default(
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, other)
 
 
-async def test_a_leaf_never_outlives_its_ca(issuer: OpenBaoIssuer, space: Space, wanted: LeafRequest) -> None:
+async def test_a_leaf_never_outlives_its_ca(
+    issuer: OpenBaoIssuer, space: OpenBaoNamespace, wanted: LeafRequest
+) -> None:
     ca = await issuer.issue_ca(REQUEST)
     await issuer.issue_leaf(REQUEST.intent, replace(wanted, not_after=REQUEST.not_after))
     with pytest.raises(IssuerError, match=r"leaf nats-0: expected it to end by .*, as its CA epoch-7-3 does, found"):
@@ -153,7 +157,9 @@ async def test_a_ca_that_is_not_there(issuer: OpenBaoIssuer, wanted: LeafRequest
         await issuer.activate("epoch-9-9")
 
 
-async def test_deleting_takes_issuer_and_key_and_may_be_repeated(issuer: OpenBaoIssuer, space: Space) -> None:
+async def test_deleting_takes_issuer_and_key_and_may_be_repeated(
+    issuer: OpenBaoIssuer, space: OpenBaoNamespace
+) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.intent)
     await issuer.issue_ca(LATER)
@@ -181,7 +187,9 @@ async def test_nothing_outlives_the_root(issuer: OpenBaoIssuer) -> None:
     assert (await issuer.holdings()).cas == {}
 
 
-async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(issuer: OpenBaoIssuer, space: Space) -> None:
+async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(
+    issuer: OpenBaoIssuer, space: OpenBaoNamespace
+) -> None:
     (root,) = await issuer.roots()
     request = await space.client.write(
         "pki/intermediate/generate/internal", {"common_name": "another", "key_type": "ec"}
@@ -191,7 +199,9 @@ async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(issuer: 
     assert await issuer.roots() == (root,)
 
 
-async def test_the_default_root_of_two_signs_and_both_are_trusted(issuer: OpenBaoIssuer, space: Space) -> None:
+async def test_the_default_root_of_two_signs_and_both_are_trusted(
+    issuer: OpenBaoIssuer, space: OpenBaoNamespace
+) -> None:
     (first,) = await issuer.roots()
     body = {"common_name": "root", "organization": [DOMAIN], "issuer_name": "root-2", "ttl": "8760h", "key_type": "ec"}
     await space.client.write("pki/root/generate/internal", body)
@@ -202,7 +212,7 @@ async def test_the_default_root_of_two_signs_and_both_are_trusted(issuer: OpenBa
     assert issued_by(await issuer.issue_ca(REQUEST), newest)
 
 
-async def test_rsa_by_configuration(space: Space, client: OpenBaoClient) -> None:
+async def test_rsa_by_configuration(space: OpenBaoNamespace, client: OpenBaoClient) -> None:
     issuer = OpenBaoIssuer(client, space.layout, KeyType.RSA_4096, tolerance_seconds=TOLERANCE, clock=time.time)
     key = (await issuer.issue_ca(REQUEST)).public_key()
     assert isinstance(key, rsa.RSAPublicKey)
@@ -210,7 +220,7 @@ async def test_rsa_by_configuration(space: Space, client: OpenBaoClient) -> None
 
 
 async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(
-    space: Space, client: OpenBaoClient, wanted: LeafRequest
+    space: OpenBaoNamespace, client: OpenBaoClient, wanted: LeafRequest
 ) -> None:
     right = space.issuer(client)
     await right.issue_ca(REQUEST)
@@ -227,12 +237,12 @@ async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(
     assert set((await right.holdings()).cas) == {"epoch-7-3"}
 
 
-def struck(space: Space, step: int, when: When) -> OpenBaoClient:
+def struck(space: OpenBaoNamespace, step: int, when: When) -> OpenBaoClient:
     """The client of a process that is killed at its n-th change of OpenBao."""
     return space.struck(Effects(Strike(step, when, How.KILL)))
 
 
-async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space, wanted: LeafRequest) -> None:
+async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: OpenBaoNamespace, wanted: LeafRequest) -> None:
     effects = Effects()
     async with space.struck(effects) as undisturbed:
         await space.issuer(undisturbed).issue_ca(REQUEST)
@@ -259,7 +269,7 @@ async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: Space, wa
             await delete_with_a_crash(space, asked.intent, when)
 
 
-async def delete_with_a_crash(space: Space, intent: str, when: When) -> None:
+async def delete_with_a_crash(space: OpenBaoNamespace, intent: str, when: When) -> None:
     """Whatever is left of a CA is known by its intent until the last of it is gone."""
     async with struck(space, 1, when) as dying:
         with pytest.raises(Killed):
@@ -271,7 +281,7 @@ async def delete_with_a_crash(space: Space, intent: str, when: When) -> None:
 
 
 @pytest.mark.parametrize("step", range(4))
-async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space: Space, step: int) -> None:
+async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space: OpenBaoNamespace, step: int) -> None:
     async with struck(space, step, When.AFTER) as dying:
         with pytest.raises(Killed):
             await space.issuer(dying).issue_ca(REQUEST)
@@ -282,7 +292,7 @@ async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space
     assert (await space.names("keys"), await space.names("issuers")) == (set(), set())
 
 
-async def test_what_others_keep_in_the_mount_is_none_of_ours(space: Space, issuer: OpenBaoIssuer) -> None:
+async def test_what_others_keep_in_the_mount_is_none_of_ours(space: OpenBaoNamespace, issuer: OpenBaoIssuer) -> None:
     """It may have been in use before, and these may be the only keys of their kind."""
     others = {"nats-intermediate", "epoch-12"}
     for name in sorted(others):
@@ -296,7 +306,7 @@ async def test_what_others_keep_in_the_mount_is_none_of_ours(space: Space, issue
     assert await space.names("keys") == await space.names("issuers") == {*others, REQUEST.intent}
 
 
-async def test_two_authorities_that_make_one_ca_end_with_the_same(space: Space) -> None:
+async def test_two_authorities_that_make_one_ca_end_with_the_same(space: OpenBaoNamespace) -> None:
     async with space.authority() as one, space.authority() as two:
         issuers = [space.issuer(one), space.issuer(two)]
         results = await asyncio.gather(*(issuer.issue_ca(REQUEST) for issuer in issuers), return_exceptions=True)
@@ -324,7 +334,7 @@ class OtherDates(OpenBaoClient):
 
 
 @pytest.mark.parametrize(("times", "signed"), [(0, 1), (2, 3)])
-async def test_a_ca_with_other_dates_is_signed_again(space: Space, times: int, signed: int) -> None:
+async def test_a_ca_with_other_dates_is_signed_again(space: OpenBaoNamespace, times: int, signed: int) -> None:
     assert space.login is not None
     async with OtherDates(space.access(space.login)) as client:
         client.times = times
@@ -333,7 +343,7 @@ async def test_a_ca_with_other_dates_is_signed_again(space: Space, times: int, s
     assert len((await space.client.list("nats_int/issuers"))["keys"]) == 1
 
 
-async def test_a_ca_with_other_dates_for_ever_is_refused_by_name(space: Space) -> None:
+async def test_a_ca_with_other_dates_for_ever_is_refused_by_name(space: OpenBaoNamespace) -> None:
     assert space.login is not None
     async with OtherDates(space.access(space.login)) as client:
         client.times = 99
@@ -343,7 +353,7 @@ async def test_a_ca_with_other_dates_for_ever_is_refused_by_name(space: Space) -
 
 
 async def test_a_role_that_backdates_otherwise_is_named(
-    space: Space, issuer: OpenBaoIssuer, wanted: LeafRequest
+    space: OpenBaoNamespace, issuer: OpenBaoIssuer, wanted: LeafRequest
 ) -> None:
     await issuer.issue_ca(REQUEST)
     role = await space.client.read("nats_int/roles/tidemark") or {}
@@ -352,7 +362,7 @@ async def test_a_role_that_backdates_otherwise_is_named(
         await issuer.issue_leaf(REQUEST.intent, wanted)
 
 
-async def test_without_init(empty_space: Space) -> None:
+async def test_without_init(empty_space: OpenBaoNamespace) -> None:
     issuer = empty_space.issuer(empty_space.client)
     with pytest.raises(IssuerError, match=r"no handler for route"):
         await issuer.roots()

@@ -21,7 +21,7 @@ from authority.journal.record_types import (
     StatementRecord,
     WithdrawalRecord,
 )
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.support import atomic_files
 from tests.harness.journal_builder import EPOCH, START, running
 from tidemark.bundle import Cause
@@ -229,4 +229,4 @@ async def test_a_whole_history_survives_the_disk(tmp_path: Path) -> None:
     journal = DirectoryJournal(tmp_path)
     for entry in story.entries:
         await journal.append(entry.position, entry.record)
-    assert fold(await journal.read()) == story.history
+    assert replay(await journal.read()) == story.history

@@ -7,13 +7,13 @@ import pytest
 from authority.journal.history import EMPTY
 from authority.journal.interface import JournalError
 from authority.journal.record_types import ActivationRecord, Entry, Opening, StatementRecord
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from tests.harness.journal_builder import EPOCH, START, running
 from tidemark.bundle import Bundle, Cause
 
 
 def test_an_empty_journal_has_no_history() -> None:
-    assert fold([]) == EMPTY
+    assert replay([]) == EMPTY
     assert EMPTY.newest is None
     assert EMPTY.signing is None
     assert EMPTY.next_sequence == 1
@@ -80,7 +80,7 @@ def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> Non
     lost, _ = running()
     lost.prepare(EPOCH + 1, START + 12)
     adopted = lost.history.statements[-1].bundle
-    history = fold([Entry(1, StatementRecord(START + 15, "", adopted))])
+    history = replay([Entry(1, StatementRecord(START + 15, "", adopted))])
 
     assert [(ca.number, ca.epoch, ca.intent) for ca in history.cas] == [(1, EPOCH, ""), (2, EPOCH + 1, "")]
     assert history.next_sequence == 3
@@ -91,7 +91,7 @@ def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> Non
 def test_an_activation_of_a_ca_that_was_folded_away_leaves_none_signing() -> None:
     story, _ = running()
     ghost = Entry(9, ActivationRecord(START, "a" * 64, Opening.GATE))
-    assert fold([*story.entries, ghost]).signing is None
+    assert replay([*story.entries, ghost]).signing is None
 
 
 def test_a_record_that_does_not_read_is_named() -> None:
@@ -100,13 +100,13 @@ def test_a_record_that_does_not_read_is_named() -> None:
     assert isinstance(record, StatementRecord)
     broken = replace(record, bundle=Bundle(record.bundle.ca[:-20], record.bundle.note))
     with pytest.raises(JournalError, match="journal record 1: expected a bundle as it was written"):
-        fold([Entry(1, broken)])
+        replay([Entry(1, broken)])
 
 
 def test_a_sequence_that_does_not_rise_is_named() -> None:
     story, _ = running()
     with pytest.raises(JournalError, match="journal record 5: expected a statement above sequence 1, found 1"):
-        fold([story.entries[0], Entry(5, story.entries[0].record)])
+        replay([story.entries[0], Entry(5, story.entries[0].record)])
 
 
 def test_what_is_asked_for_one_ca_adds_up() -> None:
@@ -152,11 +152,11 @@ def test_an_adopted_statement_says_what_is_withdrawn_also_of_cas_that_the_journa
     assert newest is not None
     backup, same = running()
     adopted = StatementRecord(START + 15, "", newest.bundle)
-    history = fold([*backup.entries, Entry(3, adopted)])
+    history = replay([*backup.entries, Entry(3, adopted)])
     assert set(newest.statement.withdrawn) == {first.sha256, second.sha256}
     assert set(history.withdrawn) == {first.sha256, second.sha256}
     assert history.withdrawn[second.sha256] >= second.not_after  # it is not known when it ends
     assert same.sha256 not in history.withdrawn  # another key of the same epoch
-    known = fold([*whole.entries[:2], Entry(3, adopted)])
+    known = replay([*whole.entries[:2], Entry(3, adopted)])
     assert known.withdrawn[first.sha256] == first.not_after
     assert known.signing is None

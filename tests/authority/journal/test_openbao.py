@@ -10,12 +10,12 @@ import pytest
 from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import NAMED, ActivationRecord, Entry, Opening, OverrideRecord, Record
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.login import Json
-from tests.harness.journal_builder import EPOCH, START, TRUST, Story, running
+from tests.harness.journal_builder import EPOCH, START, TRUST, JournalBuilder, running
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import Space
+from tests.harness.openbao_server import OpenBaoNamespace
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.verify import reopen
 
@@ -24,7 +24,7 @@ OVERRIDE = OverrideRecord(START, CA, "ada", "späte Reparatur")
 
 
 @pytest.fixture
-async def place(empty_space: Space) -> Space:
+async def place(empty_space: OpenBaoNamespace) -> OpenBaoNamespace:
     """A namespace with KV v2 and the authority's policy."""
     await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     await empty_space.admit(empty_space.layout.policy())
@@ -32,7 +32,7 @@ async def place(empty_space: Space) -> Space:
 
 
 @pytest.fixture
-async def client(place: Space) -> AsyncIterator[OpenBaoClient]:
+async def client(place: OpenBaoNamespace) -> AsyncIterator[OpenBaoClient]:
     async with place.authority() as client:
         yield client
 
@@ -50,7 +50,7 @@ def activation(at: int) -> ActivationRecord:
     return ActivationRecord(at, CA, Opening.DEADLINE, ("orders", "späte-app"), ("a" * 64,), left_behind=2)
 
 
-def rotations(count: int) -> Story:
+def rotations(count: int) -> JournalBuilder:
     """A deployment that has rotated so many times."""
     story, _ = running()
     for epoch in range(EPOCH + 1, EPOCH + count):
@@ -64,7 +64,7 @@ async def append(journal: OpenBaoJournal, entries: Sequence[Entry]) -> None:
         await journal.append(entry.position, entry.record)
 
 
-async def names(place: Space, folder: str = "") -> set[str]:
+async def names(place: OpenBaoNamespace, folder: str = "") -> set[str]:
     return set((await place.client.list(f"secret/metadata/ca-bundles/{folder}")).get("keys", []))
 
 
@@ -77,7 +77,9 @@ async def test_an_empty_journal(journal: OpenBaoJournal) -> None:
     assert await journal.read() == ()
 
 
-async def test_what_was_appended_is_read_in_order_by_whoever_opens_it(journal: OpenBaoJournal, place: Space) -> None:
+async def test_what_was_appended_is_read_in_order_by_whoever_opens_it(
+    journal: OpenBaoJournal, place: OpenBaoNamespace
+) -> None:
     story = rotations(2)
     records: list[Record] = [*(entry.record for entry in story.entries), activation(START), OVERRIDE]
     entries = tuple(Entry(position, record) for position, record in enumerate(records, start=1))
@@ -86,11 +88,11 @@ async def test_what_was_appended_is_read_in_order_by_whoever_opens_it(journal: O
         assert await journal.head() == entry.position
     async with place.authority() as other:
         assert await journal_of(other).read() == entries
-    assert fold(await journal.read()).newest == story.history.newest
+    assert replay(await journal.read()).newest == story.history.newest
 
 
 async def test_people_read_records_and_the_bundle_of_an_epoch_with_bao_kv_get(
-    journal: OpenBaoJournal, place: Space
+    journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
     story = rotations(2)
     await append(journal, [*story.entries, Entry(5, OVERRIDE)])
@@ -127,7 +129,7 @@ async def test_a_taken_position_is_a_conflict_and_stays_as_it_is(journal: OpenBa
     assert (await journal.read())[1].record == activation(START + 2)
 
 
-async def test_of_many_writers_of_one_position_one_wins(place: Space, client: OpenBaoClient) -> None:
+async def test_of_many_writers_of_one_position_one_wins(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
     async with place.authority() as other:
         journals = [journal_of(each) for each in (client, other) * 3]
         results = await asyncio.gather(
@@ -156,21 +158,23 @@ class Overtaken(OpenBaoClient):
         return await super().write(path, body, repeatable=repeatable)
 
 
-def overtaken(place: Space, others: Sequence[Entry], fold_through: int = 0) -> Overtaken:
+def overtaken(place: OpenBaoNamespace, others: Sequence[Entry], fold_through: int = 0) -> Overtaken:
     assert place.login is not None
     late = Overtaken(place.access(place.login))
     late.others, late.fold_through = list(others), fold_through
     return late
 
 
-async def test_the_server_refuses_a_late_writer(place: Space) -> None:
+async def test_the_server_refuses_a_late_writer(place: OpenBaoNamespace) -> None:
     async with overtaken(place, [Entry(1, OVERRIDE)]) as late:
         with pytest.raises(JournalConflict, match="expected to write this record first"):
             await journal_of(late).append(1, activation(START))
         assert await journal_of(late).read() == (Entry(1, OVERRIDE),)
 
 
-async def test_a_writer_that_slept_through_a_fold_does_not_win_a_position_that_was_folded_away(place: Space) -> None:
+async def test_a_writer_that_slept_through_a_fold_does_not_win_a_position_that_was_folded_away(
+    place: OpenBaoNamespace,
+) -> None:
     others = [Entry(position, activation(START + position)) for position in (1, 2, 3)]
     async with overtaken(place, others, fold_through=2) as late:
         with pytest.raises(JournalConflict):
@@ -179,7 +183,9 @@ async def test_a_writer_that_slept_through_a_fold_does_not_win_a_position_that_w
     assert await names(place, "journal/") == {"000000000003", "folded-000000000002"}
 
 
-async def test_a_gap_is_refused_when_writing_and_named_when_reading(journal: OpenBaoJournal, place: Space) -> None:
+async def test_a_gap_is_refused_when_writing_and_named_when_reading(
+    journal: OpenBaoJournal, place: OpenBaoNamespace
+) -> None:
     await append(journal, [Entry(position, activation(START + position)) for position in (1, 2, 3)])
     with pytest.raises(JournalError, match="expected to append at position 4, found 6"):
         await journal.append(6, OVERRIDE)
@@ -189,7 +195,7 @@ async def test_a_gap_is_refused_when_writing_and_named_when_reading(journal: Ope
 
 
 async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(
-    journal: OpenBaoJournal, place: Space
+    journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
     story = rotations(3)
     await append(journal, story.entries)
@@ -219,7 +225,7 @@ async def test_an_older_fold_never_replaces_a_newer_one(journal: OpenBaoJournal)
     assert positions(await journal.read()) == [4, 5]
 
 
-async def test_a_crash_anywhere_in_appending_leaves_the_record_whole_or_not_at_all(place: Space) -> None:
+async def test_a_crash_anywhere_in_appending_leaves_the_record_whole_or_not_at_all(place: OpenBaoNamespace) -> None:
     story, effects = rotations(1), Effects()
     async with place.struck(effects) as undisturbed:
         await append(journal_of(undisturbed), story.entries[:1])
@@ -238,13 +244,13 @@ async def test_a_crash_anywhere_in_appending_leaves_the_record_whole_or_not_at_a
             assert await names(place) == ({f"epoch-{EPOCH}-1", "journal/"} if stands else set())
 
 
-async def clear(place: Space) -> None:
+async def clear(place: OpenBaoNamespace) -> None:
     for folder in ("", "journal/"):
         for name in await names(place, folder):
             await place.client.delete(f"secret/metadata/ca-bundles/{folder}{name}")
 
 
-async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_cleans_up(place: Space) -> None:
+async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_cleans_up(place: OpenBaoNamespace) -> None:
     story, effects = rotations(3), Effects()
     keep = (story.entries[3],)
 
@@ -276,7 +282,7 @@ async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_clean
                 assert (await journal_of(client).read(), await names(place), await names(place, "journal/")) == ended
 
 
-async def test_a_reader_that_a_fold_overtakes_reads_again(place: Space) -> None:
+async def test_a_reader_that_a_fold_overtakes_reads_again(place: OpenBaoNamespace) -> None:
     entries = [Entry(position, activation(START + position)) for position in (1, 2, 3)]
 
     class Slow(OpenBaoClient):
@@ -299,7 +305,7 @@ async def test_a_reader_that_a_fold_overtakes_reads_again(place: Space) -> None:
         assert slow.folded
 
 
-async def test_unreadable_records_are_named(journal: OpenBaoJournal, place: Space) -> None:
+async def test_unreadable_records_are_named(journal: OpenBaoJournal, place: OpenBaoNamespace) -> None:
     await append(journal, [Entry(1, activation(START)), Entry(2, OVERRIDE)])
     path = "secret/data/ca-bundles/journal/000000000002"
     good = ((await place.client.read(path)) or {})["data"]
@@ -318,7 +324,7 @@ async def test_unreadable_records_are_named(journal: OpenBaoJournal, place: Spac
         await journal.read()
 
 
-async def test_a_record_whose_text_somebody_deleted_is_named(journal: OpenBaoJournal, place: Space) -> None:
+async def test_a_record_whose_text_somebody_deleted_is_named(journal: OpenBaoJournal, place: OpenBaoNamespace) -> None:
     await append(journal, [Entry(1, activation(START)), Entry(2, OVERRIDE)])
     await place.client.delete("secret/data/ca-bundles/journal/000000000001")  # the newest version, as 'bao kv delete'
     with pytest.raises(JournalError, match="expected every record that its listing names, found one without its text"):
@@ -331,7 +337,7 @@ async def test_what_could_not_be_read_back_is_not_written(journal: OpenBaoJourna
     assert await journal.head() == 0
 
 
-async def test_a_missing_permission_is_named(place: Space) -> None:
+async def test_a_missing_permission_is_named(place: OpenBaoNamespace) -> None:
     await place.admit('path "secret/metadata/*" { capabilities = ["list"] }')
     async with place.authority() as client:
         with pytest.raises(JournalError, match=r"allow 'create or update' on 'secret/data/ca-bundles/journal/0{11}1'"):

@@ -6,8 +6,8 @@ import pytest
 
 from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.record_types import Entry
-from authority.journal.store import NotLeading, Timeline
-from authority.support.backoff import Pauses
+from authority.journal.store import JournalStore, NotLeading
+from authority.support.backoff import Backoff
 from tests.harness import virtual_time
 from tests.harness.journal_builder import EPOCH, START, running
 from tests.harness.memory_backends import Effects, How, MemoryJournal, Strike, When
@@ -18,7 +18,7 @@ async def test_it_reads_again_only_what_has_moved() -> None:
     journal = MemoryJournal()
     for entry in story.entries:
         journal.put(entry.record)
-    timeline = Timeline(journal)
+    timeline = JournalStore(journal)
     assert await timeline.read() == story.history
     first = timeline.history
     assert await timeline.read() is first
@@ -29,7 +29,7 @@ async def test_it_reads_again_only_what_has_moved() -> None:
 
 async def test_whoever_watches_is_told_of_every_change() -> None:
     story, ca = running()
-    timeline = Timeline(MemoryJournal())
+    timeline = JournalStore(MemoryJournal())
     changed, other = timeline.watch(), timeline.watch()
     history = await timeline.append(await timeline.read(), story.entries[0].record)
     assert changed.is_set()
@@ -43,7 +43,7 @@ async def test_whoever_watches_is_told_of_every_change() -> None:
 async def test_a_decision_on_an_older_history_is_refused() -> None:
     story, ca = running()
     journal = MemoryJournal()
-    timeline = Timeline(journal)
+    timeline = JournalStore(journal)
     decided_on = await timeline.read()
     journal.put(story.entries[0].record)
     with pytest.raises(JournalConflict, match="expected its head at 0, found it at 1"):
@@ -59,7 +59,7 @@ async def test_a_decision_on_an_older_history_is_refused() -> None:
 async def test_who_leads_no_longer_neither_writes_nor_goes_on_to_an_effect() -> None:
     story, _ = running()
     journal, leads = MemoryJournal(), [True]
-    timeline = Timeline(journal, lambda: leads[-1])
+    timeline = JournalStore(journal, lambda: leads[-1])
     history = await timeline.append(await timeline.read(), story.entries[0].record)
     leads.append(False)
     with pytest.raises(NotLeading):
@@ -77,7 +77,7 @@ def test_a_journal_that_shows_less_for_good_was_restored() -> None:
         journal = MemoryJournal()
         for entry in story.entries:
             journal.put(entry.record)
-        timeline = Timeline(journal)
+        timeline = JournalStore(journal)
         history = await timeline.read()
         journal.records.pop(journal.last)
         journal.last -= 1
@@ -98,7 +98,7 @@ async def test_records_that_end_before_the_head_are_not_the_journal() -> None:
     journal = Torn()
     for entry in story.entries:
         journal.put(entry.record)
-    timeline = Timeline(journal)
+    timeline = JournalStore(journal)
     with pytest.raises(JournalError, match="expected records up to 2, found them up to 1"):
         await timeline.read()
     assert timeline.history.head == 0
@@ -107,7 +107,7 @@ async def test_records_that_end_before_the_head_are_not_the_journal() -> None:
 @pytest.mark.parametrize(("when", "stands"), [(When.BEFORE, False), (When.AFTER, True)])
 async def test_after_a_failed_append_it_looks_whether_the_record_stands(when: When, stands: bool) -> None:
     story, _ = running()
-    timeline = Timeline(MemoryJournal(Effects(Strike(0, when, How.FAIL))))
+    timeline = JournalStore(MemoryJournal(Effects(Strike(0, when, How.FAIL))))
     with pytest.raises(JournalError):
         await timeline.append(timeline.history, story.entries[0].record)
     assert ((await timeline.read()).head == 1) is stands
@@ -120,7 +120,7 @@ async def test_a_folded_journal_is_read_again_though_its_head_stays() -> None:
     journal = MemoryJournal()
     for entry in story.entries:
         journal.put(entry.record)
-    timeline = Timeline(journal)
+    timeline = JournalStore(journal)
     history = await timeline.read()
     await timeline.fold(history, (history.entries[1],), through=3)
     assert [entry.position for entry in (await timeline.read()).entries] == [2, 4]
@@ -128,7 +128,7 @@ async def test_a_folded_journal_is_read_again_though_its_head_stays() -> None:
 
 def test_pauses_grow_to_their_longest_and_end_with_success() -> None:
     async def main() -> None:
-        pauses = Pauses[str](3)
+        pauses = Backoff[str](3)
         assert pauses.left() is None
         for expected in (0.5, 1.0, 2.0, 3.0, 3.0):
             assert pauses.failed("a") == expected

@@ -14,17 +14,17 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret
 from authority.kubernetes.client import ALL_NAMESPACES, KubernetesClient, Selection
 from authority.kubernetes.credentials import InCluster, Kubeconfig
 from authority.kubernetes.errors import (
-    Conflict,
-    Exists,
+    ApiServerRefused,
+    ApiServerUnreachable,
     KubernetesError,
-    LoginRefused,
-    Missing,
+    KubernetesLoginRefused,
+    KubernetesPermissionMissing,
     NamespaceTerminating,
-    PermissionMissing,
-    Refused,
-    Unreachable,
+    ObjectConflict,
+    ObjectExists,
+    ObjectMissing,
 )
-from authority.support.clock_skew import ClockDiffers, Dated, check_clock
+from authority.support.clock_skew import ClockDiffers, ServerClock, check_clock
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.certificates import serving_files
 from tests.harness.kubernetes.kinds import NAMESPACE, SECRET
@@ -64,7 +64,7 @@ async def test_what_passes_is_tried_again(server: ApiServer, client: KubernetesC
 
 async def test_what_does_not_pass_is_told(server: ApiServer, client: KubernetesClient) -> None:
     server.interfere = Interfering(3, too_many_requests(0))
-    with pytest.raises(Unreachable, match="list secrets in tidemark, found 429"):
+    with pytest.raises(ApiServerUnreachable, match="list secrets in tidemark, found 429"):
         await client.list(Selection(Secret, "tidemark"), lambda one: one)
 
 
@@ -77,7 +77,7 @@ async def test_nobody_is_asked_again_sooner_than_the_server_wants(server: ApiSer
 
 async def test_a_create_whose_answer_was_lost_says_that_it_exists(server: ApiServer, client: KubernetesClient) -> None:
     server.interfere = Interfering(1, None)
-    with pytest.raises(Exists):
+    with pytest.raises(ObjectExists):
         await client.create(secret("a"), "tidemark")
 
 
@@ -85,11 +85,11 @@ async def test_refusals_have_names(server: ApiServer, client: KubernetesClient) 
     made = await client.create(secret("a", x="MQ=="), "tidemark")
     assert made.metadata is not None
     await client.apply(secret("a", made.metadata.resourceVersion, x="Mg=="), "tidemark")
-    with pytest.raises(Conflict, match="apply secret tidemark/a, found 409: Operation cannot be fulfilled"):
+    with pytest.raises(ObjectConflict, match="apply secret tidemark/a, found 409: Operation cannot be fulfilled"):
         await client.apply(secret("a", made.metadata.resourceVersion, x="Mw=="), "tidemark")
-    with pytest.raises(Refused, match="422"):
+    with pytest.raises(ApiServerRefused, match="422"):
         await client.create(secret("Upper"), "tidemark")
-    with pytest.raises(Missing):
+    with pytest.raises(ObjectMissing):
         await client.create(secret("a"), "elsewhere")
     assert await client.get(Secret, "none", "tidemark") is None
     await client.delete(Secret, "none", "tidemark")
@@ -116,10 +116,10 @@ async def test_a_list_takes_every_page(server: ApiServer, client: KubernetesClie
 async def test_a_missing_permission_and_an_unknown_token(server: ApiServer, tmp_path: Path) -> None:
     token = server.accounts.issue("tidemark", "nobody")
     async with KubernetesClient(Kubeconfig(server.kubeconfig(tmp_path / "file", token)), QUICK) as client:
-        with pytest.raises(PermissionMissing, match=r"cannot list resource \"pods\".*docs/kubernetes.md"):
+        with pytest.raises(KubernetesPermissionMissing, match=r"cannot list resource \"pods\".*docs/kubernetes.md"):
             await client.list(Selection(Pod, "nats"), lambda one: one)
         server.accounts.expire(token)
-        with pytest.raises(LoginRefused) as refused:
+        with pytest.raises(KubernetesLoginRefused) as refused:
             await client.get(ConfigMap, "a", "tidemark")
         assert token not in str(refused.value)
 
@@ -162,7 +162,7 @@ async def test_the_api_servers_ca_can_be_replaced_while_the_authority_runs(
     async with KubernetesClient(access, QUICK) as client:
         await client.create(secret("a"), "tidemark")
         new_ca = await listen_below_another_ca(server)
-        with pytest.raises(Unreachable, match="certificate verify failed"):
+        with pytest.raises(ApiServerUnreachable, match="certificate verify failed"):
             await client.get(Secret, "a", "tidemark")
         ca_file.write_bytes(new_ca)
         assert await client.get(Secret, "a", "tidemark") is not None
@@ -194,14 +194,14 @@ async def test_credentials_that_cannot_be_used_are_named(server: ApiServer, tmp_
 
 async def test_nobody_there(server: ApiServer, client: KubernetesClient) -> None:
     await server.stop()
-    with pytest.raises(Unreachable, match="get secret tidemark/a, found"):
+    with pytest.raises(ApiServerUnreachable, match="get secret tidemark/a, found"):
         await client.get(Secret, "a", "tidemark")
     await server.start()
     assert await client.get(Secret, "a", "tidemark") is None
 
 
 async def test_an_answer_that_was_slow_does_not_say_what_time_it_is() -> None:
-    now, dated = asyncio.get_running_loop().time(), Dated()
+    now, dated = asyncio.get_running_loop().time(), ServerClock()
     dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now - 5)
     assert dated.server_time is None
     dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now)

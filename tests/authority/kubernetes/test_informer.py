@@ -10,7 +10,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace
 
 from authority.kubernetes import informer
 from authority.kubernetes.client import KubernetesClient, Selection
-from authority.kubernetes.informer import Watch
+from authority.kubernetes.informer import Informer
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE
 from tests.harness.kubernetes.waiting import until
@@ -23,7 +23,7 @@ async def watching(
     client: KubernetesClient, failures: list[str], selection: Selection[Namespace] = LABELLED
 ) -> AsyncIterator[Callable[[], set[str] | None]]:
     """Runs a watch; gives what it knows, by name."""
-    watch: Watch[Namespace, str] = Watch(
+    watch: Informer[Namespace, str] = Informer(
         client, selection, _name, lambda: None, lambda _, error, __: failures.append(error)
     )
     task = asyncio.create_task(watch.run())

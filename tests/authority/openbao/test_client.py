@@ -17,19 +17,19 @@ from aiohttp import web
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import (
     CasConflict,
-    LoginRefused,
     OpenBaoError,
-    PermissionMissing,
+    OpenBaoLoginRefused,
+    OpenBaoPermissionMissing,
+    OpenBaoSealed,
+    OpenBaoUnreachable,
     RequestRefused,
-    Sealed,
     TokenRevoked,
-    Unreachable,
 )
 from authority.openbao.login import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from tests.harness import virtual_time
 from tests.harness.authority_deployment import eventually
 from tests.harness.kubernetes.certificates import serving_files
-from tests.harness.openbao_server import QUICK, ROOT_TOKEN, Space, serving
+from tests.harness.openbao_server import QUICK, ROOT_TOKEN, OpenBaoNamespace, serving
 
 POLICY = 'path "secret/data/open/*" { capabilities = ["create", "read", "update"] }\n'
 LONG = (0.05,) * 100
@@ -37,14 +37,14 @@ LONG = (0.05,) * 100
 
 
 @pytest.fixture
-async def vault(empty_space: Space) -> Space:
+async def vault(empty_space: OpenBaoNamespace) -> OpenBaoNamespace:
     """A namespace with KV v2 and a policy that opens a part of it."""
     await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     await empty_space.client.write("sys/policies/acl/open", {"policy": POLICY})
     return empty_space
 
 
-async def login_of(vault: Space, life: str = "10m", longest: str = "10m") -> AppRoleLogin:
+async def login_of(vault: OpenBaoNamespace, life: str = "10m", longest: str = "10m") -> AppRoleLogin:
     return await vault.approle({"token_policies": ["open"], "token_ttl": life, "token_max_ttl": longest})
 
 
@@ -111,7 +111,7 @@ class Line:
             writer.write(data)
 
 
-async def test_reading_and_writing_with_a_namespace_and_a_ca_file(vault: Space) -> None:
+async def test_reading_and_writing_with_a_namespace_and_a_ca_file(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         assert client.server_time is None
         assert await client.read("secret/data/open/door") is None
@@ -124,9 +124,9 @@ async def test_reading_and_writing_with_a_namespace_and_a_ca_file(vault: Space) 
             await outside.read("nowhere/data/open/door")
 
 
-async def test_a_server_that_another_ca_signed_is_not_believed(vault: Space) -> None:
+async def test_a_server_that_another_ca_signed_is_not_believed(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(replace(vault.access(TokenLogin("root")), ca_file=None), QUICK) as client:
-        with pytest.raises(Unreachable, match="certificate verify failed"):
+        with pytest.raises(OpenBaoUnreachable, match="certificate verify failed"):
             await client.read("sys/mounts")
 
 
@@ -152,7 +152,7 @@ async def test_openbaos_ca_can_be_replaced_while_the_authority_runs(
                 await eventually(partial(shows, server.port, chain), "the new certificate")
                 await client.read("sys/mounts")  # over the connection that it has
                 line.cut = 1
-                with pytest.raises(Unreachable, match="certificate verify failed"):
+                with pytest.raises(OpenBaoUnreachable, match="certificate verify failed"):
                     await client.read("sys/mounts")
                 ca_file.write_bytes(new_ca.read_bytes())
                 assert await client.read("sys/mounts")
@@ -178,14 +178,14 @@ async def test_a_ca_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         OpenBaoClient(ca_file_of(tmp_path / "ca.pem"))
 
 
-async def test_cas_conflict(vault: Space) -> None:
+async def test_cas_conflict(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         await write(client, 0)
         with pytest.raises(CasConflict, match="secret/data/open/door: expected to write this version first"):
             await write(client, 0)
 
 
-async def test_a_missing_permission_names_path_and_capability(vault: Space) -> None:
+async def test_a_missing_permission_names_path_and_capability(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         for act, capability in [
             (client.read("secret/data/closed"), "read"),
@@ -194,13 +194,15 @@ async def test_a_missing_permission_names_path_and_capability(vault: Space) -> N
             (client.patch("secret/data/closed", {}), "patch"),
             (client.delete("secret/metadata/open/door"), "delete"),
         ]:
-            with pytest.raises(PermissionMissing, match=f"policies to allow '{capability}' on 'secret/") as caught:
+            with pytest.raises(
+                OpenBaoPermissionMissing, match=f"policies to allow '{capability}' on 'secret/"
+            ) as caught:
                 await act
             assert caught.value.capability == capability
             assert caught.value.path.startswith("secret/")
 
 
-async def test_a_revoked_token_is_replaced_by_another_login(vault: Space) -> None:
+async def test_a_revoked_token_is_replaced_by_another_login(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         first = await token_of(client)
         await vault.client.write("auth/token/revoke", {"token": first})
@@ -208,7 +210,7 @@ async def test_a_revoked_token_is_replaced_by_another_login(vault: Space) -> Non
         assert await token_of(client) != first
 
 
-async def test_a_revoked_token_of_an_operator_is_told_by_name(vault: Space) -> None:
+async def test_a_revoked_token_of_an_operator_is_told_by_name(vault: OpenBaoNamespace) -> None:
     async with vault.server.operator(vault.namespace) as operator:
         await operator.write("sys/policies/acl/open", {"policy": POLICY})
         async with OpenBaoClient(vault.access(await login_of(vault))) as other:
@@ -224,7 +226,7 @@ async def test_a_revoked_token_of_an_operator_is_told_by_name(vault: Space) -> N
                 await write(late, 1)
 
 
-async def test_wrong_and_missing_credentials(vault: Space) -> None:
+async def test_wrong_and_missing_credentials(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     cases: list[tuple[Login, str]] = [
         (replace(login, secret_id="sesame"), r"auth/approle/login: expected OpenBao to accept the login, found 400"),
@@ -234,12 +236,12 @@ async def test_wrong_and_missing_credentials(vault: Space) -> None:
     ]
     for wrong, message in cases:
         async with OpenBaoClient(vault.access(wrong), QUICK) as client:
-            with pytest.raises(LoginRefused, match=message) as caught:
+            with pytest.raises(OpenBaoLoginRefused, match=message) as caught:
                 await client.read("secret/data/open/door")
         assert "sesame" not in f"{caught.value}{wrong!r}"
 
 
-async def test_a_token_is_renewed_before_it_expires_and_replaced_at_its_longest_life(vault: Space) -> None:
+async def test_a_token_is_renewed_before_it_expires_and_replaced_at_its_longest_life(vault: OpenBaoNamespace) -> None:
     lives: dict[str, list[bool]] = {}
     async with (
         OpenBaoClient(vault.access(await login_of(vault, life="1s", longest="2s"))) as client,
@@ -252,14 +254,14 @@ async def test_a_token_is_renewed_before_it_expires_and_replaced_at_its_longest_
     assert next(iter(lives.values()))[-1], "the first token was never renewed"
 
 
-async def test_a_token_that_expired_while_nobody_asked_is_replaced(vault: Space) -> None:
+async def test_a_token_that_expired_while_nobody_asked_is_replaced(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault, life="1s"))) as client:
         first = await token_of(client)
         await eventually(lambda: is_gone(vault, first), "the token to expire")
         assert await token_of(client) != first
 
 
-async def is_gone(vault: Space, token: str) -> bool:
+async def is_gone(vault: OpenBaoNamespace, token: str) -> bool:
     async with OpenBaoClient(vault.access(TokenLogin(token)), QUICK) as client:
         try:
             await token_of(client)
@@ -268,7 +270,7 @@ async def is_gone(vault: Space, token: str) -> bool:
     return False
 
 
-async def test_kubernetes_login_reads_the_token_anew_each_time(vault: Space, tmp_path: Path) -> None:
+async def test_kubernetes_login_reads_the_token_anew_each_time(vault: OpenBaoNamespace, tmp_path: Path) -> None:
     reviewed: list[str] = []
 
     async def review(request: web.Request) -> web.Response:
@@ -320,7 +322,7 @@ async def test_kubernetes_login_reads_the_token_anew_each_time(vault: Space, tmp
             jwt_file.write_text(jwt("expired"))
             await vault.client.write("auth/token/revoke", {"token": await token_of(client)})
             with pytest.raises(
-                LoginRefused, match=r"auth/kubernetes/login: expected OpenBao to accept the login"
+                OpenBaoLoginRefused, match=r"auth/kubernetes/login: expected OpenBao to accept the login"
             ) as told:
                 await write(client, 2)
         assert reviewed == [jwt("1"), jwt("2"), jwt("expired")]
@@ -351,7 +353,7 @@ def jwt(number: str) -> str:
     return f"{part({'alg': 'RS256', 'typ': 'JWT'})}.{part(claims)}.{part('signature')}"
 
 
-async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: Space) -> None:
+async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     async with (
         OpenBaoClient(vault.access(login), QUICK) as client,
@@ -360,7 +362,7 @@ async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: Space)
         await write(client, 0)
         await vault.server.seal()
         try:
-            with pytest.raises(Sealed, match="expected OpenBao unsealed, found it sealed; unseal it"):
+            with pytest.raises(OpenBaoSealed, match="expected OpenBao unsealed, found it sealed; unseal it"):
                 await write(client, 1)
             waiting = asyncio.create_task(write(other, 1, repeatable=False))
         finally:
@@ -369,10 +371,10 @@ async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: Space)
         assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 1}
 
 
-async def test_nobody_there(vault: Space) -> None:
+async def test_nobody_there(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(OpenBaoAccess("https://127.0.0.1:1", TokenLogin("root")), QUICK) as client:
         with pytest.raises(
-            Unreachable, match=r"127\.0\.0\.1:1: expected OpenBao to answer GET .*, found Cannot connect"
+            OpenBaoUnreachable, match=r"127\.0\.0\.1:1: expected OpenBao to answer GET .*, found Cannot connect"
         ):
             await client.read("secret/data/open/door")
 
@@ -381,7 +383,9 @@ def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
     async def main() -> None:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
-            with pytest.raises(Unreachable, match=r"answer GET auth/token/lookup-self, found no answer within 10 s"):
+            with pytest.raises(
+                OpenBaoUnreachable, match=r"answer GET auth/token/lookup-self, found no answer within 10 s"
+            ):
                 await client.read("secret/data/open/door")
             assert 10 * (1 + len(QUICK)) <= asyncio.get_running_loop().time() < 40
 
@@ -389,7 +393,7 @@ def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
         virtual_time.run(main())
 
 
-async def test_too_many_requests_are_sent_later(vault: Space) -> None:
+async def test_too_many_requests_are_sent_later(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     async with vault.server.operator() as root, OpenBaoClient(vault.access(login), LONG) as client:
         await write(client, 0)
@@ -401,14 +405,14 @@ async def test_too_many_requests_are_sent_later(vault: Space) -> None:
             async with OpenBaoClient(vault.access(login), ()) as hasty:
                 reads = (hasty.read("secret/data/open/door") for _ in range(20))
                 answers = await asyncio.gather(*reads, return_exceptions=True)
-            refused = [answer for answer in answers if isinstance(answer, Unreachable)]
+            refused = [answer for answer in answers if isinstance(answer, OpenBaoUnreachable)]
             assert refused
             assert all("429: too many requests" in str(answer) for answer in refused)
         finally:
             await root.delete(quota)
 
 
-async def test_an_answer_that_got_lost_is_asked_for_again_only_where_that_does_no_harm(vault: Space) -> None:
+async def test_an_answer_that_got_lost_is_asked_for_again_only_where_that_does_no_harm(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     async with Line(vault.server.port).open() as line:
         access = replace(vault.access(login), url=f"https://127.0.0.1:{line.port}")
@@ -418,7 +422,9 @@ async def test_an_answer_that_got_lost_is_asked_for_again_only_where_that_does_n
             assert await client.read("secret/data/open/door") is None
             assert line.cut == 0
             line.cut = 1
-            with pytest.raises(Unreachable, match="expected OpenBao to answer POST secret/data/open/door, found"):
+            with pytest.raises(
+                OpenBaoUnreachable, match="expected OpenBao to answer POST secret/data/open/door, found"
+            ):
                 await write(client, 0, repeatable=False)
             assert line.cut == 0
             assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 0}

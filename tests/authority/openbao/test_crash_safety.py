@@ -15,17 +15,17 @@ from functools import partial
 
 import pytest
 
-from authority.controllers.rotation import Rotation
+from authority.controllers.rotation import RotationController
 from authority.journal.history import EMPTY, History
 from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import ActivationRecord, Record, WithdrawalRecord
-from authority.journal.replay import fold
-from authority.rotation.operator_requests import RotationRefused, Wanted
+from authority.journal.replay import replay
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from tests.harness import virtual_time
 from tests.harness.journal_builder import PLAYGROUND
 from tests.harness.memory_backends import Effects, How, When
-from tests.harness.openbao_harness import BaoMachine, VirtualClient, some_epoch
-from tests.harness.openbao_server import Server, Space
+from tests.harness.openbao_harness import OpenBaoHarness, VirtualClient, some_epoch
+from tests.harness.openbao_server import OpenBaoNamespace, OpenBaoServer
 from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 
@@ -75,25 +75,29 @@ def kind_of(effect: str) -> str:
 class Story:
     """What an operator does in every epoch, again and again until ``is_done`` finds it among the epoch's records."""
 
-    ask: Callable[[Rotation], Awaitable[object]] | None = None
+    ask: Callable[[RotationController], Awaitable[object]] | None = None
     is_done: Callable[[Record], bool] = lambda _: True
     hows: tuple[How, ...] = (How.KILL, How.FAIL)
 
 
-async def revoke(rotation: Rotation, *, urgent: bool = False) -> None:
+async def revoke(rotation: RotationController, *, urgent: bool = False) -> None:
     signing = rotation.history.signing
     if signing is None:
         raise RotationRefused("the journal was not read yet")
-    await rotation.withdraw("ada", "its key has leaked", Wanted(Cause.REVOCATION, signing.sha256, urgent=urgent))
+    await rotation.withdraw(
+        "ada", "its key has leaked", WithdrawalRequest(Cause.REVOCATION, signing.sha256, urgent=urgent)
+    )
 
 
-async def roll_back(rotation: Rotation, *, urgent: bool = False) -> None:
+async def roll_back(rotation: RotationController, *, urgent: bool = False) -> None:
     """Of the CA that signed before: the one that signs is the replacement, and no new one is made."""
     history, signing = rotation.history, rotation.history.signing
     before = [ca for ca in history.cas if signing is not None and ca.number < signing.number and not ca.withdrawal]
     if not before:
         raise RotationRefused("there is none yet, or the journal was not read yet")
-    await rotation.withdraw("ada", "nats-2 refuses it", Wanted(Cause.ROLLBACK, before[-1].sha256, urgent=urgent))
+    await rotation.withdraw(
+        "ada", "nats-2 refuses it", WithdrawalRequest(Cause.ROLLBACK, before[-1].sha256, urgent=urgent)
+    )
 
 
 def is_withdrawal(record: Record) -> bool:
@@ -125,7 +129,7 @@ class End:
 class Life:
     """A deployment, epoch after epoch; ``begun`` is the epoch that runs, and the sequence at its beginning."""
 
-    def __init__(self, machine: BaoMachine, story: Story) -> None:
+    def __init__(self, machine: OpenBaoHarness, story: Story) -> None:
         self._machine = machine
         self._story = story
         self._epoch = CLOCK.epoch_at(machine.began)
@@ -205,7 +209,7 @@ class Life:
         return any(entry.position > before.head and self._story.is_done(entry.record) for entry in entries)
 
     async def _read(self) -> History:
-        return fold(await self._journal.read())
+        return replay(await self._journal.read())
 
     async def _end(self, before: History, history: History) -> End:
         """The end, after checking what must hold however it was reached."""
@@ -273,16 +277,16 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_an_epoch_ends_the_same_whatever_is_struck(openbao: Server, name: str) -> None:
+def test_an_epoch_ends_the_same_whatever_is_struck(openbao: OpenBaoServer, name: str) -> None:
     strikes, story = EachKindOnce(), STORIES[name]
 
     async def main() -> None:
         began = CLOCK.start(some_epoch())
         with virtual_time.from_outside():
-            space = await Space.create(openbao)
+            space = await OpenBaoNamespace.create(openbao)
             await space.set_up(began, tolerance=PLAYGROUND.tolerance_seconds)
         async with space.client:
-            await Life(BaoMachine(began=began, effects=strikes, space=space), story).run(strikes)
+            await Life(OpenBaoHarness(began=began, effects=strikes, space=space), story).run(strikes)
 
     virtual_time.run(main())
     for how in story.hows:

@@ -11,13 +11,13 @@ import pytest
 from authority.journal.history import History
 from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import Opening
-from authority.journal.replay import fold
+from authority.journal.replay import replay
 from authority.rotation.actions import Step
-from authority.rotation.events import Activated, Conflict, Failed, Prepared
+from authority.rotation.events import Activated, AppendConflict, Failed, Prepared
 from tests.harness import virtual_time
 from tests.harness.journal_builder import PLAYGROUND
-from tests.harness.openbao_harness import BaoMachine, some_epoch
-from tests.harness.openbao_server import Server, Space
+from tests.harness.openbao_harness import OpenBaoHarness, some_epoch
+from tests.harness.openbao_server import OpenBaoNamespace, OpenBaoServer
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
@@ -25,12 +25,12 @@ EPOCH = some_epoch()
 START = CLOCK.start(EPOCH)
 
 
-def in_a_space(openbao: Server, main: Callable[[Space], Coroutine[Any, Any, None]]) -> None:
+def in_a_space(openbao: OpenBaoServer, main: Callable[[OpenBaoNamespace], Coroutine[Any, Any, None]]) -> None:
     """Run it in virtual time, in a namespace that ``init --openbao`` has set up."""
 
     async def prepared() -> None:
         with virtual_time.from_outside():
-            space = await Space.create(openbao)
+            space = await OpenBaoNamespace.create(openbao)
             await space.set_up(START, tolerance=PLAYGROUND.tolerance_seconds)
         async with space.client:
             await main(space)
@@ -39,7 +39,7 @@ def in_a_space(openbao: Server, main: Callable[[Space], Coroutine[Any, Any, None
 
 
 @asynccontextmanager
-async def running(*machines: BaoMachine) -> AsyncIterator[None]:
+async def running(*machines: OpenBaoHarness) -> AsyncIterator[None]:
     try:
         for machine in machines:
             await machine.start()
@@ -50,10 +50,10 @@ async def running(*machines: BaoMachine) -> AsyncIterator[None]:
             await machine.close()
 
 
-async def check(space: Space, machine: BaoMachine) -> History:
+async def check(space: OpenBaoNamespace, machine: OpenBaoHarness) -> History:
     """OpenBao holds what the journal names and nothing else; the newest is shown, and signs."""
     with virtual_time.from_outside():
-        history = fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+        history = replay(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
         keys, issuers, default = await space.names("keys"), await space.names("issuers"), await space.default_name()
     newest, signing, leaf = history.newest, history.signing, machine.leaf.certificate
     assert newest is not None
@@ -66,9 +66,9 @@ async def check(space: Space, machine: BaoMachine) -> History:
     return history
 
 
-def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao: Server) -> None:
-    async def main(space: Space) -> None:
-        machine = BaoMachine(began=START, space=space)
+def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao: OpenBaoServer) -> None:
+    async def main(space: OpenBaoNamespace) -> None:
+        machine = OpenBaoHarness(began=START, space=space)
         async with running(machine):
             await machine.until(START + 15)
             shown = machine.target.sequence
@@ -91,9 +91,9 @@ def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao
     in_a_space(openbao, main)
 
 
-def test_a_revoked_token_is_no_fault(openbao: Server) -> None:
-    async def main(space: Space) -> None:
-        machine = BaoMachine(began=START, space=space)
+def test_a_revoked_token_is_no_fault(openbao: OpenBaoServer) -> None:
+    async def main(space: OpenBaoNamespace) -> None:
+        machine = OpenBaoHarness(began=START, space=space)
         async with running(machine):
             for second in range(3, 45, 6):
                 await machine.until(START + second)
@@ -121,10 +121,10 @@ def test_a_revoked_token_is_no_fault(openbao: Server) -> None:
     ],
 )
 def test_a_missing_permission_is_named_and_mended_when_it_is_given(
-    openbao: Server, path: str, step: Step, capability: str
+    openbao: OpenBaoServer, path: str, step: Step, capability: str
 ) -> None:
-    async def main(space: Space) -> None:
-        machine = BaoMachine(began=START, space=space)
+    async def main(space: OpenBaoNamespace) -> None:
+        machine = OpenBaoHarness(began=START, space=space)
         policy = space.layout.policy()
         assert f'path "{path}" ' in policy
         async with running(machine):
@@ -145,17 +145,17 @@ def test_a_missing_permission_is_named_and_mended_when_it_is_given(
     in_a_space(openbao, main)
 
 
-async def write_policy(space: Space, policy: str) -> None:
+async def write_policy(space: OpenBaoNamespace, policy: str) -> None:
     await space.client.write("sys/policies/acl/tidemark", {"policy": policy})
 
 
-def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao: Server) -> None:
-    async def main(space: Space) -> None:
-        machine = BaoMachine(began=START, space=space)
+def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao: OpenBaoServer) -> None:
+    async def main(space: OpenBaoNamespace) -> None:
+        machine = OpenBaoHarness(began=START, space=space)
         async with running(machine):
             await machine.until(START + 25)
             with virtual_time.from_outside():
-                backup = fold(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
+                backup = replay(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
             await machine.until(START + 45)
             await machine.stop()
             shown = machine.target.sequence
@@ -181,7 +181,7 @@ def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao
     in_a_space(openbao, main)
 
 
-async def restore(space: Space, backup: History) -> None:
+async def restore(space: OpenBaoNamespace, backup: History) -> None:
     """Leave what there was at the time of the backup, and a key whose CA nobody knows any more."""
     kept = {ca.intent for ca in backup.cas}
     for kind, named in (("issuer", "issuer_name"), ("key", "key_name")):
@@ -197,10 +197,10 @@ async def restore(space: Space, backup: History) -> None:
             await space.client.delete(f"{folder}{name}")
 
 
-def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: Server) -> None:
-    async def main(space: Space) -> None:
+def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: OpenBaoServer) -> None:
+    async def main(space: OpenBaoNamespace) -> None:
         # One of them is early, is paused whenever it is about to append, and goes on as if nothing had been.
-        first, second = BaoMachine(began=START, space=space), BaoMachine(began=START + 1, space=space)
+        first, second = OpenBaoHarness(began=START, space=space), OpenBaoHarness(began=START + 1, space=space)
         second.stall_seconds = 2.5
         second.target, second.leaf = first.target, first.leaf
         second.publishers[:], second.workloads[:] = first.publishers, first.workloads
@@ -212,6 +212,6 @@ def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: Se
             prepared = [event.sequence for machine in (first, second) for event in machine.of(Prepared)]
             assert sorted(prepared) == [signed.statement.sequence for signed in history.statements]
             assert all(len(texts) == 1 for texts in first.target.texts.values()), "two texts for one sequence"
-            assert second.of(Conflict), "they never met"
+            assert second.of(AppendConflict), "they never met"
 
     in_a_space(openbao, main)

@@ -8,21 +8,21 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from authority.openbao.control_ca import open_control_ca
-from authority.openbao.errors import OpenBaoError, PermissionMissing
-from authority.openbao.layout import Layout
+from authority.openbao.errors import OpenBaoError, OpenBaoPermissionMissing
+from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import Json, TokenLogin
 from authority.openbao.pki import default_issuer
-from authority.openbao.setup import Wanted, set_up
+from authority.openbao.setup import SetupRequest, set_up
 from authority.pki.keystore import KeystoreError, KeyType
 from authority.pki.server_certificate import ServerCertificate
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import CLOSED, DOMAIN, ROOT_TOKEN, TOLERANCE, Space, StruckClient, ask
+from tests.harness.openbao_server import CLOSED, DOMAIN, ROOT_TOKEN, TOLERANCE, OpenBaoNamespace, StruckClient, ask
 from tests.harness.tls_server import NAMES, listening, served
 from tidemark.certificates import fingerprint, is_ca, issued_by, not_after, not_before, to_pem
 
 NOW = int(time.time())
 
-WANTED = Wanted(DOMAIN, KeyType.EC_P256, TOLERANCE)
+WANTED = SetupRequest(DOMAIN, KeyType.EC_P256, TOLERANCE)
 
 YEARS = 365 * 86400
 
@@ -35,7 +35,7 @@ PARTS = [
 ]
 
 
-async def standing(space: Space) -> dict[str, Json]:
+async def standing(space: OpenBaoNamespace) -> dict[str, Json]:
     """Everything that was set up, in OpenBao's own words; no time that it was last looked at."""
     found: dict[str, Json] = {}
     for mount in ("pki", "nats_int", "control"):
@@ -54,7 +54,7 @@ async def standing(space: Space) -> dict[str, Json]:
     return found
 
 
-async def test_everything_is_made_once_and_kept(empty_space: Space) -> None:
+async def test_everything_is_made_once_and_kept(empty_space: OpenBaoNamespace) -> None:
     client, layout = empty_space.client, empty_space.layout
     made = await set_up(client, layout, WANTED, NOW)
     assert [(part.name, part.path, part.made) for part in made] == [(*part, True) for part in PARTS]
@@ -70,7 +70,7 @@ async def test_everything_is_made_once_and_kept(empty_space: Space) -> None:
     assert before["secret"] == {"version": "2"}
 
 
-async def test_root_and_control_ca_have_the_documented_form(space: Space) -> None:
+async def test_root_and_control_ca_have_the_documented_form(space: OpenBaoNamespace) -> None:
     for mount, name, path_length in (("pki", "root", 1), ("control", "control", 0)):
         ca = await default_issuer(space.client, mount)
         assert ca is not None
@@ -83,14 +83,14 @@ async def test_root_and_control_ca_have_the_documented_form(space: Space) -> Non
         assert not_before(ca) < NOW - 3600
 
 
-async def test_the_role_follows_the_configuration(space: Space) -> None:
-    await set_up(space.client, space.layout, Wanted(DOMAIN, KeyType.EC_P256, 5), NOW)
+async def test_the_role_follows_the_configuration(space: OpenBaoNamespace) -> None:
+    await set_up(space.client, space.layout, SetupRequest(DOMAIN, KeyType.EC_P256, 5), NOW)
     role = await space.client.read("nats_int/roles/tidemark") or {}
     assert role["not_before_duration"] == 5
 
 
-async def test_mounts_and_names_of_ones_own(empty_space: Space) -> None:
-    layout = Layout("a/pki", "a/int", "a/control", "a/transit", "a/kv", "bundles", "leaf", "statements")
+async def test_mounts_and_names_of_ones_own(empty_space: OpenBaoNamespace) -> None:
+    layout = OpenBaoLayout("a/pki", "a/int", "a/control", "a/transit", "a/kv", "bundles", "leaf", "statements")
     made = await set_up(empty_space.client, layout, WANTED, NOW)
     assert {part.path for part in made} == {
         *("a/pki", "a/int", "a/control", "a/transit", "a/kv"),
@@ -102,8 +102,8 @@ async def test_mounts_and_names_of_ones_own(empty_space: Space) -> None:
         assert (await open_control_ca(client, layout)).certificate is not None
 
 
-async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: Space) -> None:
-    async def run_in(space: Space, effects: Effects) -> None:
+async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: OpenBaoNamespace) -> None:
+    async def run_in(space: OpenBaoNamespace, effects: Effects) -> None:
         async with StruckClient(space.access(TokenLogin(ROOT_TOKEN)), effects) as client:
             await set_up(client, space.layout, WANTED, NOW)
 
@@ -111,7 +111,7 @@ async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: Space) ->
     await run_in(empty_space, effects)
     expected = await standing(empty_space)
     for number, name in enumerate(effects.names):
-        space = await Space.create(empty_space.server)
+        space = await OpenBaoNamespace.create(empty_space.server)
         async with space.client:
             with pytest.raises(Killed):
                 await run_in(space, Effects(Strike(number, When.AFTER, How.KILL)))
@@ -127,13 +127,15 @@ async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: Space) ->
         ("sys/mounts/secret", {"type": "kv"}, "mount secret: expected kv version 2, found another; configure another"),
     ],
 )
-async def test_a_mount_of_another_kind_is_named(empty_space: Space, path: str, body: Json, message: str) -> None:
+async def test_a_mount_of_another_kind_is_named(
+    empty_space: OpenBaoNamespace, path: str, body: Json, message: str
+) -> None:
     await empty_space.client.write(path, body)
     with pytest.raises(OpenBaoError, match=message):
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
-async def test_a_store_that_forgets_by_itself_is_refused(empty_space: Space) -> None:
+async def test_a_store_that_forgets_by_itself_is_refused(empty_space: OpenBaoNamespace) -> None:
     await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     await empty_space.client.write("secret/config", {"delete_version_after": "720h"})
     with pytest.raises(
@@ -142,27 +144,27 @@ async def test_a_store_that_forgets_by_itself_is_refused(empty_space: Space) -> 
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
-async def test_a_signing_key_of_another_kind_is_named(empty_space: Space) -> None:
+async def test_a_signing_key_of_another_kind_is_named(empty_space: OpenBaoNamespace) -> None:
     await empty_space.client.write("sys/mounts/transit", {"type": "transit"})
     await empty_space.client.write("transit/keys/tidemark", {"type": "aes256-gcm96"})
     with pytest.raises(OpenBaoError, match="expected a key of type ed25519, found aes256-gcm96; configure another"):
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
-async def test_the_roots_of_another_trust_domain_are_refused(space: Space) -> None:
+async def test_the_roots_of_another_trust_domain_are_refused(space: OpenBaoNamespace) -> None:
     with pytest.raises(OpenBaoError, match=r"mount pki: expected the CA of trust domain 'other', found .*bus\.example"):
-        await set_up(space.client, space.layout, Wanted("other", KeyType.EC_P256, TOLERANCE), NOW)
+        await set_up(space.client, space.layout, SetupRequest("other", KeyType.EC_P256, TOLERANCE), NOW)
 
 
-async def test_the_policy_opens_nothing_else(space: Space) -> None:
+async def test_the_policy_opens_nothing_else(space: OpenBaoNamespace) -> None:
     async with space.authority() as client:
         for method, path, body in CLOSED:
-            with pytest.raises(PermissionMissing) as caught:
+            with pytest.raises(OpenBaoPermissionMissing) as caught:
                 await ask(client, method, path, body)
             assert caught.value.path == path
 
 
-async def test_the_control_ca_signs_the_apis_certificate_and_it_is_served(space: Space) -> None:
+async def test_the_control_ca_signs_the_apis_certificate_and_it_is_served(space: OpenBaoNamespace) -> None:
     async with space.authority() as client:
         ca = await open_control_ca(client, space.layout)
         assert ca.certificate == await default_issuer(space.client, "control")
@@ -180,7 +182,7 @@ async def test_the_control_ca_signs_the_apis_certificate_and_it_is_served(space:
         assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
 
 
-async def test_a_control_ca_that_is_missing_or_out_of_reach_is_named(empty_space: Space) -> None:
+async def test_a_control_ca_that_is_missing_or_out_of_reach_is_named(empty_space: OpenBaoNamespace) -> None:
     await empty_space.client.write("sys/mounts/control", {"type": "pki"})
     with pytest.raises(KeystoreError, match="mount control: expected the control CA, found none; run 'init --openbao'"):
         await open_control_ca(empty_space.client, empty_space.layout)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from authority.publishers.directory import DirectoryPublisher
-from authority.publishers.interface import Outcome, PublishError
+from authority.publishers.interface import PublishError, PublishOutcome
 from authority.publishers.leaf_directory import DirectoryLeafStore
 from authority.support import projected_directory
-from tests.harness.issued_bundles import Foundry
+from tests.harness.issued_bundles import IssuedBundles
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import parse_leaf
 
@@ -23,8 +23,8 @@ NOW = int(time.time())
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> Foundry:
-    return await Foundry.create(tmp_path / "state", NOW)
+async def foundry(tmp_path: Path) -> IssuedBundles:
+    return await IssuedBundles.create(tmp_path / "state", NOW)
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def read_only(path: Path) -> Iterator[None]:
     path.unlink()
 
 
-async def test_a_directory_looks_as_the_kubelets(foundry: Foundry, target: Path) -> None:
+async def test_a_directory_looks_as_the_kubelets(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle = await foundry.bundle(1)
-    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == bundle.bundle
     assert (target / "ca.crt").readlink() == Path("..data/ca.crt")
     (generation,) = generations(target)
@@ -81,40 +81,40 @@ async def test_a_directory_looks_as_the_kubelets(foundry: Foundry, target: Path)
     assert (seen.target, seen.bundle) == (str(target), bundle.bundle)
 
 
-async def test_what_is_there_already_is_not_touched(foundry: Foundry, target: Path) -> None:
+async def test_what_is_there_already_is_not_touched(foundry: IssuedBundles, target: Path) -> None:
     bundle = await foundry.bundle(1)
     await DirectoryPublisher([target], foundry.trust).publish(bundle)
     before = generations(target)
-    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is Outcome.UNCHANGED
+    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is PublishOutcome.UNCHANGED
     assert generations(target) == before
 
 
-async def test_the_next_one_takes_the_place_of_the_last(foundry: Foundry, target: Path) -> None:
+async def test_the_next_one_takes_the_place_of_the_last(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     await publisher.publish(await foundry.bundle(1))
     (before,) = generations(target)
     second = await foundry.bundle(2)
-    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(second)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == second.bundle
     (after,) = generations(target)
     assert after != before
 
 
-async def test_nothing_is_written_over_a_higher_sequence(foundry: Foundry, target: Path) -> None:
+async def test_nothing_is_written_over_a_higher_sequence(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     old, new = await foundry.bundle(1), await foundry.bundle(2)
     await publisher.publish(new)
-    assert (await publisher.publish(old)).outcome is Outcome.NEWER
+    assert (await publisher.publish(old)).outcome is PublishOutcome.NEWER
     assert shown(target) == new.bundle
     # Its signed note counts, even where the file beside it was damaged.
     (target / "ca.crt").write_bytes(b"damaged")
-    assert (await publisher.publish(old)).outcome is Outcome.NEWER
-    assert (await publisher.publish(new)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(old)).outcome is PublishOutcome.NEWER
+    assert (await publisher.publish(new)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == new.bundle
 
 
 async def test_a_writer_that_is_paused_in_the_middle_is_named_and_waited_for_no_longer(
-    foundry: Foundry, target: Path, tmp_path: Path
+    foundry: IssuedBundles, target: Path, tmp_path: Path
 ) -> None:
     publisher = DirectoryPublisher([target, tmp_path / "other"], foundry.trust)
     await publisher.publish(await foundry.bundle(1))
@@ -125,15 +125,15 @@ async def test_a_writer_that_is_paused_in_the_middle_is_named_and_waited_for_no_
     assert (await publisher.publish(await foundry.bundle(2))).written == (str(target),)
 
 
-async def test_what_another_key_signed_is_written_over(foundry: Foundry, target: Path, tmp_path: Path) -> None:
-    stranger = await Foundry.create(tmp_path / "stranger", NOW)
+async def test_what_another_key_signed_is_written_over(foundry: IssuedBundles, target: Path, tmp_path: Path) -> None:
+    stranger = await IssuedBundles.create(tmp_path / "stranger", NOW)
     await DirectoryPublisher([target], stranger.trust).publish(await stranger.bundle(9))
     bundle = await foundry.bundle(1)
-    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is Outcome.WRITTEN
+    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == bundle.bundle
 
 
-async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: Foundry, target: Path) -> None:
+async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle, other = await foundry.bundle(1), await foundry.bundle(1, Cause.FORCED)
     await publisher.publish(bundle)
@@ -143,7 +143,7 @@ async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: Foun
 
 
 @pytest.mark.parametrize("damage", ["edited", "unlinked", "replaced", "garbage", "no data", "one file less"])
-async def test_a_damaged_directory_comes_back(foundry: Foundry, target: Path, damage: str) -> None:
+async def test_a_damaged_directory_comes_back(foundry: IssuedBundles, target: Path, damage: str) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle = await foundry.bundle(1)
     await publisher.publish(bundle)
@@ -161,14 +161,14 @@ async def test_a_damaged_directory_comes_back(foundry: Foundry, target: Path, da
             (target / "..data").unlink()
         case "one file less":
             (target / "..data" / "ca.crt").unlink()
-    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == bundle.bundle
     assert (target / "ca.crt").is_symlink()
     assert len(generations(target)) == 1
-    assert (await publisher.publish(bundle)).outcome is Outcome.UNCHANGED
+    assert (await publisher.publish(bundle)).outcome is PublishOutcome.UNCHANGED
 
 
-async def test_what_a_crash_left_behind_is_cleared(foundry: Foundry, target: Path) -> None:
+async def test_what_a_crash_left_behind_is_cleared(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     await publisher.publish(await foundry.bundle(1))
     (target / "..2026_01_02_15_04_05.0badca").mkdir()
@@ -180,7 +180,7 @@ async def test_what_a_crash_left_behind_is_cleared(foundry: Foundry, target: Pat
     assert not (target / "..data_tmp").is_symlink()
 
 
-async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: Foundry, tmp_path: Path) -> None:
+async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: IssuedBundles, tmp_path: Path) -> None:
     good, bad, worse, other = (tmp_path / name for name in ("good", "bad", "worse", "other"))
     publisher = DirectoryPublisher([bad, good, worse, other], foundry.trust)
     bundle = await foundry.bundle(1)
@@ -189,11 +189,11 @@ async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: Foun
         assert brought.written == (str(good), str(other))
         assert [str(bad) in brought.failed[0], str(worse) in brought.failed[1]] == [True, True]
         assert shown(good) == shown(other) == bundle.bundle
-    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert shown(bad) == bundle.bundle
 
 
-async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: Foundry, tmp_path: Path) -> None:
+async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: IssuedBundles, tmp_path: Path) -> None:
     fresh, ahead, bad = (tmp_path / name for name in ("fresh", "ahead", "bad"))
     newer = await foundry.bundle(9)
     await DirectoryPublisher([ahead], foundry.trust).publish(newer)
@@ -201,7 +201,7 @@ async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: F
     with read_only(bad):
         brought = await publisher.publish(await foundry.bundle(2))
         assert (brought.written, brought.newer) == ((str(fresh),), (str(ahead),))
-        assert brought.outcome is Outcome.NEWER
+        assert brought.outcome is PublishOutcome.NEWER
         (failure,) = brought.failed
         assert str(bad) in failure
     (bad / "..data" / "ca.crt").mkdir(parents=True)
@@ -211,7 +211,7 @@ async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: F
     assert looks[str(bad)].error.startswith(f"{bad}: expected to read ca.crt, found ")
 
 
-async def test_no_reader_ever_sees_files_of_two_bundles(foundry: Foundry, target: Path) -> None:
+async def test_no_reader_ever_sees_files_of_two_bundles(foundry: IssuedBundles, target: Path) -> None:
     """A reader that resolves ``..data`` once, as agents do, finds a note that is about the ``ca.crt`` beside it."""
     publisher = DirectoryPublisher([target], foundry.trust)
     bundles = [await foundry.bundle(number) for number in range(1, 21)]
@@ -240,7 +240,7 @@ async def test_no_reader_ever_sees_files_of_two_bundles(foundry: Foundry, target
     assert len(seen) > 1
 
 
-async def test_a_leaf_switches_with_its_key(foundry: Foundry, target: Path) -> None:
+async def test_a_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path) -> None:
     store = DirectoryLeafStore(target)
     assert store.name == str(target)
     assert await store.read() is None
@@ -255,14 +255,14 @@ async def test_a_leaf_switches_with_its_key(foundry: Foundry, target: Path) -> N
     assert len(generations(target)) == 1
 
 
-async def test_the_group_of_the_directory_may_read_the_key(foundry: Foundry, target: Path) -> None:
+async def test_the_group_of_the_directory_may_read_the_key(foundry: IssuedBundles, target: Path) -> None:
     another = 12345 if os.geteuid() == 0 else os.getgroups()[-1]  # only root may give away what is not its own
     make_for_group(target, another)
     await DirectoryLeafStore(target).write(await foundry.leaf(await foundry.bundle(1)))
     assert group(target / "tls.key") == group(target / "..data") == another
 
 
-async def test_a_leaf_without_its_key_is_none(foundry: Foundry, target: Path) -> None:
+async def test_a_leaf_without_its_key_is_none(foundry: IssuedBundles, target: Path) -> None:
     bundle = await foundry.bundle(1)
     store = DirectoryLeafStore(target)
     await store.write(await foundry.leaf(bundle))
@@ -272,7 +272,7 @@ async def test_a_leaf_without_its_key_is_none(foundry: Foundry, target: Path) ->
     assert await store.read() is None
 
 
-async def test_bundle_and_leaf_may_share_a_directory(foundry: Foundry, target: Path) -> None:
+async def test_bundle_and_leaf_may_share_a_directory(foundry: IssuedBundles, target: Path) -> None:
     publisher, store = DirectoryPublisher([target], foundry.trust), DirectoryLeafStore(target)
     first = await foundry.bundle(1)
     leaf = await foundry.leaf(first)
@@ -283,16 +283,16 @@ async def test_bundle_and_leaf_may_share_a_directory(foundry: Foundry, target: P
     assert shown(target) == second.bundle
     assert await store.read() == leaf.certificate_pem
     assert mode(target / "tls.key") == 0o640
-    assert (await publisher.publish(second)).outcome is Outcome.UNCHANGED
+    assert (await publisher.publish(second)).outcome is PublishOutcome.UNCHANGED
 
 
-async def test_a_leaf_that_cannot_be_written_is_an_error_with_the_path(foundry: Foundry, target: Path) -> None:
+async def test_a_leaf_that_cannot_be_written_is_an_error_with_the_path(foundry: IssuedBundles, target: Path) -> None:
     leaf = await foundry.leaf(await foundry.bundle(1))
     with read_only(target), pytest.raises(PublishError, match=r"bundle: expected to write the leaf, found .*bundle"):
         await DirectoryLeafStore(target).write(leaf)
 
 
-async def test_a_target_that_cannot_be_read_is_an_error(foundry: Foundry, target: Path) -> None:
+async def test_a_target_that_cannot_be_read_is_an_error(foundry: IssuedBundles, target: Path) -> None:
     bundle = await foundry.bundle(1)
     publisher = DirectoryPublisher([target], foundry.trust)
     await publisher.publish(bundle)

@@ -13,11 +13,11 @@ from nats.js.errors import NotFoundError
 
 import tidemark.nats
 from authority.publishers.directory import DirectoryPublisher
-from authority.publishers.interface import Outcome, PublishError
+from authority.publishers.interface import PublishError, PublishOutcome
 from authority.publishers.jetstream import STREAM, SUBJECT, JetStreamPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
-from tests.harness.issued_bundles import Foundry
-from tests.harness.jetstream_broker import Broker
+from tests.harness.issued_bundles import IssuedBundles
+from tests.harness.jetstream_broker import JetStreamBroker
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle
 
@@ -25,12 +25,12 @@ NOW = int(time.time())
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> Foundry:
-    return await Foundry.create(tmp_path / "state", NOW)
+async def foundry(tmp_path: Path) -> IssuedBundles:
+    return await IssuedBundles.create(tmp_path / "state", NOW)
 
 
 @pytest.fixture
-async def first(foundry: Foundry, tmp_path: Path) -> VerifiedBundle:
+async def first(foundry: IssuedBundles, tmp_path: Path) -> VerifiedBundle:
     """The first bundle, which server and client have already."""
     bundle = await foundry.bundle(1)
     for name in ("server", "identity"):
@@ -40,15 +40,15 @@ async def first(foundry: Foundry, tmp_path: Path) -> VerifiedBundle:
 
 
 @pytest.fixture
-def broker(tmp_path: Path, first: VerifiedBundle) -> Iterator[Broker]:
-    broker = Broker(tmp_path / "nats", tmp_path / "server")
+def broker(tmp_path: Path, first: VerifiedBundle) -> Iterator[JetStreamBroker]:
+    broker = JetStreamBroker(tmp_path / "nats", tmp_path / "server")
     broker.start()
     yield broker
     broker.stop()
 
 
 @pytest.fixture
-async def client(tmp_path: Path, broker: Broker) -> AsyncIterator[tidemark.nats.Connection]:
+async def client(tmp_path: Path, broker: JetStreamBroker) -> AsyncIterator[tidemark.nats.Connection]:
     async with await tidemark.nats.connect(broker.url, directory=tmp_path / "identity") as connection:
         yield connection
 
@@ -60,13 +60,15 @@ async def stream(client: tidemark.nats.Connection) -> JetStreamContext:
 
 
 @pytest.fixture
-async def publisher(tmp_path: Path, broker: Broker, foundry: Foundry) -> AsyncIterator[JetStreamPublisher]:
+async def publisher(
+    tmp_path: Path, broker: JetStreamBroker, foundry: IssuedBundles
+) -> AsyncIterator[JetStreamPublisher]:
     publisher = made(broker, tmp_path / "identity", foundry)
     yield publisher
     await publisher.close()
 
 
-def made(broker: Broker, identity: Path, foundry: Foundry, **options: Any) -> JetStreamPublisher:
+def made(broker: JetStreamBroker, identity: Path, foundry: IssuedBundles, **options: Any) -> JetStreamPublisher:
     connect = partial(tidemark.nats.connect, broker.url, directory=identity)
     return JetStreamPublisher(connect, foundry.trust, **({"replicas": 1} | options))
 
@@ -79,7 +81,7 @@ async def test_a_bundle_is_announced(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     assert [(seen.target, seen.bundle) for seen in await publisher.shown()] == [(STREAM, None)]
-    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
     message = await stream.get_last_msg(STREAM, SUBJECT)
     assert message.data == first.bundle.to_json()
     assert message.headers is not None
@@ -92,21 +94,21 @@ async def test_what_the_stream_shows_already_is_not_said_again(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
-    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
+    assert (await publisher.publish(first)).outcome is PublishOutcome.UNCHANGED
     assert (await stream.stream_info(STREAM)).state.messages == 1
 
 
 async def test_a_late_leader_cannot_announce_an_older_one(
-    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: Foundry, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     second = await foundry.bundle(2)
     await publisher.publish(second)
-    assert (await publisher.publish(first)).outcome is Outcome.NEWER
+    assert (await publisher.publish(first)).outcome is PublishOutcome.NEWER
     assert await last(stream) == second.bundle
 
 
 async def test_two_texts_of_one_sequence_are_an_error(
-    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle
+    publisher: JetStreamPublisher, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
     with pytest.raises(PublishError, match=r"METADATA_CA_CLIENT: expected sequence 1 to be the statement"):
@@ -135,7 +137,7 @@ class Distracted:
 
 
 async def test_who_comes_in_between_reading_and_writing_wins(
-    publisher: JetStreamPublisher, client: tidemark.nats.Connection, foundry: Foundry, first: VerifiedBundle
+    publisher: JetStreamPublisher, client: tidemark.nats.Connection, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     """The other leader announces 3 after this one has looked and before it writes its 2."""
     await publisher.publish(first)
@@ -150,7 +152,7 @@ async def test_who_comes_in_between_reading_and_writing_wins(
 
 
 async def test_what_strangers_say_is_said_over(
-    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: Foundry, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
     await stream.publish(SUBJECT, b"\xff not a bundle")
@@ -158,7 +160,7 @@ async def test_what_strangers_say_is_said_over(
     with pytest.raises(PublishError, match=r"expected to write sequence 1 .*takes it for a repetition for 30 s"):
         await publisher.publish(first)
     second = await foundry.bundle(2)
-    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(second)).outcome is PublishOutcome.WRITTEN
     assert await last(stream) == second.bundle
 
 
@@ -196,7 +198,7 @@ async def test_the_stream_is_put_right(
 
 
 async def test_more_replicas_than_servers_is_an_error_that_says_so(
-    broker: Broker, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+    broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     publisher = made(broker, tmp_path / "identity", foundry, replicas=3)
     with pytest.raises(
@@ -207,14 +209,14 @@ async def test_more_replicas_than_servers_is_an_error_that_says_so(
 
 
 async def test_a_broker_that_is_away_is_an_error_and_comes_back(
-    broker: Broker, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+    broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     broker.stop()
     publisher = made(broker, tmp_path / "identity", foundry, timeout=2.0)
     with pytest.raises(PublishError, match=r"jetstream: expected to write .* found: .*Connect call failed"):
         await publisher.publish(first)
     broker.start()
-    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
     broker.stop()
     with pytest.raises(PublishError, match=r"jetstream: expected to write .*"):
         await publisher.publish(await foundry.bundle(2))
@@ -227,12 +229,12 @@ async def test_a_broker_that_is_away_is_an_error_and_comes_back(
         except PublishError:
             assert time.monotonic() < deadline
     # The write that seemed to fail may have been waiting in the connection; either way it is there once.
-    assert outcome in (Outcome.WRITTEN, Outcome.UNCHANGED)
+    assert outcome in (PublishOutcome.WRITTEN, PublishOutcome.UNCHANGED)
     await publisher.close()
 
 
 async def test_without_an_identity_there_is_nothing_to_connect_with(
-    broker: Broker, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+    broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     publisher = made(broker, tmp_path / "nobody", foundry)
     with pytest.raises(PublishError, match=r"found: .*nobody.*ca\.crt"):
@@ -241,25 +243,29 @@ async def test_without_an_identity_there_is_nothing_to_connect_with(
 
 
 async def test_a_higher_sequence_is_seen_though_the_identity_cannot_be_taken_up(
-    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle, stream: JetStreamContext, tmp_path: Path
+    publisher: JetStreamPublisher,
+    foundry: IssuedBundles,
+    first: VerifiedBundle,
+    stream: JetStreamContext,
+    tmp_path: Path,
 ) -> None:
     await publisher.publish(await foundry.bundle(2))
     await stream.update_stream((await stream.stream_info(STREAM)).config.evolve(max_msgs=7))
     (tmp_path / "identity" / "..data" / "tls.crt").write_text("no certificate")
     brought = await publisher.publish(first)
-    assert (brought.outcome, brought.newer) == (Outcome.NEWER, (STREAM,))
+    assert (brought.outcome, brought.newer) == (PublishOutcome.NEWER, (STREAM,))
     (failure,) = brought.failed
     assert failure.startswith("jetstream: expected to write metadata.client.ca-cert, found: ")
     assert (await stream.stream_info(STREAM)).config.max_msgs == 7  # whoever is ahead may want it so
 
 
 async def test_a_new_identity_is_taken_up(
-    publisher: JetStreamPublisher, foundry: Foundry, first: VerifiedBundle, tmp_path: Path
+    publisher: JetStreamPublisher, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     await publisher.publish(first)
     connection = publisher._connection
     assert isinstance(connection, tidemark.nats.Connection)
     before = connection.leaf_sha256
     await DirectoryLeafStore(tmp_path / "identity").write(await foundry.leaf(first))
-    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
+    assert (await publisher.publish(first)).outcome is PublishOutcome.UNCHANGED
     assert connection.leaf_sha256 != before

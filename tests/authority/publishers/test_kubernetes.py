@@ -14,9 +14,9 @@ from aiohttp import web
 
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
-from authority.publishers.interface import Brought, Outcome, PublishError
+from authority.publishers.interface import PublishError, PublishOutcome, PublishResult
 from authority.publishers.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, KubernetesPublisher
-from tests.harness.issued_bundles import CLOCK, Foundry
+from tests.harness.issued_bundles import CLOCK, IssuedBundles
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
 from tests.harness.kubernetes.waiting import until
@@ -29,12 +29,12 @@ ENABLED = {"tidemark.io/bundle": "enabled"}
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> Foundry:
-    return await Foundry.create(tmp_path / "state", NOW)
+async def foundry(tmp_path: Path) -> IssuedBundles:
+    return await IssuedBundles.create(tmp_path / "state", NOW)
 
 
 @pytest.fixture
-def publisher(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> KubernetesPublisher:
+def publisher(server: ApiServer, client: KubernetesClient, foundry: IssuedBundles) -> KubernetesPublisher:
     server.namespace("nats", **ENABLED)
     server.namespace("apps", **ENABLED)
     server.namespace("other")
@@ -70,16 +70,16 @@ def history(server: ApiServer) -> set[str]:
 
 
 async def test_every_labelled_namespace_shows_the_bundle(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     first = await foundry.bundle(1)
-    assert (await publisher.publish(first)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
     assert live(server, "nats") == live(server, "apps") == first.bundle
     assert live(server, "other") is None
-    assert (await publisher.publish(first)).outcome is Outcome.UNCHANGED
+    assert (await publisher.publish(first)).outcome is PublishOutcome.UNCHANGED
 
     second = await foundry.bundle(2)
-    assert (await publisher.publish(second)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(second)).outcome is PublishOutcome.WRITTEN
     found = server.store.find(SECRET, "nats", LIVE_SECRET)
     assert found is not None
     assert live(server, "nats") == second.bundle
@@ -94,7 +94,7 @@ async def test_every_labelled_namespace_shows_the_bundle(
 
 
 async def test_the_trust_file_is_created_and_never_changed(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     theirs = {"metadata": {"name": TRUST_CONFIG_MAP, "namespace": "apps"}, "data": {"trust.toml": "theirs"}}
     server.store.put(CONFIG_MAP, theirs)
@@ -109,7 +109,7 @@ async def test_the_trust_file_is_created_and_never_changed(
 
 
 async def test_a_trust_file_that_cannot_be_made_keeps_no_bundle_from_the_agents(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         is_made = request.method == "POST" and request.path.endswith("/configmaps")
@@ -125,20 +125,20 @@ async def test_a_trust_file_that_cannot_be_made_keeps_no_bundle_from_the_agents(
 
 @pytest.mark.parametrize("edit", [{"data": {"ca.crt": "AAAA"}}, {"data": {"bundle.note": None}}, {"data": None}])
 async def test_a_secret_that_was_edited_or_deleted_comes_back(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, edit: dict[str, Any]
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles, edit: dict[str, Any]
 ) -> None:
     bundle = await foundry.bundle(1)
     await publisher.publish(bundle)
     server.store.merge(SECRET, "nats", LIVE_SECRET, edit, "kubectl-edit")
-    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert live(server, "nats") == bundle.bundle
     server.store.delete(SECRET, "nats", LIVE_SECRET)
-    assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+    assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert live(server, "nats") == bundle.bundle
 
 
 async def test_what_others_add_to_the_secret_stays(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     await publisher.publish(await foundry.bundle(1))
     server.store.merge(SECRET, "nats", LIVE_SECRET, {"metadata": {"labels": {"team": "bus"}}}, "somebody")
@@ -149,29 +149,29 @@ async def test_what_others_add_to_the_secret_stays(
 
 
 async def test_nothing_is_written_over_a_higher_sequence(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     newer = await foundry.bundle(7)
     server.store.put(SECRET, secret_of(newer))
     brought = await publisher.publish(await foundry.bundle(6))
-    assert brought == Brought(written=("secret apps/nats-ca-tls",), newer=("secret nats/nats-ca-tls",))
+    assert brought == PublishResult(written=("secret apps/nats-ca-tls",), newer=("secret nats/nats-ca-tls",))
     assert live(server, "nats") == newer.bundle
 
 
 async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     server.store.put(SECRET, secret_of(await foundry.bundle(7)))
     tls = {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
     server.store.put(SECRET, secret_of(await foundry.bundle(1), LIVE_SECRET, "apps") | tls)
     brought = await publisher.publish(await foundry.bundle(6))
-    assert (brought.outcome, brought.newer) == (Outcome.NEWER, ("secret nats/nats-ca-tls",))
+    assert (brought.outcome, brought.newer) == (PublishOutcome.NEWER, ("secret nats/nats-ca-tls",))
     (failure,) = brought.failed
     assert failure.startswith("secret apps/nats-ca-tls: expected a Secret of type Opaque")
 
 
 async def test_another_text_of_the_same_sequence_is_told(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     server.store.put(SECRET, secret_of(await foundry.bundle(3, Cause.FORCED)))
     (failure,) = (await publisher.publish(await foundry.bundle(3))).failed
@@ -180,7 +180,7 @@ async def test_another_text_of_the_same_sequence_is_told(
 
 @pytest.mark.parametrize("standing", [True, False])
 async def test_a_newer_one_that_is_written_in_between_stays(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry, standing: bool
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles, standing: bool
 ) -> None:
     newer = await foundry.bundle(9)
     if standing:
@@ -209,7 +209,7 @@ def _once(condition: Callable[[web.Request], bool]) -> Callable[[web.Request], b
 
 
 async def test_an_answer_that_is_lost_changes_nothing(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     for sequence in (1, 2):
         lose = _once(lambda request: request.method in ("POST", "PATCH") and "/nats/secrets" in request.path)
@@ -222,12 +222,12 @@ async def test_an_answer_that_is_lost_changes_nothing(
 
         server.interfere = lost
         bundle = await foundry.bundle(sequence)
-        assert (await publisher.publish(bundle)).outcome is Outcome.WRITTEN
+        assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
         assert live(server, "nats") == live(server, "apps") == bundle.bundle
 
 
 async def test_one_bad_namespace_keeps_no_other_waiting(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
     tls = secret_of(bundle) | {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
@@ -250,7 +250,7 @@ async def test_one_bad_namespace_keeps_no_other_waiting(
 
 
 async def test_a_strange_secret_hides_no_other_and_is_named(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     """Whoever may write a Secret of this name anywhere may write what no model of Kubernetes reads."""
 
@@ -280,15 +280,17 @@ async def test_a_strange_secret_hides_no_other_and_is_named(
 
 
 async def test_a_namespace_that_is_going_is_left_alone(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     server.store.terminate(NAMESPACE, "", "nats")
     brought = await publisher.publish(await foundry.bundle(1))
-    assert (brought.outcome, brought.failed) == (Outcome.WRITTEN, ())
+    assert (brought.outcome, brought.failed) == (PublishOutcome.WRITTEN, ())
     assert live(server, "nats") is None
 
 
-async def test_the_api_server_is_away(server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry) -> None:
+async def test_the_api_server_is_away(
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+) -> None:
     await server.stop()
     with pytest.raises(PublishError, match="expected to list namespaces"):
         await publisher.publish(await foundry.bundle(1))
@@ -303,12 +305,12 @@ async def test_history_is_kept_and_pruned_with_its_epochs(
     kept = CLOCK.validity_seconds + CLOCK.epoch_seconds
     start = CLOCK.start(CLOCK.epoch_at(NOW))
     instants = (start - kept, start - kept + CLOCK.epoch_seconds, start)
-    foundries = [await Foundry.create(tmp_path / "state", instant) for instant in instants]
+    foundries = [await IssuedBundles.create(tmp_path / "state", instant) for instant in instants]
     publisher = KubernetesPublisher(client, foundries[0].trust, "tidemark")
     bundles = [await one.bundle(sequence) for sequence, one in enumerate(foundries, start=1)]
     names = [f"nats-ca-bundle-epoch-{one.statement.epoch}-{one.sequence}" for one in bundles]
-    assert (await publisher.publish(bundles[0])).outcome is Outcome.UNCHANGED  # no namespace wants it
-    assert (await publisher.publish(bundles[1])).outcome is Outcome.UNCHANGED
+    assert (await publisher.publish(bundles[0])).outcome is PublishOutcome.UNCHANGED  # no namespace wants it
+    assert (await publisher.publish(bundles[1])).outcome is PublishOutcome.UNCHANGED
     assert history(server) == set(names[:2])
     foreign = secret_of(bundles[0], "nats-ca-bundle-epoch-1-1", "tidemark")  # without our label: not ours
     server.store.put(SECRET, foreign)
@@ -324,7 +326,7 @@ async def test_history_is_kept_and_pruned_with_its_epochs(
 
 
 async def test_agents_that_mount_it_are_nudged_when_it_changes(
-    server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     for one in (pod("nats-0", "nats"), pod("nats-1", "nats", "another"), pod("nats-2", "nats", agent="no")):
         server.store.put(POD, one)
@@ -338,7 +340,7 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
             name: found["annotations"][NUDGE_ANNOTATION] for name, found in pods.items() if found.get("annotations")
         }
 
-    assert (await nudging.publish(await foundry.bundle(1))).outcome is Outcome.WRITTEN
+    assert (await nudging.publish(await foundry.bundle(1))).outcome is PublishOutcome.WRITTEN
     assert nudged() == {}, "its delivery waits for nothing"
     task = asyncio.create_task(nudge.run(again_seconds=0.05))
     await until(lambda: nudged() == {"nats-0": "1"}, "the nudge")
@@ -351,7 +353,7 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
         server.store.put(POD, pod(f"nats-{number}", "nats"))
     server.requests.clear()
     second = await foundry.bundle(2)
-    assert (await nudging.publish(second)).outcome is Outcome.WRITTEN
+    assert (await nudging.publish(second)).outcome is PublishOutcome.WRITTEN
     await until(lambda: complaints, "a complaint")
     assert "by themselves" in complaints[0]
     patched = [line for line in server.requests if line.startswith("PATCH") and "/pods/" in line]
@@ -386,7 +388,7 @@ async def kept(publisher: KubernetesPublisher, publish: Callable[[], Awaitable[o
 
 
 async def test_a_namespace_labelled_later_and_a_secret_that_was_deleted_get_it_within_seconds(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: Foundry
+    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
     async with kept(publisher, lambda: publisher.publish(bundle)):

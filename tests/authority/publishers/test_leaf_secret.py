@@ -12,15 +12,15 @@ from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
 from authority.publishers.interface import PublishError
 from authority.publishers.leaf_secret import KubernetesLeafStore
-from tests.harness.issued_bundles import Foundry
+from tests.harness.issued_bundles import IssuedBundles
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import POD, SECRET
 from tests.harness.kubernetes.waiting import until
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> Foundry:
-    return await Foundry.create(tmp_path / "state", int(time.time()))
+async def foundry(tmp_path: Path) -> IssuedBundles:
+    return await IssuedBundles.create(tmp_path / "state", int(time.time()))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def found(server: ApiServer) -> dict[str, Any]:
 
 
 async def test_a_leaf_is_written_read_and_replaced(
-    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
     first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
@@ -50,7 +50,7 @@ async def test_a_leaf_is_written_read_and_replaced(
 
 
 async def test_what_no_workload_could_use_counts_as_nothing(
-    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
     first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
@@ -63,7 +63,7 @@ async def test_what_no_workload_could_use_counts_as_nothing(
 
 
 async def test_nothing_is_written_over_what_was_not_read(
-    server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, foundry: Foundry
+    server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
     other = KubernetesLeafStore(client, "tidemark", "nats-0-tls")
@@ -79,7 +79,9 @@ async def test_nothing_is_written_over_what_was_not_read(
     assert await store.read() == newer.certificate_pem
 
 
-async def test_another_type_of_secret_is_named(server: ApiServer, store: KubernetesLeafStore, foundry: Foundry) -> None:
+async def test_another_type_of_secret_is_named(
+    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
+) -> None:
     server.store.put(SECRET, {"metadata": {"name": "nats-0-tls", "namespace": "tidemark"}, "type": "Opaque"})
     assert await store.read() is None
     with pytest.raises(PublishError, match=r"tidemark/nats-0-tls: expected a Secret of type kubernetes.io/tls"):
@@ -87,7 +89,7 @@ async def test_another_type_of_secret_is_named(server: ApiServer, store: Kuberne
 
 
 async def test_one_that_is_deleted_before_the_write_comes_back_with_its_type(
-    server: ApiServer, store: KubernetesLeafStore, foundry: Foundry
+    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     """A type cannot be changed: an Opaque one would be refused for ever."""
     bundle = await foundry.bundle(1)
@@ -98,7 +100,9 @@ async def test_one_that_is_deleted_before_the_write_comes_back_with_its_type(
     assert found(server)["type"] == "kubernetes.io/tls"
 
 
-async def test_the_pods_that_mount_it_are_nudged(server: ApiServer, client: KubernetesClient, foundry: Foundry) -> None:
+async def test_the_pods_that_mount_it_are_nudged(
+    server: ApiServer, client: KubernetesClient, foundry: IssuedBundles
+) -> None:
     projected = {"name": "leaf", "projected": {"sources": [{"secret": {"name": "nats-0-tls"}}]}}
     labels = {"tidemark.io/agent": "true"}
     for name, volumes in (("nats-0", [projected]), ("nats-1", [])):

@@ -8,7 +8,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from authority.journal.history import SignedStatement
 from authority.pki import certificates
 from authority.pki.certificates import CaName, Validity
-from authority.rotation.compose import BundleFull, Contents, Member, check, check_room, compose, surviving
+from authority.rotation.compose import (
+    BundleFull,
+    BundleMember,
+    StatementContents,
+    check,
+    check_room,
+    compose,
+    surviving,
+)
 from tests.harness.journal_builder import (
     DAY,
     DOMAIN,
@@ -18,7 +26,7 @@ from tests.harness.journal_builder import (
     SIGNER,
     START,
     TRUST,
-    Story,
+    JournalBuilder,
     make_ca,
     running,
 )
@@ -31,16 +39,16 @@ from tidemark.verify import BundleRejected, Reason
 CLOCK = PLAYGROUND.clock
 
 
-def contents(*epochs: int, at: int = START, roots: bool = True) -> Contents:
-    members = tuple(Member(epoch, make_ca(epoch, at - 5, CLOCK.expiry(epoch)).certificate) for epoch in epochs)
-    return Contents(Cause.ROTATION, CLOCK, members, (ROOT.certificate,) if roots else ())
+def contents(*epochs: int, at: int = START, roots: bool = True) -> StatementContents:
+    members = tuple(BundleMember(epoch, make_ca(epoch, at - 5, CLOCK.expiry(epoch)).certificate) for epoch in epochs)
+    return StatementContents(Cause.ROTATION, CLOCK, members, (ROOT.certificate,) if roots else ())
 
 
 def signed(statement: Statement, ca: bytes, *signers: Signer) -> Bundle:
     return Bundle(ca, bytes(note.sign(statement.text(), signers or [SIGNER])))
 
 
-def newest(story: Story) -> SignedStatement:
+def newest(story: JournalBuilder) -> SignedStatement:
     found = story.history.newest
     assert found is not None
     return found
@@ -91,9 +99,9 @@ def test_a_full_bundle_is_refused_before_it_is_signed() -> None:
     check_room(63, 1)
     with pytest.raises(BundleFull, match="at most 64 certificates, found 64 CAs and 1 roots"):
         check_room(64, 1)
-    ca = Member(EPOCH, ROOT.certificate)
+    ca = BundleMember(EPOCH, ROOT.certificate)
     with pytest.raises(BundleFull):
-        compose(DOMAIN, Contents(Cause.FORCED, CLOCK, (ca,) * 64, (ROOT.certificate,)), None, START)
+        compose(DOMAIN, StatementContents(Cause.FORCED, CLOCK, (ca,) * 64, (ROOT.certificate,)), None, START)
 
 
 def test_a_bundle_without_a_ca_is_refused() -> None:
@@ -105,7 +113,7 @@ def test_what_agents_would_refuse_never_leaves() -> None:
     story, _ = running()
     previous = newest(story)
     draft = compose(DOMAIN, contents(EPOCH + 1, at=START + 12), previous, START + 12)
-    good = Contents(
+    good = StatementContents(
         Cause.ROTATION, CLOCK, (*contents(EPOCH + 1, at=START + 12).cas, *surviving(story.history, START + 12)), ()
     )
     fitting = compose(DOMAIN, good, previous, START + 12)

@@ -7,12 +7,12 @@ import pytest
 from authority.fleet.view import FleetView
 from authority.journal.history import EMPTY, EpochCa
 from authority.journal.record_types import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
-from authority.rotation.actions import Action, Activate, Fold, Prepare, Retire, Step, Switch, Wait
-from authority.rotation.gate import Closed
+from authority.rotation.actions import Action, Activate, Compact, Prepare, Retire, Step, SwitchSigner, Wait
+from authority.rotation.gate import ClosedReason
 from authority.rotation.operator_requests import RotationRefused, force
 from authority.rotation.plan import FOLD_AT, next_action
-from authority.rotation.snapshot import World
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Pods, Story, running, servers
+from authority.rotation.snapshot import Snapshot
+from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, running, servers
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
 
@@ -22,11 +22,11 @@ PREPARED = NEXT - 8
 NOBODY = FleetView(readable=True, agents=())
 
 
-def ask(story: Story, now: int, pods: Pods | None = None, clock: EpochClock = CLOCK, *rest: Step) -> Action:
+def ask(story: JournalBuilder, now: int, pods: Pods | None = None, clock: EpochClock = CLOCK, *rest: Step) -> Action:
     """Ask with an issuer that holds exactly what the journal names, and knows which CA signs."""
     history = story.history
     signing = history.signing
-    world = World(
+    world = Snapshot(
         history,
         pods.view(story, now) if pods else NOBODY,
         frozenset(ca.intent for ca in history.cas if ca.intent and now < ca.retire_at),
@@ -35,7 +35,7 @@ def ask(story: Story, now: int, pods: Pods | None = None, clock: EpochClock = CL
     return next_action(world, clock, now, frozenset(rest))
 
 
-def held_story() -> tuple[Story, EpochCa, EpochCa, Pods]:
+def held_story() -> tuple[JournalBuilder, EpochCa, EpochCa, Pods]:
     """A deployment past the start of the next epoch, with one agent that has not proven its CA."""
     story, signing = running()
     return story, signing, story.prepare(EPOCH + 1, PREPARED), servers("nats-0")
@@ -43,19 +43,19 @@ def held_story() -> tuple[Story, EpochCa, EpochCa, Pods]:
 
 def test_an_empty_journal_asks_for_the_present_epoch() -> None:
     now = START + 3
-    assert ask(Story(), now) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-1")
+    assert ask(JournalBuilder(), now) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-1")
 
 
 def test_the_first_ca_is_activated_at_once_and_then_the_issuer_is_told() -> None:
-    story = Story()
+    story = JournalBuilder()
     ca = story.prepare(EPOCH, START + 3)
     action = ask(story, START + 3, servers("nats-0"))
     assert action == Activate(ca, Opening.BOOTSTRAP, ("nats-0",), ())
     story.activate(ca, START + 3)
-    world = World(story.history, NOBODY, frozenset({ca.intent}), None)
+    world = Snapshot(story.history, NOBODY, frozenset({ca.intent}), None)
     signing = story.history.signing
     assert signing is not None
-    assert next_action(world, CLOCK, START + 3) == Switch(signing)
+    assert next_action(world, CLOCK, START + 3) == SwitchSigner(signing)
     assert next_action(replace(world, active=ca.intent), CLOCK, START + 3) == Wait(PREPARED, None)
 
 
@@ -81,7 +81,7 @@ def test_a_closed_gate_holds_it_and_names_who_is_waited_for() -> None:
     assert action.hold is not None
     assert action.hold.ca == ca
     assert (action.hold.since, action.hold.until) == (NEXT, signing.not_after - 20)
-    assert (action.hold.closed, action.hold.waiting) == (Closed.WAITING, ("nats-0",))
+    assert (action.hold.closed, action.hold.waiting) == (ClosedReason.WAITING, ("nats-0",))
 
 
 def test_rotation_goes_on_while_held() -> None:
@@ -198,7 +198,9 @@ def test_another_epoch_length_asks_for_a_ca_of_its_own() -> None:
     now = START + 3
     action = ask(story, now, None, longer)
     assert action == Prepare(longer.epoch_at(now), Cause.ROTATION, f"epoch-{longer.epoch_at(now)}-2")
-    changed = Story(replace(PLAYGROUND, clock=longer, leaf_seconds=120), entries=story.entries, history=story.history)
+    changed = JournalBuilder(
+        replace(PLAYGROUND, clock=longer, leaf_seconds=120), entries=story.entries, history=story.history
+    )
     ca = changed.prepare(longer.epoch_at(now), now)
     pods = servers("nats-0")
     pods.prove("nats-0", changed.mark(), now + 1)
@@ -225,7 +227,7 @@ def test_cas_are_retired_an_epoch_after_their_expiry() -> None:
     story.activate(new, old.retire_at - 15)
     story.prepare(current + 1, old.retire_at - 1)
     intents = frozenset(ca.intent for ca in story.history.cas)
-    world = World(story.history, NOBODY, intents, new.intent)
+    world = Snapshot(story.history, NOBODY, intents, new.intent)
     assert isinstance(next_action(world, CLOCK, old.retire_at - 1), Wait)
     assert next_action(world, CLOCK, old.retire_at) == Retire((old.intent,), orphans=False)
     world = replace(world, intents=intents - {old.intent})
@@ -236,7 +238,7 @@ def test_a_ca_that_no_statement_names_is_retired_once_none_can_name_it() -> None
     """Not before: a replica that was paused may yet commit the statement that brings it."""
     story, signing = running()
     waiting = {"epoch-5-2", "epoch-5-3"}
-    world = World(story.history, NOBODY, frozenset({signing.intent, "epoch-5-1", *waiting}), signing.intent)
+    world = Snapshot(story.history, NOBODY, frozenset({signing.intent, "epoch-5-1", *waiting}), signing.intent)
     assert next_action(world, CLOCK, PREPARED - 1) == Retire(("epoch-5-1",), orphans=True)
     world = replace(world, intents=frozenset({signing.intent, *waiting}))
     assert isinstance(next_action(world, CLOCK, PREPARED - 1), Wait)
@@ -249,7 +251,7 @@ def test_a_ca_whose_key_is_lost_never_signs_and_its_epoch_gets_another() -> None
     story, signing, ca, pods = held_story()
     pods.prove("nats-0", story.mark(), NEXT)
     fleet, held = pods.view(story, NEXT), {signing.intent: signing.sha256, ca.intent: ca.sha256}
-    world = World(story.history.held_by(held), fleet, frozenset(held), signing.intent)
+    world = Snapshot(story.history.held_by(held), fleet, frozenset(held), signing.intent)
     assert next_action(world, CLOCK, NEXT) == Activate(ca, Opening.GATE, (), ())
     assert isinstance(next_action(replace(world, intents=None), CLOCK, NEXT), Wait), "activated unseen"
     for found in ({}, {ca.intent: ""}, {ca.intent: signing.sha256}):
@@ -262,13 +264,13 @@ def test_a_lost_ca_that_was_withdrawn_is_not_made_again() -> None:
     story, signing, ca, pods = held_story()
     story.withdraw(ca, NEXT, Cause.ROLLBACK)
     history = story.history.held_by({signing.intent: signing.sha256})
-    world = World(history, pods.view(story, NEXT), frozenset({signing.intent}), signing.intent)
+    world = Snapshot(history, pods.view(story, NEXT), frozenset({signing.intent}), signing.intent)
     assert not isinstance(next_action(world, CLOCK, NEXT), Prepare)
 
 
 def test_where_the_signing_ca_is_lost_another_is_made_and_the_issuer_is_not_told_to_sign_with_it() -> None:
     story, _ = running()
-    world = World(story.history.held_by({}), NOBODY, frozenset(), None)
+    world = Snapshot(story.history.held_by({}), NOBODY, frozenset(), None)
     assert next_action(world, CLOCK, START + 1) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-2")
     assert isinstance(next_action(world, CLOCK, START + 1, frozenset({Step.PREPARE})), Wait)
 
@@ -278,15 +280,15 @@ def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
     pods.prove("nats-0", story.mark(), NEXT)
     story.append(ActivationRecord(NEXT, ca.sha256, Opening.GATE))
     now = NEXT + 12
-    world = World(story.history, NOBODY, frozenset({"epoch-5-1"}), None)
-    assert isinstance(next_action(world, CLOCK, now), Switch)
+    world = Snapshot(story.history, NOBODY, frozenset({"epoch-5-1"}), None)
+    assert isinstance(next_action(world, CLOCK, now), SwitchSigner)
     assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH})), Prepare)
     assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH, Step.PREPARE})), Retire)
     rest = frozenset({Step.SWITCH, Step.PREPARE, Step.RETIRE})
     assert isinstance(next_action(world, CLOCK, now, rest), Wait)
 
 
-def long_story(epochs: int) -> Story:
+def long_story(epochs: int) -> JournalBuilder:
     story, _ = running()
     for epoch in range(EPOCH + 1, EPOCH + epochs):
         ca = story.prepare(epoch, CLOCK.prepare_at(epoch))
@@ -298,14 +300,14 @@ def test_the_journal_is_folded_once_enough_of_it_is_needed_no_more() -> None:
     story = long_story(20)
     now = CLOCK.start(EPOCH + 19) + 1
     fold = ask(story, now)
-    assert isinstance(fold, Fold)
+    assert isinstance(fold, Compact)
     dropped = [entry for entry in story.entries if entry.position <= fold.through and entry not in fold.keep]
     assert len(dropped) >= FOLD_AT
     for entry in dropped:
         assert entry.record.at <= now - 80 - 20
     before = story.history
     story.entries = [*fold.keep, *(entry for entry in story.entries if entry.position > fold.through)]
-    after = Story(entries=story.entries[:-1], history=before)
+    after = JournalBuilder(entries=story.entries[:-1], history=before)
     after.append(story.entries[-1].record)
     assert (after.history.newest, after.history.signing and after.history.signing.sha256) == (
         before.newest,
@@ -321,7 +323,7 @@ def test_an_old_journal_is_never_folded_beyond_what_still_counts() -> None:
         story.append(OverrideRecord(at, signing.sha256, "ada", "again"))
     now = signing.retire_at + 1000
     fold = ask(story, now, None, CLOCK, Step.PREPARE)
-    assert isinstance(fold, Fold)
+    assert isinstance(fold, Compact)
     assert [entry.position for entry in fold.keep] == [1, 2]  # the newest statement and the last activation
     assert fold.through == story.history.head - 1  # the head keeps its place
 
@@ -338,7 +340,7 @@ def test_who_was_given_a_leaf_is_kept_for_as_long_as_its_ca_lives() -> None:
     for sequel in range(2):  # so that neither stands at the head
         story.append(OverrideRecord(START, first.sha256, "ada", f"{sequel}"))
     fold = ask(story, CLOCK.start(EPOCH + 19) + 1)
-    assert isinstance(fold, Fold)
+    assert isinstance(fold, Compact)
     assert fold.through > kept.position
     assert kept in fold.keep
     assert gone not in fold.keep

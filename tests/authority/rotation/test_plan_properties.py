@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from authority.cli.chain import follow
 from authority.fleet.view import FleetView
 from authority.journal.record_types import ActivationRecord, Opening
-from authority.journal.replay import fold
-from authority.rotation.actions import Activate, Fold, LeaveOut, Prepare, Retire, Switch, Wait, Withdraw
+from authority.journal.replay import replay
+from authority.rotation.actions import Activate, Compact, Prepare, RemoveAnchors, Retire, SwitchSigner, Wait, Withdraw
 from authority.rotation.gate import last_resort_at, ripe_at
 from authority.rotation.operator_requests import RotationRefused, force
 from authority.rotation.plan import awaited, next_action
-from authority.rotation.snapshot import World
+from authority.rotation.snapshot import Snapshot
 from authority.rotation.withdrawal import leave_out_at, replacements
-from tests.harness.journal_builder import PLAYGROUND, START, TRUST, Pods, Story
+from tests.harness.journal_builder import PLAYGROUND, START, TRUST, JournalBuilder, Pods
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass
@@ -37,7 +37,7 @@ class Life:
     """A deployment that does what its plan says, in no time, and checks each step against the invariants."""
 
     now: int
-    story: Story
+    story: JournalBuilder
     pods: Pods
     intents: set[str] = field(default_factory=set)
     active: str | None = None
@@ -49,9 +49,9 @@ class Life:
     def clock(self) -> EpochClock:
         return self.story.timing.clock
 
-    def world(self) -> World:
+    def world(self) -> Snapshot:
         fleet = self.pods.view(self.story, self.now) if self.readable else FleetView(readable=False, agents=())
-        return World(self.story.history, fleet, frozenset(self.intents), self.active)
+        return Snapshot(self.story.history, fleet, frozenset(self.intents), self.active)
 
     def live(self, until: int) -> None:
         """Do what is asked for until ``until``, jumping from one named instant to the next."""
@@ -79,7 +79,7 @@ class Life:
             match action:
                 case Prepare():
                     self.prepare(action)
-                case LeaveOut():
+                case RemoveAnchors():
                     self.check_left_out(action)
                     added = action.added.epoch if action.added else None
                     self.intents |= {action.added.intent} if action.added else set()
@@ -91,14 +91,14 @@ class Life:
                     self.story.append(
                         ActivationRecord(self.now, action.ca.sha256, action.opening, action.unproven, action.skipped)
                     )
-                case Switch():
+                case SwitchSigner():
                     self.active = action.ca.intent
                 case Retire():
                     self.intents -= set(action.intents)
-                case Fold():
+                case Compact():
                     rest = [entry for entry in self.story.entries if entry.position > action.through]
                     self.story.entries = [*action.keep, *rest]
-                    self.story.history = fold(self.story.entries)
+                    self.story.history = replay(self.story.entries)
                     self.check_chain()
                 case Wait():
                     return
@@ -139,7 +139,7 @@ class Life:
         if action.ca.sha256 not in replacements(history, self.clock, self.now):
             assert not early or self.now >= last_resort_at(signing, self.clock)
 
-    def check_left_out(self, action: LeaveOut) -> None:
+    def check_left_out(self, action: RemoveAnchors) -> None:
         """Nobody says anything about leaves here: what signed stays trusted until its last resort."""
         history, signing = self.story.history, self.story.history.signing
         for ca in action.cas:
@@ -172,7 +172,7 @@ def begin(life_timing: Timing) -> Life:
     pods = Pods(clock=life_timing.clock)
     for name, pod_class in AGENTS.items():
         pods.add(name, pod_class, since=START)
-    return Life(now=START, story=Story(life_timing), pods=pods)
+    return Life(now=START, story=JournalBuilder(life_timing), pods=pods)
 
 
 clocks = st.sampled_from(

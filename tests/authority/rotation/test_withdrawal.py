@@ -7,12 +7,12 @@ import pytest
 from authority.fleet.view import FleetView
 from authority.journal.history import EMPTY, EpochCa
 from authority.journal.record_types import Opening
-from authority.rotation.actions import Action, Activate, LeaveOut, Prepare, Wait, Withdraw
-from authority.rotation.operator_requests import RotationRefused, Wanted, chosen, prospect
+from authority.rotation.actions import Action, Activate, Prepare, RemoveAnchors, Wait, Withdraw
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest, chosen, prospect
 from authority.rotation.plan import next_action
-from authority.rotation.snapshot import Scene, World
-from authority.rotation.withdrawal import Stage, leave_out_at, progress, reissue, replacement_of
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, Pods, Story, leaf_of, running, servers
+from authority.rotation.snapshot import Scene, Snapshot
+from authority.rotation.withdrawal import WithdrawalStage, leave_out_at, progress, reissue, replacement_of
+from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, leaf_of, running, servers
 from tidemark.bundle import Cause
 from tidemark.receipt import PodClass
 
@@ -21,18 +21,18 @@ NEXT = START + 20
 TOLERANCE = PLAYGROUND.tolerance_seconds
 
 
-def ask(story: Story, now: int, pods: Pods, above: Fraction = Fraction(1, 3)) -> Action:
+def ask(story: JournalBuilder, now: int, pods: Pods, above: Fraction = Fraction(1, 3)) -> Action:
     history = story.history
     intents = frozenset(ca.intent for ca in history.cas if ca.intent)
     active = history.signing.intent if history.signing else None
-    return next_action(World(history, pods.view(story, now), intents, active, TOLERANCE, above), CLOCK, now)
+    return next_action(Snapshot(history, pods.view(story, now), intents, active, TOLERANCE, above), CLOCK, now)
 
 
-def scene(story: Story, now: int, pods: Pods) -> Scene:
+def scene(story: JournalBuilder, now: int, pods: Pods) -> Scene:
     return Scene(story.history, pods.view(story, now), CLOCK, TOLERANCE, now)
 
 
-def rotated() -> tuple[Story, EpochCa, EpochCa]:
+def rotated() -> tuple[JournalBuilder, EpochCa, EpochCa]:
     """A deployment in its second epoch: the CA before, and the one that signs."""
     story, _ = running()
     story.activate(story.prepare(EPOCH + 1, NEXT - 8), NEXT)
@@ -105,7 +105,7 @@ def test_a_revocation_of_a_ca_that_is_not_signing_has_a_new_one_sign_as_well() -
     assert isinstance(ask(story, NEXT + 4, pods), Wait)
     pods.prove("nats-0", story.mark(), NEXT + 5, leaf_of(new, NEXT + 4 - TOLERANCE))
     action = ask(story, NEXT + 5, pods)
-    assert isinstance(action, LeaveOut)
+    assert isinstance(action, RemoveAnchors)
     assert (action.cas, action.cause) == ((bad,), Cause.REVOCATION)
 
 
@@ -122,7 +122,7 @@ def test_a_rollback_made_a_revocation_needs_a_ca_issued_since() -> None:
     assert (again.withdrawal.cause, again.withdrawal.urgent) == (Cause.REVOCATION, True)
 
 
-def replaced(pods: Pods) -> tuple[Story, EpochCa, EpochCa]:
+def replaced(pods: Pods) -> tuple[JournalBuilder, EpochCa, EpochCa]:
     """A rollback whose replacement was activated at NEXT + 4: the CA before, and the bad one."""
     story, first, second = rotated()
     bad = story.withdraw(second, NEXT + 3)
@@ -149,7 +149,7 @@ def test_a_leaf_counts_where_another_ca_signed_it_since_the_activation(
     story, first, bad = replaced(pods)
     pods.prove("nats-0", story.mark(), NEXT + 5, leaf_of(first if by == "first" else bad, not_before))
     assert reissue(bad, scene(story, NEXT + 5, pods)).is_done is is_done
-    assert isinstance(ask(story, NEXT + 5, pods), LeaveOut) is is_done
+    assert isinstance(ask(story, NEXT + 5, pods), RemoveAnchors) is is_done
 
 
 def test_a_leaf_of_a_new_ca_counts_whatever_the_issuers_clock_says() -> None:
@@ -180,7 +180,7 @@ def test_neither_an_empty_fleet_nor_an_unreadable_one_has_re_issued_anything() -
     assert not reissue(bad, scene(story, NEXT + 5, Pods())).is_done
     unreadable = Scene(story.history, FleetView(readable=False, agents=()), CLOCK, TOLERANCE, NEXT + 5)
     assert not reissue(bad, unreadable).is_done
-    assert progress(unreadable)[0].stage is Stage.REISSUING
+    assert progress(unreadable)[0].stage is WithdrawalStage.REISSUING
 
 
 def test_the_last_resort_leaves_it_out_an_epoch_before_it_expires_and_p_after_the_activation() -> None:
@@ -190,7 +190,7 @@ def test_the_last_resort_leaves_it_out_an_epoch_before_it_expires_and_p_after_th
     story.activate(first, bad.not_after - 25)
     assert leave_out_at(bad, story.history, CLOCK) == bad.not_after - 17
     told = progress(scene(story, bad.not_after - 24, pods))[0]
-    assert (told.stage, told.waiting, told.until) == (Stage.REISSUING, ("nats-0",), bad.not_after - 17)
+    assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("nats-0",), bad.not_after - 17)
 
 
 def test_an_urgent_one_is_left_out_at_once_and_comes_with_the_new_ca_that_it_needs() -> None:
@@ -198,13 +198,13 @@ def test_an_urgent_one_is_left_out_at_once_and_comes_with_the_new_ca_that_it_nee
     bad = story.withdraw(second, NEXT + 3, urgent=True)
     pods = servers("nats-0")
     due = CLOCK.prepare_at(EPOCH + 2)
-    assert ask(story, NEXT + 3, pods) == LeaveOut((bad,), Cause.ROLLBACK, None, due)
+    assert ask(story, NEXT + 3, pods) == RemoveAnchors((bad,), Cause.ROLLBACK, None, due)
     story.leave_out(bad, NEXT + 3)
     assert ask(story, NEXT + 3, pods) == Activate(first, Opening.OVERRIDE, ("nats-0",), ())
     story.activate(first, NEXT + 3)
     leaked = story.withdraw(first, NEXT + 4, Cause.REVOCATION, urgent=True)
     added = Prepare(EPOCH + 1, Cause.FORCED, f"epoch-{EPOCH + 1}-4")
-    assert ask(story, NEXT + 4, pods) == LeaveOut((leaked,), Cause.REVOCATION, added, due)
+    assert ask(story, NEXT + 4, pods) == RemoveAnchors((leaked,), Cause.REVOCATION, added, due)
 
 
 def test_an_urgent_revocation_of_an_idle_ca_overrides_the_gate_of_the_new_one() -> None:
@@ -224,7 +224,7 @@ def test_two_at_once_are_left_out_by_one_statement_and_its_cause_is_the_graver()
     pods = servers("nats-0")
     pods.prove("nats-0", story.mark(), NEXT + 22, leaf_of(third, NEXT + 20))
     action = ask(story, NEXT + 22, pods)
-    assert isinstance(action, LeaveOut)
+    assert isinstance(action, RemoveAnchors)
     assert (action.cas, action.cause) == ((one, two), Cause.ROLLBACK)
 
 
@@ -257,7 +257,7 @@ def test_nobody_is_left_without_a_ca_that_may_sign_soon() -> None:
     assert action == Prepare(EPOCH + 3, Cause.FORCED, story.history.intent_for(EPOCH + 3))
 
 
-def reverting(names: int, of: int, reason: str = "not_proven") -> tuple[Story, Pods]:
+def reverting(names: int, of: int, reason: str = "not_proven") -> tuple[JournalBuilder, Pods]:
     """A newest statement that ``names`` of ``of`` required agents have put back, at NEXT - 4."""
     story, _ = running()
     good = story.mark()
@@ -310,7 +310,7 @@ def test_applications_stale_receipts_and_an_unreadable_fleet_roll_nothing_back()
     assert not isinstance(ask(story, NEXT - 4, pods), Withdraw)
     story, pods = reverting(3, 3)
     assert not isinstance(ask(story, NEXT + 17, pods), Withdraw)
-    unreadable = World(story.history, FleetView(readable=False, agents=()), frozenset(), None)
+    unreadable = Snapshot(story.history, FleetView(readable=False, agents=()), frozenset(), None)
     assert not isinstance(next_action(unreadable, CLOCK, NEXT - 4), Withdraw)
 
 
@@ -343,7 +343,7 @@ def test_which_ca_is_meant() -> None:
     history = story.history
 
     def choose(ca: str, cause: Cause = Cause.ROLLBACK) -> EpochCa:
-        return chosen(history, Wanted(cause, ca, urgent=False), NEXT + 3)
+        return chosen(history, WithdrawalRequest(cause, ca, urgent=False), NEXT + 3)
 
     assert choose("") == second
     assert choose(str(EPOCH)) == first
@@ -365,7 +365,7 @@ def test_which_ca_is_meant() -> None:
 def test_by_default_each_rollback_takes_the_next_older_ca() -> None:
     story, first, second = rotated()
     story.withdraw(second, NEXT + 3)
-    assert chosen(story.history, Wanted(Cause.ROLLBACK, "", urgent=False), NEXT + 3) == first
+    assert chosen(story.history, WithdrawalRequest(Cause.ROLLBACK, "", urgent=False), NEXT + 3) == first
 
 
 def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
@@ -373,7 +373,7 @@ def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
     pods = servers("nats-0", "nats-1", "nats-2")
     pods.prove("nats-0", story.mark(), NEXT + 3, leaf_of(second, NEXT))
     pods.prove("nats-1", story.mark(), NEXT + 3, leaf_of(first, START))
-    urgent = Wanted(Cause.ROLLBACK, "", urgent=True)
+    urgent = WithdrawalRequest(Cause.ROLLBACK, "", urgent=True)
     look = prospect(scene(story, NEXT + 3, pods), urgent, include_root=True)
     assert (look.ca, look.replacement, look.warnings) == (second, first, ())
     assert look.breaks == (
@@ -381,13 +381,13 @@ def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
         "1 of 3 agents do not say who signed the leaf that they serve: nats-2",
         "1 of 3 agents have not proven the replacement, and refuse its leaves until they do: nats-2",
     )
-    staged = Wanted(Cause.ROLLBACK, "", urgent=False)
+    staged = WithdrawalRequest(Cause.ROLLBACK, "", urgent=False)
     assert prospect(scene(story, NEXT + 3, pods), staged, include_root=True).breaks == ()
 
 
 def test_a_revocation_that_the_root_makes_toothless_is_warned_of() -> None:
     story, _, second = rotated()
-    wanted = Wanted(Cause.REVOCATION, second.sha256, urgent=False)
+    wanted = WithdrawalRequest(Cause.REVOCATION, second.sha256, urgent=False)
     view = scene(story, NEXT + 3, servers("nats-0"))
     (warning,) = prospect(view, wanted, include_root=True).warnings
     assert "the root is in the bundle" in warning

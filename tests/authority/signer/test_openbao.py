@@ -10,9 +10,9 @@ import pytest
 from authority.openbao.client import OpenBaoClient
 from authority.signer.interface import SignerError
 from authority.signer.openbao import TransitSigner, open_transit_signer
-from tests.harness.issued_bundles import Foundry
+from tests.harness.issued_bundles import IssuedBundles
 from tests.harness.memory_backends import Effects
-from tests.harness.openbao_server import DOMAIN, Space
+from tests.harness.openbao_server import DOMAIN, OpenBaoNamespace
 from tidemark import note
 from tidemark.bundle import Bundle
 from tidemark.trust import Trust
@@ -23,7 +23,7 @@ NOW = int(time.time())
 
 
 @pytest.fixture
-async def place(empty_space: Space) -> Space:
+async def place(empty_space: OpenBaoNamespace) -> OpenBaoNamespace:
     """A namespace with transit, the statement key, and the authority's policy."""
     await empty_space.client.write("sys/mounts/transit", {"type": "transit"})
     await empty_space.client.write("transit/keys/tidemark", {"type": "ed25519"})
@@ -32,7 +32,7 @@ async def place(empty_space: Space) -> Space:
 
 
 @pytest.fixture
-async def client(place: Space) -> AsyncIterator[OpenBaoClient]:
+async def client(place: OpenBaoNamespace) -> AsyncIterator[OpenBaoClient]:
     async with place.authority() as client:
         yield client
 
@@ -41,13 +41,13 @@ async def opened(client: OpenBaoClient) -> TransitSigner:
     return await open_transit_signer(client, "transit", "tidemark", DOMAIN)
 
 
-async def test_agents_verify_what_transit_signs(place: Space, client: OpenBaoClient, tmp_path: Path) -> None:
+async def test_agents_verify_what_transit_signs(place: OpenBaoNamespace, client: OpenBaoClient, tmp_path: Path) -> None:
     signer = await opened(client)
     (verifier,) = await signer.verifiers()
     assert verifier.name == f"{DOMAIN}/tidemark-1"
     shown = await place.client.read("transit/keys/tidemark") or {}
     assert verifier.public_key == base64.b64decode(shown["keys"]["1"]["public_key"])
-    made = await (await Foundry.create(tmp_path, NOW)).bundle(1)
+    made = await (await IssuedBundles.create(tmp_path, NOW)).bundle(1)
     signed = await signer.sign(made.statement.text())
     bundle = Bundle(made.bundle.ca, bytes(signed))
     trust = Trust(DOMAIN, (verifier,), tolerance_seconds=600)
@@ -58,7 +58,7 @@ async def test_agents_verify_what_transit_signs(place: Space, client: OpenBaoCli
     assert await signer.sign(made.statement.text()) == signed
 
 
-async def test_while_a_key_is_replaced_both_versions_sign(place: Space, client: OpenBaoClient) -> None:
+async def test_while_a_key_is_replaced_both_versions_sign(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
     old = await opened(client)
     (first,) = await old.verifiers()
     await place.client.write("transit/keys/tidemark/rotate", {})
@@ -78,7 +78,7 @@ async def test_while_a_key_is_replaced_both_versions_sign(place: Space, client: 
         await old.sign(TEXT)
 
 
-async def test_a_key_that_was_made_anew_meanwhile_is_noticed(place: Space, client: OpenBaoClient) -> None:
+async def test_a_key_that_was_made_anew_meanwhile_is_noticed(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
     signer = await opened(client)
     await place.client.write("transit/keys/tidemark/config", {"deletion_allowed": True})
     await place.client.delete("transit/keys/tidemark")
@@ -87,7 +87,9 @@ async def test_a_key_that_was_made_anew_meanwhile_is_noticed(place: Space, clien
         await signer.sign(TEXT)
 
 
-async def test_a_key_that_is_missing_or_of_another_kind_is_named(place: Space, client: OpenBaoClient) -> None:
+async def test_a_key_that_is_missing_or_of_another_kind_is_named(
+    place: OpenBaoNamespace, client: OpenBaoClient
+) -> None:
     with pytest.raises(SignerError, match=r"transit/keys/other: expected OpenBao|allow 'read' on 'transit/keys/other'"):
         await open_transit_signer(client, "transit", "other", DOMAIN)
     with pytest.raises(SignerError, match=r"transit/keys/other: expected a signing key, found none; run 'init"):
@@ -97,7 +99,7 @@ async def test_a_key_that_is_missing_or_of_another_kind_is_named(place: Space, c
         await open_transit_signer(place.client, "transit", "other", DOMAIN)
 
 
-async def test_a_text_that_is_no_statement_is_not_sent(place: Space) -> None:
+async def test_a_text_that_is_no_statement_is_not_sent(place: OpenBaoNamespace) -> None:
     effects = Effects()
     async with place.struck(effects) as client:
         with pytest.raises(SignerError, match="newline"):

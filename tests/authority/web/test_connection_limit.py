@@ -15,7 +15,7 @@ from aiohttp import web
 from authority.pki.control_ca import EmbeddedControlCa, create_control_ca, read_control_ca
 from authority.pki.server_certificate import ServerCertificate
 from authority.web import connection_limit
-from authority.web.connection_limit import Rules
+from authority.web.connection_limit import ConnectionLimits
 from authority.web.listener import start
 from tidemark.certificates import to_pem
 
@@ -93,7 +93,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 
 
 @asynccontextmanager
-async def house(state: Path, rules: Rules) -> AsyncIterator[House]:
+async def house(state: Path, rules: ConnectionLimits) -> AsyncIterator[House]:
     create_control_ca(state, "bus.example.com", int(time.time()), None)
     ca = read_control_ca(state, None)
     certificate = ServerCertificate(EmbeddedControlCa(ca), ["127.0.0.1"])
@@ -117,7 +117,7 @@ async def house(state: Path, rules: Rules) -> AsyncIterator[House]:
 
 
 async def test_whoever_comes_besides_waits_until_another_leaves(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=2, idle=60.0)) as here:
+    async with house(tmp_path, ConnectionLimits(most=2, idle=60.0)) as here:
         first, second = await here.enter(), await here.enter()
         assert await is_answered(first)
         assert await is_answered(second)
@@ -133,7 +133,7 @@ async def test_whoever_comes_besides_waits_until_another_leaves(tmp_path: Path) 
 
 
 async def test_whoever_speaks_no_tls_takes_no_room(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=1)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1)) as here:
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -152,7 +152,7 @@ async def test_whoever_speaks_no_tls_takes_no_room(tmp_path: Path) -> None:
 async def test_whoever_does_not_ask_in_whole_is_shown_out(
     tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, Rules(most=1, patience=0.1)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1, patience=0.1)) as here:
         for _ in range(2):
             reader, writer = await here.enter()
             writer.write(said)
@@ -163,7 +163,7 @@ async def test_whoever_does_not_ask_in_whole_is_shown_out(
 
 @pytest.mark.parametrize("begin", [b"GET /late HTTP/1.1\r\nX-Slow: ", ASKING], ids=["head", "body"])
 async def test_a_byte_now_and_then_gains_no_time(tmp_path: Path, begin: bytes) -> None:
-    async with house(tmp_path, Rules(most=1, patience=0.5)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1, patience=0.5)) as here:
         reader, writer = await here.enter()
         writer.write(begin)
         end = asyncio.create_task(ended(reader))
@@ -189,7 +189,7 @@ async def test_a_byte_now_and_then_gains_no_time(tmp_path: Path, begin: bytes) -
 async def test_whoever_speaks_no_http_fills_no_log(
     tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, Rules(most=1)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1)) as here:
         reader, writer = await here.enter()
         writer.write(said)
         assert (await reader.readline()).split()[1] == b"400"
@@ -198,7 +198,7 @@ async def test_whoever_speaks_no_http_fills_no_log(
 
 
 async def test_an_error_of_ours_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with house(tmp_path, Rules(most=1)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1)) as here:
         reader, writer = await here.enter()
         writer.write(b"GET /broken HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
@@ -207,7 +207,7 @@ async def test_an_error_of_ours_is_told(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=2, patience=1.0)) as here:
+    async with house(tmp_path, ConnectionLimits(most=2, patience=1.0)) as here:
         staying = await here.enter()
         for _ in range(2):
             assert await is_answered(staying)
@@ -220,7 +220,7 @@ async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
 async def test_whoever_does_not_take_the_answer_is_shown_out(
     tmp_path: Path, path: str, closing_words: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, Rules(most=1, patience=0.3, idle=60.0)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1, patience=0.3, idle=60.0)) as here:
         reader, writer = await here.enter()
         writer.write(f"GET /{path} HTTP/1.1\r\nHost: here\r\n".encode() + closing_words + b"\r\n")
         another = await here.enter()  # there is one place
@@ -235,7 +235,7 @@ async def test_whoever_does_not_take_the_answer_is_shown_out(
 
 
 async def test_whoever_asked_is_not_hurried_while_the_answer_is_made(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=1, patience=1.0)) as here:
+    async with house(tmp_path, ConnectionLimits(most=1, patience=1.0)) as here:
         reader, writer = await here.enter()
         writer.write(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         await here.called.wait()
@@ -248,7 +248,7 @@ async def test_whoever_asked_is_not_hurried_while_the_answer_is_made(tmp_path: P
 
 
 async def test_in_a_full_house_whoever_idles_makes_room(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=2, patience=60.0, idle=0.1)) as here:
+    async with house(tmp_path, ConnectionLimits(most=2, patience=60.0, idle=0.1)) as here:
         idling, asking = await here.enter(), await here.enter()
         assert await is_answered(idling)
         asking[1].write(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
@@ -263,7 +263,7 @@ async def test_in_a_full_house_whoever_idles_makes_room(tmp_path: Path) -> None:
 
 
 async def test_one_address_has_its_share_and_no_more(tmp_path: Path) -> None:
-    async with house(tmp_path, Rules(most=4, of_one=2)) as here:
+    async with house(tmp_path, ConnectionLimits(most=4, of_one=2)) as here:
         greedy = [await here.enter("127.0.0.2") for _ in range(2)]
         for _ in range(3):
             with pytest.raises(OSError):  # noqa: PT011 - however the kernel puts it

@@ -11,16 +11,16 @@ import aiohttp
 from aiohttp import web
 
 from authority.app.run import run
-from tests.harness.authority_deployment import Deployment, answers, ask, eventually, receipt
+from tests.harness.authority_deployment import AuthorityDeployment, answers, ask, eventually, receipt
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import POD, SECRET
-from tests.harness.kubernetes.node import AUDIENCE, AgentsPod, Node
+from tests.harness.kubernetes.node import AUDIENCE, AgentsPod, FakeNode
 from tests.harness.kubernetes.selectors import selects
 from tidemark.verify import Mark
 
 
 @asynccontextmanager
-async def started(deployment: Deployment) -> AsyncIterator[None]:
+async def started(deployment: AuthorityDeployment) -> AsyncIterator[None]:
     """The authority in this process, from when it listens on."""
     stop = asyncio.Event()
     task = asyncio.create_task(run(deployment.config, stop))
@@ -42,7 +42,7 @@ async def failures(session: aiohttp.ClientSession) -> str:
     return " ".join(one["error"] for one in (await ask(session, "/api/v1/status"))["failures"])
 
 
-async def test_nothing_is_signed_while_the_clocks_differ(server: ApiServer, deployment: Deployment) -> None:
+async def test_nothing_is_signed_while_the_clocks_differ(server: ApiServer, deployment: AuthorityDeployment) -> None:
     server.clock = lambda: time.time() - 3600
     async with started(deployment), deployment.session(deployment.token("operator")) as session:
 
@@ -61,8 +61,12 @@ async def test_nothing_is_signed_while_the_clocks_differ(server: ApiServer, depl
         await eventually(lambda: answers(session, "/readyz"), "a CA that signs, once they agree")
 
 
-async def test_receipts_need_the_token_of_their_pod(server: ApiServer, deployment: Deployment, tmp_path: Path) -> None:
-    uid = server.store.put(POD, AgentsPod(Node(server, tmp_path), "nats", "nats-0").body(ready=True))["metadata"]["uid"]
+async def test_receipts_need_the_token_of_their_pod(
+    server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path
+) -> None:
+    uid = server.store.put(POD, AgentsPod(FakeNode(server, tmp_path), "nats", "nats-0").body(ready=True))["metadata"][
+        "uid"
+    ]
     body = replace(receipt("nats-0", Mark(1, "0" * 64), None, 1), uid=uid).to_json()
 
     async def send(session: aiohttp.ClientSession, token: str) -> int:
@@ -75,7 +79,7 @@ async def test_receipts_need_the_token_of_their_pod(server: ApiServer, deploymen
         return internal_error() if "tokenreviews" in request.path else await handle(request)
 
     ours = server.accounts.issue("nats", "nats", audience=AUDIENCE, pod=("nats-0", uid))
-    other = server.store.put(POD, AgentsPod(Node(server, tmp_path), "nats", "nats-1").body(ready=True))
+    other = server.store.put(POD, AgentsPod(FakeNode(server, tmp_path), "nats", "nats-1").body(ready=True))
     others = server.accounts.issue("nats", "nats", audience=AUDIENCE, pod=("nats-1", other["metadata"]["uid"]))
     async with deployment.running(), deployment.session() as session:
         assert await send(session, "") == 401
@@ -96,7 +100,7 @@ async def test_receipts_need_the_token_of_their_pod(server: ApiServer, deploymen
         assert agents["nats/nats-1"] is None
 
 
-async def test_an_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, deployment: Deployment) -> None:
+async def test_an_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, deployment: AuthorityDeployment) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         return internal_error() if "/pods" in request.path else await handle(request)
 
@@ -110,7 +114,7 @@ async def test_an_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, depl
 
 
 async def test_it_starts_and_goes_on_through_an_api_server_that_is_away(
-    server: ApiServer, deployment: Deployment
+    server: ApiServer, deployment: AuthorityDeployment
 ) -> None:
     async with deployment.running():
         server.store.delete(SECRET, "nats", "nats-ca-tls")

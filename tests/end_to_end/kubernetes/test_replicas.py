@@ -8,10 +8,10 @@ import time
 from aiohttp import web
 
 from authority.election.interface import LEASE_SECONDS
-from tests.harness.authority_deployment import Deployment, eventually
+from tests.harness.authority_deployment import AuthorityDeployment, eventually
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import LEASE, SECRET
-from tests.harness.replicas import PAUSE, TAKEOVER_SECONDS, Process, report_takeover
+from tests.harness.replicas import PAUSE, TAKEOVER_SECONDS, ReplicaProcess, report_takeover
 from tidemark.bundle import NOTE_FILE, Statement
 from tidemark.note import parse
 
@@ -42,7 +42,7 @@ def holder(server: ApiServer) -> str:
     return str(found["spec"]["holderIdentity"]) if found else ""
 
 
-async def takeover(what: str, lease: int, by: Process) -> None:
+async def takeover(what: str, lease: int, by: ReplicaProcess) -> None:
     """Wait until this one leads; in the suite a slow machine may take its time."""
     began = time.monotonic()
     await eventually(by.leads, "the other to take over")
@@ -52,13 +52,13 @@ async def takeover(what: str, lease: int, by: Process) -> None:
 
 
 async def test_a_leader_that_is_paused_and_resumed_then_one_that_is_killed(
-    server: ApiServer, deployment: Deployment
+    server: ApiServer, deployment: AuthorityDeployment
 ) -> None:
     lease = LEASE_SECONDS if IS_LONG else IN_SUITE
     with deployment.config_file.open("a") as config:
         config.write(f"\n[election]\nlease_seconds = {lease}\n")
     live = Live(server)
-    async with Process(deployment, "one.log") as one, Process(deployment, "two.log") as two:
+    async with ReplicaProcess(deployment, "one.log") as one, ReplicaProcess(deployment, "two.log") as two:
         await one.start()
         await two.launch()
         await eventually(lambda: two.follows(one), "the second replica to follow the first")

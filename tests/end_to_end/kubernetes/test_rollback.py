@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from tests.harness.authority_deployment import Deployment, Program, ask, eventually
+from tests.harness.authority_deployment import AuthorityDeployment, Program, ask, eventually
 from tests.harness.kubernetes.apiserver import ApiServer
-from tests.harness.kubernetes.node import AgentsPod, Node
+from tests.harness.kubernetes.node import AgentsPod, FakeNode
 
 
 async def test_a_statement_that_is_put_back_is_rolled_back_unasked(
-    server: ApiServer, deployment: Deployment, tmp_path: Path
+    server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path
 ) -> None:
     config = deployment.config_file  # epochs that are long: nothing is due meanwhile
     config.write_text(config.read_text().replace('preset = "testing"', 'preset = "production"'))
-    node = Node(server, tmp_path / "node")
+    node = FakeNode(server, tmp_path / "node")
     async with Program(deployment) as program, node.running():
         await program.start()
         pod = AgentsPod(node, "nats", "nats-0")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from authority.kubernetes.nudge import NUDGE_ANNOTATION
-from tests.harness.authority_deployment import Deployment, Program, ask, eventually
+from tests.harness.authority_deployment import AuthorityDeployment, Program, ask, eventually
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import LEASE, POD, SECRET
-from tests.harness.kubernetes.node import AgentsPod, Node
+from tests.harness.kubernetes.node import AgentsPod, FakeNode
 from tests.harness.kubernetes.selectors import selects
 from tidemark.certificates import fingerprint, parse_leaf
 
@@ -22,8 +22,8 @@ def leaf_ca(server: ApiServer) -> str:
     return fingerprint(parse_leaf(files["tls.crt"], files["tls.key"]).chain[0])
 
 
-async def test_a_whole_proven_rotation(server: ApiServer, deployment: Deployment, tmp_path: Path) -> None:
-    node, pod = Node(server, tmp_path / "node"), None
+async def test_a_whole_proven_rotation(server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path) -> None:
+    node, pod = FakeNode(server, tmp_path / "node"), None
     async with Program(deployment) as program, node.running():
         await program.start()
         pod = AgentsPod(node, "nats", "nats-0")

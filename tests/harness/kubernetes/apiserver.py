@@ -24,9 +24,9 @@ from aiohttp import web
 from tests.harness.kubernetes import discovery, status
 from tests.harness.kubernetes.accounts import Accounts, Wish
 from tests.harness.kubernetes.certificates import serving_files
-from tests.harness.kubernetes.kinds import KINDS, NAMESPACE, POD, TOKEN_REVIEW, Kind
+from tests.harness.kubernetes.kinds import KINDS, NAMESPACE, POD, TOKEN_REVIEW, ResourceKind
 from tests.harness.kubernetes.selectors import name_of, selects
-from tests.harness.kubernetes.status import Failure
+from tests.harness.kubernetes.status import StatusFailure
 from tests.harness.kubernetes.store import Change, Store
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ _LONGEST_WATCH = 1800.0
 class Asked:
     """A request, taken apart; ``verb`` as RBAC names it."""
 
-    kind: Kind
+    kind: ResourceKind
     verb: str
     namespace: str
     name: str
@@ -152,7 +152,7 @@ class ApiServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
             return await self._serve(request)
-        except Failure as error:
+        except StatusFailure as error:
             return _json(error.body, status=error.code)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -197,13 +197,13 @@ class ApiServer:
             strategic = content_type.startswith("application/strategic")
             if strategic and asked.kind.custom:
                 told = "the body of the request was in an unknown format - accepted media types include: "
-                raise Failure(415, "UnsupportedMediaType", f"{told}application/merge-patch+json")
+                raise StatusFailure(415, "UnsupportedMediaType", f"{told}application/merge-patch+json")
             where = asked.kind, asked.namespace, asked.name
             return self.store.merge(*where, body, asked.manager, strategic=strategic, of_status=asked.of_status)
         if asked.of_status:
             raise status.bad_request(f"{asked.resource}: this server takes merge patches of it, and nothing else")
         if content_type != "application/apply-patch+yaml":
-            raise Failure(
+            raise StatusFailure(
                 415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {content_type}"
             )
         if "fieldManager" not in asked.query:
@@ -216,7 +216,9 @@ class ApiServer:
         if resumed := asked.query.get("continue"):
             version, rest = self._pages.pop(resumed, (0, []))
             if version < self.store.compacted or version == 0:
-                raise Failure(410, "Expired", "The provided continue parameter is too old to display a consistent list")
+                raise StatusFailure(
+                    410, "Expired", "The provided continue parameter is too old to display a consistent list"
+                )
         else:
             selected = selects(asked.query.get("labelSelector", ""), asked.query.get("fieldSelector", ""))
             version, rest = self.store.version, self.store.select(asked.kind, asked.namespace, selected)
@@ -251,7 +253,7 @@ class ApiServer:
             for event in first:
                 await response.write(_line(event))
             await self._stream(response, asked, version, ended)
-        except Failure as error:
+        except StatusFailure as error:
             await response.write(_line({"type": "ERROR", "object": error.body}))
         except ConnectionError:
             return response
@@ -289,7 +291,7 @@ def _event(change: Change, asked: Asked, selected: Callable[[Json], bool]) -> Js
     return {"type": kind, "object": change.new} if kind else None
 
 
-def _bookmark(kind: Kind, version: int) -> Json:
+def _bookmark(kind: ResourceKind, version: int) -> Json:
     """An empty object of its kind, as Go writes one: what is required and not there is null."""
     metadata = {"resourceVersion": str(version), "creationTimestamp": None}
     rest: Json = {"spec": {"containers": None}, "status": {}} if kind is POD else {}
@@ -327,9 +329,9 @@ def _taken_apart(request: web.Request) -> Asked:
         kind = KINDS[found["group"] or "", found["plural"]]
         namespace, name = found["ns"] or "", found["name"] or ""
         if of_status and not (kind.custom and request.method == "PATCH"):
-            raise Failure(404, "NotFound", "the server could not find the requested resource")
+            raise StatusFailure(404, "NotFound", "the server could not find the requested resource")
     else:
-        raise Failure(404, "NotFound", "the server could not find the requested resource")
+        raise StatusFailure(404, "NotFound", "the server could not find the requested resource")
     verb = _VERBS.get(request.method, "")
     if request.method == "GET":
         verb = "watch" if query.get("watch") in ("true", "1") else "get" if name else "list"
@@ -345,5 +347,5 @@ def too_many_requests(seconds: int) -> web.Response:
 
 
 def internal_error(code: int = 500) -> web.Response:
-    body = Failure(code, "InternalError", "Internal error occurred: etcdserver: leader changed").body
+    body = StatusFailure(code, "InternalError", "Internal error occurred: etcdserver: leader changed").body
     return _json(body, status=code)

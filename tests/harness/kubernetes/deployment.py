@@ -8,7 +8,7 @@ import yaml
 
 from authority.app.provision import initialise
 from authority.config.load import load
-from tests.harness.authority_deployment import Deployment
+from tests.harness.authority_deployment import AuthorityDeployment
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import ApiServer
 
@@ -40,7 +40,7 @@ def manifests() -> list[dict[str, Any]]:
     return found
 
 
-def furnish(server: ApiServer, root: Path, config: str = CONFIG) -> Deployment:
+def furnish(server: ApiServer, root: Path, config: str = CONFIG) -> AuthorityDeployment:
     """A configured authority with its state, in a cluster with one labelled namespace."""
     server.namespace("nats", **{"tidemark.io/bundle": "enabled"})
     server.accounts.rules |= rules_of(manifests())
@@ -48,4 +48,4 @@ def furnish(server: ApiServer, root: Path, config: str = CONFIG) -> Deployment:
     server.kubeconfig(root / "kubeconfig", server.accounts.issue("tidemark", "tidemark-authority"))
     (root / "authority.toml").write_text(config)
     initialise(load(root / "authority.toml", {}), int(time.time()))
-    return Deployment(root)
+    return AuthorityDeployment(root)

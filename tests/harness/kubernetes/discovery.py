@@ -6,7 +6,7 @@ groups, each version of a group names its resources. A client that asks for the 
 
 from typing import Any
 
-from tests.harness.kubernetes.kinds import KINDS, Kind
+from tests.harness.kubernetes.kinds import KINDS, ResourceKind
 
 Json = dict[str, Any]
 
@@ -41,7 +41,7 @@ def _resources(group: str) -> Json:
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
 
 
-def _resource(kind: Kind) -> Json:
+def _resource(kind: ResourceKind) -> Json:
     singular = kind.kind.lower()
     named = {"name": kind.plural, "singularName": singular, "kind": kind.kind}
     return named | {"namespaced": kind.namespaced, "verbs": _VERBS}

@@ -5,7 +5,7 @@ import pytest
 
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
-from tests.harness.authority_deployment import Deployment
+from tests.harness.authority_deployment import AuthorityDeployment
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.deployment import furnish
 
@@ -26,6 +26,6 @@ async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesC
 
 
 @pytest.fixture
-def deployment(server: ApiServer, tmp_path: Path) -> Deployment:
+def deployment(server: ApiServer, tmp_path: Path) -> AuthorityDeployment:
     """An authority in the cluster, not running yet."""
     return furnish(server, tmp_path / "house")

@@ -20,7 +20,7 @@ _MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     group: str
     kind: str
     plural: str
@@ -33,34 +33,36 @@ class Kind:
         return f"{self.group}/v1" if self.group else "v1"
 
 
-NAMESPACE = Kind("", "Namespace", "namespaces", namespaced=False)
-SECRET = Kind("", "Secret", "secrets")
-CONFIG_MAP = Kind("", "ConfigMap", "configmaps")
-POD = Kind("", "Pod", "pods")
-LEASE = Kind("coordination.k8s.io", "Lease", "leases")
-TOKEN_REVIEW = Kind("authentication.k8s.io", "TokenReview", "tokenreviews", namespaced=False)
-CERTIFICATE = Kind("cert-manager.io", "Certificate", "certificates", custom=True)
-MUTATING_WEBHOOKS = Kind(
+NAMESPACE = ResourceKind("", "Namespace", "namespaces", namespaced=False)
+SECRET = ResourceKind("", "Secret", "secrets")
+CONFIG_MAP = ResourceKind("", "ConfigMap", "configmaps")
+POD = ResourceKind("", "Pod", "pods")
+LEASE = ResourceKind("coordination.k8s.io", "Lease", "leases")
+TOKEN_REVIEW = ResourceKind("authentication.k8s.io", "TokenReview", "tokenreviews", namespaced=False)
+CERTIFICATE = ResourceKind("cert-manager.io", "Certificate", "certificates", custom=True)
+MUTATING_WEBHOOKS = ResourceKind(
     "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False
 )
 
 _MONITORING = ("PodMonitor", "ServiceMonitor", "PrometheusRule")
 _KEPT = (
-    Kind("", "ServiceAccount", "serviceaccounts"),
-    Kind("", "Service", "services"),
-    Kind("", "PersistentVolumeClaim", "persistentvolumeclaims"),
-    *(Kind("monitoring.coreos.com", name, f"{name.lower()}s", custom=True) for name in _MONITORING),
-    Kind("apps", "Deployment", "deployments"),
-    Kind("apps", "StatefulSet", "statefulsets"),
-    Kind("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
-    Kind("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
-    *(Kind("rbac.authorization.k8s.io", name, f"{name.lower()}s") for name in ("Role", "RoleBinding")),
+    ResourceKind("", "ServiceAccount", "serviceaccounts"),
+    ResourceKind("", "Service", "services"),
+    ResourceKind("", "PersistentVolumeClaim", "persistentvolumeclaims"),
+    *(ResourceKind("monitoring.coreos.com", name, f"{name.lower()}s", custom=True) for name in _MONITORING),
+    ResourceKind("apps", "Deployment", "deployments"),
+    ResourceKind("apps", "StatefulSet", "statefulsets"),
+    ResourceKind("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
+    ResourceKind("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+    *(ResourceKind("rbac.authorization.k8s.io", name, f"{name.lower()}s") for name in ("Role", "RoleBinding")),
     *(
-        Kind("rbac.authorization.k8s.io", name, f"{name.lower()}s", namespaced=False)
+        ResourceKind("rbac.authorization.k8s.io", name, f"{name.lower()}s", namespaced=False)
         for name in ("ClusterRole", "ClusterRoleBinding")
     ),
-    Kind("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False),
-    Kind(
+    ResourceKind(
+        "admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", namespaced=False
+    ),
+    ResourceKind(
         "admissionregistration.k8s.io",
         "ValidatingAdmissionPolicyBinding",
         "validatingadmissionpolicybindings",
@@ -73,7 +75,7 @@ _ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOO
 KINDS = {(kind.group, kind.plural): kind for kind in _ALL}
 
 
-def check(kind: Kind, new: Json, old: Json | None) -> None:
+def check(kind: ResourceKind, new: Json, old: Json | None) -> None:
     """Raises Failure where an object, or its change from ``old``, is not valid; fills in what the server does."""
     metadata = new["metadata"]
     name = metadata["name"]

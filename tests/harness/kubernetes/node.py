@@ -16,22 +16,22 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from authority.support import projected_directory as mount
-from authority.support.projected_directory import Content
+from authority.support.projected_directory import FileContent
 from tests.harness.kubernetes.apiserver import ApiServer
-from tests.harness.kubernetes.kinds import CONFIG_MAP, POD, SECRET, Kind
+from tests.harness.kubernetes.kinds import CONFIG_MAP, POD, SECRET, ResourceKind
 
 AUDIENCE = "tidemark-authority"
 
 
 @dataclass
-class Node:
+class FakeNode:
     """Mounts under ``directory``; a change is there as soon as the object changed (as if every pod were nudged)."""
 
     server: ApiServer
     directory: Path
-    mounts: dict[Path, tuple[Kind, str, str]] = field(default_factory=dict)
+    mounts: dict[Path, tuple[ResourceKind, str, str]] = field(default_factory=dict)
 
-    def mount(self, kind: Kind, namespace: str, name: str) -> Path:
+    def mount(self, kind: ResourceKind, namespace: str, name: str) -> Path:
         path = self.directory / namespace / name
         path.mkdir(parents=True)
         self.mounts[path] = kind, namespace, name
@@ -39,7 +39,7 @@ class Node:
         return path
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Node"]:
+    async def running(self) -> AsyncIterator["FakeNode"]:
         task = asyncio.create_task(self._run())
         try:
             yield self
@@ -62,14 +62,14 @@ class Node:
         decode = base64.b64decode if kind is SECRET else str.encode
         files = {key: decode(value) for key, value in (found.get("data") or {}).items()}
         if any(mount.read(path, key) != data for key, data in files.items()):
-            mount.switch(path, {key: Content(data, 0o644) for key, data in files.items()}, int(time.time()))
+            mount.switch(path, {key: FileContent(data, 0o644) for key, data in files.items()}, int(time.time()))
 
 
 @dataclass
 class AgentsPod:
     """A pod whose agent is the real program, beside an application that takes what it is told."""
 
-    node: Node
+    node: FakeNode
     namespace: str
     name: str
     told: list[dict[str, Any]] = field(default_factory=list)

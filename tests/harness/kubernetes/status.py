@@ -8,7 +8,7 @@ from tests.harness.kubernetes.accounts import Wish
 Json = dict[str, Any]
 
 
-class Failure(Exception):
+class StatusFailure(Exception):
     """A request that is refused; ``body`` is the ``Status`` that answers it."""
 
     def __init__(self, code: int, reason: str, message: str, details: Json | None = None) -> None:
@@ -26,16 +26,16 @@ class Failure(Exception):
         }
 
 
-def not_found(plural: str, name: str) -> Failure:
-    return Failure(404, "NotFound", f'{plural} "{name}" not found', {"name": name, "kind": plural})
+def not_found(plural: str, name: str) -> StatusFailure:
+    return StatusFailure(404, "NotFound", f'{plural} "{name}" not found', {"name": name, "kind": plural})
 
 
-def already_exists(plural: str, name: str) -> Failure:
-    return Failure(409, "AlreadyExists", f'{plural} "{name}" already exists', {"name": name, "kind": plural})
+def already_exists(plural: str, name: str) -> StatusFailure:
+    return StatusFailure(409, "AlreadyExists", f'{plural} "{name}" already exists', {"name": name, "kind": plural})
 
 
-def stale(plural: str, name: str) -> Failure:
-    return Failure(
+def stale(plural: str, name: str) -> StatusFailure:
+    return StatusFailure(
         409,
         "Conflict",
         f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified; please apply your changes '
@@ -44,7 +44,7 @@ def stale(plural: str, name: str) -> Failure:
     )
 
 
-def owned(plural: str, name: str, conflicts: Sequence[tuple[str, str]]) -> Failure:
+def owned(plural: str, name: str, conflicts: Sequence[tuple[str, str]]) -> StatusFailure:
     """Server-side apply: fields (``.data.x``) that others manage, each with its manager."""
     causes = [
         {"reason": "FieldManagerConflict", "message": f'conflict with "{manager}" using v1', "field": field}
@@ -52,35 +52,35 @@ def owned(plural: str, name: str, conflicts: Sequence[tuple[str, str]]) -> Failu
     ]
     told = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
     details = {"name": name, "kind": plural, "causes": causes}
-    return Failure(409, "Conflict", f"Apply failed with {len(causes)} conflict(s): {told}", details)
+    return StatusFailure(409, "Conflict", f"Apply failed with {len(causes)} conflict(s): {told}", details)
 
 
-def invalid(kind: str, name: str, field: str, complaint: str) -> Failure:
+def invalid(kind: str, name: str, field: str, complaint: str) -> StatusFailure:
     details = {"name": name, "kind": kind, "causes": [{"reason": "FieldValueInvalid", "field": field}]}
-    return Failure(422, "Invalid", f'{kind} "{name}" is invalid: {field}: {complaint}', details)
+    return StatusFailure(422, "Invalid", f'{kind} "{name}" is invalid: {field}: {complaint}', details)
 
 
-def bad_request(message: str) -> Failure:
-    return Failure(400, "BadRequest", message)
+def bad_request(message: str) -> StatusFailure:
+    return StatusFailure(400, "BadRequest", message)
 
 
-def forbidden(user: str, wish: Wish) -> Failure:
+def forbidden(user: str, wish: Wish) -> StatusFailure:
     where = f'in the namespace "{wish.namespace}"' if wish.namespace else "at the cluster scope"
     cannot = f'User "{user}" cannot {wish.verb} resource "{wish.resource}" in API group "{wish.group}" {where}'
     details = {"name": wish.name, "kind": wish.resource, "group": wish.group}
-    return Failure(403, "Forbidden", f'{wish.resource} "{wish.name}" is forbidden: {cannot}', details)
+    return StatusFailure(403, "Forbidden", f'{wish.resource} "{wish.name}" is forbidden: {cannot}', details)
 
 
-def terminating(plural: str, name: str, namespace: str) -> Failure:
+def terminating(plural: str, name: str, namespace: str) -> StatusFailure:
     message = f"unable to create new content in namespace {namespace} because it is being terminated"
     cause = {"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated"}
     details = {"name": name, "kind": plural, "causes": [cause | {"field": "metadata.namespace"}]}
-    return Failure(403, "Forbidden", f'{plural} "{name}" is forbidden: {message}', details)
+    return StatusFailure(403, "Forbidden", f'{plural} "{name}" is forbidden: {message}', details)
 
 
-def expired(asked: int, oldest: int) -> Failure:
-    return Failure(410, "Expired", f"too old resource version: {asked} ({oldest})")
+def expired(asked: int, oldest: int) -> StatusFailure:
+    return StatusFailure(410, "Expired", f"too old resource version: {asked} ({oldest})")
 
 
-def unauthorized() -> Failure:
-    return Failure(401, "Unauthorized", "Unauthorized")
+def unauthorized() -> StatusFailure:
+    return StatusFailure(401, "Unauthorized", "Unauthorized")

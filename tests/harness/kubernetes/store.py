@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.harness.kubernetes import status
-from tests.harness.kubernetes.kinds import NAMESPACE, POD, Kind, check
+from tests.harness.kubernetes.kinds import NAMESPACE, POD, ResourceKind, check
 from tests.harness.kubernetes.managed_fields import Managed, Owned, Owner, applied, created, updated
 from tests.harness.kubernetes.selectors import Selects
 
 Json = dict[str, Any]
-Key = tuple[Kind, str, str]
+Key = tuple[ResourceKind, str, str]
 
 _MERGE_KEYS = {"webhooks": "name"}
 """Lists that a strategic merge patch merges, with the key of their entries (``patchMergeKey``)."""
@@ -46,7 +46,7 @@ class Change:
     """One write: ``old`` is None where it created the object; ``new`` carries the version, also of a deletion."""
 
     version: int
-    kind: Kind
+    kind: ResourceKind
     namespace: str
     old: Json | None
     new: Json
@@ -80,15 +80,15 @@ class Store:
         self.version += 1
         self.compacted = self.version
 
-    def get(self, kind: Kind, namespace: str, name: str) -> Json:
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
         return self._stored(kind, namespace, name).render()
 
-    def find(self, kind: Kind, namespace: str, name: str) -> Json | None:
+    def find(self, kind: ResourceKind, namespace: str, name: str) -> Json | None:
         """For tests: the object, or None."""
         stored = self._objects.get((kind, namespace, name))
         return stored.render() if stored else None
 
-    def select(self, kind: Kind, namespace: str, selected: Selects) -> list[Json]:
+    def select(self, kind: ResourceKind, namespace: str, selected: Selects) -> list[Json]:
         """Objects of a namespace ("" for all), ordered as etcd does: by namespace, then name."""
         return [
             rendered
@@ -97,7 +97,7 @@ class Store:
             if selected(rendered := stored.render())
         ]
 
-    def create(self, kind: Kind, namespace: str, body: Json, manager: str) -> Json:
+    def create(self, kind: ResourceKind, namespace: str, body: Json, manager: str) -> Json:
         body = self._cleaned(kind, namespace, body)
         metadata = body["metadata"]
         if metadata.get("resourceVersion"):
@@ -113,7 +113,7 @@ class Store:
         check(kind, body, None)
         return self._keep(kind, namespace, body, created(body, Owner(manager, "Update"), self.now()))
 
-    def update(self, kind: Kind, namespace: str, name: str, body: Json, manager: str) -> Json:
+    def update(self, kind: ResourceKind, namespace: str, name: str, body: Json, manager: str) -> Json:
         """PUT: the whole object, and only over the version that it names, if it names one."""
         stored = self._stored(kind, namespace, name)
         body = self._cleaned(kind, namespace, body)
@@ -123,7 +123,7 @@ class Store:
 
     def merge(
         self,
-        kind: Kind,
+        kind: ResourceKind,
         namespace: str,
         name: str,
         patch: Json,
@@ -142,7 +142,7 @@ class Store:
             body = _split(stored.body, body, of_status=of_status)
         return self._replace((kind, namespace, name), stored, body, Owner(manager, "Update"))
 
-    def apply(self, kind: Kind, namespace: str, name: str, wanted: Json, manager: str, *, force: bool) -> Json:
+    def apply(self, kind: ResourceKind, namespace: str, name: str, wanted: Json, manager: str, *, force: bool) -> Json:
         """Server-side apply; creates what is missing."""
         wanted = self._cleaned(kind, namespace, wanted)
         metadata = wanted["metadata"]
@@ -178,7 +178,7 @@ class Store:
         check(kind, body, stored.body)
         return self._keep(kind, namespace, body, managed, stored)
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> Json:
+    def delete(self, kind: ResourceKind, namespace: str, name: str) -> Json:
         stored = self._stored(kind, namespace, name)
         del self._objects[kind, namespace, name]
         self.version += 1
@@ -187,7 +187,7 @@ class Store:
         self._note(Change(self.version, kind, namespace, stored.render(), gone, deleted=True))
         return gone
 
-    def put(self, kind: Kind, body: Json) -> Json:
+    def put(self, kind: ResourceKind, body: Json) -> Json:
         """For tests: an object as other parts of the cluster write it, created or replaced."""
         namespace = body["metadata"].get("namespace", "")
         stored = self._objects.get((kind, namespace, body["metadata"]["name"]))
@@ -196,7 +196,7 @@ class Store:
         body = self._cleaned(kind, namespace, body)
         return self._replace((kind, namespace, body["metadata"]["name"]), stored, body, Owner("test", "Update"))
 
-    def terminate(self, kind: Kind, namespace: str, name: str) -> Json:
+    def terminate(self, kind: ResourceKind, namespace: str, name: str) -> Json:
         """For tests: mark an object as being deleted, as a namespace or a pod is for a while."""
         stored = self._stored(kind, namespace, name)
         body = copy.deepcopy(stored.body)
@@ -214,13 +214,13 @@ class Store:
         if version < self.compacted:
             raise status.expired(version, self.compacted)
 
-    def _stored(self, kind: Kind, namespace: str, name: str) -> _Stored:
+    def _stored(self, kind: ResourceKind, namespace: str, name: str) -> _Stored:
         try:
             return self._objects[kind, namespace, name]
         except KeyError:
             raise status.not_found(kind.plural, name) from None
 
-    def _check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
+    def _check_namespace(self, kind: ResourceKind, namespace: str, name: str) -> None:
         if not kind.namespaced:
             return
         found = self._objects.get((NAMESPACE, "", namespace))
@@ -229,7 +229,7 @@ class Store:
         if "deletionTimestamp" in found.body["metadata"]:
             raise status.terminating(kind.plural, name, namespace)
 
-    def _cleaned(self, kind: Kind, namespace: str, body: Json) -> Json:
+    def _cleaned(self, kind: ResourceKind, namespace: str, body: Json) -> Json:
         if not isinstance(body, dict) or not isinstance(body.get("metadata", {}), dict):
             raise status.bad_request("the body is no object")
         body = copy.deepcopy(body)
@@ -257,7 +257,9 @@ class Store:
         managed = updated(stored.body, stored.managed, body, owner, self.now())
         return self._keep(kind, namespace, body, managed, stored)
 
-    def _keep(self, kind: Kind, namespace: str, body: Json, managed: Managed, old: _Stored | None = None) -> Json:
+    def _keep(
+        self, kind: ResourceKind, namespace: str, body: Json, managed: Managed, old: _Stored | None = None
+    ) -> Json:
         if kind is NAMESPACE:
             labels = body["metadata"].setdefault("labels", {})
             labels.setdefault("kubernetes.io/metadata.name", body["metadata"]["name"])

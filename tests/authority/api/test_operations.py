@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from authority.api import views
-from authority.api.tokens import Holder, Role, create_token, read_token, read_tokens
+from authority.api.tokens import TokenHolder, TokenRole, create_token, read_token, read_tokens
 from authority.api.views import Situation
-from authority.fleet.proof_times import STATEMENTS, Ledger
-from authority.fleet.view import Expected, FleetView, ReceiptBook, Received, view
+from authority.fleet.proof_times import STATEMENTS, ProofTimes
+from authority.fleet.view import ExpectedAgent, FleetView, ReceiptBook, ReceivedReceipt, view
 from authority.journal.history import EMPTY, SignedStatement
-from authority.observability.event_log import KEPT, Chronicle, event_fields
+from authority.observability.event_log import KEPT, EventLog, event_fields
 from authority.pki.keystore import KeystoreError
 from authority.rotation.actions import Step
 from authority.rotation.events import Failed, Held, Retired, Withdrawing
-from authority.rotation.gate import Closed
-from authority.rotation.withdrawal import Stage
+from authority.rotation.gate import ClosedReason
+from authority.rotation.withdrawal import WithdrawalStage
 from authority.support.log_format import JsonLines, TextLines
 from tests.harness.authority_deployment import eventually, receipt
-from tests.harness.issued_bundles import Foundry
+from tests.harness.issued_bundles import IssuedBundles
 from tidemark.certificates import parse_leaf
 from tidemark.epoch import PRESETS
 from tidemark.receipt import PodClass
@@ -33,27 +33,27 @@ NOW = 1_800_000_000
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    for role in Role:
+    for role in TokenRole:
         create_token(tmp_path, role)
     return tmp_path
 
 
 def test_tokens_are_made_once_and_found_again(tokens: Path) -> None:
     known = read_tokens(tokens)
-    agent, operator = (read_token(tokens / "tokens" / role) for role in Role)
+    agent, operator = (read_token(tokens / "tokens" / role) for role in TokenRole)
     assert agent != operator
-    assert known.holder_of(agent) == Holder("agent", Role.AGENT)
-    assert known.holder_of(operator) == Holder("operator", Role.OPERATOR)
+    assert known.holder_of(agent) == TokenHolder("agent", TokenRole.AGENT)
+    assert known.holder_of(operator) == TokenHolder("operator", TokenRole.OPERATOR)
     for wrong in ("", agent[:-1], agent + "x", agent.swapcase(), "\udcff"):
         assert known.holder_of(wrong) is None
-    assert create_token(tokens, Role.AGENT) is None
+    assert create_token(tokens, TokenRole.AGENT) is None
     assert read_token(tokens / "tokens" / "agent") == agent
     assert agent not in repr(known)
 
 
 def test_operators_may_have_names_of_their_own(tokens: Path) -> None:
     (tokens / "tokens" / "operator-alice").write_text("a" * 40)
-    assert read_tokens(tokens).holder_of("a" * 40) == Holder("operator-alice", Role.OPERATOR)
+    assert read_tokens(tokens).holder_of("a" * 40) == TokenHolder("operator-alice", TokenRole.OPERATOR)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_tokens_that_come_and_go_count_at_once_and_one_that_is_none_takes_
     alice = tokens / "tokens" / "operator-alice"
     reading = asyncio.create_task(known.keep_current(tokens, failures.append, look_seconds=0.01))
 
-    async def who() -> Holder | None:
+    async def who() -> TokenHolder | None:
         return known.holder_of("a" * 40)
 
     async def told() -> list[KeystoreError]:
@@ -87,7 +87,7 @@ async def test_tokens_that_come_and_go_count_at_once_and_one_that_is_none_takes_
         return await who() is None
 
     alice.write_text("a" * 40)
-    assert await eventually(who, "alice") == Holder("operator-alice", Role.OPERATOR)
+    assert await eventually(who, "alice") == TokenHolder("operator-alice", TokenRole.OPERATOR)
     alice.write_text("short")
     await eventually(told, "a complaint")
     assert await who() is not None
@@ -120,11 +120,11 @@ def mark(verified: VerifiedBundle) -> Mark:
 
 
 async def test_the_first_proof_of_each_agent_counts(tmp_path: Path) -> None:
-    foundry = await Foundry.create(tmp_path, NOW)
+    foundry = await IssuedBundles.create(tmp_path, NOW)
     bundle = await foundry.bundle(1)
     issued = await foundry.leaf(bundle)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
-    ledger = Ledger()
+    ledger = ProofTimes()
     ledger.follow([signed(bundle)])
     ledger.publishing(bundle.digest, 9.0)
     assert ledger.proofs(bundle.digest).published_at is None  # who knows who wrote it first
@@ -142,11 +142,11 @@ async def test_the_first_proof_of_each_agent_counts(tmp_path: Path) -> None:
 
 
 async def test_a_leaf_counts_for_the_statement_that_its_ca_came_with(tmp_path: Path) -> None:
-    foundry = await Foundry.create(tmp_path, NOW)
+    foundry = await IssuedBundles.create(tmp_path, NOW)
     first, second = await foundry.bundle(1), await foundry.bundle(2)
     issued = await foundry.leaf(first)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
-    ledger = Ledger()
+    ledger = ProofTimes()
     ledger.follow([signed(first), signed(second)])
     ledger.received(receipt("nats-0", mark(second), leaf, 1), 5.0)  # whose CA the second statement does not contain
     assert ledger.proofs(second.digest).proven == {"nats-0": 5.0}
@@ -157,9 +157,9 @@ async def test_a_leaf_counts_for_the_statement_that_its_ca_came_with(tmp_path: P
 
 
 async def test_the_ledger_forgets_what_is_old(tmp_path: Path) -> None:
-    foundry = await Foundry.create(tmp_path, NOW)
+    foundry = await IssuedBundles.create(tmp_path, NOW)
     bundles = [await foundry.bundle(number) for number in range(1, STATEMENTS + 2)]
-    ledger = Ledger()
+    ledger = ProofTimes()
     for count in range(1, len(bundles) + 1):
         ledger.follow([signed(bundle) for bundle in bundles[:count]])
         ledger.received(receipt("nats-0", mark(bundles[count - 1]), None, count), float(count))
@@ -169,7 +169,7 @@ async def test_the_ledger_forgets_what_is_old(tmp_path: Path) -> None:
     ]
 
 
-HELD = Held(NOW, 7, "ab" * 32, NOW - 5, NOW + 5, Closed.WAITING, ("nats-0", "nats-1"))
+HELD = Held(NOW, 7, "ab" * 32, NOW - 5, NOW + 5, ClosedReason.WAITING, ("nats-0", "nats-1"))
 
 
 def failed(error: str, at: int = NOW) -> Failed:
@@ -177,7 +177,7 @@ def failed(error: str, at: int = NOW) -> Failed:
 
 
 def test_events_are_numbered_and_the_last_are_kept() -> None:
-    chronicle = Chronicle()
+    chronicle = EventLog()
     for at in range(KEPT + 5):
         chronicle.observe(Retired(at, ("epoch-1-1",), orphans=False))
     last = chronicle.last()
@@ -187,7 +187,7 @@ def test_events_are_numbered_and_the_last_are_kept() -> None:
 
 
 def test_a_failure_that_stays_is_told_once_a_minute() -> None:
-    chronicle = Chronicle()
+    chronicle = EventLog()
     for failure in (failed("away"), failed("away", NOW + 59), failed("asleep", NOW + 59), failed("away", NOW + 60)):
         chronicle.observe(failure)
     chronicle.observe(failed("away", NOW + 119))
@@ -202,16 +202,16 @@ def test_a_failure_that_stays_is_told_once_a_minute() -> None:
 
 def test_lines_for_people_and_for_programs(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "authority"):
-        Chronicle().observe(HELD)
-        Chronicle().observe(failed("not there"))
+        EventLog().observe(HELD)
+        EventLog().observe(failed("not there"))
     held, failure = caplog.records
     assert TextLines().format(held).partition("Z ")[2] == (
         f"WARNING held epoch=7 ca={'ab' * 32} since={NOW - 5} until={NOW + 5} closed=waiting waiting=nats-0,nats-1"
     )
     assert TextLines().format(failure).endswith('target=jetstream error="not there" retry_in=0.500')
     with caplog.at_level(logging.INFO, "authority"):
-        for stage in (Stage.REISSUING, Stage.DONE):
-            Chronicle().observe(Withdrawing(NOW, 7, "ab" * 32, stage, "cd" * 32, ("nats-0",), NOW + 5))
+        for stage in (WithdrawalStage.REISSUING, WithdrawalStage.DONE):
+            EventLog().observe(Withdrawing(NOW, 7, "ab" * 32, stage, "cd" * 32, ("nats-0",), NOW + 5))
     assert [record.levelname for record in caplog.records[2:]] == ["WARNING", "INFO"]
     line = json.loads(JsonLines().format(held))
     assert (line["level"], line["event"], line["waiting"]) == ("WARNING", "held", ["nats-0", "nats-1"])
@@ -231,8 +231,8 @@ def test_a_large_fleet_is_told_in_pieces_that_are_one_object(tmp_path: Path) -> 
     book = ReceiptBook()
     sent = {name: receipt(name, Mark(1, "ab" * 32), None, 1) for name in names[1:]}
     for one in sent.values():
-        book.accept(Received(one, NOW, NOW + 0.25))
-    expected = [Expected(name, PodClass.REQUIRED, uid="", ready=True, since=NOW) for name in names]
+        book.accept(ReceivedReceipt(one, NOW, NOW + 0.25))
+    expected = [ExpectedAgent(name, PodClass.REQUIRED, uid="", ready=True, since=NOW) for name in names]
     fleet = view(expected, book, "ab" * 32, clock, NOW)
     pieces = list(views.fleet(Situation(NOW, "bus.example.com", clock, EMPTY, fleet, None)))
     assert max(piece.count(b'"received_at"') for piece in pieces) <= 32

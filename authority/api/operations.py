@@ -5,34 +5,34 @@ from dataclasses import dataclass, replace
 
 from authority.api import views
 from authority.api.views import Answer, Situation
-from authority.controllers.cert_manager import Reissues
-from authority.controllers.connection_monitor import Connections
-from authority.controllers.context import Surroundings
+from authority.controllers.cert_manager import CertManagerController
+from authority.controllers.connection_monitor import ConnectionMonitor
+from authority.controllers.context import ControllerContext
 from authority.controllers.leaf_requests import LeafOrder
-from authority.controllers.leaves import Leaves
-from authority.controllers.rotation import Rotation
+from authority.controllers.leaves import LeafController
+from authority.controllers.rotation import RotationController
 from authority.election.interface import Election
-from authority.fleet.members import Sender
-from authority.fleet.registry import Roster
-from authority.observability.event_log import Chronicle
-from authority.observability.metrics import Metrics
-from authority.rotation.operator_requests import Wanted
+from authority.fleet.members import PodIdentity
+from authority.fleet.registry import FleetRegistry
+from authority.observability.event_log import EventLog
+from authority.observability.metrics import AuthorityMetrics
+from authority.rotation.operator_requests import WithdrawalRequest
 from tidemark.bundle import Bundle
 from tidemark.receipt import Receipt
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """Implements ``Desk``. ``exact`` returns Unix seconds with fractions."""
+class Operations:
+    """Implements ``Operations``. ``exact`` returns Unix seconds with fractions."""
 
-    here: Surroundings
-    rotation: Rotation
-    leaves: Leaves
-    reissues: Reissues
-    connections: Connections
-    roster: Roster
-    chronicle: Chronicle
-    meters: Metrics
+    here: ControllerContext
+    rotation: RotationController
+    leaves: LeafController
+    reissues: CertManagerController
+    connections: ConnectionMonitor
+    roster: FleetRegistry
+    chronicle: EventLog
+    meters: AuthorityMetrics
     election: Election
     exact: Callable[[], float]
 
@@ -87,7 +87,7 @@ class Desk:
         statements = self.rotation.history.statements
         return next((signed.bundle for signed in statements if signed.statement.sequence == sequence), None)
 
-    def receive(self, receipt: Receipt, sender: Sender | None = None) -> int:
+    def receive(self, receipt: Receipt, sender: PodIdentity | None = None) -> int:
         """Take a receipt; returns the newest sequence. Raises UnexpectedAgent."""
         history = self.rotation.history
         if self.roster.receive(receipt, sender, history, self.exact()):
@@ -99,11 +99,11 @@ class Desk:
         statement = await self.rotation.rotate(who, reason)
         return {"sequence": statement.sequence, "epoch": statement.epoch, "ca": statement.anchors[0].sha256}
 
-    def prospect(self, wanted: Wanted) -> Answer:
+    def prospect(self, wanted: WithdrawalRequest) -> Answer:
         """What a withdrawal would do. Raises RotationRefused."""
         return views.prospect(self.rotation.prospect(wanted), wanted)
 
-    async def withdraw(self, who: str, reason: str, wanted: Wanted) -> Answer:
+    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> Answer:
         """Record a withdrawal; returns what it does. Raises RotationRefused, TimeoutError."""
         answer = self.prospect(wanted)
         await self.rotation.withdraw(who, reason, replace(wanted, ca=answer["ca"]))
