@@ -11,9 +11,9 @@ PROGRAM = """
 import asyncio.sslproto, json, os, ssl, sys
 before = dict(os.environ)
 import agent.__main__
-from agent import lean
+from agent import memory_footprint
 early = "nats" in sys.modules
-lean.import_nats()
+memory_footprint.import_nats()
 import agent.announcement, nats.aio.client
 print(json.dumps({
     "environment": before == dict(os.environ),

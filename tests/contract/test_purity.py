@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-MODULES = ["epoch", "fields", "note", "bundle", "certificates", "verify", "receipt", "trust"]
+MODULES = ["epoch", "strict_json", "note", "bundle", "certificates", "verify", "receipt", "trust"]
 
 IMPURE = {"asyncio", "logging", "ssl", "subprocess"}
 """What a pure module has no use for; asyncio is also some of an agent's memory budget."""
@@ -40,6 +40,6 @@ def test_the_package_itself_loads_nothing() -> None:
 
 
 def test_the_clock_and_the_notes_need_no_certificates() -> None:
-    for module in ("epoch", "fields", "bundle"):
+    for module in ("epoch", "strict_json", "bundle"):
         assert not any(name.startswith("cryptography") for name in loaded_by(module)), module
     assert not any(name.startswith("cryptography.x509") for name in loaded_by("note"))
