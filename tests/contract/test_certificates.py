@@ -46,7 +46,7 @@ def patched(der: bytes, old: str, new: str) -> bytes:
 
 
 SUBJECT = "ca of odd looks"
-ODD = Recipe(SUBJECT, serial=0x5AA5)
+ODD = Recipe(SUBJECT, serial=0x5AA5, identified=False)
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.99"), b"\x05\x00")
 FEATURE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.24"), b"\x30\x03\x02\x01\x07")
 X400 = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x04\xa3\x02\x30\x00")

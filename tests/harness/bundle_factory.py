@@ -3,15 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
-from ipaddress import IPv4Address
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
+from tests.harness.certificates import Lifetime, SigningCa, ca_certificate, common_name, key_pem, leaf_certificate
 from tidemark import note
 from tidemark.bundle import NO_PREVIOUS, Anchor, Bundle, Cause, Role, Statement
 from tidemark.certificates import fingerprint, key_identifier, not_after, not_before, to_pem
@@ -36,6 +35,10 @@ class IssuingCa:
     def sha256(self) -> str:
         return fingerprint(self.certificate)
 
+    @property
+    def issuer(self) -> SigningCa:
+        return SigningCa(self.certificate.subject, self.key)
+
 
 @dataclass(frozen=True)
 class LeafFiles:
@@ -51,41 +54,6 @@ class LeafFiles:
     @property
     def sha256(self) -> str:
         return fingerprint(self.certificate)
-
-
-def _moment(instant: int) -> datetime:
-    return datetime.fromtimestamp(instant, UTC)
-
-
-def _certificate(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, validity: tuple[int, int], issuer: IssuingCa | None
-) -> x509.Certificate:
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_moment(validity[0]))
-        .not_valid_after(_moment(validity[1]))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0 if issuer else None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=False,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=True,
-                crl_sign=True,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-    )
-    return builder.sign(issuer.key if issuer else key, hashes.SHA256())
 
 
 class BundleFactory:
@@ -107,9 +75,9 @@ class BundleFactory:
 
     def _root(self) -> IssuingCa:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{self.domain} root")])
-        validity = (self.now - 86400, self.now + 365 * 86400)
-        return IssuingCa(_certificate(subject, key, validity, None), key, None)
+        issuer = SigningCa(common_name(f"{self.domain} root"), key)
+        validity = Lifetime(self.now - 86400, self.now + 365 * 86400)
+        return IssuingCa(ca_certificate(issuer, validity), key, None)
 
     def _ca(self, epoch: int) -> IssuingCa:
         """The CA of ``epoch``, the same one at each call."""
@@ -125,7 +93,8 @@ class BundleFactory:
             ]
         )
         begin = min(self.now, self.clock.prepare_at(epoch)) - TOLERANCE
-        certificate = _certificate(subject, key, (begin, self.clock.expiry(epoch)), self.root)
+        validity = Lifetime(begin, self.clock.expiry(epoch))
+        certificate = ca_certificate(SigningCa(subject, key), validity, self.root.issuer, path_length=0)
         assert key_identifier(certificate).startswith(hashlib.sha256(spki).hexdigest())
         return IssuingCa(certificate, key, epoch)
 
@@ -133,29 +102,9 @@ class BundleFactory:
         """A leaf for 127.0.0.1 that serves and connects; by the current epoch's CA unless said otherwise."""
         ca = ca or self.ca(self.epoch)
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workload")]))
-            .issuer_name(ca.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(_moment(self.now - TOLERANCE if begin is None else begin))
-            .not_valid_after(_moment(self.now + 2400 if end is None else end))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")]),
-                critical=False,
-            )
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                critical=False,
-            )
-            .sign(ca.key, hashes.SHA256())
-        )
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return LeafFiles(to_pem([certificate, ca.certificate]), pem)
+        validity = Lifetime(self.now - TOLERANCE if begin is None else begin, self.now + 2400 if end is None else end)
+        certificate = leaf_certificate("workload", key, validity, ca.issuer)
+        return LeafFiles(to_pem([certificate, ca.certificate]), key_pem(key))
 
     def ca_pem(self, epochs: Sequence[int]) -> bytes:
         """``ca.crt`` of these epochs' CAs, newest first, then the root."""

@@ -11,9 +11,10 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
+from tests.harness.certificates import Key, identifiers, key_pem, usage
 from tidemark import note
 from tidemark.bundle import FORMAT, NO_PREVIOUS, Bundle, digest_of
 from tidemark.epoch import EpochClock
@@ -27,8 +28,6 @@ TOLERANCE = 600
 EPOCH = 1_480_000
 NOW = CLOCK.start(EPOCH) + 60
 SEQUENCE = 7
-
-Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
 def signer(label: str) -> Signer:
@@ -75,23 +74,7 @@ class MadeCertificate:
 
     @property
     def key_pem(self) -> bytes:
-        return self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-
-def usage(*allowed: str) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature="digital_signature" in allowed,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign="key_cert_sign" in allowed,
-        crl_sign="crl_sign" in allowed,
-        encipher_only=False,
-        decipher_only=False,
-    )
+        return key_pem(self.key)
 
 
 @dataclass(frozen=True)
@@ -110,6 +93,7 @@ class Recipe:
     attributes: tuple[x509.NameAttribute[str], ...] = ()
     extensions: tuple[x509.ExtensionType, ...] = ()
     constrained: bool = True  # whether BasicConstraints are there at all
+    identified: bool = True  # whether it names its own key and the one that signs it
     epoch: int | None = None
 
     def make(self) -> MadeCertificate:
@@ -130,9 +114,9 @@ class Recipe:
             builder = builder.add_extension(constraints, critical=True)
         if self.usages is not None:
             builder = builder.add_extension(usage(*self.usages), critical=True)
-        for extension in self.extensions:
-            builder = builder.add_extension(extension, critical=False)
         signing = self.above.key if self.above else key
+        for extension in (*(identifiers(key, signing) if self.identified else ()), *self.extensions):
+            builder = builder.add_extension(extension, critical=False)
         if isinstance(signing, ed25519.Ed25519PrivateKey):
             return MadeCertificate(builder.sign(signing, None), key, self.epoch)
         fixed = True if isinstance(signing, ec.EllipticCurvePrivateKey) else None

@@ -2,15 +2,12 @@
 
 import ssl
 import tempfile
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+import time
 
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.harness.certificates import Lifetime, SigningCa, ca_certificate, common_name, key_pem, leaf_certificate
 from tests.harness.nats_server import free_port
 from tidemark.certificates import to_pem
 from tidemark.receipt import Receipt
@@ -29,8 +26,10 @@ class Authority:
         self.moved_to = ""
         """Where it says that receipts go now; they do not."""
         self.sent_on = 0
-        self._ca_key = ec.generate_private_key(ec.SECP256R1())
-        self.ca = _certificate("control", self._ca_key, None, self._ca_key)
+        self._control = SigningCa(common_name("control"), ec.generate_private_key(ec.SECP256R1()))
+        now = int(time.time())
+        self._lifetime = Lifetime(now - 60, now + 3600)
+        self.ca = ca_certificate(self._control, self._lifetime)
         self._runner: web.AppRunner | None = None
 
     @property
@@ -59,54 +58,15 @@ class Authority:
             await self._runner.cleanup()
             self._runner = None
 
-    def _tls(self) -> ssl.SSLContext:
+    def serving_certificate(self) -> tuple[bytes, bytes]:
+        """A new certificate of the API and its key, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate("api", key, self.ca, self._ca_key)
+        return to_pem([leaf_certificate("api", key, self._lifetime, self._control)]), key_pem(key)
+
+    def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile() as file:
-            file.write(to_pem([certificate]))
-            file.write(
-                key.private_bytes(
-                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                )
-            )
+            file.write(b"".join(self.serving_certificate()))
             file.flush()
             context.load_cert_chain(file.name)
         return context
-
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Certificate | None,
-    issuer_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    is_ca = issuer is None
-    usage = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=not is_ca, key_cert_sign=is_ca, crl_sign=is_ca, **usage), critical=True
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(issuer_key, hashes.SHA256())
-    )

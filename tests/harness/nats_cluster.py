@@ -1,16 +1,15 @@
 """Real nats-servers with mutual TLS, alone or in a cluster, and the agent's output directory as applications see it."""
 
 import asyncio
-import datetime
 import hashlib
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 import tidemark.nats
+from tests.harness.certificates import Lifetime, SigningCa, ca_certificate, common_name, key_pem, leaf_certificate
 
 SERVER = Path(sys.executable).parent / "nats-server"
 SECONDS = 20.0
@@ -30,50 +29,19 @@ class ClusterCa:
     """A self-signed CA, and the leaves it signs."""
 
     def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usage = x509.KeyUsage(
-            digital_signature=False,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            key_cert_sign=True,
-            crl_sign=True,
-            encipher_only=False,
-            decipher_only=False,
-        )
-        self.certificate = (
-            self._template(self._subject, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
+        self._issuer = SigningCa(common_name(name), ec.generate_private_key(ec.SECP256R1()))
+        self.certificate = ca_certificate(self._issuer, self._lifetime(), path_length=0)
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def leaf(self, name: str = "application") -> tuple[bytes, bytes]:
         """A new certificate for 127.0.0.1 and its key, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")])
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._template(subject, key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
-        encoding, none = serialization.Encoding.PEM, serialization.NoEncryption()
-        return (
-            certificate.public_bytes(encoding),
-            key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, none),
-        )
+        certificate = leaf_certificate(name, key, self._lifetime(), self._issuer)
+        return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
 
-    def _template(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=2))
-        )
+    def _lifetime(self) -> Lifetime:
+        now = int(time.time())
+        return Lifetime(now - 300, now + 7200)
 
 
 @dataclass

@@ -30,6 +30,8 @@ class Tool:
 TOOLS = {
     "prometheus": Tool(("prometheus",)),
     "promtool": Tool(("promtool", "prometheus")),
+    "openssl": Tool(("openssl",)),
+    "go": Tool(("golang-go",), brought=False),
 }
 
 
