@@ -10,17 +10,17 @@ from tests.harness.agent_sandbox import CHECKOUT
 PROGRAM = """
 import asyncio.sslproto, json, os, ssl, sys
 before = dict(os.environ)
-import agent.__main__
+import agent.__main__, agent.app
 from agent import memory_footprint
 early = "nats" in sys.modules
 memory_footprint.import_nats()
-import agent.announcement, nats.aio.client
+import agent.sources.jetstream, nats.aio.client
 print(json.dumps({
     "environment": before == dict(os.environ),
     "nats early": early,
     "metadata": "importlib.metadata" in sys.modules,
     "nats-py": nats.aio.client.__version__,
-    "CAs": len(agent.__main__.aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()),
+    "CAs": len(agent.app.aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()),
     "read at once": asyncio.sslproto.SSLProtocol(None, asyncio.Protocol(), ssl.create_default_context(), None).max_size,
 }))
 import importlib.metadata
