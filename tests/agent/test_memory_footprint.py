@@ -4,27 +4,54 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 from tests.harness.agent_sandbox import CHECKOUT
+from tests.harness.nats_cluster import ClusterCa
 
 PROGRAM = """
-import asyncio.sslproto, json, os, ssl, sys
+import json, os, sys
 before = dict(os.environ)
-import agent.__main__, agent.app
+import agent.__main__
 from agent import memory_footprint
 early = "nats" in sys.modules
 memory_footprint.import_nats()
-import agent.sources.jetstream, nats.aio.client
+import agent.sources.jetstream, aiohttp.connector, nats.aio.client
 print(json.dumps({
     "environment": before == dict(os.environ),
     "nats early": early,
     "metadata": "importlib.metadata" in sys.modules,
     "nats-py": nats.aio.client.__version__,
-    "CAs": len(agent.app.aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()),
-    "read at once": asyncio.sslproto.SSLProtocol(None, asyncio.Protocol(), ssl.create_default_context(), None).max_size,
+    "CAs": len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()),
 }))
 import importlib.metadata
 assert importlib.metadata.version("nats-py"), "it can still be had"
+"""
+
+CONNECTION = """
+import asyncio, ssl, sys, tracemalloc
+if sys.argv[1] == "agent":
+    from agent import memory_footprint
+server_side, client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile="ca.crt")
+server_side.load_cert_chain("tls.crt", "tls.key")
+
+async def main():
+    async def answer(reader, writer):
+        writer.write(await reader.readline())
+        await reader.read()
+        writer.close()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_side)
+    tracemalloc.start()
+    port = server.sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_side)
+    writer.write(b"hello\\n")
+    assert await reader.readline() == b"hello\\n"
+    made = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/asyncio/*")])
+    print(max(trace.size for trace in made.traces))
+    writer.close()
+    server.close()
+
+asyncio.run(main())
 """
 
 
@@ -37,5 +64,20 @@ def test_what_is_left_out_is_not_missed() -> None:
         "metadata": False,
         "nats-py": version("nats-py"),
         "CAs": 0,
-        "read at once": 32 * 1024,
     }
+
+
+def test_a_tls_connection_keeps_an_eighth_of_what_asyncio_would_keep_for_it(tmp_path: Path) -> None:
+    ca = ClusterCa("one")
+    for name, data in zip(("ca.crt", "tls.crt", "tls.key"), (ca.pem, *ca.leaf()), strict=True):
+        (tmp_path / name).write_bytes(data)
+
+    def largest_allocation(whose: str) -> int:
+        command = [sys.executable, "-c", CONNECTION, whose]
+        environment = {"PYTHONPATH": str(CHECKOUT)}
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return int(run.stdout)
+
+    assert largest_allocation("asyncio") > 256 * 1024
+    assert 32 * 1024 < largest_allocation("agent") < 33 * 1024
