@@ -12,7 +12,7 @@ from tests.harness.nats_cluster import ClusterCa
 PROGRAM = """
 import json, os, sys
 before = dict(os.environ)
-import agent.__main__
+import agent.__main__, agent.app
 from agent import memory_footprint
 early = "nats" in sys.modules
 memory_footprint.import_nats()
