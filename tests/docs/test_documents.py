@@ -20,7 +20,7 @@ from authority.config.load import parse
 from authority.injector.annotations import INJECT, InjectionRefused, SidecarMode, read_injection_request
 from authority.injector.annotations import PREFIX as ANNOTATIONS
 from authority.observability.metrics import AuthorityMetrics
-from tests.harness.documents import CHECKOUT, DOCUMENTS, blocks, prose
+from tests.harness.documents import CHECKOUT, DOCUMENTS, blocks, prose, section
 from tests.harness.manifests.custom_resources import is_custom, validate
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
 
@@ -103,6 +103,20 @@ OTHERS = {"ca_rotation_last_success_timestamp"}
 def test_metrics_that_are_named_exist(document: Path) -> None:
     named = set(re.findall(r"`(ca_rotation_[a-z_]+)", document.read_text()))
     assert named <= metrics() | OTHERS, named - metrics()
+
+
+def test_every_metric_is_explained() -> None:
+    pages = "".join((CHECKOUT / "docs" / page).read_text() for page in ("architecture.md", "applications.md"))
+    named = set(re.findall(r"`(ca_rotation_[a-z_]+)", pages))
+    assert metrics() <= named, metrics() - named
+
+
+def test_every_route_of_the_api_is_explained() -> None:
+    source = (CHECKOUT / "authority" / "api" / "routes.py").read_text()
+    routes = re.findall(r'web\.(get|post)\(r?"([^"{]+)', source)
+    assert len(routes) > 10
+    for method, path in routes:
+        assert f"`{method.upper()} {path.rstrip('/')}" in section("architecture.md", "API"), path
 
 
 def test_variables_that_are_named_exist(document: Path) -> None:
