@@ -30,13 +30,8 @@ from authority.cli.parser import (
 )
 from authority.config.load import AuthorityConfig, AuthorityConfigError, load
 from authority.config.warnings import warnings
-from authority.election.interface import ElectionError
-from authority.issuer.interface import IssuerError
-from authority.journal.interface import JournalError
-from authority.kubernetes.errors import KubernetesError
+from authority.errors import StateUnusable
 from authority.pki.control_ca import read_control_certificate
-from authority.pki.keystore import KeystoreError
-from authority.signer.interface import SignerError
 from authority.support import atomic_files
 from authority.web.listener import ListenError
 from tidemark.bundle import KEY_FILE, LEAF_FILE
@@ -55,7 +50,7 @@ async def execute(arguments: Arguments, environment: Mapping[str, str], run: Com
         return complain(WRONG_INPUT, *error.faults)
     except (WrongInput, BundleUnreadable, TrustError, ListenError) as error:
         return complain(WRONG_INPUT, str(error))
-    except (KeystoreError, SignerError, IssuerError, JournalError, ElectionError, KubernetesError) as error:
+    except StateUnusable as error:
         return complain(UNUSABLE_STATE, str(error))
     except AuthorityRefused as error:
         return complain(NO, str(error))

@@ -7,11 +7,13 @@ head or the target's own version (docs/architecture.md, invariant 8).
 from dataclasses import dataclass
 from typing import Protocol
 
+from authority.errors import StateUnusable
+
 LEASE_SECONDS = 9
 """How long a leader is waited for that no longer shows that it lives: with it a takeover takes less than 15 s."""
 
 
-class ElectionError(Exception):
+class ElectionError(StateUnusable):
     """The election cannot be held; the message names what it is held with, and what to do."""
 
 

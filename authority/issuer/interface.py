@@ -7,12 +7,13 @@ from typing import Protocol
 
 from cryptography.x509 import NameOID
 
+from authority.errors import StateUnusable
 from tidemark.certificates import Certificate, not_after
 
 _INTENT = re.compile(r"epoch-[0-9]{1,16}-[0-9]{1,16}")
 
 
-class IssuerError(Exception):
+class IssuerError(StateUnusable):
     """The issuer could not do what it was asked; the message names the thing, and what to do. Trying again is safe."""
 
 

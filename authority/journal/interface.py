@@ -6,10 +6,11 @@ restart goes on from here (docs/architecture.md, "Journal").
 
 from typing import Protocol
 
+from authority.errors import StateUnusable
 from authority.journal.record_types import Entry, Record
 
 
-class JournalError(Exception):
+class JournalError(StateUnusable):
     """The journal could not be read or written; the message names it, and what to do."""
 
 

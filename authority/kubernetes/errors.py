@@ -5,10 +5,12 @@ import msgspec
 from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.models.meta_v1 import Status
 
+from authority.errors import StateUnusable
+
 _LONGEST_RETRY_AFTER = 10.0
 
 
-class KubernetesError(Exception):
+class KubernetesError(StateUnusable):
     """The API server did not do what it was asked; the message names the object, what was found and what to do."""
 
 

@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from authority.errors import StateUnusable
 from authority.support import atomic_files
 from tidemark.certificates import Certificate, PemError, parse_certificates, to_pem
 
@@ -21,7 +22,7 @@ CERTIFICATE_FILE = "ca.crt"
 KEY_FILE = "ca.key"
 
 
-class KeystoreError(Exception):
+class KeystoreError(StateUnusable):
     """A key or CA cannot be read or written; the message names the file and what to do, and never shows a key."""
 
 

@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
+from authority.errors import StateUnusable
 from tidemark.note import SignedNote, Verifier
 
 
-class SignerError(Exception):
+class SignerError(StateUnusable):
     """The statement could not be signed; the message names the key and what to do. Trying again is safe."""
 
 
