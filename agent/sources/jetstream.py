@@ -22,16 +22,10 @@ import tidemark.nats
 from agent.clients.nats_calls import bounded, unbounded
 from agent.reporting.status import BrokerStatus
 from agent.selection.select import Refusal
+from tidemark.announcement import FORMAT, FORMAT_HEADER, MAX_MESSAGE_BYTES, STREAM, SUBJECT
 from tidemark.bundle import Bundle
 from tidemark.strict_json import FieldError
-from tidemark.verify import MAX_BYTES
 
-SUBJECT = "metadata.client.ca-cert"
-STREAM = "METADATA_CA_CLIENT"
-FORMAT_HEADER = "Tidemark-Format"
-FORMAT = "bundle/v1"
-
-_LARGEST = 2 * MAX_BYTES  # JSON doubles line ends
 _HEARTBEAT_SECONDS = 15.0
 _REREAD_SECONDS = 60.0
 _SETTLING_SECONDS = 1.0
@@ -207,8 +201,8 @@ def read(data: bytes, headers: Mapping[str, str] | None) -> Bundle | Refusal:
     if said != FORMAT:
         found = f"{FORMAT_HEADER}: {said[:80]}" if said else f"no {FORMAT_HEADER}"
         return Refusal("format", f"{SUBJECT}: expected {FORMAT_HEADER}: {FORMAT}, found {found}")
-    if len(data) > _LARGEST:
-        return Refusal("size", f"{SUBJECT}: expected at most {_LARGEST} bytes, found {len(data)}")
+    if len(data) > MAX_MESSAGE_BYTES:
+        return Refusal("size", f"{SUBJECT}: expected at most {MAX_MESSAGE_BYTES} bytes, found {len(data)}")
     try:
         return Bundle.from_json(data)
     except FieldError as error:

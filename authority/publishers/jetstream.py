@@ -15,18 +15,13 @@ from nats.js.errors import NotFoundError
 
 from authority.publishers.compare import compare
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents
+from tidemark.announcement import FORMAT, FORMAT_HEADER, MAX_MESSAGE_BYTES, STREAM, SUBJECT
 from tidemark.bundle import Bundle
 from tidemark.strict_json import FieldError
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
 
-SUBJECT = "metadata.client.ca-cert"
-STREAM = "METADATA_CA_CLIENT"
-FORMAT_HEADER = "Tidemark-Format"
-FORMAT = "bundle/v1"
-
 _MESSAGES = 32
-_LARGEST = 1024 * 1024  # bytes in a message: agents refuse a bundle above half of that, and JSON doubles line ends
 _REPEATED_SECONDS = 30.0  # within these a message that is sent twice is stored once
 
 
@@ -66,8 +61,8 @@ class JetStreamPublisher:
             "discard": DiscardPolicy.OLD,
             "num_replicas": replicas,
             "max_msgs": _MESSAGES,
-            "max_bytes": _MESSAGES * _LARGEST,
-            "max_msg_size": _LARGEST,
+            "max_bytes": _MESSAGES * MAX_MESSAGE_BYTES,
+            "max_msg_size": MAX_MESSAGE_BYTES,
             "duplicate_window": _REPEATED_SECONDS,
         }
 

@@ -9,11 +9,10 @@ from nats.js.api import StreamConfig
 
 import tidemark.nats
 from tests.harness.nats_server import NATS_SERVER, eventually, free_port
+from tidemark.announcement import FORMAT, FORMAT_HEADER, STREAM, SUBJECT
 from tidemark.bundle import Bundle
 
-SUBJECT = "metadata.client.ca-cert"
-STREAM = "METADATA_CA_CLIENT"
-HEADERS = {"Tidemark-Format": "bundle/v1"}
+HEADERS = {FORMAT_HEADER: FORMAT}
 
 
 class AnnouncementBroker:
