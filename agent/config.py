@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from agent.log import Style
 from agent.workloads.targets import Address, SystemTarget, Target, TargetError, is_host, parse_target
+from tidemark.faults import Faults
 from tidemark.receipt import PodClass
 
 T = TypeVar("T")
@@ -91,12 +92,14 @@ class _Reader:
         self._values = {
             name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)
         }
-        self._faults: list[str] = []
+        self._faults = Faults(PREFIX)
 
     def read(self) -> AgentConfig:
         for name in sorted(self._values.keys() - set(_VARIABLES)):
             if not _SERVICE_LINK.fullmatch(name):
-                self._fault(name, f"a known variable ({', '.join(PREFIX + known for known in _VARIABLES)})", "this one")
+                self._faults.expected(
+                    name, f"a known variable ({', '.join(PREFIX + known for known in _VARIABLES)})", "this one"
+                )
         config = AgentConfig(
             bundle=self._path("BUNDLE", "the directory of the mounted bundle"),
             leaf=self._optional_path("LEAF", "the directory of the mounted leaf"),
@@ -116,32 +119,35 @@ class _Reader:
             log=self._parsed("LOG", Style, "text or json", Style.TEXT),
         )
         if config.authority_url and not config.token_file:
-            self._fault("AUTHORITY_TOKEN_FILE", f"a path, as {PREFIX}AUTHORITY_URL is set", "nothing")
+            self._faults.expected("AUTHORITY_TOKEN_FILE", f"a path, as {PREFIX}AUTHORITY_URL is set", "nothing")
         if config.token_file and not self._get("AUTHORITY_URL"):
-            self._fault("AUTHORITY_URL", f"https://host:port, as {PREFIX}AUTHORITY_TOKEN_FILE is set", "nothing")
+            self._faults.expected(
+                "AUTHORITY_URL", f"https://host:port, as {PREFIX}AUTHORITY_TOKEN_FILE is set", "nothing"
+            )
         if config.nats_servers and not config.leaf:
-            self._fault("LEAF", f"a directory, as {PREFIX}NATS_URL is set (the leaf is the connection's)", "nothing")
+            self._faults.expected(
+                "LEAF", f"a directory, as {PREFIX}NATS_URL is set (the leaf is the connection's)", "nothing"
+            )
         if not config.leaf and any(isinstance(target, SystemTarget) for target in config.targets):
-            self._fault("LEAF", "a directory, as a target is nats-sys:// (the leaf is the connection's)", "nothing")
+            self._faults.expected(
+                "LEAF", "a directory, as a target is nats-sys:// (the leaf is the connection's)", "nothing"
+            )
         if config.nats_creds and not self._get("NATS_URL"):
-            self._fault("NATS_URL", f"tls://host:port, as {PREFIX}NATS_CREDS_FILE is set", "nothing")
+            self._faults.expected("NATS_URL", f"tls://host:port, as {PREFIX}NATS_CREDS_FILE is set", "nothing")
         for name in ("BUNDLE", "LEAF"):
             if self._get(name) and Path(self._get(name)) == config.out:
-                self._fault("OUT", f"another directory than {PREFIX}{name}", self._get("OUT"))
+                self._faults.expected("OUT", f"another directory than {PREFIX}{name}", self._get("OUT"))
         if self._faults:
-            raise AgentConfigError(self._faults)
+            raise AgentConfigError(list(self._faults))
         return config
 
     def _get(self, name: str) -> str:
         return self._values.get(name, "").strip()
 
-    def _fault(self, name: str, expected: str, found: str) -> None:
-        self._faults.append(f"{PREFIX}{name}: expected {expected}, found {found}")
-
     def _path(self, name: str, what: str) -> Path:
         value = self._get(name)
         if not Path(value).is_absolute():
-            self._fault(name, f"{what}, an absolute path", value or "nothing")
+            self._faults.expected(name, f"{what}, an absolute path", value or "nothing")
         return Path(value)
 
     def _optional_path(self, name: str, what: str) -> Path | None:
@@ -150,7 +156,9 @@ class _Reader:
     def _name(self, name: str, longest: int) -> str:
         value = self._get(name)
         if not 0 < len(value) <= longest or not value.isprintable():
-            self._fault(name, f"a name of 1 to {longest} characters", repr(value[:80]) if value else "nothing")
+            self._faults.expected(
+                name, f"a name of 1 to {longest} characters", repr(value[:80]) if value else "nothing"
+            )
         return value
 
     def _parsed(self, name: str, parse: Callable[[str], T], expected: str, default: T) -> T:
@@ -160,7 +168,7 @@ class _Reader:
         try:
             return parse(value)
         except ValueError:
-            self._fault(name, expected, repr(value[:80]))
+            self._faults.expected(name, expected, repr(value[:80]))
             return default
 
     def _targets(self) -> tuple[Target, ...]:
@@ -169,9 +177,9 @@ class _Reader:
             try:
                 targets.append(parse_target(url))
             except TargetError as error:
-                self._faults.append(f"{PREFIX}TARGETS: {url}: {error}")
+                self._faults.add_to("TARGETS", f"{url}: {error}")
             if self._get("TARGETS").split().count(url) > 1:
-                self._fault("TARGETS", "each target once", f"{url} more than once")
+                self._faults.expected("TARGETS", "each target once", f"{url} more than once")
         return tuple(targets)
 
     def _nats_servers(self) -> tuple[str, ...]:
@@ -179,7 +187,7 @@ class _Reader:
         given = self._get("NATS_URL").replace(",", " ").split()
         servers = tuple(url.removesuffix(_HANDSHAKE_FIRST) for url in given)
         if len({url.endswith(_HANDSHAKE_FIRST) for url in given}) > 1:
-            self._fault("NATS_URL", f"{_HANDSHAKE_FIRST} at each URL or at none", "it at some")
+            self._faults.expected("NATS_URL", f"{_HANDSHAKE_FIRST} at each URL or at none", "it at some")
         for url in servers:
             try:
                 parts = urlsplit(url)
@@ -188,9 +196,13 @@ class _Reader:
                 usable = False
                 parts = urlsplit("")
             if "@" in url:  # shown nowhere: it may be a password
-                self._fault("NATS_URL", f"no login in the URL, but in the file of {PREFIX}NATS_CREDS_FILE", "one")
+                self._faults.expected(
+                    "NATS_URL", f"no login in the URL, but in the file of {PREFIX}NATS_CREDS_FILE", "one"
+                )
             elif not usable or parts.path or parts.query or parts.fragment:
-                self._fault("NATS_URL", f"tls://host:port or tls://host:port{_HANDSHAKE_FIRST}", repr(url[:80]))
+                self._faults.expected(
+                    "NATS_URL", f"tls://host:port or tls://host:port{_HANDSHAKE_FIRST}", repr(url[:80])
+                )
         return servers
 
     def _authority_url(self) -> str | None:
@@ -204,7 +216,7 @@ class _Reader:
             usable = False
             parts = urlsplit("")
         if not usable or parts.path or parts.query or parts.fragment:
-            self._fault("AUTHORITY_URL", "https://host:port", repr(value[:80]))
+            self._faults.expected("AUTHORITY_URL", "https://host:port", repr(value[:80]))
         return value
 
 

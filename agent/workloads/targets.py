@@ -11,6 +11,7 @@ from pathlib import Path
 from signal import Signals
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from tidemark.faults import Faults
 from tidemark.receipt import Level
 
 SIGNALS = {"HUP": Signals.SIGHUP, "USR1": Signals.SIGUSR1, "USR2": Signals.SIGUSR2}
@@ -162,41 +163,41 @@ def parse_target(url: str) -> Target:
 
 
 def _http_target(url: str, parts: SplitResult) -> HttpTarget:
-    faults = []
+    faults = Faults()
     if parts.username is not None or parts.password is not None:
-        faults.append("expected no user and password in the URL, found some")
+        faults.add("expected no user and password in the URL, found some")
     if parts.fragment:
-        faults.append("expected no fragment (#), found one")
+        faults.add("expected no fragment (#), found one")
     if not is_host(parts.hostname):
         found = repr(parts.hostname[:80]) if parts.hostname else "no host"
-        faults.append(f"expected {parts.scheme}://host:port/path, found {found}")
+        faults.add(f"expected {parts.scheme}://host:port/path, found {found}")
     try:
         _ = parts.port
     except ValueError as error:
-        faults.append(f"expected a port from 1 to 65535, found {error}")
+        faults.add(f"expected a port from 1 to 65535, found {error}")
     given = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] in _HTTP_KEYS]
     own = _options(given, _HTTP_KEYS, faults)
     token_file = _path("token_file", own, faults)
     if "tls_name" in own and parts.scheme != "https":
-        faults.append("tls_name: expected with https:// alone, found it with http://")
+        faults.expected("tls_name", "with https:// alone", "it with http://")
     if faults:
         raise TargetError("; ".join(faults))
     return HttpTarget(url, token_file, own.get("tls_name"))
 
 
 def _system_target(url: str, parts: SplitResult) -> SystemTarget:
-    faults: list[str] = []
+    faults = Faults()
     if parts.path or parts.fragment:
-        faults.append("expected nats-sys://host:port?key=value&…, found a path or a fragment (#)")
+        faults.add("expected nats-sys://host:port?key=value&…, found a path or a fragment (#)")
     if "@" in parts.netloc:
-        faults.append("expected no user and password in the URL, found some; use user= and password_file=")
+        faults.add("expected no user and password in the URL, found some; use user= and password_file=")
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     own = _options(pairs, _SYSTEM_KEYS, faults)
     creds, password_file = _path("creds", own, faults), _path("password_file", own, faults)
     if ("user" in own) != ("password_file" in own) or ("creds" in own and "user" in own):
-        faults.append("expected creds=, or user= and password_file=, or none of them, found another mixture")
+        faults.add("expected creds=, or user= and password_file=, or none of them, found another mixture")
     if own.get("handshake_first", "true") != "true":
-        faults.append(f"handshake_first: expected true, found {own['handshake_first']!r}")
+        faults.expected("handshake_first", "true", repr(own["handshake_first"]))
     address = _address("host:port", parts.netloc.rpartition("@")[2] or _DEFAULT_SYSTEM, faults)
     ports = _ports(pairs, faults)
     if not any(ports.values()):
@@ -216,29 +217,29 @@ def _system_target(url: str, parts: SplitResult) -> SystemTarget:
     )
 
 
-def _options(pairs: Sequence[tuple[str, str]], known: Sequence[str], faults: list[str]) -> Mapping[str, str]:
+def _options(pairs: Sequence[tuple[str, str]], known: Sequence[str], faults: Faults) -> Mapping[str, str]:
     """The first value of each key; every fault is added to ``faults``."""
     given: dict[str, list[str]] = {}
     for key, value in pairs:
         given.setdefault(key, []).append(value)
     for key, values in given.items():
         if key not in known:
-            faults.append(f"{key}: expected one of {', '.join(known)}, found this key")
+            faults.expected(key, f"one of {', '.join(known)}", "this key")
         elif len(values) > 1 and key not in _REPEATABLE:
-            faults.append(f"{key}: expected once, found {len(values)} times")
+            faults.expected(key, "once", f"{len(values)} times")
         elif "" in values:
-            faults.append(f"{key}: expected a value, found none")
+            faults.expected(key, "a value", "none")
     return {key: values[0] for key, values in given.items()}
 
 
-def _path(key: str, options: Mapping[str, str], faults: list[str]) -> Path | None:
+def _path(key: str, options: Mapping[str, str], faults: Faults) -> Path | None:
     value = options.get(key)
     if value and not value.startswith("/"):
-        faults.append(f"{key}: expected a path that starts with '/', found {value!r}")
+        faults.expected(key, "a path that starts with '/'", repr(value))
     return Path(value) if value else None
 
 
-def _ports(pairs: Sequence[tuple[str, str]], faults: list[str]) -> dict[str, tuple[Address, ...]]:
+def _ports(pairs: Sequence[tuple[str, str]], faults: Faults) -> dict[str, tuple[Address, ...]]:
     return {
         key: tuple(_address(key, value, faults) for found, value in pairs if found == key and value)
         for key in _REPEATABLE
@@ -246,20 +247,20 @@ def _ports(pairs: Sequence[tuple[str, str]], faults: list[str]) -> dict[str, tup
 
 
 def _signal_target(url: str, parts: SplitResult) -> SignalTarget:
-    faults: list[str] = []
+    faults = Faults()
     if parts.netloc or parts.path or parts.fragment:
-        faults.append("expected signal:?key=value&…, found something between 'signal:' and '?', or a fragment (#)")
+        faults.add("expected signal:?key=value&…, found something between 'signal:' and '?', or a fragment (#)")
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     first = _options(pairs, _SIGNAL_KEYS, faults)
     pidfile = first.get("pidfile")
     if "process" not in first and pidfile is None:
-        faults.append("expected process=<name> or pidfile=<path>, found neither")
+        faults.add("expected process=<name> or pidfile=<path>, found neither")
     if "/" in first.get("process", ""):
-        faults.append(f"process: expected a name without '/', found {first['process']!r}")
+        faults.expected("process", "a name without '/'", repr(first["process"]))
     _path("pidfile", first, faults)
     name = first.get("signal", "HUP").removeprefix("SIG")
     if name not in SIGNALS:
-        faults.append(f"signal: expected one of {', '.join(SIGNALS)}, found {name!r}")
+        faults.expected("signal", f"one of {', '.join(SIGNALS)}", repr(name))
     monitor = _monitor(first["monitor"], faults) if first.get("monitor") else None
     addresses = _ports(pairs, faults)
     if faults:
@@ -276,23 +277,23 @@ def is_host(name: str | None) -> bool:
         return False
 
 
-def _monitor(value: str, faults: list[str]) -> str:
+def _monitor(value: str, faults: Faults) -> str:
     try:
         parts = urlsplit(value)
         usable = parts.scheme == "http" and is_host(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment:
-        faults.append(f"monitor: expected http://host:port, found {value!r}")
+        faults.expected("monitor", "http://host:port", repr(value))
     return value.rstrip("/")
 
 
-def _address(key: str, value: str, faults: list[str]) -> Address:
+def _address(key: str, value: str, faults: Faults) -> Address:
     try:
         parts = urlsplit(f"//{value}")
         address = Address(parts.hostname or "", parts.port or 0)
     except ValueError:
         address = Address("", 0)
     if not is_host(address.host) or not address.port or value not in (str(address), f"{address.host}:{address.port}"):
-        faults.append(f"{key}: expected host:port, found {value!r}")
+        faults.expected(key, "host:port", repr(value))
     return address

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar, overload
 
+from tidemark.faults import Faults
+
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
@@ -14,13 +16,12 @@ _REQUIRED = ""
 class TomlTable:
     """One table of the document. A fault is recorded, and a harmless value of the right type returned in its place.
 
-    ``faults`` is shared by all tables of a document. ``close`` adds the keys that nobody asked for.
+    ``faults`` is shared by all tables of a document. ``close`` adds the keys that the program does not know.
     """
 
-    def __init__(self, values: Mapping[str, object], where: str = "", faults: list[str] | None = None) -> None:
-        self.faults: list[str] = [] if faults is None else faults
+    def __init__(self, values: Mapping[str, object], faults: Faults | None = None) -> None:
+        self.faults = Faults() if faults is None else faults
         self._values = values
-        self._where = where
         self._asked: list[str] = []
         self._inner: list[TomlTable] = []
 
@@ -29,9 +30,9 @@ class TomlTable:
 
     def fault(self, key: str, complaint: str) -> None:
         """Record a fault of ``key``."""
-        self.faults.append(f"{self._where}{key}: {complaint}")
+        self.faults.add_to(key, complaint)
 
-    def close(self) -> list[str]:
+    def close(self) -> Faults:
         """Record unknown keys, here and in every table below; return every fault found so far."""
         for key in self._values:
             if key not in self._asked:
@@ -83,7 +84,7 @@ class TomlTable:
 
     def table(self, key: str) -> "TomlTable":
         """A table inside this one; an empty one where it is not there."""
-        inner = TomlTable(self._of_type(key, dict, {}), f"{self._where}{key}.", self.faults)
+        inner = TomlTable(self._of_type(key, dict, {}), self.faults.below(f"{key}."))
         self._inner.append(inner)
         return inner
 
@@ -91,9 +92,9 @@ class TomlTable:
         """An array of tables (``[[key]]``)."""
         values = self._of_type(key, list, [])
         if not all(isinstance(value, dict) for value in values):
-            self.fault(key, f"expected tables ([[{self._where}{key}]]), found {values!r}")
+            self.fault(key, f"expected tables ([[{self.faults.prefix}{key}]]), found {values!r}")
             return []
-        inner = [TomlTable(value, f"{self._where}{key}[{i}].", self.faults) for i, value in enumerate(values)]
+        inner = [TomlTable(value, self.faults.below(f"{key}[{i}].")) for i, value in enumerate(values)]
         self._inner += inner
         return inner
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlencode, urlsplit
 
+from tidemark.faults import Faults
 from tidemark.receipt import PodClass
 
 PREFIX = "tidemark.io/"
@@ -131,7 +132,7 @@ class _Reader:
         }
         self._given = {name.removeprefix(PREFIX): value.strip() for name, value in own.items()}
         self._default_container = annotations.get(DEFAULT_CONTAINER, "")
-        self._faults: list[str] = []
+        self._faults = Faults(PREFIX)
 
     def read(self, directory: str) -> InjectionRequest:
         self._check_names()
@@ -152,7 +153,7 @@ class _Reader:
 
     def _fault(self, key: str, expected: str) -> None:
         found = repr(self._given[key][:80]) if self._given.get(key) else "nothing"
-        self._faults.append(f"{PREFIX}{key}: expected {expected}, found {found}")
+        self._faults.expected(key, expected, found)
 
     def _check_names(self) -> None:
         allowed = KEYS[self._mode]
@@ -161,10 +162,10 @@ class _Reader:
             hint = (
                 f"did you mean {PREFIX}{likely[0]}?" if likely else f"with {self._mode} there are {', '.join(allowed)}"
             )
-            self._faults.append(f"annotation {PREFIX}{key}: expected one that is known, found this one; {hint}")
+            self._faults.add(f"annotation {PREFIX}{key}: expected one that is known, found this one; {hint}")
         for name in sorted(self._labels):
             if name.startswith(PREFIX) and name not in (INJECT, CLASS, AGENT):
-                self._faults.append(f"label {name}: expected {INJECT} or {CLASS}, found this one")
+                self._faults.add(f"label {name}: expected {INJECT} or {CLASS}, found this one")
 
     def _targets(self) -> tuple[str, ...]:
         if "targets" in self._given:
@@ -245,7 +246,7 @@ class _Reader:
         if "@" in text or not all(url.startswith("tls://") and _hostname(url) for url in text.split()) or not text:
             self._fault("nats-url", f"tls://host:port, several with spaces between them, or '{NONE}'")
         if "leaf-secret" not in self._given:
-            self._faults.append(f"{PREFIX}nats-url: expected {PREFIX}leaf-secret beside it, to log in with, found none")
+            self._faults.expected("nats-url", f"{PREFIX}leaf-secret beside it, to log in with", "none")
         return text
 
     def _class(self) -> PodClass:
@@ -257,7 +258,7 @@ class _Reader:
         try:
             return _CLASSES[self._mode] if name is None else PodClass(name)
         except ValueError:
-            self._faults.append(f"{CLASS}: expected {_one_of(PodClass)}, found {name!r}")
+            self._faults.expected("class", _one_of(PodClass), repr(name))
             return PodClass.REQUIRED
 
     def _number(self, key: str, least: int, most: int) -> int:

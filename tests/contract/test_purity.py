@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-MODULES = ["epoch", "strict_json", "note", "bundle", "certificates", "verify", "receipt", "trust", "announcement"]
+MODULES = [
+    "epoch",
+    "strict_json",
+    "note",
+    "bundle",
+    "certificates",
+    "verify",
+    "receipt",
+    "trust",
+    "announcement",
+    "faults",
+]
+
 
 IMPURE = {"asyncio", "logging", "ssl", "subprocess"}
 """What a pure module has no use for; asyncio is also some of an agent's memory budget."""
