@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tidemark import note as signed_note
 from tidemark.epoch import ClockError, EpochClock
+from tidemark.note import NoteError
 from tidemark.strict_json import (
     LATEST_INSTANT,
     FieldError,
@@ -223,6 +225,20 @@ class Bundle:
     def ca_sha256(self) -> str:
         """SHA-256 of the exact bytes of ``ca.crt``, in hex."""
         return hashlib.sha256(self.ca).hexdigest()
+
+    def unverified_statement(self) -> tuple[Statement, str]:
+        """The statement that the note carries, and its digest; no signature is checked.
+
+        For bundles that were verified before they were stored, and for reports about bundles that are refused.
+
+        Raises:
+            StatementError: the note or its text does not parse.
+        """
+        try:
+            text = signed_note.parse(self.note).text
+        except NoteError as error:
+            raise StatementError(str(error)) from None
+        return Statement.parse(text), digest_of(text)
 
     def to_json(self) -> bytes:
         """``{"ca.crt": …, "bundle.note": …}``, as stores and JetStream carry it; every verified bundle can be so.

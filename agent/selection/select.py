@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.selection.trust_set import TrustSet, compose
-from tidemark import note
-from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle, Statement, StatementError, digest_of
+from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle, StatementError
 from tidemark.certificates import Leaf, LeafRejected, parse_leaf
-from tidemark.note import NoteError
 from tidemark.trust import Trust
 from tidemark.verify import SECURITY_EVENTS, BundleRejected, Known, Mark, Reason, VerifiedBundle, verify
 
@@ -139,10 +137,10 @@ def _equivocations(
 def claimed_mark(bundle: Bundle) -> Mark | None:
     """What a bundle says it is, for reports; nothing is checked."""
     try:
-        text = note.parse(bundle.note).text
-        return Mark(Statement.parse(text).sequence, digest_of(text))
-    except (NoteError, StatementError):
+        statement, digest = bundle.unverified_statement()
+    except StatementError:
         return None
+    return Mark(statement.sequence, digest)
 
 
 def _mounted_leaf(shown: Files | Refusal) -> Leaf | LeafRejected:

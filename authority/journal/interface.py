@@ -18,6 +18,14 @@ class JournalConflict(JournalError):
     """Another record already stands at this position: somebody else is, or was, leading. Read again and decide anew."""
 
 
+def unreadable_bundle(position: int, error: ValueError) -> JournalError:
+    """The error of a statement's record whose bundle does not parse."""
+    return JournalError(
+        f"journal record {position}: expected a bundle as it was written, found one that does not read ({error}); "
+        f"restore the journal from a backup"
+    )
+
+
 class Journal(Protocol):
     """An append-only sequence of records with one writer at a time.
 

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from authority.journal.codec import dump_record, load_record
-from authority.journal.interface import JournalConflict, JournalError
+from authority.journal.interface import JournalConflict, JournalError, unreadable_bundle
 from authority.journal.record_types import Entry, Record, StatementRecord
-from authority.journal.replay import replay
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import CasConflict, OpenBaoError
 from authority.openbao.login import Json
-from tidemark.bundle import CA_FILE, NOTE_FILE
+from tidemark.bundle import CA_FILE, NOTE_FILE, StatementError
 from tidemark.strict_json import FieldError, parse_object
 
 T = TypeVar("T")
@@ -248,12 +247,15 @@ def _positions(where: str, through: int, data: Json) -> tuple[int, ...]:
 
 
 def _copies_of(entries: Iterable[Entry]) -> dict[str, Json]:
-    """Name and content of each statement's bundle."""
+    """Name and content of each statement's bundle. Raises JournalError."""
     copies = {}
     for entry in entries:
         if isinstance(entry.record, StatementRecord):
-            statement = replay([entry]).statements[0].statement
             bundle = entry.record.bundle
+            try:
+                statement, _ = bundle.unverified_statement()
+            except StatementError as error:
+                raise unreadable_bundle(entry.position, error) from None
             name = f"epoch-{statement.epoch}-{statement.sequence}"
             copies[name] = {CA_FILE: bundle.ca.decode(), NOTE_FILE: bundle.note.decode()}
     return copies

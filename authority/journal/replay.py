@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from authority.journal.history import AnchorRemoval, EpochCa, History, SignedStatement, Withdrawal
-from authority.journal.interface import JournalError
+from authority.journal.interface import JournalError, unreadable_bundle
 from authority.journal.record_types import (
     ActivationRecord,
     Entry,
@@ -15,10 +15,8 @@ from authority.journal.record_types import (
     StatementRecord,
     WithdrawalRecord,
 )
-from tidemark import note as signed_note
-from tidemark.bundle import Bundle, Cause, Statement, StatementError, digest_of
-from tidemark.certificates import Certificate, PemError, parse_certificates
-from tidemark.note import NoteError
+from tidemark.bundle import Bundle, Cause, Statement
+from tidemark.certificates import Certificate, parse_certificates
 
 
 def replay(entries: Sequence[Entry]) -> History:
@@ -120,22 +118,18 @@ def _added_up(earlier: Withdrawal | None, record: WithdrawalRecord, position: in
 def _signed(position: int, record: StatementRecord) -> SignedStatement:
     try:
         statement, digest, certificates = _read(record.bundle)
-    except (NoteError, StatementError, PemError, ValueError) as error:
-        raise JournalError(
-            f"journal record {position}: expected a bundle as it was written, found one that does not read ({error}); "
-            f"restore the journal from a backup"
-        ) from None
+    except ValueError as error:  # StatementError, PemError, or another number of certificates
+        raise unreadable_bundle(position, error) from None
     return SignedStatement(position, record.at, record.intent, record.bundle, statement, digest, certificates)
 
 
 @lru_cache(maxsize=256)
 def _read(bundle: Bundle) -> tuple[Statement, str, tuple[Certificate, ...]]:
     """Take a bundle apart (the same few are read again at every fold)."""
-    text = signed_note.parse(bundle.note).text
-    statement, certificates = Statement.parse(text), parse_certificates(bundle.ca)
+    (statement, digest), certificates = bundle.unverified_statement(), parse_certificates(bundle.ca)
     if len(certificates) != len(statement.anchors):
         raise ValueError(f"expected {len(statement.anchors)} certificates in ca.crt, found {len(certificates)}")
-    return statement, digest_of(text), certificates
+    return statement, digest, certificates
 
 
 def _added(signed: SignedStatement, known: dict[str, EpochCa]) -> list[EpochCa]:

@@ -2,7 +2,7 @@
 
 from authority.publishers.interface import PublishError, PublishOutcome
 from tidemark import note as signed_note
-from tidemark.bundle import Bundle, Statement, StatementError, digest_of
+from tidemark.bundle import Bundle, StatementError
 from tidemark.note import NoteError
 from tidemark.trust import Trust
 from tidemark.verify import Mark, VerifiedBundle
@@ -34,9 +34,8 @@ def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Tr
 def signed_mark(bundle: Bundle, trust: Trust) -> Mark | None:
     """Sequence and digest of the bundle's statement, if our keys signed it, whatever state its ``ca.crt`` is in."""
     try:
-        note = signed_note.parse(bundle.note)
-        signed_note.verify(note, trust.keys, trust.threshold)
-        statement = Statement.parse(note.text)
+        signed_note.verify(signed_note.parse(bundle.note), trust.keys, trust.threshold)
+        statement, digest = bundle.unverified_statement()
     except (NoteError, StatementError):
         return None
-    return Mark(statement.sequence, digest_of(note.text)) if statement.trust_domain == trust.trust_domain else None
+    return Mark(statement.sequence, digest) if statement.trust_domain == trust.trust_domain else None

@@ -6,9 +6,7 @@ the time that the newest statement was signed at, so that no clock of the moment
 
 import re
 
-from tidemark import note as signed_note
 from tidemark.bundle import Bundle, Statement, StatementError
-from tidemark.note import NoteError
 
 HISTORY_LABEL = ("tidemark.io/history", "bundle")
 
@@ -39,7 +37,7 @@ def _kept_until(bundle: Bundle | None) -> int | None:
     if bundle is None:
         return None
     try:
-        statement = Statement.parse(signed_note.parse(bundle.note).text)
-    except (NoteError, StatementError):
+        statement, _ = bundle.unverified_statement()
+    except StatementError:
         return None
     return statement.expires_at + statement.clock.epoch_seconds

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.harness.ca_factory import CAS, CLOCK, EPOCH, fields, text_of
+from tidemark import note
 from tidemark.bundle import (
     FORMAT,
     Anchor,
@@ -22,6 +23,7 @@ from tidemark.bundle import (
     digest_of,
 )
 from tidemark.epoch import EpochClock
+from tidemark.note import Signer
 from tidemark.strict_json import LATEST_INSTANT, FieldError
 
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -231,6 +233,19 @@ def test_a_bundle_reads_back_from_its_json(ca_crt: str, signed: str) -> None:
     assert Bundle.from_json(bundle.to_json()) == bundle
     assert json.loads(bundle.to_json()) == {"ca.crt": ca_crt, "bundle.note": signed}
     assert bundle.size == len(ca_crt.encode()) + len(signed.encode())
+
+
+def test_unverified_statement_is_the_one_of_the_note_signed_by_any_key() -> None:
+    text = text_of(fields())
+    signed = note.sign(text, [Signer.generate("bus.example.com/stranger")])
+    statement, digest = Bundle(b"another ca.crt", bytes(signed)).unverified_statement()
+    assert (statement, digest) == (Statement.parse(text), digest_of(text))
+
+
+@pytest.mark.parametrize("found", [b"", b"no note", b"text\n\nno signature\n"])
+def test_unverified_statement_of_a_broken_note_is_refused(found: bytes) -> None:
+    with pytest.raises(StatementError, match="expected"):
+        Bundle(b"", found).unverified_statement()
 
 
 def test_a_bundle_that_is_not_utf_8_cannot_be_json() -> None:

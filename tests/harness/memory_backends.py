@@ -25,7 +25,7 @@ from authority.publishers.interface import PublishError, PublishOutcome, Publish
 from authority.signer.interface import SignerError
 from tests.harness.journal_builder import ROOT, SIGNER, TRUST, make_ca
 from tidemark import note
-from tidemark.bundle import Bundle, Statement, digest_of
+from tidemark.bundle import Bundle, Statement
 from tidemark.certificates import Certificate, fingerprint, not_after, parse_certificates, to_pem
 from tidemark.note import SignedNote, Signer, Verifier
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
@@ -225,7 +225,7 @@ class MemorySigner:
 
 
 def statement_of(bundle: Bundle) -> Statement:
-    return Statement.parse(note.parse(bundle.note).text)
+    return bundle.unverified_statement()[0]
 
 
 @dataclass
@@ -287,7 +287,7 @@ class MemoryPublisher:
 
     @property
     def digest(self) -> str:
-        return digest_of(note.parse(self.bundle.note).text) if self.bundle else ""
+        return self.bundle.unverified_statement()[1] if self.bundle else ""
 
 
 @dataclass

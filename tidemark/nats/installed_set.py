@@ -11,8 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tidemark import note
-from tidemark.bundle import NOTE_FILE, Statement, StatementError
+from tidemark.bundle import NOTE_FILE, Bundle, StatementError
 from tidemark.certificates import LeafRejected, PemError, fingerprint, not_after, parse_certificates, parse_leaf
 from tidemark.nats.errors import SetUnreadable
 
@@ -107,9 +106,10 @@ def _read(generation: Path) -> InstalledSet:
 def _withdrawn(path: Path) -> frozenset[str]:
     """What the statement says; the agent has verified it. A directory that is not an agent's has none."""
     try:
-        return frozenset(Statement.parse(note.parse(path.read_bytes()).text).withdrawn)
-    except (OSError, note.NoteError, StatementError):
+        statement, _ = Bundle(b"", path.read_bytes()).unverified_statement()
+    except (OSError, StatementError):
         return frozenset()
+    return frozenset(statement.withdrawn)
 
 
 def _bytes(path: Path) -> bytes:
