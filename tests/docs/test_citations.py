@@ -106,6 +106,16 @@ def invariants() -> dict[int, str]:
     return {int(number): text for number, text in _INVARIANT.findall(rest.partition("\n## ")[0])}
 
 
+def test_every_wing_and_every_module_of_the_contract_is_described() -> None:
+    page = ARCHITECTURE.read_text()
+    for program in ("authority", "agent"):
+        wings = (path.name for path in (CHECKOUT / program).iterdir() if (path / "__init__.py").exists())
+        missing = [wing for wing in wings if f"**`{program}/{wing}/`**" not in page]
+        assert not missing, program
+    modules = (path.name for path in (CHECKOUT / "tidemark").glob("*.py") if path.name != "__init__.py")
+    assert [module for module in modules if f"| `tidemark/{module}`" not in page] == []
+
+
 def test_each_invariant_names_tests_that_exist() -> None:
     assert list(invariants()) == list(range(1, 13))
     for number, text in invariants().items():
