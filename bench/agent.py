@@ -42,7 +42,7 @@ _MEBIBYTE = 2**20
 class Bench:
     """What everything is measured on; bundles of two kinds take turns, and all have the leaf's CA."""
 
-    forge: BundleFactory
+    factory: BundleFactory
     leaf: LeafFiles
     server: NatsServer
     monitor: Monitor
@@ -50,16 +50,16 @@ class Bench:
 
     def bundle(self) -> Bundle:
         self.sequence += 1
-        newest = self.forge.epoch + self.sequence % 2
-        return self.forge.bundle(self.sequence, [newest, newest - 1])
+        newest = self.factory.epoch + self.sequence % 2
+        return self.factory.bundle(self.sequence, [newest, newest - 1])
 
 
 async def measure() -> list[ReportTable]:
     """The swaps of every way, then all of them at rest at once, then starts."""
     with tempfile.TemporaryDirectory() as home:
-        folder, forge, authority = Path(home), BundleFactory(int(time.time())), Authority()
+        folder, factory, authority = Path(home), BundleFactory(int(time.time())), Authority()
         server = NatsServer(folder / "nats", folder / "files")
-        bench = Bench(forge, forge.leaf(), server, Monitor(server))
+        bench = Bench(factory, factory.leaf(), server, Monitor(server))
         (folder / "broker-files").mkdir()
         broker = AnnouncementBroker(folder / "broker", folder / "broker-files")
         ways: list[Way] = []
@@ -124,8 +124,8 @@ def _tidemark(folder: Path, bench: Bench, authority: Authority, broker: Announce
         "TIDEMARK_AUTHORITY_TOKEN_FILE": str(folder / "token"),
         "TIDEMARK_NATS_URL": broker.url,
     }
-    way = TidemarkAgent(folder, bench.forge, bench.leaf, bench.server, **variables)
-    way.site.show_trust(bench.forge.trust(control_ca=to_pem([authority.ca]).decode()))
+    way = TidemarkAgent(folder, bench.factory, bench.leaf, bench.server, **variables)
+    way.sandbox.write_trust_file(bench.factory.trust(control_ca=to_pem([authority.ca]).decode()))
     return way
 
 
@@ -237,7 +237,7 @@ async def _starts(way: TidemarkAgent, folder: Path) -> Sample:
     for number in range(STARTS):
         out = folder / f"start-{number}"
         variables = way.variables | {"TIDEMARK_OUT": str(out), "TIDEMARK_TARGETS": ""}
-        agent = AgentProcess(way.site.environment(**variables))
+        agent = AgentProcess(way.sandbox.environment(**variables))
         begun = time.monotonic()
         agent.start(folder / "starts.log")
         try:

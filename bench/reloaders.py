@@ -63,28 +63,28 @@ class TidemarkAgent:
     proves = "load time, CA list and leaf in a handshake with each port"
 
     def __init__(
-        self, folder: Path, forge: BundleFactory, leaf: LeafFiles, server: NatsServer, **variables: str
+        self, folder: Path, factory: BundleFactory, leaf: LeafFiles, server: NatsServer, **variables: str
     ) -> None:
-        self.site = AgentSandbox(folder, forge)
-        self.site.targets = server.target
-        self.files = self.site.out
+        self.sandbox = AgentSandbox(folder, factory)
+        self.sandbox.targets = server.target
+        self.files = self.sandbox.out
         self.variables = variables
-        self.agent = AgentProcess(self.site.environment(**variables))
+        self.agent = AgentProcess(self.sandbox.environment(**variables))
         self._leaf = leaf
 
     async def start(self, bundle: Bundle) -> None:
-        self.site.show(bundle, self._leaf)
-        self.agent.start(self.site.folder / "agent.log")
+        self.sandbox.mount(bundle, self._leaf)
+        self.agent.start(self.sandbox.folder / "agent.log")
         await self.agent.answers("/startupz")
 
     def change(self, bundle: Bundle) -> float:
         changed = time.time()
-        self.site.show(bundle)
+        self.sandbox.mount(bundle)
         return changed
 
     def remembers(self) -> int:
         """The sequence that it has written down as proven; 0: none yet."""
-        proven = json.loads(self.site.file(MEMORY_FILE))["proven"]
+        proven = json.loads(self.sandbox.file(MEMORY_FILE))["proven"]
         return int(proven["mark"]["sequence"]) if proven else 0
 
     def processes(self) -> list[psutil.Process]:
@@ -121,7 +121,7 @@ class InotifyLoop:
 
     def change(self, bundle: Bundle) -> float:
         changed = time.time()
-        self._mount.show(bundle_files(bundle) | leaf_files(self._leaf))
+        self._mount.switch_to(bundle_files(bundle) | leaf_files(self._leaf))
         return changed
 
     def processes(self) -> list[psutil.Process]:

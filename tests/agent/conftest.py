@@ -3,13 +3,13 @@
 from tests.harness.agent_fixtures import (
     agent_process,
     broker,
-    forge,
+    factory,
     http,
     nats_server,
     open_folder,
+    sandbox,
     server,
     serving,
-    site,
 )
 
-__all__ = ["agent_process", "broker", "forge", "http", "nats_server", "open_folder", "server", "serving", "site"]
+__all__ = ["agent_process", "broker", "factory", "http", "nats_server", "open_folder", "sandbox", "server", "serving"]

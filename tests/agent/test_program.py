@@ -55,21 +55,21 @@ def test_every_fault_of_the_configuration_is_reported_at_once() -> None:
 
 
 async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
-    forge: BundleFactory, site: AgentSandbox, nats_server: Callable[..., NatsServer], agent_process: StartAgent
+    factory: BundleFactory, sandbox: AgentSandbox, nats_server: Callable[..., NatsServer], agent_process: StartAgent
 ) -> None:
-    server = nats_server(site.out)
-    site.targets = server.target
-    process = agent_process(site.environment() | {"http_proxy": "http://127.0.0.1:1"})  # a namespace's, and no way
+    server = nats_server(sandbox.out)
+    sandbox.targets = server.target
+    process = agent_process(sandbox.environment() | {"http_proxy": "http://127.0.0.1:1"})  # a namespace's, and no way
     await process.answers("/livez")
     assert process.get("/startupz")[0] == 503
     assert "mount_missing" in process.get("/startupz")[1]
-    site.show(forge.bundle(1), forge.leaf())
+    sandbox.mount(factory.bundle(1), factory.leaf())
     await process.answers("/startupz")
     assert process.get("/readyz")[0] == 503
     await server.start()
     await process.answers("/readyz")
-    leaf = forge.leaf(forge.ca(forge.epoch + 1))
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+    leaf = factory.leaf(factory.ca(factory.epoch + 1))
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), leaf)
     status = await eventually(
         lambda: (s := process.status())["proven"]["sequence"] == 2 and s["leaf"]["sha256"] == leaf.sha256 and s,
         "a proof",
@@ -77,8 +77,8 @@ async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
     assert status["state"] == "proven"
     assert status["ready"] is True
     assert (status["pod"], status["uid"], status["class"]) == ("nats-0", "uid-0", "required")
-    assert status["journeys"][-1]["leaf_issuer_sha256"] == forge.ca(forge.epoch + 1).sha256
-    assert serves(site, server)
+    assert status["journeys"][-1]["leaf_issuer_sha256"] == factory.ca(factory.epoch + 1).sha256
+    assert serves(sandbox, server)
     _, metrics = process.get("/metrics")
     assert "ca_rotation_proven_sequence 2.0" in metrics
     assert "ca_rotation_installed_sequence 2.0" in metrics
@@ -87,11 +87,11 @@ async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_stops_within_five_seconds(
-    forge: BundleFactory, site: AgentSandbox, agent_process: StartAgent, number: signal.Signals
+    factory: BundleFactory, sandbox: AgentSandbox, agent_process: StartAgent, number: signal.Signals
 ) -> None:
-    site.targets = "signal:?process=tide-nobody"  # it waits for this one
-    site.show(forge.bundle(1), forge.leaf())
-    process = agent_process(site.environment())
+    sandbox.targets = "signal:?process=tide-nobody"  # it waits for this one
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    process = agent_process(sandbox.environment())
     await process.answers("/startupz")
     assert process.process is not None
     process.process.send_signal(number)
@@ -99,30 +99,30 @@ async def test_it_stops_within_five_seconds(
 
 
 async def test_it_stops_within_five_seconds_while_it_waits_for_a_proof(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer, agent_process: StartAgent, tmp_path: Path
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, agent_process: StartAgent, tmp_path: Path
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    process = agent_process(site.environment())
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    process = agent_process(sandbox.environment())
     await process.answers("/startupz")
     await server.start()
     await process.answers("/readyz")
     server.write_config("broken {")
-    leaf = forge.leaf(forge.ca(forge.epoch + 1))
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+    leaf = factory.leaf(factory.ca(factory.epoch + 1))
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), leaf)
     await eventually(lambda: process.status()["installed"]["sequence"] == 2, "the newer set")
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(5) == 0
     # What it leaves is one whole set, which its next start finishes.
-    assert site.installed().sequence == 2
-    parse_leaf(site.file("tls.crt"), site.file("tls.key"))
+    assert sandbox.installed().sequence == 2
+    parse_leaf(sandbox.file("tls.crt"), sandbox.file("tls.key"))
     server.write_config()
     process.start(tmp_path / "agent.log")
     await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
 
 
 async def test_it_stops_within_five_seconds_while_an_application_does_not_answer(
-    forge: BundleFactory, site: AgentSandbox, application: "Application", agent_process: StartAgent
+    factory: BundleFactory, sandbox: AgentSandbox, application: "Application", agent_process: StartAgent
 ) -> None:
     asked = asyncio.Event()
 
@@ -133,8 +133,8 @@ async def test_it_stops_within_five_seconds_while_an_application_does_not_answer
 
     application.handler = hang
     await application.start()
-    site.show(forge.bundle(1), forge.leaf())
-    process = agent_process(site.environment())
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    process = agent_process(sandbox.environment())
     async with asyncio.timeout(PATIENCE):
         await asked.wait()
     assert process.process is not None
@@ -143,7 +143,7 @@ async def test_it_stops_within_five_seconds_while_an_application_does_not_answer
 
 
 async def test_it_stops_within_five_seconds_on_the_way_back(
-    forge: BundleFactory, site: AgentSandbox, application: "Application", agent_process: StartAgent, tmp_path: Path
+    factory: BundleFactory, sandbox: AgentSandbox, application: "Application", agent_process: StartAgent, tmp_path: Path
 ) -> None:
     told_back = asyncio.Event()
 
@@ -157,32 +157,32 @@ async def test_it_stops_within_five_seconds_on_the_way_back(
             await asyncio.Event().wait()  # nor does it say anything when it is told to go back
         return application.echo(asked)
 
-    first = forge.bundle(1)
+    first = factory.bundle(1)
     application.handler = answer
     await application.start()
-    site.show(first, forge.leaf())
-    process = agent_process(site.environment())
+    sandbox.mount(first, factory.leaf())
+    process = agent_process(sandbox.environment())
     await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 1, "a proof")
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
     async with asyncio.timeout(PATIENCE):
         await told_back.wait()
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.process.wait, 5) == 0
     # What it leaves is the whole set that it went back to; its next start tries the newer one again.
-    assert site.installed().sequence == 1
-    parse_leaf(site.file("tls.crt"), site.file("tls.key"))
+    assert sandbox.installed().sequence == 1
+    parse_leaf(sandbox.file("tls.crt"), sandbox.file("tls.key"))
     application.asked.clear()
-    first = forge.bundle(2, [forge.epoch + 1, forge.epoch])  # which it takes now
+    first = factory.bundle(2, [factory.epoch + 1, factory.epoch])  # which it takes now
     process.start(tmp_path / "agent.log")
     await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
 
 
 async def test_a_port_that_is_taken_is_named(
-    site: AgentSandbox, forge: BundleFactory, agent_process: StartAgent
+    sandbox: AgentSandbox, factory: BundleFactory, agent_process: StartAgent
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    environment = site.environment()
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    environment = sandbox.environment()
     process = agent_process(environment)
     await process.answers("/livez")
     other = run_agent(environment | {"TIDEMARK_LOG": "json"})
@@ -192,26 +192,26 @@ async def test_a_port_that_is_taken_is_named(
 
 
 async def test_sub_path_like_mounts_are_named_at_start(
-    site: AgentSandbox, forge: BundleFactory, agent_process: StartAgent, tmp_path: Path
+    sandbox: AgentSandbox, factory: BundleFactory, agent_process: StartAgent, tmp_path: Path
 ) -> None:
-    site.bundle_mount.path.mkdir()
-    (site.bundle_mount.path / "ca.crt").write_bytes(forge.bundle(1).ca)
-    site.show(leaf=forge.leaf())
-    agent_process(site.environment(TIDEMARK_LOG="json"))
+    sandbox.bundle_mount.path.mkdir()
+    (sandbox.bundle_mount.path / "ca.crt").write_bytes(factory.bundle(1).ca)
+    sandbox.mount(leaf=factory.leaf())
+    agent_process(sandbox.environment(TIDEMARK_LOG="json"))
     log = tmp_path / "agent.log"
     line = await eventually(
         lambda: [line for line in log.read_text().splitlines() if '"mount_not_live"' in line], "the warning"
     )
-    assert f"{site.bundle_mount.path}: expected ..data" in json.loads(line[0])["detail"]
+    assert f"{sandbox.bundle_mount.path}: expected ..data" in json.loads(line[0])["detail"]
 
 
 async def test_an_agent_without_a_leaf_says_at_its_start_what_its_looks_will_leave(
-    site: AgentSandbox, agent_process: StartAgent, tmp_path: Path
+    sandbox: AgentSandbox, agent_process: StartAgent, tmp_path: Path
 ) -> None:
-    site.leaf_managed = False
+    sandbox.leaf_managed = False
     look = "signal:?process=tide-nobody&nats=127.0.0.1:4222"
-    site.targets = f"{look} {look}&tls=127.0.0.1:6222&tls=127.0.0.1:7222"
-    process = agent_process(site.environment(TIDEMARK_LOG="json"))
+    sandbox.targets = f"{look} {look}&tls=127.0.0.1:6222&tls=127.0.0.1:7222"
+    process = agent_process(sandbox.environment(TIDEMARK_LOG="json"))
     await process.answers("/livez")
     said = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
     (told,) = (line for line in said if line["event"] == "looks_are_logged")
@@ -256,19 +256,19 @@ class Application:
 
 
 @pytest.fixture
-async def application(site: AgentSandbox) -> AsyncIterator[Application]:
-    made = Application(site.out)
-    site.targets = made.url
+async def application(sandbox: AgentSandbox) -> AsyncIterator[Application]:
+    made = Application(sandbox.out)
+    sandbox.targets = made.url
     yield made
     await made.stop()
 
 
 async def test_an_application_is_told_what_to_use_and_proves_it(
-    forge: BundleFactory, site: AgentSandbox, application: Application
+    factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
-    leaf = forge.leaf()
-    site.show(forge.bundle(1), leaf)
-    async with site.agent({"TIDEMARK_CLASS": "application"}) as observed:
+    leaf = factory.leaf()
+    sandbox.mount(factory.bundle(1), leaf)
+    async with sandbox.agent({"TIDEMARK_CLASS": "application"}) as observed:
         status = await observed.fails("unreachable")
         assert status.state is AgentState.INSTALLED
         await application.start()
@@ -277,24 +277,24 @@ async def test_an_application_is_told_what_to_use_and_proves_it(
         assert application.asked == [
             {
                 "sequence": 1,
-                "ca_sha256": forge.bundle(1).ca_sha256,
+                "ca_sha256": factory.bundle(1).ca_sha256,
                 "leaf_sha256": leaf.sha256,
-                "directory": str(site.out),
+                "directory": str(sandbox.out),
             }
         ]
 
 
 async def test_an_application_that_uses_something_else_is_reverted(
-    forge: BundleFactory, site: AgentSandbox, application: Application
+    factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
-    first = forge.bundle(1)
-    site.show(first, forge.leaf())
+    first = factory.bundle(1)
+    sandbox.mount(first, factory.leaf())
     await application.start()
-    async with site.agent() as observed:
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         application.answer = lambda _: web.json_response({"ca_sha256": first.ca_sha256})
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        status = await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
         assert status.failure
         assert status.failure.reason == "ca"
         assert application.asked[-1]["sequence"] == 1, "it was told to go back"
@@ -303,82 +303,82 @@ async def test_an_application_that_uses_something_else_is_reverted(
 
 
 async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer, application: Application
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, application: Application
 ) -> None:
     def answer(request: dict[str, Any]) -> web.Response:
         response = web.json_response({"ca_sha256": first.ca_sha256})
         response.force_close()  # so that each request takes a connection, and time
         return response
 
-    first = forge.bundle(1)
+    first = factory.bundle(1)
     application.answer = answer
-    site.targets = f"{server.target} {application.url}"
-    site.show(first, forge.leaf())
+    sandbox.targets = f"{server.target} {application.url}"
+    sandbox.mount(first, factory.leaf())
     await application.start()
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         await server.start()
         await observed.is_proven(1)
         server.stop()
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        status = await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
         assert status.failure
         assert "is back in place for when the workload is" in status.failure.detail
         assert [request["sequence"] for request in application.asked][-2:] == [2, 1], "it was told to go back"
 
 
 async def test_an_application_that_refuses_everything_is_told_apart(
-    forge: BundleFactory, site: AgentSandbox, application: Application
+    factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
+    sandbox.mount(factory.bundle(1), factory.leaf())
     await application.start()
-    async with site.agent() as observed:
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         application.answer = lambda _: web.Response(status=500, text="cannot parse my configuration")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        status = await observed.reaches(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
         assert status.failure
         assert "cannot parse my configuration" in status.failure.detail
-        assert site.installed().sequence == 1, "the proven set is back in place all the same"
+        assert sandbox.installed().sequence == 1, "the proven set is back in place all the same"
 
 
 async def test_an_acknowledgement_is_all_that_some_applications_can_give(
-    forge: BundleFactory, site: AgentSandbox, application: Application
+    factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
     application.answer = lambda _: web.Response(status=204)
-    site.show(forge.bundle(1), forge.leaf())
+    sandbox.mount(factory.bundle(1), factory.leaf())
     await application.start()
-    async with site.agent() as observed:
+    async with sandbox.agent() as observed:
         status = await observed.is_proven(1)
         assert (status.targets[0].level, status.targets[0].allowed) == (Level.RELOADED, Level.RELOADED)
 
 
 async def test_applications_are_told_within_the_splay(
-    forge: BundleFactory, site: AgentSandbox, application: Application
+    factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
+    sandbox.mount(factory.bundle(1), factory.leaf())
     await application.start()
     began = time.monotonic()
-    async with site.agent({"TIDEMARK_SPLAY": "1", "TIDEMARK_POD": "web-4"}) as observed:
+    async with sandbox.agent({"TIDEMARK_SPLAY": "1", "TIDEMARK_POD": "web-4"}) as observed:
         await observed.is_proven(1)
         assert time.monotonic() - began > 0.3, "this pod's share of a second"
 
 
 async def test_the_log_is_json_without_secrets_and_says_nothing_twice_a_minute(
-    forge: BundleFactory, site: AgentSandbox, application: Application, agent_process: StartAgent, tmp_path: Path
+    factory: BundleFactory, sandbox: AgentSandbox, application: Application, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     token, password = tmp_path / "token", tmp_path / "password"
     token.write_text("the-word-for-the-application")
     password.write_text("the-word-for-the-server")
     nobody = f"nats-sys://127.0.0.1:{free_port()}?user=sys&password_file={password}"
-    site.targets = f"{application.url}?token_file={token} {nobody} signal:?process=tide-nobody"
+    sandbox.targets = f"{application.url}?token_file={token} {nobody} signal:?process=tide-nobody"
     application.answer = lambda _: web.Response(status=401, text="who are you?")
     await application.start()
-    leaves = [forge.leaf() for _ in range(3)]
-    site.show(forge.bundle(1), leaves[0])
+    leaves = [factory.leaf() for _ in range(3)]
+    sandbox.mount(factory.bundle(1), leaves[0])
     log = tmp_path / "agent.log"
     process = agent_process(
-        site.environment(
+        sandbox.environment(
             TIDEMARK_LOG="json",
             TIDEMARK_AUTHORITY_URL=f"https://127.0.0.1:{free_port()}",
             TIDEMARK_AUTHORITY_TOKEN_FILE=str(token),
@@ -389,9 +389,9 @@ async def test_the_log_is_json_without_secrets_and_says_nothing_twice_a_minute(
     for sequence, leaf in enumerate(leaves[1:], start=2):
         looks = len(application.asked)
         await eventually(lambda n=looks: len(application.asked) > n + 2, "a few vain looks")  # type: ignore[misc]  # a lambda with a default
-        site.show(forge.bundle(sequence), leaf)
+        sandbox.mount(factory.bundle(sequence), leaf)
         await eventually(lambda n=sequence: process.status()["installed"]["sequence"] == n, "the next set")  # type: ignore[misc]  # a lambda with a default
-    site.bundle_mount.show({"ca.crt": leaves[0].key, "bundle.note": token.read_bytes()})
+    sandbox.bundle_mount.switch_to({"ca.crt": leaves[0].key, "bundle.note": token.read_bytes()})
     await eventually(lambda: '"signature"' in log.read_text(), "the refusal")
     shown = process.get("/metrics")[1] + process.get("/status")[1]
     assert process.process is not None

@@ -3,13 +3,13 @@
 from tests.harness.agent_fixtures import (
     agent_process,
     broker,
-    forge,
+    factory,
     http,
     nats_server,
     open_folder,
+    sandbox,
     server,
     serving,
-    site,
 )
 from tests.harness.authority_fixtures import empty_space, machine, openbao, space
 from tests.harness.nats_fixtures import cluster, connection, first, lone, output, running, second, stranger
@@ -20,8 +20,8 @@ __all__ = [
     "cluster",
     "connection",
     "empty_space",
+    "factory",
     "first",
-    "forge",
     "http",
     "lone",
     "machine",
@@ -30,10 +30,10 @@ __all__ = [
     "openbao",
     "output",
     "running",
+    "sandbox",
     "second",
     "server",
     "serving",
-    "site",
     "space",
     "stranger",
 ]

@@ -59,14 +59,18 @@ class Listening(NatsServer):
 
 @pytest.mark.parametrize("line", LINES)
 async def test_every_reload_is_proven_and_every_refusal_reverted(
-    line: str, forge: BundleFactory, site: AgentSandbox, tmp_path: Path, serving: Callable[[NatsServer], NatsServer]
+    line: str,
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
+    tmp_path: Path,
+    serving: Callable[[NatsServer], NatsServer],
 ) -> None:
-    server = serving(Listening(tmp_path / "nats", site.out, line))
-    site.targets = server.target
-    site.show(forge.bundle(1), forge.leaf())
+    server = serving(Listening(tmp_path / "nats", sandbox.out, line))
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(1), factory.leaf())
     milliseconds: list[float] = []
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         varz = await server.varz()
         assert varz is not None
         version = str(varz["version"])
@@ -74,18 +78,18 @@ async def test_every_reload_is_proven_and_every_refusal_reverted(
         assert observed.status.targets[0].level is Level.PROVEN
         await server.is_older_than(1)
         for sequence in range(2, SWAPS + 2):
-            newest = forge.epoch + sequence % 2
-            leaf = forge.leaf() if sequence % 2 else None
+            newest = factory.epoch + sequence % 2
+            leaf = factory.leaf() if sequence % 2 else None
             begun = time.time()
-            site.show(forge.bundle(sequence, [newest, newest - 1]), leaf)
+            sandbox.mount(factory.bundle(sequence, [newest, newest - 1]), leaf)
             status = await observed.is_proven(sequence, leaf)
-            assert serves(site, server)
+            assert serves(sandbox, server)
             milliseconds.append(1000 * ((status.journeys[-1].proven_at or 0) - begun))
         complaints = server.complaints()
         server.write_config("broken {")
-        site.show(forge.bundle(SWAPS + 2))
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        assert serves(site, server)
+        sandbox.mount(factory.bundle(SWAPS + 2))
+        await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert serves(sandbox, server)
         server.write_config()
         await observed.is_proven(SWAPS + 2)
     taken = Sample(tuple(milliseconds))

@@ -34,20 +34,20 @@ class Use:
     mib: float
 
     @classmethod
-    def of(cls, agent: AgentProcess, site: AgentSandbox) -> "Use":
+    def of(cls, agent: AgentProcess, sandbox: AgentSandbox) -> "Use":
         assert agent.process is not None
         process = psutil.Process(agent.process.pid)
-        directories = sum(entry.is_dir() and not entry.is_symlink() for entry in site.out.iterdir())
+        directories = sum(entry.is_dir() and not entry.is_symlink() for entry in sandbox.out.iterdir())
         return cls(process.num_fds(), process.num_threads(), directories, process.memory_info().rss / MEBIBYTE)
 
 
-def is_remembered(site: AgentSandbox, wanted: tuple[int, str]) -> bool:
+def is_remembered(sandbox: AgentSandbox, wanted: tuple[int, str]) -> bool:
     """Whether the agent has written this set down as proven: sequence and leaf."""
-    proven = json.loads(site.file(".tidemark.json"))["proven"]
+    proven = json.loads(sandbox.file(".tidemark.json"))["proven"]
     return proven is not None and (proven["mark"]["sequence"], proven["leaf_sha256"]) == wanted
 
 
-async def use_at_rest(agent: AgentProcess, site: AgentSandbox) -> Use:
+async def use_at_rest(agent: AgentProcess, sandbox: AgentSandbox) -> Use:
     """Taken once the last swap's directory is put away, and every connection but those that are kept."""
 
     def is_at_rest() -> bool:
@@ -56,21 +56,21 @@ async def use_at_rest(agent: AgentProcess, site: AgentSandbox) -> Use:
         kept = {psutil.CONN_LISTEN, psutil.CONN_ESTABLISHED}
         port = int(agent.environment["TIDEMARK_LISTEN"].rpartition(":")[2])
         asking = [one for one in connections if one.status not in kept or (one.laddr.port == port and one.raddr)]
-        return not asking and Use.of(agent, site).directories == 1
+        return not asking and Use.of(agent, sandbox).directories == 1
 
     await eventually(is_at_rest, "the agent to rest, with one set in its directory")
-    return Use.of(agent, site)
+    return Use.of(agent, sandbox)
 
 
 async def test_every_swap_is_proven_and_nothing_grows(
-    forge: BundleFactory,
-    site: AgentSandbox,
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
     server: NatsServer,
     agent_process: Callable[[Mapping[str, str]], AgentProcess],
 ) -> None:
-    leaf = forge.leaf()
-    site.show(forge.bundle(1), leaf)
-    agent = agent_process(site.environment())
+    leaf = factory.leaf()
+    sandbox.mount(factory.bundle(1), leaf)
+    agent = agent_process(sandbox.environment())
     await agent.answers("/startupz")
     await server.start()
     await agent.answers("/readyz")
@@ -79,17 +79,19 @@ async def test_every_swap_is_proven_and_nothing_grows(
     for turn in range(1, SWAPS + 1):
         bundle = turn % 3 != 0
         sequence += bundle
-        newest = forge.epoch + sequence % 2
+        newest = factory.epoch + sequence % 2
         if turn % 3 != 1:
-            leaf = forge.leaf()
-        site.show(forge.bundle(sequence, [newest, newest - 1]) if bundle else None, leaf if turn % 3 != 1 else None)
+            leaf = factory.leaf()
+        sandbox.mount(
+            factory.bundle(sequence, [newest, newest - 1]) if bundle else None, leaf if turn % 3 != 1 else None
+        )
         wanted = (sequence, leaf.sha256)
-        await eventually(partial(is_remembered, site, wanted), f"swap {turn} to be proven")
-        assert serves(site, server)
+        await eventually(partial(is_remembered, sandbox, wanted), f"swap {turn} to be proven")
+        assert serves(sandbox, server)
         if turn % 20 == 0 or turn == SWAPS:
             journeys |= {journey["number"]: journey for journey in agent.status()["journeys"]}
         if turn in (WARM, SWAPS):
-            uses.append(await use_at_rest(agent, site))
+            uses.append(await use_at_rest(agent, sandbox))
     assert {journey["outcome"] for journey in journeys.values()} <= {"proven", "installed"}, "installed: overtaken"
     del journeys[1]  # waited for the server to start
     proven = [journey for journey in journeys.values() if journey["outcome"] == "proven"]

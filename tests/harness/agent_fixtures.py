@@ -1,4 +1,4 @@
-"""Fixtures of the agent's tests; what they are made of is in ``forge`` and ``rig``."""
+"""Fixtures of the tests that run agents, real nats-servers and a broker of announcements."""
 
 import itertools
 import tempfile
@@ -16,7 +16,7 @@ from tests.harness.nats_server import NatsServer
 
 
 @pytest.fixture
-def forge() -> BundleFactory:
+def factory() -> BundleFactory:
     return BundleFactory(int(time.time()))
 
 
@@ -60,8 +60,8 @@ def nats_server(tmp_path: Path, serving: Callable[[NatsServer], NatsServer]) -> 
 
 
 @pytest.fixture
-def site(tmp_path: Path, forge: BundleFactory) -> AgentSandbox:
-    return AgentSandbox(tmp_path, forge)
+def sandbox(tmp_path: Path, factory: BundleFactory) -> AgentSandbox:
+    return AgentSandbox(tmp_path, factory)
 
 
 @pytest.fixture
@@ -80,18 +80,18 @@ def agent_process(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], Agen
 
 
 @pytest.fixture
-def server(site: AgentSandbox, nats_server: Callable[..., NatsServer]) -> NatsServer:
-    made = nats_server(site.out)
-    site.targets = made.target
+def server(sandbox: AgentSandbox, nats_server: Callable[..., NatsServer]) -> NatsServer:
+    made = nats_server(sandbox.out)
+    sandbox.targets = made.target
     return made
 
 
 @pytest.fixture
-async def broker(tmp_path: Path, forge: BundleFactory, site: AgentSandbox) -> AsyncIterator[AnnouncementBroker]:
-    """A broker that is up; the site's agents listen to it."""
-    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
+async def broker(tmp_path: Path, factory: BundleFactory, sandbox: AgentSandbox) -> AsyncIterator[AnnouncementBroker]:
+    """A broker that is up; the agents of the sandbox listen to it."""
+    write_set(tmp_path / "broker-files", factory.bundle(1), factory.leaf())
     made = AnnouncementBroker(tmp_path / "broker", tmp_path / "broker-files")
     await made.start()
-    site.nats_url = made.url
+    sandbox.nats_url = made.url
     yield made
     made.stop()

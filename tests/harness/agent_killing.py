@@ -65,14 +65,14 @@ Operation = Callable[[str, tuple[object, ...]], str | None]
 class KilledAgent:
     """An agent in a child process, and what it logs."""
 
-    def __init__(self, site: AgentSandbox, *, step: int | None = None, operation: Operation | None = None) -> None:
+    def __init__(self, sandbox: AgentSandbox, *, step: int | None = None, operation: Operation | None = None) -> None:
         reader, writer = os.pipe()
         self._reader = reader
         self.pid = os.fork()
         if self.pid == 0:
             os.close(reader)
             os.dup2(writer, _SAID)
-            _be_the_agent(site, step, operation)
+            _be_the_agent(sandbox, step, operation)
         os.close(writer)
         os.set_blocking(reader, False)
         self.events: list[dict[str, Any]] = []
@@ -112,9 +112,9 @@ class KilledAgent:
         os.close(self._reader)
 
 
-def _be_the_agent(site: AgentSandbox, step: int | None, operation: Operation | None) -> NoReturn:
+def _be_the_agent(sandbox: AgentSandbox, step: int | None, operation: Operation | None) -> NoReturn:
     async def for_ever() -> None:
-        async with site.agent(patience=_QUICK) as observed:
+        async with sandbox.agent(patience=_QUICK) as observed:
             while True:  # woken between the cycle's steps, and at its end
                 status = await observed.agent.board.changed()
                 sequence, leaf = status.proven and status.proven.sequence, status.leaf and status.leaf.sha256
@@ -151,7 +151,7 @@ def _kill_before(step: int, operation: Operation) -> None:
     sys.addaudithook(hook)
 
 
-def operation_of(site: AgentSandbox, server: NatsServer) -> Operation:
+def operation_of(sandbox: AgentSandbox, server: NatsServer) -> Operation:
     """What counts as a step of a cycle."""
     ports = {server.monitor: "monitor", server.client: "client", server.cluster: "cluster"}
     assert server.process is not None
@@ -165,8 +165,8 @@ def operation_of(site: AgentSandbox, server: NatsServer) -> Operation:
         for path in map(str, arguments):
             if path.startswith(workload):
                 return f"{event} {path.replace(workload, 'workload ')}"
-            if path.startswith(f"{site.folder}/"):
-                return f"{event} {path.removeprefix(f'{site.folder}/')}"
+            if path.startswith(f"{sandbox.folder}/"):
+                return f"{event} {path.removeprefix(f'{sandbox.folder}/')}"
         return None
 
     return name
@@ -180,11 +180,11 @@ class Found:
     leaf_sha256: str
 
     @classmethod
-    def at(cls, site: AgentSandbox) -> "Found":
-        folder = (site.out / "..data").resolve()
+    def at(cls, sandbox: AgentSandbox) -> "Found":
+        folder = (sandbox.out / "..data").resolve()
         files = {name: (folder / name).read_bytes() for name in (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)}
-        assert {name: site.file(name) for name in files} == files, "every reader sees this set"
-        trust = Trust.parse(site.trust_file.read_bytes())
+        assert {name: sandbox.file(name) for name in files} == files, "every reader sees this set"
+        trust = Trust.parse(sandbox.trust_file.read_bytes())
         verified = reopen(Bundle(files[CA_FILE], files[NOTE_FILE]), trust)
         return cls(verified.sequence, parse_leaf(files[LEAF_FILE], files[KEY_FILE]).sha256)
 
@@ -209,12 +209,12 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 def begin(folder: Path) -> tuple[AgentSandbox, NatsServer, LeafFiles]:
     """A pod whose agent has proven sequence 1, and was killed then."""
-    site = AgentSandbox(folder, BundleFactory(int(time.time())))
-    server = NatsServer(folder / "nats", site.out)
-    site.targets = server.target
-    leaf = site.forge.leaf()
-    site.show(site.forge.bundle(1), leaf)
-    agent = KilledAgent(site)
+    sandbox = AgentSandbox(folder, BundleFactory(int(time.time())))
+    server = NatsServer(folder / "nats", sandbox.out)
+    sandbox.targets = server.target
+    leaf = sandbox.factory.leaf()
+    sandbox.mount(sandbox.factory.bundle(1), leaf)
+    agent = KilledAgent(sandbox)
     try:
         assert agent.reaches(lambda event: event["event"] == "installed"), agent.events
         server.launch()
@@ -224,14 +224,14 @@ def begin(folder: Path) -> tuple[AgentSandbox, NatsServer, LeafFiles]:
         raise
     finally:
         agent.kill()
-    return site, server, leaf
+    return sandbox, server, leaf
 
 
-def recover(site: AgentSandbox, old: Found, new: Found, leaf: LeafFiles) -> tuple[KilledAgent, dict[str, object]]:
+def recover(sandbox: AgentSandbox, old: Found, new: Found, leaf: LeafFiles) -> tuple[KilledAgent, dict[str, object]]:
     """What lies there after a kill, and what the next start makes of it; ``leaf`` is the new one."""
-    found = Found.at(site)
-    remembered = json.loads(site.file(".tidemark.json"))["highest"]["sequence"]
-    agent = KilledAgent(site)
+    found = Found.at(sandbox)
+    remembered = json.loads(sandbox.file(".tidemark.json"))["highest"]["sequence"]
+    agent = KilledAgent(sandbox)
     recovered = agent.has_proven(new.sequence, leaf)
     return agent, {
         "in_place": "new" if found == new else "old" if found == old else "between",
@@ -242,40 +242,42 @@ def recover(site: AgentSandbox, old: Found, new: Found, leaf: LeafFiles) -> tupl
     }
 
 
-def left(site: AgentSandbox) -> list[str]:
+def left(sandbox: AgentSandbox) -> list[str]:
     """What lies in the output directory, but for links."""
-    return sorted(entry.name for entry in site.out.iterdir() if not entry.is_symlink())
+    return sorted(entry.name for entry in sandbox.out.iterdir() if not entry.is_symlink())
 
 
 def kill_at_steps(
-    folder: Path, site: AgentSandbox, server: NatsServer, first: LeafFiles
+    folder: Path, sandbox: AgentSandbox, server: NatsServer, first: LeafFiles
 ) -> Iterator[dict[str, object]]:
     """The same cycle again and again, each time killed one step later."""
-    forge = site.forge
-    second = forge.leaf(forge.ca(forge.epoch + 1))
-    shutil.copytree(site.out, folder / "before", symlinks=True)
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), second)
+    factory = sandbox.factory
+    second = factory.leaf(factory.ca(factory.epoch + 1))
+    shutil.copytree(sandbox.out, folder / "before", symlinks=True)
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), second)
     for step in range(1, 1000):
-        shutil.rmtree(site.out)
-        shutil.copytree(folder / "before", site.out, symlinks=True)
+        shutil.rmtree(sandbox.out)
+        shutil.copytree(folder / "before", sandbox.out, symlinks=True)
         server.hang_up()
         wait_until(lambda: served_leaf(server) == first.sha256, "the server to be back on the first set")
-        doomed = KilledAgent(site, step=step, operation=operation_of(site, server))
+        doomed = KilledAgent(sandbox, step=step, operation=operation_of(sandbox, server))
         survived = doomed.has_proven(2, second)
         doomed.kill()
         if survived:
             return
-        agent, found = recover(site, Found(1, first.sha256), Found(2, second.sha256), second)
+        agent, found = recover(sandbox, Found(1, first.sha256), Found(2, second.sha256), second)
         agent.kill()
         served = served_leaf(server) == second.sha256
-        yield {"before": doomed.events[-1].get("before"), **found, "served": served, "left": len(left(site))}
+        yield {"before": doomed.events[-1].get("before"), **found, "served": served, "left": len(left(sandbox))}
     raise AssertionError("expected an end to the steps")
 
 
-def kill_at_moments(site: AgentSandbox, server: NatsServer, leaf: LeafFiles, kills: int) -> Iterator[dict[str, object]]:
+def kill_at_moments(
+    sandbox: AgentSandbox, server: NatsServer, leaf: LeafFiles, kills: int
+) -> Iterator[dict[str, object]]:
     """Swap after swap, the agent killed at any moment of each cycle, and now and then of the next start as well."""
-    forge, sequence = site.forge, 1
-    agent = KilledAgent(site)
+    factory, sequence = sandbox.factory, 1
+    agent = KilledAgent(sandbox)
     assert agent.has_proven(1, leaf), agent.events
     cycle = PATIENCE
     for number in range(-_MEASURED, kills):
@@ -286,11 +288,11 @@ def kill_at_moments(site: AgentSandbox, server: NatsServer, leaf: LeafFiles, kil
         if kind is not SwapKind.LEAF:
             sequence += 1
         if kind in (SwapKind.LEAF, SwapKind.BOTH):
-            leaf = forge.leaf()
-        newest = forge.epoch + sequence % 2
+            leaf = factory.leaf()
+        newest = factory.epoch + sequence % 2
         begun, told = time.monotonic(), len(agent.events)
-        site.show(
-            None if kind is SwapKind.LEAF else forge.bundle(sequence, [newest, newest - 1]),
+        sandbox.mount(
+            None if kind is SwapKind.LEAF else factory.bundle(sequence, [newest, newest - 1]),
             leaf if kind in (SwapKind.LEAF, SwapKind.BOTH) else None,
         )
         if number < 0:  # this one is measured, not killed
@@ -303,12 +305,12 @@ def kill_at_moments(site: AgentSandbox, server: NatsServer, leaf: LeafFiles, kil
         reached = last_step(agent.events[told:])
         server.write_config()
         if number % 3 == 2:  # and again while it starts
-            again = KilledAgent(site)
+            again = KilledAgent(sandbox)
             time.sleep(random.uniform(0, cycle))  # noqa: S311 - as above
             again.kill()
-        agent, found = recover(site, old, Found(sequence, leaf.sha256), leaf)
+        agent, found = recover(sandbox, old, Found(sequence, leaf.sha256), leaf)
         served = served_leaf(server) == leaf.sha256
-        yield {"kind": kind.value, "after": reached, **found, "served": served, "left": len(left(site))}
+        yield {"kind": kind.value, "after": reached, **found, "served": served, "left": len(left(sandbox))}
     agent.kill()
 
 
@@ -319,9 +321,9 @@ def last_step(events: list[dict[str, Any]]) -> str:
 
 
 def main(folder: Path, kills: int) -> None:
-    site, server, leaf = begin(folder)
+    sandbox, server, leaf = begin(folder)
     try:
-        found = kill_at_moments(site, server, leaf, kills) if kills else kill_at_steps(folder, site, server, leaf)
+        found = kill_at_moments(sandbox, server, leaf, kills) if kills else kill_at_steps(folder, sandbox, server, leaf)
         for one in found:
             print(json.dumps(one), flush=True)
     finally:

@@ -44,7 +44,7 @@ class Observed:
     def status(self) -> AgentStatus:
         return self.agent.board.status
 
-    async def shows(self, condition: Callable[[AgentStatus], object], what: str) -> AgentStatus:
+    async def reaches(self, condition: Callable[[AgentStatus], object], what: str) -> AgentStatus:
         """Wait until the status fulfils a condition."""
 
         def look() -> bool:
@@ -59,7 +59,7 @@ class Observed:
         return self.status
 
     async def is_proven(self, sequence: int, leaf: LeafFiles | None = None) -> AgentStatus:
-        return await self.shows(
+        return await self.reaches(
             lambda s: (
                 s.state is AgentState.PROVEN
                 and s.proven
@@ -70,15 +70,15 @@ class Observed:
         )
 
     async def fails(self, reason: str) -> AgentStatus:
-        return await self.shows(lambda s: s.failure and s.failure.reason == reason, f"the failure {reason}")
+        return await self.reaches(lambda s: s.failure and s.failure.reason == reason, f"the failure {reason}")
 
 
 class AgentSandbox:
     """Directories of one pod; everything is written as the authority and the kubelet would."""
 
-    def __init__(self, folder: Path, forge: BundleFactory) -> None:
+    def __init__(self, folder: Path, factory: BundleFactory) -> None:
         self.folder = folder
-        self.forge = forge
+        self.factory = factory
         self.bundle_mount = KubeletMount(folder / "bundle")
         self.leaf_mount = KubeletMount(folder / "leaf")
         self.trust_file = folder / "trust" / "trust.toml"
@@ -86,20 +86,20 @@ class AgentSandbox:
         self.targets = ""
         self.leaf_managed = True
         self.nats_url = ""
-        self.show_trust(forge.trust())
+        self.write_trust_file(factory.trust())
 
-    def show_trust(self, trust: Trust) -> None:
+    def write_trust_file(self, trust: Trust) -> None:
         self.trust_file.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.trust_file.with_suffix(".new")
         fresh.write_text(trust.dump())
         fresh.rename(self.trust_file)
 
-    def show(self, bundle: Bundle | None = None, leaf: LeafFiles | None = None) -> None:
+    def mount(self, bundle: Bundle | None = None, leaf: LeafFiles | None = None) -> None:
         """Switch the mounts to these."""
         if bundle is not None:
-            self.bundle_mount.show(bundle_files(bundle))
+            self.bundle_mount.switch_to(bundle_files(bundle))
         if leaf is not None:
-            self.leaf_mount.show(leaf_files(leaf))
+            self.leaf_mount.switch_to(leaf_files(leaf))
 
     def environment(self, **changes: str) -> dict[str, str]:
         variables = {
@@ -186,10 +186,10 @@ class AgentProcess:
             self.process.wait()
 
 
-def serves(site: AgentSandbox, server: NatsServer) -> bool:
+def serves(sandbox: AgentSandbox, server: NatsServer) -> bool:
     """A peer with the pod's own files gets through a mutual handshake."""
-    context = ssl.create_default_context(cafile=site.out / "ca.crt")
-    context.load_cert_chain(site.out / "tls.crt", site.out / "tls.key")
+    context = ssl.create_default_context(cafile=sandbox.out / "ca.crt")
+    context.load_cert_chain(sandbox.out / "tls.crt", sandbox.out / "tls.key")
     with (
         socket.create_connection(("127.0.0.1", server.cluster), timeout=5) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as connection,
@@ -197,13 +197,13 @@ def serves(site: AgentSandbox, server: NatsServer) -> bool:
         return connection.recv(4) == b"INFO"
 
 
-def snapshot(site: AgentSandbox) -> dict[str, bytes]:
-    return {name: site.file(name) for name in ("ca.crt", "bundle.note", "tls.crt", "tls.key")}
+def snapshot(sandbox: AgentSandbox) -> dict[str, bytes]:
+    return {name: sandbox.file(name) for name in ("ca.crt", "bundle.note", "tls.crt", "tls.key")}
 
 
-async def begin(site: AgentSandbox, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
+async def begin(sandbox: AgentSandbox, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
     """Install the first set, start the server on it, and see it proven."""
-    await observed.shows(lambda s: s.installed, "a set to be installed")
+    await observed.reaches(lambda s: s.installed, "a set to be installed")
     await server.start()
     await observed.is_proven(sequence)
 

@@ -94,7 +94,7 @@ class KubeletMount:
         self.path = path
         self._number = 0
 
-    def show(self, files: Mapping[str, bytes]) -> None:
+    def switch_to(self, files: Mapping[str, bytes]) -> None:
         """Switch to these files, as a change of the Secret does."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._number += 1

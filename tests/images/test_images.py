@@ -81,14 +81,14 @@ def test_every_module_imports_with_what_is_installed_alone(image: Image) -> None
 
 
 async def test_the_agent_installs_a_set_and_stops_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
-    forge = BundleFactory(int(time.time()))
-    site = AgentSandbox(tmp_path, forge)
-    site.show(forge.bundle(1), forge.leaf())
-    environment = site.environment()
+    factory = BundleFactory(int(time.time()))
+    sandbox = AgentSandbox(tmp_path, factory)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    environment = sandbox.environment()
     agent = AgentProcess(environment)  # of another process: here only to ask it
     async with running(images["agent"], environment, tmp_path / "log"):
         await agent.answers("/startupz")
-        assert site.installed().sequence == 1
+        assert sandbox.installed().sequence == 1
 
 
 def test_the_agent_without_configuration_names_what_is_missing(images: dict[str, Image]) -> None:

@@ -102,9 +102,9 @@ def members(tmp_path: Path) -> Iterator[list[Member]]:
 
 
 async def test_they_find_each_other_are_ready_and_one_leaves_in_good_order(members: list[Member]) -> None:
-    forge, names = BundleFactory(int(time.time())), {member.name for member in members}
+    factory, names = BundleFactory(int(time.time())), {member.name for member in members}
     for member in members:
-        member.install(bundle_files(forge.bundle(1)) | leaf_files(forge.leaf()))
+        member.install(bundle_files(factory.bundle(1)) | leaf_files(factory.leaf()))
     first, *others = members
     first.start()
     await eventually(lambda: first.ask("/varz")[0] == 200, "one server")

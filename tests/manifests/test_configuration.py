@@ -119,9 +119,9 @@ def check(config: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_nats_server_takes_its_configuration_once_the_agent_has_written(tmp_path: Path) -> None:
-    config, forge = nats_conf(tmp_path), BundleFactory(SECONDS)
+    config, factory = nats_conf(tmp_path), BundleFactory(SECONDS)
     assert check(config).returncode != 0, "without the files it does not start, and so waits for the agent"
-    for name, content in (bundle_files(forge.bundle(1)) | leaf_files(forge.leaf())).items():
+    for name, content in (bundle_files(factory.bundle(1)) | leaf_files(factory.leaf())).items():
         (tmp_path / "run/tidemark" / name).write_bytes(content)
     done = check(config)
     assert done.returncode == 0, done.stderr

@@ -24,17 +24,17 @@ from tests.harness.nats_server import NATS_SERVER, eventually, free_port
 class Pod:
     """An example's pod under a folder; its ``workload`` is started by who tests it."""
 
-    def __init__(self, path: str, folder: Path, site: AgentSandbox) -> None:
+    def __init__(self, path: str, folder: Path, sandbox: AgentSandbox) -> None:
         ((_, template),) = pods(build(path))
         (self.agent,) = template["spec"]["initContainers"]
         (self.workload,) = template["spec"]["containers"]
         self.folder = folder
         ports = {each["containerPort"] for each in (*self.agent["ports"], *self.workload["ports"])}
         self.here = {
-            "/etc/tidemark/trust/trust.toml": str(site.trust_file),
-            "/etc/tidemark/bundle": str(site.bundle_mount.path),
-            "/etc/tidemark/leaf": str(site.leaf_mount.path),
-            "/run/tidemark": str(site.out),
+            "/etc/tidemark/trust/trust.toml": str(sandbox.trust_file),
+            "/etc/tidemark/bundle": str(sandbox.bundle_mount.path),
+            "/etc/tidemark/leaf": str(sandbox.leaf_mount.path),
+            "/run/tidemark": str(sandbox.out),
             "/run/nats": str(folder / "run"),
             "/data": str(folder / "data"),
             "process=nats-server": f"process=nats-{free_port()}",
@@ -80,37 +80,37 @@ def probe(container: Object, name: str) -> str:
 
 
 @pytest.fixture
-def forge() -> BundleFactory:
+def factory() -> BundleFactory:
     return BundleFactory(int(time.time()))
 
 
 @pytest.fixture
-def site(tmp_path: Path, forge: BundleFactory) -> AgentSandbox:
-    return AgentSandbox(tmp_path / "site", forge)
+def sandbox(tmp_path: Path, factory: BundleFactory) -> AgentSandbox:
+    return AgentSandbox(tmp_path / "sandbox", factory)
 
 
 @pytest.fixture
-def pod(tmp_path: Path, site: AgentSandbox) -> Iterator[Pod]:
-    made = Pod("examples/nats", tmp_path, site)
+def pod(tmp_path: Path, sandbox: AgentSandbox) -> Iterator[Pod]:
+    made = Pod("examples/nats", tmp_path, sandbox)
     yield made
     made.stop()
 
 
 async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
-    pod: Pod, site: AgentSandbox, forge: BundleFactory, tmp_path: Path
+    pod: Pod, sandbox: AgentSandbox, factory: BundleFactory, tmp_path: Path
 ) -> None:
     agent = AgentProcess(pod.environment())
-    site.out.mkdir(parents=True)
+    sandbox.out.mkdir(parents=True)
     try:
         agent.start(tmp_path / "agent.log")
         await agent.answers(probe(pod.agent, "livenessProbe"))
         assert agent.get(probe(pod.agent, "startupProbe"))[0] == 503, "the mounts are empty: the server waits"
-        site.show(forge.bundle(1), forge.leaf())
+        sandbox.mount(factory.bundle(1), factory.leaf())
         await agent.answers(probe(pod.agent, "startupProbe"))
         pod.start_server()
         await agent.answers(probe(pod.agent, "readinessProbe"))
-        leaf = forge.leaf(forge.ca(forge.epoch + 1))
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+        leaf = factory.leaf(factory.ca(factory.epoch + 1))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), leaf)
 
         def is_proven() -> bool:
             status = agent.status()
@@ -124,9 +124,9 @@ async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
 
 
 async def test_an_application_starts_on_a_verified_set_and_is_ready_once_it_was_told(
-    site: AgentSandbox, forge: BundleFactory, tmp_path: Path
+    sandbox: AgentSandbox, factory: BundleFactory, tmp_path: Path
 ) -> None:
-    pod = Pod("examples/application", tmp_path, site)
+    pod = Pod("examples/application", tmp_path, sandbox)
     told: list[dict[str, Any]] = []
 
     async def reload(request: web.Request) -> web.Response:
@@ -136,12 +136,12 @@ async def test_an_application_starts_on_a_verified_set_and_is_ready_once_it_was_
     application = web.Application()
     application.router.add_post("/-/reload", reload)
     agent = AgentProcess(pod.environment() | {"TIDEMARK_SPLAY": "0"})
-    site.out.mkdir(parents=True)
+    sandbox.out.mkdir(parents=True)
     try:
         agent.start(tmp_path / "agent.log")
         await agent.answers(probe(pod.agent, "livenessProbe"))
         assert agent.get(probe(pod.agent, "startupProbe"))[0] == 503, "the mounts are empty: the application waits"
-        site.show(forge.bundle(1), forge.leaf())
+        sandbox.mount(factory.bundle(1), factory.leaf())
         await agent.answers(probe(pod.agent, "startupProbe"))
         assert agent.get(probe(pod.agent, "readinessProbe"))[0] == 503, "it has not taken the set yet"
         port = int(pod.moved(f":{RELOAD_PORT}").removeprefix(":"))

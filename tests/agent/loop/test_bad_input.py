@@ -19,46 +19,46 @@ MakeServer = Callable[..., NatsServer]
 GOOD = 5
 
 
-def cut_in_the_second_certificate(forge: BundleFactory) -> bytes:
-    pem = forge.ca_pem([forge.epoch, forge.epoch - 1])
+def cut_in_the_second_certificate(factory: BundleFactory) -> bytes:
+    pem = factory.ca_pem([factory.epoch, factory.epoch - 1])
     return pem[: pem.index(b"-----BEGIN", 10) + 300]
 
 
-def garbled(forge: BundleFactory) -> bytes:
-    pem = bytearray(forge.ca_pem([forge.epoch, forge.epoch - 1]))
+def garbled(factory: BundleFactory) -> bytes:
+    pem = bytearray(factory.ca_pem([factory.epoch, factory.epoch - 1]))
     middle = pem.index(b"-----END") - 200
     pem[middle : middle + 4] = b"!!!!"
     return bytes(pem)
 
 
-def with_leaf_as_ca(forge: BundleFactory) -> Bundle:
+def with_leaf_as_ca(factory: BundleFactory) -> Bundle:
     """The statement lists a leaf as an intermediate, and the file has it there."""
-    leaf = forge.leaf().certificate
-    statement = forge.statement(GOOD + 1)
-    pem = to_pem([forge.ca(forge.epoch).certificate, leaf, forge.root.certificate])
+    leaf = factory.leaf().certificate
+    statement = factory.statement(GOOD + 1)
+    pem = to_pem([factory.ca(factory.epoch).certificate, leaf, factory.root.certificate])
     listed = replace(
         statement.anchors[1], sha256=fingerprint(leaf), not_before=not_before(leaf), not_after=not_after(leaf)
     )
     anchors = (statement.anchors[0], listed, statement.anchors[2])
-    return forge.sign(replace(statement, anchors=anchors, ca_sha256=Bundle(pem, b"").ca_sha256), pem)
+    return factory.sign(replace(statement, anchors=anchors, ca_sha256=Bundle(pem, b"").ca_sha256), pem)
 
 
-def swapped_certificates(forge: BundleFactory) -> Bundle:
-    pem = to_pem([forge.ca(epoch).certificate for epoch in (forge.epoch - 1, forge.epoch)])
-    return forge.bundle(GOOD + 1, ca=pem + to_pem([forge.root.certificate]))
+def swapped_certificates(factory: BundleFactory) -> Bundle:
+    pem = to_pem([factory.ca(epoch).certificate for epoch in (factory.epoch - 1, factory.epoch)])
+    return factory.bundle(GOOD + 1, ca=pem + to_pem([factory.root.certificate]))
 
 
-def of_another_domain(forge: BundleFactory) -> Bundle:
-    return forge.bundle(GOOD + 1, trust_domain="other.test")
+def of_another_domain(factory: BundleFactory) -> Bundle:
+    return factory.bundle(GOOD + 1, trust_domain="other.test")
 
 
-def unsigned(forge: BundleFactory) -> Bundle:
-    bundle = forge.bundle(GOOD + 1)
+def unsigned(factory: BundleFactory) -> Bundle:
+    bundle = factory.bundle(GOOD + 1)
     return Bundle(bundle.ca, bundle.note[: bundle.note.index("— ".encode())])
 
 
-def with_a_changed_text(forge: BundleFactory) -> Bundle:
-    bundle = forge.bundle(GOOD + 1)
+def with_a_changed_text(factory: BundleFactory) -> Bundle:
+    bundle = factory.bundle(GOOD + 1)
     return Bundle(bundle.ca, bundle.note.replace(b'"sequence":6', b'"sequence":7'))
 
 
@@ -111,36 +111,36 @@ BAD = {
 
 
 async def assert_undisturbed(
-    site: AgentSandbox, server: NatsServer, observed: Observed, before: dict[str, bytes]
+    sandbox: AgentSandbox, server: NatsServer, observed: Observed, before: dict[str, bytes]
 ) -> None:
     """The last good set is in place and proven, and the server serves by it."""
     assert observed.status.state is AgentState.PROVEN
-    assert {name: site.file(name) for name in before} == before
-    assert site.installed().sequence == GOOD
-    assert serves(site, server)
+    assert {name: sandbox.file(name) for name in before} == before
+    assert sandbox.installed().sequence == GOOD
+    assert serves(sandbox, server)
 
 
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_bundle_never_reaches_the_server(
-    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer, kind: str
+    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer, kind: str
 ) -> None:
     bad = BAD[kind]
-    server = nats_server(site.out)
-    site.targets = server.target
-    site.show(forge.bundle(GOOD), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    server = nats_server(sandbox.out)
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(GOOD), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         await server.start()
         await observed.is_proven(GOOD)
-        before = snapshot(site)
+        before = snapshot(sandbox)
         loaded = (await server.varz() or {})["config_load_time"]
 
-        site.show(bad.make(forge))
+        sandbox.mount(bad.make(factory))
         status = await observed.fails(bad.reason)
         assert status.failure is not None
         assert re.search(bad.says, status.failure.detail), status.failure.detail
         assert "PRIVATE KEY-----\n" not in status.failure.detail
-        await assert_undisturbed(site, server, observed, before)
+        await assert_undisturbed(sandbox, server, observed, before)
         assert (await server.varz() or {})["config_load_time"] == loaded
         journey = status.journeys[-1]
         assert (journey.outcome, journey.proven_at) == (bad.reason, None)
@@ -148,41 +148,45 @@ async def test_a_bad_bundle_never_reaches_the_server(
         assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", rejections) == 1
 
 
-async def test_after_anything_bad_the_next_good_bundle_is_taken(forge: BundleFactory, site: AgentSandbox) -> None:
-    leaf = forge.leaf()
+async def test_after_anything_bad_the_next_good_bundle_is_taken(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    leaf = factory.leaf()
     for number, (kind, bad) in enumerate(BAD.items()):
-        site.out = site.folder / f"out-{number}"
-        site.show(forge.bundle(GOOD), leaf)
-        async with site.agent() as observed:
+        sandbox.out = sandbox.folder / f"out-{number}"
+        sandbox.mount(factory.bundle(GOOD), leaf)
+        async with sandbox.agent() as observed:
             await observed.is_proven(GOOD)
-            site.show(bad.make(forge))
+            sandbox.mount(bad.make(factory))
             await observed.fails(bad.reason)
-            site.show(forge.bundle(GOOD + 10, [forge.epoch + 1, forge.epoch]))
+            sandbox.mount(factory.bundle(GOOD + 10, [factory.epoch + 1, factory.epoch]))
             status = await observed.is_proven(GOOD + 10)
             assert status.failure is None, kind
 
 
-async def test_a_statement_below_the_floor_of_the_trust_file(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show_trust(forge.trust(min_sequence=7))
-    site.show(forge.bundle(6), forge.leaf())
-    async with site.agent() as observed:
+async def test_a_statement_below_the_floor_of_the_trust_file(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.write_trust_file(factory.trust(min_sequence=7))
+    sandbox.mount(factory.bundle(6), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.fails("floor")
-        assert not site.out.joinpath("ca.crt").exists()
-        site.show(forge.bundle(7))
+        assert not sandbox.out.joinpath("ca.crt").exists()
+        sandbox.mount(factory.bundle(7))
         await observed.is_proven(7)
 
 
-async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: BundleFactory, site: AgentSandbox) -> None:
+async def test_a_held_statement_is_adopted_when_its_time_has_come(
+    factory: BundleFactory, sandbox: AgentSandbox
+) -> None:
     ahead = 0.0
-    site.show(forge.bundle(1, issued_at=forge.now + 100), forge.leaf())
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+    sandbox.mount(factory.bundle(1, issued_at=factory.now + 100), factory.leaf())
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         status = await observed.fails("held")
         assert status.failure
         assert "the clocks differ by 100 s" in status.failure.detail
         ahead = 50.0
-        status = await observed.shows(lambda s: s.failure and "differ by 50 s" in s.failure.detail, "another judgement")
+        status = await observed.reaches(
+            lambda s: s.failure and "differ by 50 s" in s.failure.detail, "another judgement"
+        )
         assert status.failure
-        assert status.failure.at == forge.now, "when it began"
+        assert status.failure.at == factory.now, "when it began"
         labels = {"outcome": "rejected", "reason": "held"}
         assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", labels) == 1
         assert len(status.journeys) == 1
@@ -190,10 +194,12 @@ async def test_a_held_statement_is_adopted_when_its_time_has_come(forge: BundleF
         await observed.is_proven(1)
 
 
-async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: BundleFactory, site: AgentSandbox) -> None:
-    ahead = 2.0 * forge.clock.validity_seconds
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(
+    factory: BundleFactory, sandbox: AgentSandbox
+) -> None:
+    ahead = 2.0 * factory.clock.validity_seconds
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.fails("expired")
         ahead = 3000.0  # the bundle lasts longer than the leaf
         status = await observed.fails("leaf_expired")
@@ -204,119 +210,121 @@ async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(forge: Bundl
 
 
 async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
-    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
     ahead = 0.0
-    server = nats_server(site.out)
-    site.targets = server.target
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+    server = nats_server(sandbox.out)
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.fails("no_process")
-        site.show(forge.bundle(2, issued_at=forge.now + 100))
-        await observed.shows(lambda s: [j for j in s.journeys if j.outcome == "held"], "a held statement")
+        sandbox.mount(factory.bundle(2, issued_at=factory.now + 100))
+        await observed.reaches(lambda s: [j for j in s.journeys if j.outcome == "held"], "a held statement")
         ahead = 100.0
-        await eventually(lambda: site.installed().sequence == 2, "the statement whose time has come")
+        await eventually(lambda: sandbox.installed().sequence == 2, "the statement whose time has come")
         await server.start()
         await observed.is_proven(2)
 
 
 async def test_a_mount_without_data_is_named_and_harmless(
-    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
-    server = nats_server(site.out)
-    site.targets = server.target
-    site.show(forge.bundle(GOOD), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    server = nats_server(sandbox.out)
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(GOOD), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         await server.start()
         await observed.is_proven(GOOD)
-        before = snapshot(site)
-        (site.bundle_mount.path / "..data").unlink()
+        before = snapshot(sandbox)
+        (sandbox.bundle_mount.path / "..data").unlink()
         status = await observed.fails("source_unreadable")
         assert status.failure
-        assert str(site.bundle_mount.path) in status.failure.detail
+        assert str(sandbox.bundle_mount.path) in status.failure.detail
         assert [w.name for w in status.warnings] == ["mount_not_live"]
-        await assert_undisturbed(site, server, observed, before)
-        site.show(forge.bundle(GOOD + 1))
+        await assert_undisturbed(sandbox, server, observed, before)
+        sandbox.mount(factory.bundle(GOOD + 1))
         status = await observed.is_proven(GOOD + 1)
         assert (status.failure, status.warnings) == (None, ())
 
 
 async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(
-    forge: BundleFactory, site: AgentSandbox
+    factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
-    site.bundle_mount.path.mkdir()
-    for name, content in bundle_files(forge.bundle(1)).items():
-        (site.bundle_mount.path / name).write_bytes(content)
-    site.show(leaf=forge.leaf())
-    async with site.agent() as observed:
+    sandbox.bundle_mount.path.mkdir()
+    for name, content in bundle_files(factory.bundle(1)).items():
+        (sandbox.bundle_mount.path / name).write_bytes(content)
+    sandbox.mount(leaf=factory.leaf())
+    async with sandbox.agent() as observed:
         status = await observed.is_proven(1)
-        assert [(w.name, str(site.bundle_mount.path) in w.detail) for w in status.warnings] == [
+        assert [(w.name, str(sandbox.bundle_mount.path) in w.detail) for w in status.warnings] == [
             ("mount_not_live", True)
         ]
 
 
-async def test_a_sub_path_mount_is_named(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.bundle_mount.path.write_bytes(forge.bundle(1).ca)
-    site.show(leaf=forge.leaf())
-    async with site.agent() as observed:
+async def test_a_sub_path_mount_is_named(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.bundle_mount.path.write_bytes(factory.bundle(1).ca)
+    sandbox.mount(leaf=factory.leaf())
+    async with sandbox.agent() as observed:
         status = await observed.fails("mount_not_live")
         assert status.failure
         assert "expected a directory, found a file" in status.failure.detail
         assert status.state is AgentState.STARTING
 
 
-async def test_a_missing_mount_is_waited_for(forge: BundleFactory, site: AgentSandbox) -> None:
-    async with site.agent() as observed:
+async def test_a_missing_mount_is_waited_for(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    async with sandbox.agent() as observed:
         status = await observed.fails("mount_missing")
         assert status.failure
-        assert str(site.bundle_mount.path) in status.failure.detail
-        site.show(forge.bundle(1))
+        assert str(sandbox.bundle_mount.path) in status.failure.detail
+        sandbox.mount(factory.bundle(1))
         await observed.fails("leaf_mount_missing")
-        site.show(leaf=forge.leaf())
+        sandbox.mount(leaf=factory.leaf())
         await observed.is_proven(1)
 
 
 async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(
-    forge: BundleFactory, site: AgentSandbox
+    factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        site.bundle_mount.path.rename(site.folder / "gone")
+        sandbox.bundle_mount.path.rename(sandbox.folder / "gone")
         await observed.fails("mount_missing")
-        site.bundle_mount = KubeletMount(site.bundle_mount.path)
-        site.show(forge.bundle(2))
+        sandbox.bundle_mount = KubeletMount(sandbox.bundle_mount.path)
+        sandbox.mount(factory.bundle(2))
         await observed.is_proven(2)
-        site.show(forge.bundle(3))
+        sandbox.mount(factory.bundle(3))
         await observed.is_proven(3)
 
 
 @pytest.mark.parametrize("content", ["not toml at all", "", 'trust_domain = "x"\n'])
-async def test_a_trust_file_that_is_none_is_waited_for(forge: BundleFactory, site: AgentSandbox, content: str) -> None:
-    site.trust_file.write_text(content)
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+async def test_a_trust_file_that_is_none_is_waited_for(
+    factory: BundleFactory, sandbox: AgentSandbox, content: str
+) -> None:
+    sandbox.trust_file.write_text(content)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.fails("trust")
-        site.show_trust(forge.trust())
+        sandbox.write_trust_file(factory.trust())
         await observed.is_proven(1)
-        site.trust_file.write_text(content)
-        status = await observed.shows(lambda s: s.warnings, "a warning")
+        sandbox.trust_file.write_text(content)
+        status = await observed.reaches(lambda s: s.warnings, "a warning")
         assert [w.name for w in status.warnings] == ["trust_unusable"]
-        site.show(forge.bundle(2))
+        sandbox.mount(factory.bundle(2))
         await observed.is_proven(2)
 
 
 async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(
-    forge: BundleFactory, site: AgentSandbox
+    factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
     other = Signer.generate(f"{DOMAIN}/b")
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        site.show(forge.bundle(2, signer=other))
+        sandbox.mount(factory.bundle(2, signer=other))
         await observed.fails("signature")
-        site.show_trust(forge.trust(keys=(forge.signer.verifier, other.verifier)))
+        sandbox.write_trust_file(factory.trust(keys=(factory.signer.verifier, other.verifier)))
         status = await observed.is_proven(2)
         assert len(status.keys) == 2
 
@@ -326,58 +334,58 @@ async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(
     [("expired", "leaf_expired"), ("key", "leaf_key_mismatch"), ("stranger", "leaf_chain"), ("garbage", "leaf_pem")],
 )
 async def test_a_leaf_that_does_not_fit_stays_out(
-    forge: BundleFactory, site: AgentSandbox, tmp_path: Path, kind: str, reason: str
+    factory: BundleFactory, sandbox: AgentSandbox, tmp_path: Path, kind: str, reason: str
 ) -> None:
-    good = forge.leaf()
-    stranger = BundleFactory(forge.now)
+    good = factory.leaf()
+    stranger = BundleFactory(factory.now)
     bad = {
-        "expired": forge.leaf(begin=forge.now - 600, end=forge.now - 60),
-        "key": replace(forge.leaf(), key=forge.leaf().key),
+        "expired": factory.leaf(begin=factory.now - 600, end=factory.now - 60),
+        "key": replace(factory.leaf(), key=factory.leaf().key),
         "stranger": stranger.leaf(stranger.ca(stranger.epoch)),
-        "garbage": replace(forge.leaf(), crt=b"-----BEGIN CERTIFICATE-----\n"),
+        "garbage": replace(factory.leaf(), crt=b"-----BEGIN CERTIFICATE-----\n"),
     }[kind]
-    site.show(forge.bundle(1), bad)
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), bad)
+    async with sandbox.agent() as observed:
         status = await observed.fails(reason)
         assert status.state is AgentState.STARTING, "the first set needs a fitting leaf"
-        site.show(leaf=good)
+        sandbox.mount(leaf=good)
         await observed.is_proven(1, good)
-        site.show(leaf=bad)
+        sandbox.mount(leaf=bad)
         await observed.fails(reason)
-        assert site.file("tls.crt") == good.crt
-        site.show(forge.bundle(2))
+        assert sandbox.file("tls.crt") == good.crt
+        sandbox.mount(factory.bundle(2))
         status = await observed.is_proven(2, good)
         assert status.failure
         assert status.failure.reason == reason
-        assert site.file("tls.key") == good.key
-        renewed = forge.leaf()
-        site.show(leaf=renewed)
+        assert sandbox.file("tls.key") == good.key
+        renewed = factory.leaf()
+        sandbox.mount(leaf=renewed)
         status = await observed.is_proven(2, renewed)
         assert status.failure is None
 
 
-async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        site.show(unsigned(forge))
+        sandbox.mount(unsigned(factory))
         await observed.fails("signature")
-        renewed = forge.leaf()
-        site.show(leaf=renewed)
+        renewed = factory.leaf()
+        sandbox.mount(leaf=renewed)
         status = await observed.is_proven(1, renewed)
         assert status.failure
         assert status.failure.reason == "signature"
 
 
-async def test_the_same_garbage_is_counted_once(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+async def test_the_same_garbage_is_counted_once(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        site.show(unsigned(forge))
+        sandbox.mount(unsigned(factory))
         await observed.fails("signature")
         journeys = len(observed.status.journeys)
-        leaf = forge.leaf()
-        site.show(leaf=leaf)
+        leaf = factory.leaf()
+        sandbox.mount(leaf=leaf)
         await observed.is_proven(1, leaf)
         assert len(observed.status.journeys) == journeys + 1
         labels = {"outcome": "rejected", "reason": "signature"}

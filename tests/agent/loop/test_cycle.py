@@ -29,62 +29,62 @@ async def load_time(server: NatsServer) -> object:
 
 
 async def test_bundle_and_leaf_arrive_in_either_order(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    forge.include_root = False  # or a leaf of any CA that the root has signed would fit
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        later = [forge.epoch + 1, forge.epoch]
+    factory.include_root = False  # or a leaf of any CA that the root has signed would fit
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+        later = [factory.epoch + 1, factory.epoch]
         # The bundle first: the leaf of the CA before still fits.
-        site.show(forge.bundle(2, later))
+        sandbox.mount(factory.bundle(2, later))
         await observed.is_proven(2)
-        leaf = forge.leaf(forge.ca(forge.epoch + 1))
-        site.show(leaf=leaf)
+        leaf = factory.leaf(factory.ca(factory.epoch + 1))
+        sandbox.mount(leaf=leaf)
         await observed.is_proven(2, leaf)
         # The leaf first: it stays out until the bundle that has its CA is here.
-        early = forge.leaf(forge.ca(forge.epoch + 2))
-        site.show(leaf=early)
+        early = factory.leaf(factory.ca(factory.epoch + 2))
+        sandbox.mount(leaf=early)
         await observed.fails("leaf_chain")
-        assert site.file("tls.crt") == leaf.crt
-        site.show(forge.bundle(3, [forge.epoch + 2, *later]))
+        assert sandbox.file("tls.crt") == leaf.crt
+        sandbox.mount(factory.bundle(3, [factory.epoch + 2, *later]))
         status = await observed.is_proven(3, early)
         assert status.failure is None
         assert status.leaf
-        assert status.leaf.issuer_sha256 == forge.ca(forge.epoch + 2).sha256
+        assert status.leaf.issuer_sha256 == factory.ca(factory.epoch + 2).sha256
         assert server.complaints() == []
 
 
 async def test_a_journey_is_measured_from_the_switch(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        site.show(forge.bundle(2))
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+        sandbox.mount(factory.bundle(2))
         status = await observed.is_proven(2)
         journey = status.journeys[-1]
-        moved = (site.bundle_mount.path / "..data").lstat().st_ctime
+        moved = (sandbox.bundle_mount.path / "..data").lstat().st_ctime
         assert journey.swapped_at == moved
         assert journey.proven_at is not None
         assert journey.proven_at >= moved
         assert set(journey.stages) == {"detect", "verify", "install", "reload", "prove"}
         assert (journey.sequence, journey.outcome) == (2, "proven")
-        assert journey.leaf_issuer_sha256 == forge.ca(forge.epoch).sha256
+        assert journey.leaf_issuer_sha256 == factory.ca(factory.epoch).sha256
         assert [j.number for j in status.journeys] == sorted({j.number for j in status.journeys})
 
 
 async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         status = await observed.fails("no_process")
         assert status.state is AgentState.INSTALLED
         assert status.failure
         assert str(server.pidfile) in status.failure.detail
-        site.show(forge.bundle(2))
-        await observed.shows(lambda s: s.installed and s.installed.mark.sequence == 2, "the newer set")
+        sandbox.mount(factory.bundle(2))
+        await observed.reaches(lambda s: s.installed and s.installed.mark.sequence == 2, "the newer set")
         tick = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.02
         await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > tick, "a clock tick of process start times")
         await server.start()
@@ -94,29 +94,29 @@ async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
 
 
 async def test_sets_that_nobody_took_do_not_pile_up(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         server.stop()
         for sequence in range(2, 7):
-            site.show(forge.bundle(sequence))
-            await eventually(lambda n=sequence: site.installed().sequence == n, "the newer set")  # type: ignore[misc]  # a lambda with a default
+            sandbox.mount(factory.bundle(sequence))
+            await eventually(lambda n=sequence: sandbox.installed().sequence == n, "the newer set")  # type: ignore[misc]  # a lambda with a default
 
         def kept() -> list[str]:
-            return sorted(entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink())
+            return sorted(entry.name for entry in sandbox.out.iterdir() if entry.is_dir() and not entry.is_symlink())
 
         await eventually(lambda: kept() == ["..1-1", "..6-1"], "the proven set and the one in place alone")
 
 
 async def test_a_stale_pid_file_harms_nobody(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer, bystander: subprocess.Popen[bytes]
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, bystander: subprocess.Popen[bytes]
 ) -> None:
     server.folder.mkdir()
     server.pidfile.write_text(str(bystander.pid))
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         status = await observed.fails("stale_pidfile")
         assert status.failure
         assert f"found {bystander.pid}, which is sleep" in status.failure.detail
@@ -127,13 +127,13 @@ async def test_a_stale_pid_file_harms_nobody(
 
 
 async def test_a_workload_that_restarts_is_found_again(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         server.stop()
-        site.show(forge.bundle(2))
+        sandbox.mount(factory.bundle(2))
         status = await observed.fails("stale_pidfile")
         assert status.state is AgentState.INSTALLED
         await server.start()
@@ -141,214 +141,218 @@ async def test_a_workload_that_restarts_is_found_again(
 
 
 async def test_a_workload_that_started_on_something_else_is_told_after_all(
-    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
-    elsewhere, used = site.folder / "elsewhere", site.folder / "used"
-    write_set(elsewhere, forge.bundle(1), forge.leaf())
+    elsewhere, used = sandbox.folder / "elsewhere", sandbox.folder / "used"
+    write_set(elsewhere, factory.bundle(1), factory.leaf())
     used.symlink_to(elsewhere)
     server = nats_server(used)
-    site.targets = server.target
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         later = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.05  # start times are known to a hundredth of a second
         await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > later, "some clock ticks")
         await server.start()
         await observed.fails("ca_list")  # it need not be told what lay there when it started, but does not show it
         used.unlink()
-        used.symlink_to(site.out)
+        used.symlink_to(sandbox.out)
         await observed.is_proven(2)
 
 
 async def test_a_workload_that_shows_nothing_is_told_of_every_set(
-    forge: BundleFactory, site: AgentSandbox, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
-    server = nats_server(site.out)
-    site.targets = f"signal:?pidfile={server.pidfile}"
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    server = nats_server(sandbox.out)
+    sandbox.targets = f"signal:?pidfile={server.pidfile}"
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         before = await load_time(server)
 
         async def has_reloaded() -> bool:
             return await load_time(server) != before
 
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
         status = await observed.is_proven(2)
         assert (status.targets[0].level, status.targets[0].allowed) == (Level.SIGNALLED, Level.SIGNALLED)
         await eventually(has_reloaded, "a reload")
     # Installed by an agent that told nobody: the next one knows that the workload is older than the set.
-    bare, site.targets = site.targets, ""
-    site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
-    async with site.agent() as observed:
+    bare, sandbox.targets = sandbox.targets, ""
+    sandbox.mount(factory.bundle(3, [factory.epoch + 1, factory.epoch]))
+    async with sandbox.agent() as observed:
         await observed.is_proven(3)
-    before, site.targets = await load_time(server), bare
-    async with site.agent() as observed:
+    before, sandbox.targets = await load_time(server), bare
+    async with sandbox.agent() as observed:
         await observed.is_proven(3)
         await eventually(has_reloaded, "a reload")
 
 
-async def test_the_newest_of_many_wins(forge: BundleFactory, site: AgentSandbox, server: NatsServer) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+async def test_the_newest_of_many_wins(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         for sequence in range(2, 12):
-            site.show(forge.bundle(sequence, [forge.epoch + sequence % 2, forge.epoch - 1]), forge.leaf())
-        leaf = forge.leaf()
-        site.show(leaf=leaf)
+            sandbox.mount(factory.bundle(sequence, [factory.epoch + sequence % 2, factory.epoch - 1]), factory.leaf())
+        leaf = factory.leaf()
+        sandbox.mount(leaf=leaf)
         await observed.is_proven(11, leaf)
         assert server.complaints() == []
-        kept = [entry.name for entry in site.out.iterdir() if entry.is_dir() and not entry.is_symlink()]
+        kept = [entry.name for entry in sandbox.out.iterdir() if entry.is_dir() and not entry.is_symlink()]
         assert len(kept) == 1, "sets that nothing needs are swept"
 
 
 async def test_an_agent_that_restarts_does_not_disturb_the_workload(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        site.show(forge.bundle(2))
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+        sandbox.mount(factory.bundle(2))
         await observed.is_proven(2)
     loaded = await load_time(server)
-    async with site.agent() as observed:
+    async with sandbox.agent() as observed:
         await observed.is_proven(2)
         assert await load_time(server) == loaded
 
 
 async def test_an_agent_that_was_away_finishes_what_it_finds(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-    leaf = forge.leaf(forge.ca(forge.epoch + 1))
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+    leaf = factory.leaf(factory.ca(factory.epoch + 1))
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), leaf)
+    async with sandbox.agent() as observed:
         await observed.is_proven(2, leaf)
 
 
 async def test_an_installed_set_counts_without_any_mount(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-    site.bundle_mount.path.rename(site.folder / "away")
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+    sandbox.bundle_mount.path.rename(sandbox.folder / "away")
+    async with sandbox.agent() as observed:
         status = await observed.is_proven(1)
         assert status.failure
         assert status.failure.reason == "mount_missing"
 
 
-async def test_a_rollback_is_a_newer_statement(forge: BundleFactory, site: AgentSandbox, server: NatsServer) -> None:
-    site.show(forge.bundle(1, [forge.epoch + 1, forge.epoch]), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        bad = forge.ca(forge.epoch + 1).sha256
-        site.show(forge.bundle(2, [forge.epoch, forge.epoch - 1], cause=Cause.ROLLBACK, withdrawn=(bad,)))
+async def test_a_rollback_is_a_newer_statement(
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
+) -> None:
+    sandbox.mount(factory.bundle(1, [factory.epoch + 1, factory.epoch]), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+        bad = factory.ca(factory.epoch + 1).sha256
+        sandbox.mount(factory.bundle(2, [factory.epoch, factory.epoch - 1], cause=Cause.ROLLBACK, withdrawn=(bad,)))
         await observed.is_proven(2)
 
 
 async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    first = forge.leaf()
-    site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), first)
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        bad = forge.ca(forge.epoch).sha256
-        withdrawn = (bad, forge.ca(forge.epoch - 1).sha256)
-        site.show(forge.bundle(2, [forge.epoch + 1], cause=Cause.REVOCATION, withdrawn=withdrawn))
-        status = await observed.shows(lambda s: s.state is AgentState.LEAF_ORPHANED, "an orphaned leaf")
-        assert (status.proven and status.proven.sequence, site.file("tls.crt")) == (2, first.crt)
+    first = factory.leaf()
+    sandbox.mount(factory.bundle(1, [factory.epoch, factory.epoch - 1]), first)
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+        bad = factory.ca(factory.epoch).sha256
+        withdrawn = (bad, factory.ca(factory.epoch - 1).sha256)
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1], cause=Cause.REVOCATION, withdrawn=withdrawn))
+        status = await observed.reaches(lambda s: s.state is AgentState.LEAF_ORPHANED, "an orphaned leaf")
+        assert (status.proven and status.proven.sequence, sandbox.file("tls.crt")) == (2, first.crt)
         assert status.leaf
         assert status.leaf.issuer_sha256 == bad
         assert status.failure
         assert status.failure.reason == "leaf_chain"
-        leaf = forge.leaf(forge.ca(forge.epoch + 1))
-        site.show(leaf=leaf)
+        leaf = factory.leaf(factory.ca(factory.epoch + 1))
+        sandbox.mount(leaf=leaf)
         status = await observed.is_proven(2, leaf)
         assert status.failure is None
 
 
 async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     ahead = 0
-    epochs = [forge.epoch, forge.epoch - 1, forge.epoch - 2, forge.epoch - 3]
-    site.show(forge.bundle(1, epochs), forge.leaf())
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
-        await begin(site, server, observed)
-        ahead = forge.clock.epoch_seconds + 1  # the CA of epoch - 3 ends with this epoch
-        leaf = forge.leaf()
-        site.show(leaf=leaf)
+    epochs = [factory.epoch, factory.epoch - 1, factory.epoch - 2, factory.epoch - 3]
+    sandbox.mount(factory.bundle(1, epochs), factory.leaf())
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
+        await begin(sandbox, server, observed)
+        ahead = factory.clock.epoch_seconds + 1  # the CA of epoch - 3 ends with this epoch
+        leaf = factory.leaf()
+        sandbox.mount(leaf=leaf)
         await observed.is_proven(1, leaf)
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.is_proven(1, leaf)
-    site.show(forge.bundle(2, [forge.epoch + 1, *epochs]))
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, *epochs]))
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.is_proven(2)
 
 
 @pytest.mark.parametrize("epochs_late", [0.5, 0.99, 2.0, 3.5])
-async def test_an_agent_may_start_late(forge: BundleFactory, site: AgentSandbox, epochs_late: float) -> None:
-    ahead = epochs_late * forge.clock.epoch_seconds
-    start = forge.clock.start(forge.epoch)
-    end = start + forge.clock.validity_seconds
-    site.show(forge.bundle(1, issued_at=start), forge.leaf(begin=start, end=end))
-    async with site.agent(now=lambda: start + ahead) as observed:
+async def test_an_agent_may_start_late(factory: BundleFactory, sandbox: AgentSandbox, epochs_late: float) -> None:
+    ahead = epochs_late * factory.clock.epoch_seconds
+    start = factory.clock.start(factory.epoch)
+    end = start + factory.clock.validity_seconds
+    sandbox.mount(factory.bundle(1, issued_at=start), factory.leaf(begin=start, end=end))
+    async with sandbox.agent(now=lambda: start + ahead) as observed:
         await observed.is_proven(1)
 
 
-async def test_everything_expired_is_bridged_by_the_next_bundle(forge: BundleFactory, site: AgentSandbox) -> None:
+async def test_everything_expired_is_bridged_by_the_next_bundle(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     ahead = 0
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.is_proven(1)
-        ahead = 2 * forge.clock.validity_seconds
-        later = BundleFactory(forge.now + ahead)
-        later.signer, later.root = forge.signer, forge.root
+        ahead = 2 * factory.clock.validity_seconds
+        later = BundleFactory(factory.now + ahead)
+        later.signer, later.root = factory.signer, factory.root
         leaf = later.leaf()
-        site.show(later.bundle(2), leaf)
+        sandbox.mount(later.bundle(2), leaf)
         await observed.is_proven(2, leaf)
 
 
-async def test_an_unmanaged_leaf_is_nobodys_business(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.leaf_managed = False
-    site.show(forge.bundle(1))
-    async with site.agent() as observed:
+async def test_an_unmanaged_leaf_is_nobodys_business(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.leaf_managed = False
+    sandbox.mount(factory.bundle(1))
+    async with sandbox.agent() as observed:
         status = await observed.is_proven(1)
         assert status.leaf is None
-        assert not (site.out / "tls.crt").exists()
+        assert not (sandbox.out / "tls.crt").exists()
         assert status.journeys[-1].leaf_sha256 is None
 
 
-async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(forge: BundleFactory, site: AgentSandbox) -> None:
+async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(
+    factory: BundleFactory, sandbox: AgentSandbox
+) -> None:
     ahead = 0.0
-    first = forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds)
-    site.show(forge.bundle(1), first)
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
+    first = factory.leaf(end=factory.now + 10 * factory.clock.validity_seconds)
+    sandbox.mount(factory.bundle(1), first)
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.is_proven(1)
         # Back by an hour: what is issued now comes from the future, and waits.
         ahead = -3600.0
-        site.show(forge.bundle(2))
+        sandbox.mount(factory.bundle(2))
         status = await observed.fails("held")
         assert status.failure
         assert "the clocks differ by 3600 s" in status.failure.detail
         assert status.state is AgentState.PROVEN
         ahead = 0.0
-        site.show(leaf=forge.leaf(end=forge.now + 10 * forge.clock.validity_seconds))
+        sandbox.mount(leaf=factory.leaf(end=factory.now + 10 * factory.clock.validity_seconds))
         await observed.is_proven(2)
         # Ahead by more than any CA lasts: the installed set stays, though nothing new of that time would be taken.
-        ahead = 2.0 * forge.clock.validity_seconds
-        site.show(forge.bundle(3))
+        ahead = 2.0 * factory.clock.validity_seconds
+        sandbox.mount(factory.bundle(3))
         status = await observed.fails("expired")
         assert status.state is AgentState.LEAF_ORPHANED, "as every CA has ended by that clock"
-        assert site.installed().sequence == 2
-        assert unready(status, int(forge.now + ahead)) == ["no installed intermediate is valid now"]
+        assert sandbox.installed().sequence == 2
+        assert unready(status, int(factory.now + ahead)) == ["no installed intermediate is valid now"]
         ahead = 0.0
-        assert unready(observed.status, forge.now) == []
-        site.show(forge.bundle(4))
+        assert unready(observed.status, factory.now) == []
+        sandbox.mount(factory.bundle(4))
         status = await observed.is_proven(4)
         assert status.failure is None

@@ -20,18 +20,20 @@ from tidemark.note import Signer
 
 
 @pytest.fixture
-def broker(tmp_path: Path, forge: BundleFactory) -> Iterator[AnnouncementBroker]:
-    write_set(tmp_path / "broker-files", forge.bundle(1), forge.leaf())
+def broker(tmp_path: Path, factory: BundleFactory) -> Iterator[AnnouncementBroker]:
+    write_set(tmp_path / "broker-files", factory.bundle(1), factory.leaf())
     made = AnnouncementBroker(tmp_path / "broker", tmp_path / "broker-files")
     yield made
     made.stop()
 
 
-def run(site: AgentSandbox, *arguments: str, largest: int = -1, **changes: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    sandbox: AgentSandbox, *arguments: str, largest: int = -1, **changes: str
+) -> "subprocess.CompletedProcess[str]":
     limit = [f"--fsize={largest}"] if largest >= 0 else []
     return subprocess.run(
         [*(["prlimit", *limit] if limit else []), sys.executable, "-m", "agent", *(arguments or ["--once"])],
-        env={"PATH": os.environ["PATH"], **site.environment(TIDEMARK_LOG="json", **changes)},
+        env={"PATH": os.environ["PATH"], **sandbox.environment(TIDEMARK_LOG="json", **changes)},
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -45,83 +47,83 @@ def events(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, str]]:
     return [(line["event"], line.get("reason", "")) for line in lines]
 
 
-def test_a_verified_set_is_installed_and_refusals_say_so(forge: BundleFactory, site: AgentSandbox) -> None:
-    assert (run(site).returncode, site.out.exists()) == (3, True), "nothing is mounted yet"
-    site.show(forge.bundle(2), forge.leaf())
-    done = run(site)
+def test_a_verified_set_is_installed_and_refusals_say_so(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    assert (run(sandbox).returncode, sandbox.out.exists()) == (3, True), "nothing is mounted yet"
+    sandbox.mount(factory.bundle(2), factory.leaf())
+    done = run(sandbox)
     assert (done.returncode, events(done), done.stderr) == (0, [("in_place", "")], "")
-    assert site.installed().sequence == 2
-    before = (site.out / "..data").readlink()
-    assert run(site).returncode == 0
-    assert (site.out / "..data").readlink() == before, "what is in place is not written again"
-    whole = snapshot(site)
+    assert sandbox.installed().sequence == 2
+    before = (sandbox.out / "..data").readlink()
+    assert run(sandbox).returncode == 0
+    assert (sandbox.out / "..data").readlink() == before, "what is in place is not written again"
+    whole = snapshot(sandbox)
     for bundle, reason in (
-        (forge.bundle(3, signer=Signer.generate(f"{forge.domain}/a")), "signature"),
-        (forge.bundle(1), "replay"),
+        (factory.bundle(3, signer=Signer.generate(f"{factory.domain}/a")), "signature"),
+        (factory.bundle(1), "replay"),
     ):
-        site.show(bundle)
-        done = run(site)
+        sandbox.mount(bundle)
+        done = run(sandbox)
         assert (done.returncode, events(done)) == (4, [("refused", reason), ("in_place", "")])
-        assert snapshot(site) == whole
+        assert snapshot(sandbox) == whole
     # A leaf that does not fit stays out, and the bundle goes in all the same.
-    forge.include_root = False
-    site.show(forge.bundle(4), forge.leaf(forge.ca(forge.epoch + 3)))
-    done = run(site)
+    factory.include_root = False
+    sandbox.mount(factory.bundle(4), factory.leaf(factory.ca(factory.epoch + 3)))
+    done = run(sandbox)
     assert (done.returncode, events(done)) == (4, [("refused", "leaf_chain"), ("in_place", "")])
-    assert site.installed().sequence == 4
+    assert sandbox.installed().sequence == 4
 
 
-def test_what_cannot_be_installed_or_written_is_told_apart(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show(forge.bundle(1, signer=Signer.generate(f"{forge.domain}/a")), forge.leaf())
-    done = run(site)
+def test_what_cannot_be_installed_or_written_is_told_apart(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.mount(factory.bundle(1, signer=Signer.generate(f"{factory.domain}/a")), factory.leaf())
+    done = run(sandbox)
     assert (done.returncode, events(done)) == (3, [("refused", "signature")])
-    assert not (site.out / "ca.crt").exists()
-    site.show(forge.bundle(1))
-    done = run(site, TIDEMARK_TRUST=str(site.folder / "nothing.toml"))
+    assert not (sandbox.out / "ca.crt").exists()
+    sandbox.mount(factory.bundle(1))
+    done = run(sandbox, TIDEMARK_TRUST=str(sandbox.folder / "nothing.toml"))
     assert (done.returncode, events(done)) == (3, [("trust_unusable", "")])
-    shutil.rmtree(site.out)
-    site.out.write_text("a file is in the way")
-    done = run(site)
+    shutil.rmtree(sandbox.out)
+    sandbox.out.write_text("a file is in the way")
+    done = run(sandbox)
     assert (done.returncode, events(done)) == (1, [("install_failed", "")])
-    assert f"{site.out}: expected to write there, found File exists (EEXIST)" in done.stdout
+    assert f"{sandbox.out}: expected to write there, found File exists (EEXIST)" in done.stdout
 
 
-def test_where_files_cannot_be_written_whole_the_old_set_stays(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    assert run(site).returncode == 0
-    before = snapshot(site)
-    site.show(forge.bundle(2))
-    done = run(site, largest=1000)  # as a full disk: a write ends half way
+def test_where_files_cannot_be_written_whole_the_old_set_stays(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    assert run(sandbox).returncode == 0
+    before = snapshot(sandbox)
+    sandbox.mount(factory.bundle(2))
+    done = run(sandbox, largest=1000)  # as a full disk: a write ends half way
     assert (done.returncode, events(done)) == (1, [("install_failed", "")])
     assert "(EFBIG)" in done.stdout
-    assert snapshot(site) == before
-    assert [p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..1-1"]
-    assert run(site).returncode == 0
-    assert site.installed().sequence == 2
+    assert snapshot(sandbox) == before
+    assert [p.name for p in sandbox.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..1-1"]
+    assert run(sandbox).returncode == 0
+    assert sandbox.installed().sequence == 2
 
 
-def test_every_exit_status_is_documented(site: AgentSandbox) -> None:
-    assert run(site, "--help").stdout == HELP
+def test_every_exit_status_is_documented(sandbox: AgentSandbox) -> None:
+    assert run(sandbox, "--help").stdout == HELP
     for status in ("0", "1", "2", "3", "4"):
         assert f"\n  {status}  " in HELP
         assert f"\n| `{status}`" in (CHECKOUT / "README.md").read_text()
-    done = run(site, "--twice")
+    done = run(sandbox, "--twice")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("expected nothing, --once or --help, found: --twice")
-    assert run(site, TIDEMARK_POD="").returncode == 2
+    assert run(sandbox, TIDEMARK_POD="").returncode == 2
 
 
 async def test_the_broker_is_asked_as_well_and_the_sidecar_goes_on_from_there(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, server: NatsServer
 ) -> None:
     await broker.start()
-    await broker.announce(forge.bundle(5))
-    site.nats_url = broker.url
-    site.show(forge.bundle(2), forge.leaf())
-    assert (await asyncio.to_thread(run, site)).returncode == 0
-    assert site.installed().sequence == 5
-    assert [p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..5-1"]
+    await broker.announce(factory.bundle(5))
+    sandbox.nats_url = broker.url
+    sandbox.mount(factory.bundle(2), factory.leaf())
+    assert (await asyncio.to_thread(run, sandbox)).returncode == 0
+    assert sandbox.installed().sequence == 5
+    assert [p.name for p in sandbox.out.iterdir() if p.is_dir() and not p.is_symlink()] == ["..5-1"]
     await server.start()
-    async with site.agent() as observed:
+    async with sandbox.agent() as observed:
         await observed.is_proven(5)
     assert server.complaints() == []

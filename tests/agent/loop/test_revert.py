@@ -18,17 +18,17 @@ MakeServer = Callable[..., NatsServer]
 
 
 async def test_a_broken_configuration_is_reverted_and_tried_again(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
-        before = snapshot(site)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
+        before = snapshot(sandbox)
         server.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        assert snapshot(site) == before
-        assert serves(site, server)
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        status = await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert snapshot(sandbox) == before
+        assert serves(sandbox, server)
         assert (status.reverted and status.reverted.sequence, status.highest and status.highest.sequence) == (2, 2)
         assert (status.installed and status.installed.mark.sequence, status.proven and status.proven.sequence) == (1, 1)
         assert status.failure
@@ -42,47 +42,49 @@ async def test_a_broken_configuration_is_reverted_and_tried_again(
 
 
 async def test_what_is_no_bundle_makes_a_revert_no_proof(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        site.bundle_mount.show({"ca.crt": b"", "bundle.note": b"no note"})
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
+        sandbox.bundle_mount.switch_to({"ca.crt": b"", "bundle.note": b"no note"})
         status = await observed.fails("signature")
         assert status.state is AgentState.REVERTED, "the set that is wanted was not taken, whatever the mount shows now"
         server.write_config()
-        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(3, [factory.epoch + 1, factory.epoch]))
         await observed.is_proven(3)
 
 
-async def test_a_leaf_change_is_reverted_as_well(forge: BundleFactory, site: AgentSandbox, server: NatsServer) -> None:
-    first = forge.leaf()
-    site.show(forge.bundle(1), first)
-    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
-        await begin(site, server, observed)
+async def test_a_leaf_change_is_reverted_as_well(
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
+) -> None:
+    first = factory.leaf()
+    sandbox.mount(factory.bundle(1), first)
+    async with sandbox.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        site.show(leaf=forge.leaf())
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
-        assert site.file("tls.crt") == first.crt
-        assert serves(site, server)
+        sandbox.mount(leaf=factory.leaf())
+        await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
+        assert sandbox.file("tls.crt") == first.crt
+        assert serves(sandbox, server)
 
 
 async def test_a_set_with_a_withdrawn_ca_is_never_put_back(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1, [forge.epoch, forge.epoch - 1]), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1, [factory.epoch, factory.epoch - 1]), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        withdrawn = (forge.ca(forge.epoch - 1).sha256,)
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch], withdrawn=withdrawn))
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        withdrawn = (factory.ca(factory.epoch - 1).sha256,)
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch], withdrawn=withdrawn))
+        status = await observed.reaches(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
         assert status.failure
         assert "the last proven set holds a withdrawn CA" in status.failure.detail
-        assert site.installed().sequence == 2
+        assert sandbox.installed().sequence == 2
         assert status.reverted is None
         reverts = observed.agent.registry.get_sample_value("ca_rotation_reverts_total", {"reason": "reload_refused"})
         assert reverts is None, "nothing was taken back"
@@ -91,122 +93,122 @@ async def test_a_set_with_a_withdrawn_ca_is_never_put_back(
 
 
 async def test_a_set_that_has_expired_is_not_put_back(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     ahead = 0.0
-    site.show(forge.bundle(1), forge.leaf(end=forge.now + 600))
-    async with site.agent(now=lambda: forge.now + ahead) as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf(end=factory.now + 600))
+    async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        ahead, leaf = 700.0, forge.leaf()
-        site.show(leaf=leaf)
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+        ahead, leaf = 700.0, factory.leaf()
+        sandbox.mount(leaf=leaf)
+        status = await observed.reaches(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
         assert status.failure
         assert "the last proven set has expired" in status.failure.detail
-        assert site.file("tls.crt") == leaf.crt, "what a server that starts anew can serve by"
+        assert sandbox.file("tls.crt") == leaf.crt, "what a server that starts anew can serve by"
         server.write_config()
         await observed.is_proven(1, leaf)
 
 
 async def test_a_server_too_busy_to_be_told_has_refused_nothing(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await begin(sandbox, server, observed)
         assert server.process is not None
         server.process.send_signal(signal.SIGSTOP)
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
         await observed.fails("no_answer")
         looks = {"target": f"signal:{server.pidfile}", "outcome": "absent"}
         sample = observed.agent.registry.get_sample_value
         await eventually(
             lambda: (sample("ca_rotation_reloads_total", looks) or 0) > BRIEF.tries, "more looks than tries"
         )
-        assert site.installed().sequence == 2
+        assert sandbox.installed().sequence == 2
         server.process.send_signal(signal.SIGCONT)
         await observed.is_proven(2)
         assert all(journey.outcome != "reverted" for journey in observed.status.journeys)
 
 
 async def test_without_a_proven_set_there_is_no_way_back(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
     await server.start()
     server.write_config("broken {")
-    site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-    async with site.agent() as observed:
-        status = await observed.shows(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
+    sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+    async with sandbox.agent() as observed:
+        status = await observed.reaches(lambda s: s.state is AgentState.RELOAD_REFUSED, "a refusal")
         assert status.failure
         assert "no other set has been proven" in status.failure.detail
         server.write_config()
         await observed.is_proven(2)
 
 
-async def test_a_read_only_output_keeps_the_old_set(forge: BundleFactory, open_folder: Path) -> None:
-    site = AgentSandbox(open_folder, forge)
+async def test_a_read_only_output_keeps_the_old_set(factory: BundleFactory, open_folder: Path) -> None:
+    sandbox = AgentSandbox(open_folder, factory)
     with without_privileges():
-        site.out.mkdir()
-        site.show(forge.bundle(1), forge.leaf())
-        async with site.agent() as observed:
+        sandbox.out.mkdir()
+        sandbox.mount(factory.bundle(1), factory.leaf())
+        async with sandbox.agent() as observed:
             await observed.is_proven(1)
-            before = snapshot(site)
-            site.out.chmod(0o555)
-            site.show(forge.bundle(2))
+            before = snapshot(sandbox)
+            sandbox.out.chmod(0o555)
+            sandbox.mount(factory.bundle(2))
             status = await observed.fails("install_failed")
             assert status.failure
-            assert f"{site.out}/" in status.failure.detail
+            assert f"{sandbox.out}/" in status.failure.detail
             assert "Permission denied (EACCES)" in status.failure.detail
-            assert snapshot(site) == before
+            assert snapshot(sandbox) == before
             assert status.state is AgentState.PROVEN
-            site.out.chmod(0o755)
+            sandbox.out.chmod(0o755)
             await observed.is_proven(2)
 
 
-async def test_an_output_that_cannot_be_made_is_named(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.out.write_text("a file is in the way")
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+async def test_an_output_that_cannot_be_made_is_named(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.out.write_text("a file is in the way")
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         status = await observed.fails("install_failed")
         assert status.failure
-        assert f"{site.out}: expected to write there, found File exists (EEXIST)" in status.failure.detail
-        site.out.unlink()
+        assert f"{sandbox.out}: expected to write there, found File exists (EEXIST)" in status.failure.detail
+        sandbox.out.unlink()
         await observed.is_proven(1)
 
 
 async def test_two_targets_stand_and_fall_together(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, nats_server: MakeServer
 ) -> None:
-    other = nats_server(site.out)
-    site.targets = f"{server.target} {other.target}"
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    other = nats_server(sandbox.out)
+    sandbox.targets = f"{server.target} {other.target}"
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         await server.start()
-        await observed.shows(lambda s: s.targets and s.targets[0].level is Level.PROVEN, "the first to prove")
+        await observed.reaches(lambda s: s.targets and s.targets[0].level is Level.PROVEN, "the first to prove")
         assert observed.status.state is AgentState.INSTALLED
         await other.start()
         await observed.is_proven(1)
         other.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
         assert [target.level for target in observed.status.targets] == [Level.PROVEN, Level.PROVEN]
-        assert serves(site, server)
-        assert serves(site, other)
+        assert serves(sandbox, server)
+        assert serves(sandbox, other)
 
 
 async def test_a_set_is_tried_three_times_by_default(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(patience=replace(BRIEF, proof=0.3, tries=RetryPolicy().tries)) as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(patience=replace(BRIEF, proof=0.3, tries=RetryPolicy().tries)) as observed:
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
-        await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
+        await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
         tries = observed.agent.registry.get_sample_value(
             "ca_rotation_reloads_total", {"target": f"signal:{server.pidfile}", "outcome": "reload_refused"}
         )
@@ -215,16 +217,16 @@ async def test_a_set_is_tried_three_times_by_default(
 
 
 async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused_set(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer, broker: AnnouncementBroker
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, broker: AnnouncementBroker
 ) -> None:
     patience = replace(BRIEF, proof=0.3, tries=1, refused=3.0)
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(patience=patience) as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(patience=patience) as observed:
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
+        await broker.announce(factory.bundle(6, [factory.epoch + 2, factory.epoch + 1]))
         await observed.fails("overlap")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
         now = asyncio.get_running_loop().time
         at = []
         for tries in (1, 2):
@@ -232,7 +234,7 @@ async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused
             at.append(now())
         assert at[1] - at[0] > 0.75 * patience.refused
         server.write_config()
-        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))  # which is something that changed
+        sandbox.mount(factory.bundle(3, [factory.epoch + 1, factory.epoch]))  # which is something that changed
         status = await observed.is_proven(6)
         assert status.failure is None
 
@@ -242,14 +244,14 @@ def _tried(observed: Observed, times: int) -> bool:
 
 
 async def test_the_pause_before_a_refused_set_grows(
-    forge: BundleFactory, site: AgentSandbox, server: NatsServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     patience: RetryPolicy = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(patience=patience) as observed:
-        await begin(site, server, observed)
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(patience=patience) as observed:
+        await begin(sandbox, server, observed)
         server.write_config("broken {")
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
 
         await eventually(partial(_tried, observed, 3), "three tries")
         assert patience.before_return(1) < patience.before_return(4) < patience.before_return(40)

@@ -16,29 +16,29 @@ from tidemark.receipt import AgentState, PodClass
 
 
 @pytest.fixture
-async def authority(forge: BundleFactory, site: AgentSandbox) -> AsyncIterator[Authority]:
+async def authority(factory: BundleFactory, sandbox: AgentSandbox) -> AsyncIterator[Authority]:
     made = Authority()
-    site.show_trust(forge.trust(control_ca=to_pem([made.ca]).decode()))
+    sandbox.write_trust_file(factory.trust(control_ca=to_pem([made.ca]).decode()))
     yield made
     await made.stop()
 
 
-def reporting(authority: Authority, site: AgentSandbox, token: str = TOKEN) -> dict[str, str]:
+def reporting(authority: Authority, sandbox: AgentSandbox, token: str = TOKEN) -> dict[str, str]:
     """The variables of an agent that reports to it."""
-    (site.folder / "token").write_text(token + "\n")
+    (sandbox.folder / "token").write_text(token + "\n")
     return {
         "TIDEMARK_AUTHORITY_URL": authority.url,
-        "TIDEMARK_AUTHORITY_TOKEN_FILE": str(site.folder / "token"),
+        "TIDEMARK_AUTHORITY_TOKEN_FILE": str(sandbox.folder / "token"),
         "TIDEMARK_CLASS": "application",
     }
 
 
-async def test_a_proof_is_reported_at_once(forge: BundleFactory, site: AgentSandbox, authority: Authority) -> None:
+async def test_a_proof_is_reported_at_once(factory: BundleFactory, sandbox: AgentSandbox, authority: Authority) -> None:
     await authority.start()
     authority.newest = 9
-    leaf = forge.leaf()
-    site.show(forge.bundle(1), leaf)
-    async with site.agent(reporting(authority, site)) as observed:
+    leaf = factory.leaf()
+    sandbox.mount(factory.bundle(1), leaf)
+    async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
         await eventually(
             lambda: authority.receipts and authority.receipts[-1].state is AgentState.PROVEN, "the receipt of a proof"
@@ -48,12 +48,12 @@ async def test_a_proof_is_reported_at_once(forge: BundleFactory, site: AgentSand
         assert receipt.proven is not None
         assert receipt.proven.sequence == 1
         assert receipt.leaf is not None
-        assert (receipt.leaf.sha256, receipt.leaf.issuer_sha256) == (leaf.sha256, forge.ca(forge.epoch).sha256)
-        assert receipt.keys == (f"{forge.signer.verifier.name}+{forge.signer.verifier.hash}",)
-        status = await observed.shows(lambda s: s.newest == 9, "the newest sequence")
+        assert (receipt.leaf.sha256, receipt.leaf.issuer_sha256) == (leaf.sha256, factory.ca(factory.epoch).sha256)
+        assert receipt.keys == (f"{factory.signer.verifier.name}+{factory.signer.verifier.hash}",)
+        status = await observed.reaches(lambda s: s.newest == 9, "the newest sequence")
         assert status.state is AgentState.PROVEN
 
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
         await eventually(
             lambda: (p := authority.receipts[-1].proven) is not None and p.sequence == 2, "the next proof's receipt"
         )
@@ -64,12 +64,12 @@ async def test_a_proof_is_reported_at_once(forge: BundleFactory, site: AgentSand
         assert all(one != next_one for one, next_one in pairwise(said)), "nothing is said twice before the heartbeat"
 
 
-async def test_a_failure_is_reported(forge: BundleFactory, site: AgentSandbox, authority: Authority) -> None:
+async def test_a_failure_is_reported(factory: BundleFactory, sandbox: AgentSandbox, authority: Authority) -> None:
     await authority.start()
-    site.show(forge.bundle(3), forge.leaf())
-    async with site.agent(reporting(authority, site)) as observed:
+    sandbox.mount(factory.bundle(3), factory.leaf())
+    async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(3)
-        site.show(forge.bundle(2))
+        sandbox.mount(factory.bundle(2))
         failure = await eventually(
             lambda: authority.receipts and (f := authority.receipts[-1].failure) and f, "the receipt of a failure"
         )
@@ -77,12 +77,12 @@ async def test_a_failure_is_reported(forge: BundleFactory, site: AgentSandbox, a
 
 
 async def test_an_authority_that_is_away_is_told_later(
-    forge: BundleFactory, site: AgentSandbox, authority: Authority
+    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(reporting(authority, site)) as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
-        site.show(forge.bundle(2))
+        sandbox.mount(factory.bundle(2))
         await observed.is_proven(2)
         assert authority.receipts == []
         await authority.start()
@@ -92,17 +92,19 @@ async def test_an_authority_that_is_away_is_told_later(
         assert proven.sequence == 2
 
 
-async def test_nothing_is_said_to_a_stranger(forge: BundleFactory, site: AgentSandbox, authority: Authority) -> None:
+async def test_nothing_is_said_to_a_stranger(
+    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
+) -> None:
     stranger = Authority()
-    site.show_trust(forge.trust(control_ca=to_pem([stranger.ca]).decode()))
+    sandbox.write_trust_file(factory.trust(control_ca=to_pem([stranger.ca]).decode()))
     await authority.start()
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(reporting(authority, site)) as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
-        site.show(forge.bundle(2))
+        sandbox.mount(factory.bundle(2))
         await observed.is_proven(2)
         # Once the trust file names the right CA, receipts come; none came before.
-        site.show_trust(forge.trust(control_ca=to_pem([authority.ca]).decode()))
+        sandbox.write_trust_file(factory.trust(control_ca=to_pem([authority.ca]).decode()))
         await eventually(lambda: authority.receipts, "a receipt")
         proven = authority.receipts[0].proven
         assert proven is not None
@@ -111,25 +113,25 @@ async def test_nothing_is_said_to_a_stranger(forge: BundleFactory, site: AgentSa
 
 @pytest.mark.parametrize("token", ["another-token", "", "two tokens"])
 async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
-    forge: BundleFactory, site: AgentSandbox, authority: Authority, token: str, caplog: pytest.LogCaptureFixture
+    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await authority.start()
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(reporting(authority, site, token)) as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(reporting(authority, sandbox, token)) as observed:
         await observed.is_proven(1)
         await eventually(lambda: any(r.getMessage() == "receipt_not_sent" for r in caplog.records), "a log line")
         assert not token or token not in str([vars(record) for record in caplog.records])
-        reporting(authority, site)
+        reporting(authority, sandbox)
         await eventually(lambda: authority.receipts, "a receipt")
 
 
 async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
-    forge: BundleFactory, site: AgentSandbox, authority: Authority
+    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
 ) -> None:
     await authority.start()
     authority.moved_to = "/elsewhere"
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent(reporting(authority, site)) as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
         await eventually(lambda: authority.sent_on > 1, "a second try")
         assert authority.receipts == []
@@ -138,13 +140,13 @@ async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
 
 
 async def test_a_heartbeat_comes_without_any_change(
-    forge: BundleFactory, site: AgentSandbox, authority: Authority
+    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
 ) -> None:
     await authority.start()
-    short = BundleFactory(forge.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))
-    short.signer = forge.signer
-    site.show(short.bundle(1), short.leaf())
-    async with site.agent(reporting(authority, site)) as observed:
+    short = BundleFactory(factory.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))
+    short.signer = factory.signer
+    sandbox.mount(short.bundle(1), short.leaf())
+    async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
 
         def said_twice() -> bool:

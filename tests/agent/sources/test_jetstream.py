@@ -26,18 +26,18 @@ def count(observed: Observed, outcome: str, reason: str = "") -> float:
 
 
 async def hears(observed: Observed) -> None:
-    await observed.shows(lambda s: s.broker and s.broker.connected, "the broker to be heard")
+    await observed.reaches(lambda s: s.broker and s.broker.connected, "the broker to be heard")
 
 
 async def test_an_announcement_is_adopted_before_the_mount_has_it(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
-    await broker.announce(forge.bundle(1))
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    await broker.announce(factory.bundle(1))
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         await hears(observed)
-        second = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        second = factory.bundle(2, [factory.epoch + 1, factory.epoch])
         await broker.announce(second)
         status = await observed.is_proven(2)
         journey = status.journeys[-1]
@@ -45,68 +45,68 @@ async def test_an_announcement_is_adopted_before_the_mount_has_it(
         assert journey.proven_at is not None
         assert 0 <= journey.stages["detect"] <= journey.proven_at - journey.swapped_at
         # The mount still shows 1: that is no fault of anybody's, and undoes nothing.
-        leaf = forge.leaf(forge.ca(forge.epoch + 1))
-        site.show(leaf=leaf)
+        leaf = factory.leaf(factory.ca(factory.epoch + 1))
+        sandbox.mount(leaf=leaf)
         status = await observed.is_proven(2, leaf)
         assert status.failure is None
         assert [j.outcome for j in status.journeys] == ["proven"] * 3
         assert count(observed, "superseded", "superseded") == 1
-        site.show(second)
+        sandbox.mount(second)
         await observed.is_proven(2)
         assert count(observed, "rejected", "superseded") == 0
 
 
 async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
-    await broker.announce(forge.bundle(5))
-    site.show(forge.bundle(2), forge.leaf())
-    async with site.agent() as observed:
+    await broker.announce(factory.bundle(5))
+    sandbox.mount(factory.bundle(2), factory.leaf())
+    async with sandbox.agent() as observed:
 
         def overtaken(times: int) -> bool:
             return count(observed, "superseded", "superseded") == times
 
         await observed.is_proven(5)
         for sequence in (3, 4):
-            site.show(forge.bundle(sequence))
+            sandbox.mount(factory.bundle(sequence))
             await eventually(partial(overtaken, sequence - 2), "the mount's to be judged")
             assert observed.status.failure is None
-        site.show(forge.bundle(3))
+        sandbox.mount(factory.bundle(3))
         status = await observed.fails("replay")
         assert status.failure
         assert "expected the mount to go on from sequence 4, which it has shown" in status.failure.detail
-        assert site.installed().sequence == 5
+        assert sandbox.installed().sequence == 5
         assert count(observed, "rejected", "replay") == 1
         # A broker whose stream was restored from a backup shows less than before: that is no alarm.
-        await broker.announce(forge.bundle(4))
+        await broker.announce(factory.bundle(4))
         await eventually(partial(overtaken, 3), "the broker's to be judged")
-        site.show(forge.bundle(4))
-        await observed.shows(lambda s: s.failure is None, "the alarm to end")
+        sandbox.mount(factory.bundle(4))
+        await observed.reaches(lambda s: s.failure is None, "the alarm to end")
 
 
 async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forged = forge.bundle(9, signer=Signer.generate(f"{forge.domain}/a"))
-    await broker.announce(forge.bundle(1))
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    forged = factory.bundle(9, signer=Signer.generate(f"{factory.domain}/a"))
+    await broker.announce(factory.bundle(1))
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         await hears(observed)
         # Good and bad, in one breath: the last message is not all that counts.
-        await broker.announce(forge.bundle(2), forged)
+        await broker.announce(factory.bundle(2), forged)
         status = await observed.is_proven(2)
         status = await observed.fails("signature")
         assert status.failure
         assert status.failure.detail.startswith("jetstream: bundle rejected at step 2 (signature)")
         assert (status.failure.sequence, status.state) == (9, AgentState.PROVEN)
-        site.show(forge.bundle(3))
+        sandbox.mount(factory.bundle(3))
         await observed.is_proven(3)
-        site.show(forged)
-        status = await observed.shows(
+        sandbox.mount(forged)
+        status = await observed.reaches(
             lambda s: s.failure and s.failure.detail.startswith("bundle"), "the mount's fault"
         )
-        await broker.announce(forge.bundle(4))
+        await broker.announce(factory.bundle(4))
         status = await observed.is_proven(4)
         assert status.failure
         assert status.failure.reason == "signature", "the mount still shows it"
@@ -117,33 +117,33 @@ async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
 
 
 async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_came(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
-    await broker.announce(forge.bundle(1, issued_at=forge.now - 1))
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    await broker.announce(factory.bundle(1, issued_at=factory.now - 1))
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         status = await observed.fails("equivocation")
         assert status.failure
         assert status.failure.detail.startswith("jetstream: ")
-        assert site.installed().statement.issued_at == forge.now, "the mount's"
+        assert sandbox.installed().statement.issued_at == factory.now, "the mount's"
 
 
 async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_does(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         with monkeypatch.context() as watched:
             alarms: list[float] = []
             watched.setattr(observed.agent.cycle.alarm, "set", alarms.append)
-            await broker.announce(forge.bundle(6, [forge.epoch + 2, forge.epoch + 1]))
+            await broker.announce(factory.bundle(6, [factory.epoch + 2, factory.epoch + 1]))
             status = await observed.fails("overlap")
             assert set(alarms) <= {BRIEF.judged}, "no sooner than anything that was refused"
         assert status.installed
         assert status.installed.mark.sequence == 1
-        site.show(forge.bundle(3, [forge.epoch + 1, forge.epoch]))
+        sandbox.mount(factory.bundle(3, [factory.epoch + 1, factory.epoch]))
         status = await observed.is_proven(6)
         assert status.failure is None
 
@@ -169,18 +169,18 @@ def test_a_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, st
 
 
 async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await broker.announce(forge.bundle(7))
-    site.show(forge.bundle(2), forge.leaf())
-    async with site.agent() as observed:
-        await observed.shows(lambda s: s.installed, "a set")
+    await broker.announce(factory.bundle(7))
+    sandbox.mount(factory.bundle(2), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set")
         assert observed.status.installed
         assert observed.status.installed.mark.sequence == 7
         await observed.is_proven(7)
         assert [journey.sequence for journey in observed.status.journeys] == [7], "2 never was in place"
         await eventually(
-            lambda: sorted(p.name for p in site.out.iterdir() if p.is_dir() and not p.is_symlink()) == ["..7-1"],
+            lambda: sorted(p.name for p in sandbox.out.iterdir() if p.is_dir() and not p.is_symlink()) == ["..7-1"],
             "the rest to be swept",
         )
         await hears(observed)
@@ -188,58 +188,58 @@ async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
 
 
 async def test_without_a_broker_the_mount_carries_on(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.stop()
-    site.nats_url = f"{broker.url}, tls://127.0.0.1:{free_port()}"
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.nats_url = f"{broker.url}, tls://127.0.0.1:{free_port()}"
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        status = await observed.shows(lambda s: s.broker, "a word of the broker")
+        status = await observed.reaches(lambda s: s.broker, "a word of the broker")
         assert status.broker
         assert not status.broker.connected
         assert f"{broker.url}: " in status.broker.detail
         await broker.start()
-        await broker.announce(forge.bundle(2))
+        await broker.announce(factory.bundle(2))
         await observed.is_proven(2)
         await hears(observed)
         # Lost later: nothing waits for it.
         broker.stop()
-        await observed.shows(lambda s: s.broker and not s.broker.connected, "the loss to be noticed")
-        site.show(forge.bundle(3))
+        await observed.reaches(lambda s: s.broker and not s.broker.connected, "the loss to be noticed")
+        sandbox.mount(factory.bundle(3))
         await observed.is_proven(3)
         await broker.start()
-        await broker.announce(forge.bundle(4))
+        await broker.announce(factory.bundle(4))
         await observed.is_proven(4)
         await hears(observed)
 
 
 async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.3)
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
-        status = await observed.shows(
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
+        status = await observed.reaches(
             lambda s: s.broker and "no stream METADATA_CA_CLIENT" in s.broker.detail, "a word"
         )
         await observed.is_proven(1)
-        await broker.announce(forge.bundle(2))
+        await broker.announce(factory.bundle(2))
         await observed.is_proven(2)
         await broker.forget()
-        status = await observed.shows(lambda s: s.broker and not s.broker.connected, "the stream to be missed")
+        status = await observed.reaches(lambda s: s.broker and not s.broker.connected, "the stream to be missed")
         assert status.state is AgentState.PROVEN
-        await broker.announce(forge.bundle(3))
+        await broker.announce(factory.bundle(3))
         await observed.is_proven(3)
 
 
 async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_with_another_set(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_FIRST_PAUSE", 3600.0)
     monkeypatch.setattr(jetstream, "_LONGEST_PAUSE", 3600.0)
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
 
         async def asked(times: int) -> bool:
@@ -248,28 +248,28 @@ async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_w
         await eventually(partial(asked, 2), "the broker to be asked, first of all and then for good")
         for _ in range(100):
             assert not await asked(3), "nothing has changed, and the pause is long"
-        await broker.announce(forge.bundle(2))
-        leaf = forge.leaf()
-        site.show(leaf=leaf)
+        await broker.announce(factory.bundle(2))
+        leaf = factory.leaf()
+        sandbox.mount(leaf=leaf)
         await observed.is_proven(2, leaf)
         assert await broker.connections("tidemark-agent nats-0") == 3
 
 
 async def test_a_broker_that_begins_with_tls_is_heard(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     broker.stop()
     broker.handshake_first = True
     await broker.start()
-    await broker.announce(forge.bundle(1))
-    site.nats_url = broker.url
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent() as observed:
+    await broker.announce(factory.bundle(1))
+    sandbox.nats_url = broker.url
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         await hears(observed)
-        await broker.announce(forge.bundle(2))
-        leaf = forge.leaf()
-        site.show(leaf=leaf)
+        await broker.announce(factory.bundle(2))
+        leaf = factory.leaf()
+        sandbox.mount(leaf=leaf)
         await observed.is_proven(2, leaf)
 
         async def moved() -> bool:
@@ -279,15 +279,15 @@ async def test_a_broker_that_begins_with_tls_is_heard(
 
 
 async def test_the_connection_follows_the_installed_set(
-    forge: BundleFactory, site: AgentSandbox, broker: AnnouncementBroker
+    factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
-    await broker.announce(forge.bundle(1))
-    first, second = forge.leaf(), forge.leaf()
-    site.show(forge.bundle(1), first)
-    async with site.agent() as observed:
+    await broker.announce(factory.bundle(1))
+    first, second = factory.leaf(), factory.leaf()
+    sandbox.mount(factory.bundle(1), first)
+    async with sandbox.agent() as observed:
         await observed.is_proven(1, first)
         await hears(observed)
-        site.show(leaf=second)
+        sandbox.mount(leaf=second)
         await observed.is_proven(1, second)
 
         async def moved() -> bool:
@@ -295,22 +295,22 @@ async def test_the_connection_follows_the_installed_set(
 
         await eventually(moved, "the new leaf to be presented")
         # And what is announced after that is still heard.
-        await broker.announce(forge.bundle(2))
+        await broker.announce(factory.bundle(2))
         await observed.is_proven(2)
 
 
 async def test_a_broker_that_stays_is_told_of_once(
-    forge: BundleFactory,
-    site: AgentSandbox,
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
     broker: AnnouncementBroker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.02)
     caplog.set_level(logging.INFO, "tidemark.agent")
-    site.show(forge.bundle(1), forge.leaf())
-    await broker.announce(forge.bundle(1))
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    await broker.announce(factory.bundle(1))
+    async with sandbox.agent() as observed:
         await observed.is_proven(1)
         await hears(observed)
         before = await broker.messages()
@@ -324,15 +324,15 @@ async def test_a_broker_that_stays_is_told_of_once(
 
 @pytest.mark.parametrize("answering", [True, False])
 async def test_it_stops_within_five_seconds_whatever_the_broker_does(
-    forge: BundleFactory,
-    site: AgentSandbox,
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
     broker: AnnouncementBroker,
     agent_process: Callable[[Mapping[str, str]], AgentProcess],
     answering: bool,
 ) -> None:
-    await broker.announce(forge.bundle(1))
-    site.show(forge.bundle(1), forge.leaf())
-    process = agent_process(site.environment())
+    await broker.announce(factory.bundle(1))
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    process = agent_process(sandbox.environment())
     await eventually(lambda: (process.status().get("broker") or {}).get("connected"), "the broker to be heard")
     assert process.process is not None
     assert broker.process is not None
@@ -343,16 +343,19 @@ async def test_it_stops_within_five_seconds_whatever_the_broker_does(
 
 
 async def test_the_status_and_the_log_say_so_and_not_too_often(
-    forge: BundleFactory, site: AgentSandbox, tmp_path: Path, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
+    tmp_path: Path,
+    agent_process: Callable[[Mapping[str, str]], AgentProcess],
 ) -> None:
-    site.nats_url = f"tls://127.0.0.1:{free_port()} tls://127.0.0.1:{free_port()}"
-    site.show(forge.bundle(1), forge.leaf())
+    sandbox.nats_url = f"tls://127.0.0.1:{free_port()} tls://127.0.0.1:{free_port()}"
+    sandbox.mount(factory.bundle(1), factory.leaf())
     (tmp_path / "token").write_text("a secret word")
     authority = {
         "TIDEMARK_AUTHORITY_URL": f"https://127.0.0.1:{free_port()}",
         "TIDEMARK_AUTHORITY_TOKEN_FILE": str(tmp_path / "token"),
     }
-    process = agent_process(site.environment(TIDEMARK_LOG="json", **authority))
+    process = agent_process(sandbox.environment(TIDEMARK_LOG="json", **authority))
     await process.answers("/readyz")
     process.stop()
     process.start(tmp_path / "agent.log")

@@ -39,7 +39,7 @@ def mount(tmp_path: Path) -> KubeletMount:
 
 
 def test_a_mount_is_read_with_the_instant_of_its_switch(mount: KubeletMount) -> None:
-    mount.show(files(1))
+    mount.switch_to(files(1))
     look = look_at(mount.path, BUNDLE_FILES)
     assert revision(look) == 1
     assert look.moved_at == (mount.path / "..data").lstat().st_ctime
@@ -47,14 +47,14 @@ def test_a_mount_is_read_with_the_instant_of_its_switch(mount: KubeletMount) -> 
 
 
 def test_no_read_mixes_two_revisions(mount: KubeletMount) -> None:
-    mount.show(files(0))
+    mount.switch_to(files(0))
     over = threading.Event()
 
     def switch() -> None:
         number = 0
         while not over.is_set():
             number += 1
-            mount.show(files(number))
+            mount.switch_to(files(number))
 
     writer = threading.Thread(target=switch)
     writer.start()
@@ -71,7 +71,7 @@ def test_what_is_missing_is_named(mount: KubeletMount) -> None:
     look = look_at(mount.path, BUNDLE_FILES)
     assert look.fault
     assert (look.fault.reason, look.not_live) == ("mount_missing", "")
-    mount.show({"ca.crt": b"x"})
+    mount.switch_to({"ca.crt": b"x"})
     look = look_at(mount.path, BUNDLE_FILES)
     assert look.fault
     assert look.fault.reason == "source_unreadable"
@@ -79,14 +79,14 @@ def test_what_is_missing_is_named(mount: KubeletMount) -> None:
 
 
 def test_a_file_is_read_no_further_than_any_bundle_goes(mount: KubeletMount) -> None:
-    mount.show(files(1) | {"ca.crt": b"#" * (3 * MAX_BYTES)})
+    mount.switch_to(files(1) | {"ca.crt": b"#" * (3 * MAX_BYTES)})
     look = look_at(mount.path, BUNDLE_FILES)
     assert look.files
     assert len(look.files["ca.crt"]) == MAX_BYTES + 1
 
 
 def test_a_directory_in_a_files_place_is_named_and_costs_no_descriptor(mount: KubeletMount) -> None:
-    mount.show(files(1))
+    mount.switch_to(files(1))
     (mount.path / "..data" / "bundle.note").unlink()
     (mount.path / "..data" / "bundle.note").mkdir()
     before = descriptors()
@@ -112,9 +112,9 @@ async def watching(sources: MountSources) -> AsyncIterator[list[SourceSnapshot]]
 
 async def test_each_switch_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
     leaf, trust = KubeletMount(tmp_path / "leaf"), KubeletMount(tmp_path / "trust")
-    mount.show(files(1))
-    leaf.show(files(1))
-    trust.show({"trust.toml": b"trust 1"})
+    mount.switch_to(files(1))
+    leaf.switch_to(files(1))
+    trust.switch_to({"trust.toml": b"trust 1"})
     async with watching(MountSources(mount.path, leaf.path, tmp_path / "trust" / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
 
@@ -122,11 +122,11 @@ async def test_each_switch_is_seen(mount: KubeletMount, tmp_path: Path) -> None:
             return revision(getattr(delivered[-1], look)) == number
 
         for number in range(2, 12):
-            mount.show(files(number))
+            mount.switch_to(files(number))
             await eventually(partial(shows, "bundle", number), "the bundle")
-            leaf.show(files(number))
+            leaf.switch_to(files(number))
             await eventually(partial(shows, "leaf", number), "the leaf")
-            trust.show({"trust.toml": f"trust {number}".encode()})
+            trust.switch_to({"trust.toml": f"trust {number}".encode()})
             await eventually(partial(shows, "trust", number), "the trust file")
         assert len(delivered) == 31, "each change once, and nothing else"
         assert delivered[-1].watch_fault == ""
@@ -140,22 +140,22 @@ async def test_a_switch_during_the_first_look_is_seen(mount: KubeletMount, tmp_p
             self.looks += 1
             sighting = super().look()
             if self.looks == 1:
-                mount.show(files(2))
+                mount.switch_to(files(2))
             return sighting
 
-    mount.show(files(1))
+    mount.switch_to(files(1))
     async with watching(Overtaken(mount.path, None, tmp_path / "trust.toml")) as delivered:
         await eventually(lambda: len(delivered) == 2 and revision(delivered[1].bundle) == 2, "the second revision")
         assert revision(delivered[0].bundle) == 1
 
 
 async def test_a_switch_to_the_same_content_is_no_news(mount: KubeletMount, tmp_path: Path) -> None:
-    mount.show(files(1))
+    mount.switch_to(files(1))
     async with watching(MountSources(mount.path, None, tmp_path / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
         for _ in range(3):
-            mount.show(files(1))
-        mount.show(files(2))
+            mount.switch_to(files(1))
+        mount.switch_to(files(2))
         await eventually(lambda: revision(delivered[-1].bundle) == 2, "the next revision")
         assert len(delivered) == 2
 
@@ -175,7 +175,7 @@ def no_watches_left() -> Iterator[contextlib.ExitStack]:
 
 async def test_without_watches_left_it_says_so_and_reads_all_the_same(open_folder: Path) -> None:
     mount = KubeletMount(open_folder / "bundle")
-    mount.show(files(1))
+    mount.switch_to(files(1))
     with no_watches_left():
         async with watching(MountSources(mount.path, None, open_folder / "trust.toml")) as delivered:
             await eventually(lambda: delivered, "the first sight")
@@ -190,15 +190,15 @@ async def test_while_there_are_no_watches_changes_are_seen_at_the_next_look(
     monkeypatch.setattr(mounts, "_REREAD_SECONDS", 0.1)
     mount = KubeletMount(open_folder / "bundle")
     with no_watches_left() as taken:
-        mount.show(files(1))
+        mount.switch_to(files(1))
         async with watching(MountSources(mount.path, None, open_folder / "trust.toml")) as delivered:
             await eventually(lambda: delivered and delivered[-1].watch_fault, "the fault")
-            mount.show(files(2))
+            mount.switch_to(files(2))
             await eventually(lambda: revision(delivered[-1].bundle) == 2, "the next revision")
             taken.close()
             await eventually(lambda: delivered[-1].watch_fault == "", "a watch again")
             monkeypatch.setattr(mounts, "_REREAD_SECONDS", 3600.0)
-            mount.show(files(3))
+            mount.switch_to(files(3))
             await eventually(lambda: revision(delivered[-1].bundle) == 3, "what is watched again")
 
 
@@ -212,9 +212,9 @@ async def test_mounts_may_come_late_and_be_made_anew(mount: KubeletMount, tmp_pa
             "mount_missing",
             "trust",
         ]
-        trust.show({"trust.toml": b"trust 1"})
-        leaf.show(files(1))
-        mount.show(files(1))
+        trust.switch_to({"trust.toml": b"trust 1"})
+        leaf.switch_to(files(1))
+        mount.switch_to(files(1))
         await eventually(
             lambda: all(
                 look and look.files for look in (delivered[-1].bundle, delivered[-1].leaf, delivered[-1].trust)
@@ -224,16 +224,16 @@ async def test_mounts_may_come_late_and_be_made_anew(mount: KubeletMount, tmp_pa
         for number in (2, 4):
             mount.path.rename(tmp_path / f"away-{number}")
             await eventually(lambda: delivered[-1].bundle.fault, "the mount to be missed")
-            mount.show(files(number))
+            mount.switch_to(files(number))
             await eventually(lambda n=number: delivered[-1].bundle.files and revision(delivered[-1].bundle) == n, "it")  # type: ignore[misc]  # a lambda with a default
-            mount.show(files(number + 1))  # and the new one is watched
+            mount.switch_to(files(number + 1))  # and the new one is watched
             await eventually(lambda n=number: revision(delivered[-1].bundle) == n + 1, "the next")  # type: ignore[misc]  # a lambda with a default
 
 
 async def test_a_mount_that_is_deleted_and_made_anew_at_once_is_watched_again(
     mount: KubeletMount, tmp_path: Path
 ) -> None:
-    mount.show(files(1))
+    mount.switch_to(files(1))
     async with watching(MountSources(mount.path, None, tmp_path / "trust" / "trust.toml")) as delivered:
         (tmp_path / "trust").mkdir()
         await eventually(lambda: delivered and delivered[-1].bundle.files, "the first sight")
@@ -243,9 +243,9 @@ async def test_a_mount_that_is_deleted_and_made_anew_at_once_is_watched_again(
 
         for number in range(2, 22, 2):
             shutil.rmtree(mount.path)
-            mount.show(files(number))  # where the file system has it so, under the same inode number
+            mount.switch_to(files(number))  # where the file system has it so, under the same inode number
             await eventually(partial(shows, number), "the new mount's")
-            mount.show(files(number + 1))
+            mount.switch_to(files(number + 1))
             await eventually(partial(shows, number + 1), "the next")
 
 
@@ -254,7 +254,7 @@ async def test_a_burst_of_switches_ends_with_the_last(mount: KubeletMount, tmp_p
     async with watching(MountSources(mount.path, leaf.path, tmp_path / "trust.toml")) as delivered:
         await eventually(lambda: delivered, "the first sight")
         for number in range(1, 200):
-            (mount if number % 3 else leaf).show(files(number))
+            (mount if number % 3 else leaf).switch_to(files(number))
             if number % 50 == 0:
                 await asyncio.sleep(0)
         await eventually(

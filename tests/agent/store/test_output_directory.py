@@ -25,8 +25,8 @@ from tidemark.verify import Known, Mark, verify
 MEMORY = PersistentState(Mark(7, "a" * 64), {"/bundle": 7}, ProvenSet("..7-1", Mark(7, "a" * 64), None, ""))
 
 
-def make(forge: BundleFactory, sequence: int, leaf: LeafFiles | None = None) -> TrustSet:
-    verified = verify(forge.bundle(sequence), forge.trust(), Known(), forge.now)
+def make(factory: BundleFactory, sequence: int, leaf: LeafFiles | None = None) -> TrustSet:
+    verified = verify(factory.bundle(sequence), factory.trust(), Known(), factory.now)
     return TrustSet(verified, parsed(leaf)) if leaf else TrustSet(verified)
 
 
@@ -46,9 +46,9 @@ def output(tmp_path: Path) -> OutputDirectory:
     return made
 
 
-def test_it_is_laid_out_as_the_kubelet_would(forge: BundleFactory, output: OutputDirectory) -> None:
-    leaf = forge.leaf()
-    trust_set = make(forge, 3, leaf)
+def test_it_is_laid_out_as_the_kubelet_would(factory: BundleFactory, output: OutputDirectory) -> None:
+    leaf = factory.leaf()
+    trust_set = make(factory, 3, leaf)
     assert output.install(trust_set) == "..3-1"
     links = {entry.name: str(entry.readlink()) for entry in output.path.iterdir() if entry.is_symlink()}
     names = (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)
@@ -59,34 +59,36 @@ def test_it_is_laid_out_as_the_kubelet_would(forge: BundleFactory, output: Outpu
     assert (read.bundle, read.leaf) == (trust_set.verified.bundle, (leaf.crt, leaf.key))
 
 
-def test_the_group_of_the_directory_may_read_and_others_may_not(forge: BundleFactory, output: OutputDirectory) -> None:
+def test_the_group_of_the_directory_may_read_and_others_may_not(
+    factory: BundleFactory, output: OutputDirectory
+) -> None:
     group = NOBODY if os.geteuid() == 0 else output.path.stat().st_gid
     os.chown(output.path, -1, group)
     with umask(0o077):
-        directory = output.install(make(forge, 1, forge.leaf()))
+        directory = output.install(make(factory, 1, factory.leaf()))
     for file in (output.path / directory).iterdir():
         assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_gid) == (0o640, group)
     folder = (output.path / directory).stat()
     assert (stat.S_IMODE(folder.st_mode), folder.st_gid) == (0o750, group)
 
 
-def test_a_leaf_that_is_no_longer_managed_leaves_no_link(forge: BundleFactory, output: OutputDirectory) -> None:
-    output.install(make(forge, 1, forge.leaf()))
-    output.install(make(forge, 2))
+def test_a_leaf_that_is_no_longer_managed_leaves_no_link(factory: BundleFactory, output: OutputDirectory) -> None:
+    output.install(make(factory, 1, factory.leaf()))
+    output.install(make(factory, 2))
     assert not (output.path / KEY_FILE).is_symlink()
     assert (output.path / CA_FILE).exists()
 
 
-def test_the_same_statement_may_be_installed_again(forge: BundleFactory, output: OutputDirectory) -> None:
-    assert [output.install(make(forge, 1, forge.leaf())) for _ in range(3)] == ["..1-1", "..1-2", "..1-3"]
+def test_the_same_statement_may_be_installed_again(factory: BundleFactory, output: OutputDirectory) -> None:
+    assert [output.install(make(factory, 1, factory.leaf())) for _ in range(3)] == ["..1-1", "..1-2", "..1-3"]
     output.sweep(["..1-2"])
     assert sorted(entry.name for entry in output.path.iterdir() if entry.name.startswith("..1")) == ["..1-2", "..1-3"]
     output.put_back("..1-2")
     assert output.current() == "..1-2"
 
 
-def test_readers_see_one_set_or_the_other(forge: BundleFactory, output: OutputDirectory) -> None:
-    sets = [make(forge, sequence, forge.leaf()) for sequence in range(1, 5)]
+def test_readers_see_one_set_or_the_other(factory: BundleFactory, output: OutputDirectory) -> None:
+    sets = [make(factory, sequence, factory.leaf()) for sequence in range(1, 5)]
     output.install(sets[0])
     torn: list[str] = []
     over = threading.Event()
@@ -119,7 +121,7 @@ def test_readers_see_one_set_or_the_other(forge: BundleFactory, output: OutputDi
 
 
 def test_files_are_on_the_disk_before_anything_points_to_them(
-    forge: BundleFactory, output: OutputDirectory, monkeypatch: pytest.MonkeyPatch
+    factory: BundleFactory, output: OutputDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, str | None]] = []
     sync = os.fsync
@@ -130,15 +132,15 @@ def test_files_are_on_the_disk_before_anything_points_to_them(
         synced.append((str(path), output.current()))
 
     monkeypatch.setattr(os, "fsync", noting)
-    output.install(make(forge, 1, forge.leaf()))
+    output.install(make(factory, 1, factory.leaf()))
     output.make_durable()
     output.remember(MEMORY)
     files = [(f"..1-1/{name}", None) for name in (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)]
     assert synced == [*files, ("..1-1", None), (".", "..1-1"), (".tidemark.json.new", "..1-1")]
 
 
-def test_what_a_kill_left_half_done_is_mended(forge: BundleFactory, output: OutputDirectory) -> None:
-    output.install(make(forge, 1, forge.leaf()))
+def test_what_a_kill_left_half_done_is_mended(factory: BundleFactory, output: OutputDirectory) -> None:
+    output.install(make(factory, 1, factory.leaf()))
     (output.path / "..2-1").mkdir()
     (output.path / "..2-1" / CA_FILE).write_bytes(b"half")
     (output.path / "..data_tmp").symlink_to("..2-1")
@@ -157,10 +159,10 @@ def test_a_link_to_no_set_of_ours_is_no_set(output: OutputDirectory, target: str
     assert output.current() is None
 
 
-def test_a_file_in_the_way_is_named(forge: BundleFactory, output: OutputDirectory) -> None:
+def test_a_file_in_the_way_is_named(factory: BundleFactory, output: OutputDirectory) -> None:
     (output.path / CA_FILE).write_text("somebody's own")
     with pytest.raises(InstallFailed, match=r"ca\.crt: expected to write there, found File exists \(EEXIST\)"):
-        output.install(make(forge, 1))
+        output.install(make(factory, 1))
     assert output.current() is None
     assert sorted(entry.name for entry in output.path.iterdir()) == ["..data_tmp", CA_FILE]
 
@@ -179,55 +181,55 @@ def test_a_memory_that_is_none_is_named(output: OutputDirectory, content: bytes)
         output.recall()
 
 
-async def test_a_lost_memory_does_not_lose_the_installed_set(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show(forge.bundle(5), forge.leaf())
-    async with site.agent() as observed:
+async def test_a_lost_memory_does_not_lose_the_installed_set(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.mount(factory.bundle(5), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(5)
-    (site.out / ".tidemark.json").write_bytes(b"garbage")
-    site.show(forge.bundle(4))
-    async with site.agent() as observed:
+    (sandbox.out / ".tidemark.json").write_bytes(b"garbage")
+    sandbox.mount(factory.bundle(4))
+    async with sandbox.agent() as observed:
         status = await observed.is_proven(5)
         assert status.highest is not None
         assert status.highest.sequence == 5, "what is installed was verified once"
 
 
-async def test_a_replay_is_known_after_a_restart(forge: BundleFactory, site: AgentSandbox) -> None:
-    site.show(forge.bundle(5), forge.leaf())
-    async with site.agent() as observed:
+async def test_a_replay_is_known_after_a_restart(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+    sandbox.mount(factory.bundle(5), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(5)
-    site.show(forge.bundle(4))
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(4))
+    async with sandbox.agent() as observed:
         await observed.fails("replay")
-        assert site.installed().sequence == 5
+        assert sandbox.installed().sequence == 5
 
 
 async def test_an_installed_set_that_was_tampered_with_is_not_believed(
-    forge: BundleFactory, site: AgentSandbox
+    factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
-    site.show(forge.bundle(5), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(5), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(5)
-    file = site.out / "ca.crt"
-    file.write_bytes(file.read_bytes() + forge.leaf().crt)
-    site.bundle_mount.path.rename(site.folder / "away")
-    async with site.agent() as observed:
+    file = sandbox.out / "ca.crt"
+    file.write_bytes(file.read_bytes() + factory.leaf().crt)
+    sandbox.bundle_mount.path.rename(sandbox.folder / "away")
+    async with sandbox.agent() as observed:
         status = await observed.fails("mount_missing")
         assert (status.state, status.installed) == (AgentState.STARTING, None)
 
 
 @pytest.mark.parametrize("other", [{"leaf_sha256": "0" * 64}, {"mark": Mark(5, "0" * 64)}])
 async def test_another_set_in_the_proven_ones_directory_was_not_proven(
-    forge: BundleFactory, site: AgentSandbox, other: dict[str, Any]
+    factory: BundleFactory, sandbox: AgentSandbox, other: dict[str, Any]
 ) -> None:
-    site.show(forge.bundle(5), forge.leaf())
-    async with site.agent() as observed:
+    sandbox.mount(factory.bundle(5), factory.leaf())
+    async with sandbox.agent() as observed:
         await observed.is_proven(5)
-    output = OutputDirectory(site.out)
+    output = OutputDirectory(sandbox.out)
     memory = output.recall()
     assert memory.proven is not None
     output.remember(replace(memory, proven=replace(memory.proven, **other)))
-    site.targets = "signal:?process=tide-nobody"
-    async with site.agent() as observed:
+    sandbox.targets = "signal:?process=tide-nobody"
+    async with sandbox.agent() as observed:
         status = await observed.fails("no_process")
         assert status.installed is not None
         assert status.proven is None

@@ -80,8 +80,8 @@ class Server:
 
 
 @pytest.fixture
-def files(tmp_path: Path, forge: BundleFactory) -> Path:
-    write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
+def files(tmp_path: Path, factory: BundleFactory) -> Path:
+    write_set(tmp_path / "files", factory.bundle(1), factory.leaf())
     return tmp_path / "files"
 
 
@@ -205,13 +205,13 @@ async def test_what_is_no_nats_server_is_named(files: Path, greeting: bytes) -> 
 
 
 async def test_the_identity_that_the_server_knows_is_found(
-    server: Server, files: Path, tmp_path: Path, forge: BundleFactory
+    server: Server, files: Path, tmp_path: Path, factory: BundleFactory
 ) -> None:
-    forge.include_root = False
-    write_set(files, forge.bundle(1), forge.leaf())
+    factory.include_root = False
+    write_set(files, factory.bundle(1), factory.leaf())
     await server.start()
-    epochs = [forge.epoch + 1, forge.epoch]
-    write_set(tmp_path / "new", forge.bundle(2, epochs), forge.leaf(forge.ca(forge.epoch + 1)))
+    epochs = [factory.epoch + 1, factory.epoch]
+    write_set(tmp_path / "new", factory.bundle(2, epochs), factory.leaf(factory.ca(factory.epoch + 1)))
     with pytest.raises(WorkloadAbsent):
         await reload(server.target, tmp_path / "new")
     for identities in ((files, tmp_path / "new"), (tmp_path / "new", files)):
@@ -219,47 +219,50 @@ async def test_the_identity_that_the_server_knows_is_found(
 
 
 async def test_it_stops_within_five_seconds_while_the_server_does_not_answer(
-    forge: BundleFactory, site: AgentSandbox, server: Server, agent_process: Callable[[Mapping[str, str]], AgentProcess]
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
+    server: Server,
+    agent_process: Callable[[Mapping[str, str]], AgentProcess],
 ) -> None:
-    server.files = site.out
-    site.targets = server.target
-    site.show(forge.bundle(1), forge.leaf())
-    process = agent_process(site.environment())
+    server.files = sandbox.out
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    process = agent_process(sandbox.environment())
     await process.answers("/startupz")
     await server.start()
     await process.answers("/readyz")
     assert process.process is not None
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
-    site.show(forge.bundle(2))
-    await eventually(lambda: site.installed().sequence == 2, "the newer set")
+    sandbox.mount(factory.bundle(2))
+    await eventually(lambda: sandbox.installed().sequence == 2, "the newer set")
     process.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.process.wait, 5) == 0
-    assert site.installed().sequence == 2
+    assert sandbox.installed().sequence == 2
 
 
-async def test_a_whole_journey_without_a_signal(forge: BundleFactory, site: AgentSandbox, server: Server) -> None:
-    forge.include_root = False
-    server.files = site.out
-    site.targets = server.target
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
+async def test_a_whole_journey_without_a_signal(factory: BundleFactory, sandbox: AgentSandbox, server: Server) -> None:
+    factory.include_root = False
+    server.files = sandbox.out
+    sandbox.targets = server.target
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
         status = await observed.fails("unreachable")
         assert status.state is AgentState.INSTALLED
         await server.start()
         status = await observed.is_proven(1)
         assert status.targets[0].level is Level.PROVEN
         # Bundle and leaf at once: the server does not know the new leaf's CA before it has reloaded.
-        leaf = forge.leaf(forge.ca(forge.epoch + 1))
-        site.show(forge.bundle(2, [forge.epoch + 1, forge.epoch]), leaf)
+        leaf = factory.leaf(factory.ca(factory.epoch + 1))
+        sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]), leaf)
         await observed.is_proven(2, leaf)
         server.write_config("broken {")
-        site.show(forge.bundle(3, [forge.epoch + 2, forge.epoch + 1]))
-        status = await observed.shows(lambda s: s.state is AgentState.REVERTED, "a revert")
+        sandbox.mount(factory.bundle(3, [factory.epoch + 2, factory.epoch + 1]))
+        status = await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
         assert status.failure
         assert status.failure.reason == "reload_refused"
         assert "Parse error" in status.failure.detail
-        assert site.installed().sequence == 2
+        assert sandbox.installed().sequence == 2
         assert status.targets[0].level is Level.PROVEN, "CA list and leaf alone prove the set that is back"
         server.write_config()
         await observed.is_proven(3)

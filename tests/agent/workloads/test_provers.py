@@ -53,13 +53,13 @@ async def change(
 
 
 async def test_a_server_that_loaded_the_set_proves_it(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    write_set(files, forge.bundle(1), forge.leaf())
+    write_set(files, factory.bundle(1), factory.leaf())
     server = nats_server(files)
     await server.start()
-    bundle, leaf = forge.bundle(2, [forge.epoch + 1, forge.epoch]), forge.leaf(forge.ca(forge.epoch + 1))
+    bundle, leaf = factory.bundle(2, [factory.epoch + 1, factory.epoch]), factory.leaf(factory.ca(factory.epoch + 1))
     write_set(files, bundle, leaf)
     proof = await change(server, http, expect(bundle, leaf))
     assert proof == Proof(Level.PROVEN, Level.PROVEN)
@@ -67,41 +67,41 @@ async def test_a_server_that_loaded_the_set_proves_it(
 
 
 async def test_a_leaf_change_alone_is_proven(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(files, bundle, leaf)
     server = nats_server(files)
     await server.start()
-    renewed = forge.leaf()
+    renewed = factory.leaf()
     write_set(files, bundle, renewed)
     assert (await change(server, http, expect(bundle, renewed))).level is Level.PROVEN
 
 
 async def test_half_a_bundle_reloads_without_a_word_and_is_no_proof(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(files, bundle, leaf)
     server = nats_server(files)
     await server.start()
-    ca = forge.ca_pem([forge.epoch])
+    ca = factory.ca_pem([factory.epoch])
     (files / "ca.crt").write_bytes(ca[: ca.index(b"-----END", ca.index(b"-----END") + 8) - 40])
     with pytest.raises(
         NotProven, match=r"expected the CA list to be the bundle's 3 subjects, found 1: missing"
     ) as caught:
         await change(server, http, expect(bundle, leaf), within=1.0)
     assert caught.value.reason == "ca_list"
-    assert f"intermediate epoch {forge.epoch - 1}" in str(caught.value)
+    assert f"intermediate epoch {factory.epoch - 1}" in str(caught.value)
 
 
 async def test_a_broken_configuration_is_a_refused_reload(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(files, bundle, leaf)
     server = nats_server(files)
     await server.start()
@@ -116,10 +116,10 @@ async def test_a_broken_configuration_is_a_refused_reload(
 
 
 async def test_another_leaf_is_no_proof(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf, other = forge.bundle(1), forge.leaf(), forge.leaf()
+    bundle, leaf, other = factory.bundle(1), factory.leaf(), factory.leaf()
     write_set(files, bundle, leaf)
     server = nats_server(files)
     await server.start()
@@ -128,12 +128,12 @@ async def test_another_leaf_is_no_proof(
 
 
 async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(files, bundle, leaf)
-    der = bytearray(forge.ca(forge.epoch).certificate.public_bytes(Encoding.DER))
+    der = bytearray(factory.ca(factory.epoch).certificate.public_bytes(Encoding.DER))
     name = der.index(b"intermediate epoch")
     der[name - 2], der[name + 6] = 0x14, 0xE9  # T61String, and Latin-1 in it, as old CAs have it
     odd = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
@@ -147,10 +147,10 @@ async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
 
 
 async def test_without_verify_the_leaf_is_all_that_shows(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(files, bundle, leaf)
     server = nats_server(files, verify=False)
     await server.start()
@@ -160,10 +160,10 @@ async def test_without_verify_the_leaf_is_all_that_shows(
 
 
 async def test_what_no_port_is_named_for_is_not_claimed(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(files, bundle, leaf)
     server = nats_server(files)
     await server.start()
@@ -177,29 +177,29 @@ async def test_what_no_port_is_named_for_is_not_claimed(
     assert (await prover.prove(expect(bundle, leaf), ReloadAnswer(), baseline, 5.0)).level is Level.RELOADED
 
 
-async def test_nobody_there_is_no_failed_proof(forge: BundleFactory, http: aiohttp.ClientSession) -> None:
+async def test_nobody_there_is_no_failed_proof(factory: BundleFactory, http: aiohttp.ClientSession) -> None:
     port = free_port()
     prover = ServerProver(signal_target(f"signal:?process=nats-server&monitor=http://127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"http://127.0.0.1:{port}/varz"):
         await prover.baseline(0.2)
     prover = ServerProver(signal_target(f"signal:?process=nats-server&nats=127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"127.0.0.1:{port}: nothing listens there"):
-        await prover.prove(expect(forge.bundle(1), None), ReloadAnswer(), None, 0.2)
+        await prover.prove(expect(factory.bundle(1), None), ReloadAnswer(), None, 0.2)
     prover = ServerProver(signal_target("signal:?process=nats-server&nats=255.255.255.255:4222"), http)  # no host's
     with pytest.raises(WorkloadAbsent, match=r"255\.255\.255\.255:4222: cannot connect: .*unreachable"):
-        await prover.prove(expect(forge.bundle(1), None), ReloadAnswer(), None, 0.2)
+        await prover.prove(expect(factory.bundle(1), None), ReloadAnswer(), None, 0.2)
 
 
 async def test_many_changes_leave_no_complaint_in_the_servers_log(
-    forge: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
-    write_set(files, forge.bundle(1), forge.leaf())
+    write_set(files, factory.bundle(1), factory.leaf())
     server = nats_server(files)
     await server.start()
     for step in range(1, 6):
-        epochs = [forge.epoch + step % 2, forge.epoch - 1 + step % 2]
-        bundle, leaf = forge.bundle(1 + step, epochs), forge.leaf(forge.ca(epochs[0]))
+        epochs = [factory.epoch + step % 2, factory.epoch - 1 + step % 2]
+        bundle, leaf = factory.bundle(1 + step, epochs), factory.leaf(factory.ca(epochs[0]))
         write_set(files, bundle, leaf)
         assert (await change(server, http, expect(bundle, leaf))).level is Level.PROVEN
     assert server.complaints() == []
@@ -217,9 +217,9 @@ async def test_many_changes_leave_no_complaint_in_the_servers_log(
         ({"leaf_sha256": "right"}, Level.RELOADED),
     ],
 )
-async def test_an_echo_is_worth(forge: BundleFactory, answer: dict[str, str | None], level: Level) -> None:
-    leaf = forge.leaf()
-    expected = expect(forge.bundle(1), leaf)
+async def test_an_echo_is_worth(factory: BundleFactory, answer: dict[str, str | None], level: Level) -> None:
+    leaf = factory.leaf()
+    expected = expect(factory.bundle(1), leaf)
     right = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256}
     said = {key: value and right[key] for key, value in answer.items()}
     proof = await EchoProver().prove(expected, ReloadAnswer(answer=said), None, 1.0)
@@ -227,9 +227,9 @@ async def test_an_echo_is_worth(forge: BundleFactory, answer: dict[str, str | No
 
 
 @pytest.mark.parametrize("field", ["ca_sha256", "leaf_sha256"])
-async def test_an_echo_of_another_digest_is_a_failed_proof(forge: BundleFactory, field: str) -> None:
-    leaf = forge.leaf()
-    expected = expect(forge.bundle(1), leaf)
+async def test_an_echo_of_another_digest_is_a_failed_proof(factory: BundleFactory, field: str) -> None:
+    leaf = factory.leaf()
+    expected = expect(factory.bundle(1), leaf)
     answer = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256} | {field: "0" * 64}
     with pytest.raises(NotProven, match=f"expected {field} .* found '0000"):
         await EchoProver().prove(expected, ReloadAnswer(answer=answer), None, 1.0)

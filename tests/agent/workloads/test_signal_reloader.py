@@ -305,13 +305,13 @@ async def test_a_token_is_read_at_each_request_and_a_wrong_one_is_no_fault_of_th
 
 
 async def test_an_application_behind_tls_is_told_with_what_it_knows_by_now(
-    application: Serve, http: aiohttp.ClientSession, tmp_path: Path, forge: BundleFactory
+    application: Serve, http: aiohttp.ClientSession, tmp_path: Path, factory: BundleFactory
 ) -> None:
-    forge.include_root = False
+    factory.include_root = False
     old, new = tmp_path / "old", tmp_path / "new"
-    write_set(old, forge.bundle(1, [forge.epoch, forge.epoch - 1]), forge.leaf())
+    write_set(old, factory.bundle(1, [factory.epoch, factory.epoch - 1]), factory.leaf())
     # A revocation: the leaf that the application serves by is an orphan of the new bundle.
-    write_set(new, forge.bundle(2, [forge.epoch + 1]), forge.leaf(forge.ca(forge.epoch + 1)))
+    write_set(new, factory.bundle(2, [factory.epoch + 1]), factory.leaf(factory.ca(factory.epoch + 1)))
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=old / "ca.crt")
     tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     tls.verify_mode = ssl.CERT_REQUIRED

@@ -102,8 +102,8 @@ def _is_left(port: int) -> bool:
 
 
 @pytest.fixture
-def listeners(tmp_path: Path, forge: BundleFactory) -> Iterator[Listeners]:
-    write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
+def listeners(tmp_path: Path, factory: BundleFactory) -> Iterator[Listeners]:
+    write_set(tmp_path / "files", factory.bundle(1), factory.leaf())
     made = Listeners(tmp_path / "nats", tmp_path / "files")
     yield made
     made.stop()
@@ -117,11 +117,11 @@ def listeners(tmp_path: Path, forge: BundleFactory) -> Iterator[Listeners]:
     ],
 )
 async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agents(
-    forge: BundleFactory, listeners: Listeners, program: Path, silent: set[str]
+    factory: BundleFactory, listeners: Listeners, program: Path, silent: set[str]
 ) -> None:
     listeners.program = program
     await listeners.start()
-    foreign = client_context(parsed(BundleFactory(forge.now, domain="another.test").leaf()))
+    foreign = client_context(parsed(BundleFactory(factory.now, domain="another.test").leaf()))
     contexts = dict.fromkeys(WAYS, client_context(None)) | {"completed with a foreign certificate": foreign}
     places = [(way, kind) for way in WAYS for kind in KINDS]
     loop = asyncio.get_running_loop()

@@ -23,8 +23,8 @@ PROGRAMS = [pytest.param(NATS_SERVER, id="newest"), pytest.param(OLDEST_NATS_SER
 
 
 @pytest.fixture
-def listeners(tmp_path: Path, forge: BundleFactory) -> Iterator[Listeners]:
-    write_set(tmp_path / "files", forge.bundle(1), forge.leaf())
+def listeners(tmp_path: Path, factory: BundleFactory) -> Iterator[Listeners]:
+    write_set(tmp_path / "files", factory.bundle(1), factory.leaf())
     made = Listeners(tmp_path / "nats", tmp_path / "files")
     yield made
     made.stop()
@@ -44,43 +44,43 @@ async def look(http: aiohttp.ClientSession, url: str, expected: Expectation, wit
 
 @pytest.mark.parametrize("handshake_first", ["", ", handshake_first: true", ", handshake_first: auto"])
 async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
-    forge: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession, handshake_first: str
+    factory: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession, handshake_first: str
 ) -> None:
     listeners.handshake_first = handshake_first
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(listeners.files, bundle, leaf)
     await listeners.start()
     for kind in KINDS:
         url = listeners.target(kind)
         assert await look(http, url, expect(bundle, leaf)) == Proof(Level.PROVEN, Level.PROVEN), kind
         address = str(Address("127.0.0.1", listeners.ports[kind]))
-        other = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        other = factory.bundle(2, [factory.epoch + 1, factory.epoch])
         with pytest.raises(NotProven, match=f"{address}: expected the CA list to be the bundle's 3 subjects") as caught:
             await look(http, url, expect(other, leaf), 0.2)
         assert caught.value.reason == "ca_list", kind
         with pytest.raises(NotProven, match=f"{address}: expected the leaf ") as caught:
-            await look(http, url, expect(bundle, forge.leaf(), leaf), 0.2)
+            await look(http, url, expect(bundle, factory.leaf(), leaf), 0.2)
         assert caught.value.reason == "leaf", kind
     assert listeners.complaints() == []
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
-    forge: BundleFactory, site: AgentSandbox, listeners: Listeners, program: Path
+    factory: BundleFactory, sandbox: AgentSandbox, listeners: Listeners, program: Path
 ) -> None:
     listeners.program = program
-    forge.include_root = False  # so that a leaf of a CA that the server has not loaded yet would be complained of
-    listeners.files = site.out
-    site.targets = listeners.target(*KINDS, monitored=False)  # so that it is looked at while it reloads
-    site.show(forge.bundle(1), forge.leaf())
-    async with site.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    factory.include_root = False  # so that a leaf of a CA that the server has not loaded yet would be complained of
+    listeners.files = sandbox.out
+    sandbox.targets = listeners.target(*KINDS, monitored=False)  # so that it is looked at while it reloads
+    sandbox.mount(factory.bundle(1), factory.leaf())
+    async with sandbox.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         await listeners.start()
         await observed.is_proven(1)
         for sequence in range(2, 7):
-            epoch = forge.epoch + sequence - 1
-            leaf = forge.leaf(forge.ca(epoch), begin=forge.now - 5)
-            site.show(forge.bundle(sequence, [epoch, epoch - 1]), leaf)
+            epoch = factory.epoch + sequence - 1
+            leaf = factory.leaf(factory.ca(epoch), begin=factory.now - 5)
+            sandbox.mount(factory.bundle(sequence, [epoch, epoch - 1]), leaf)
             await observed.is_proven(sequence, leaf)
     assert listeners.complaints() == []
 
@@ -104,23 +104,23 @@ class Looked:
     ],
 )
 async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs_every_look(
-    forge: BundleFactory, site: AgentSandbox, listeners: Listeners, case: Looked
+    factory: BundleFactory, sandbox: AgentSandbox, listeners: Listeners, case: Looked
 ) -> None:
     listeners.program, listeners.handshake_first = case.program, case.handshake_first
-    site.leaf_managed = False
-    site.targets = listeners.target(*KINDS, monitored=case.monitored)
-    site.show(forge.bundle(1))
+    sandbox.leaf_managed = False
+    sandbox.targets = listeners.target(*KINDS, monitored=case.monitored)
+    sandbox.mount(factory.bundle(1))
     await listeners.start()
     patience = replace(BRIEF, proof=PATIENCE, look=PATIENCE)  # a look that is broken off, on a busy machine, is logged
-    async with site.agent(patience=patience) as observed:
-        await observed.shows(lambda s: s.installed, "a set to be installed")
+    async with sandbox.agent(patience=patience) as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
         ca_file = listeners.files / "ca.crt"
-        ca_file.write_bytes(site.file("ca.crt"))
+        ca_file.write_bytes(sandbox.file("ca.crt"))
         await observed.is_proven(1)
         before = len(listeners.complaints())
-        second = forge.bundle(2, [forge.epoch + 1, forge.epoch])
+        second = factory.bundle(2, [factory.epoch + 1, factory.epoch])
         ca_file.write_bytes(second.ca)
-        site.show(second)
+        sandbox.mount(second)
         await observed.is_proven(2)
         for port in listeners.ports.values():
             await eventually(partial(lambda port: not established(port), port), "every handshake to have ended")
@@ -128,15 +128,15 @@ async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs
 
 
 async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the_number_of_ports(
-    forge: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
+    factory: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
 ) -> None:
-    write_set(listeners.files, forge.bundle(1), forge.leaf())
+    write_set(listeners.files, factory.bundle(1), factory.leaf())
     await listeners.start()
     target = parse_target(listeners.target("route", "gateway", "websocket"))
     assert isinstance(target, SignalTarget)
     prover = ServerProver(target, http)
     for tries in (1, 2):
-        expected = expect(forge.bundle(2, [forge.epoch + 1, forge.epoch]), None)
+        expected = expect(factory.bundle(2, [factory.epoch + 1, factory.epoch]), None)
         with pytest.raises(NotProven, match="expected the CA list") as caught:
             await prover.prove(expected, ReloadAnswer(), Baseline("before the reload"), 5.0)
         assert caught.value.reason == "ca_list"
@@ -145,10 +145,10 @@ async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the
 
 
 async def test_without_verify_the_leaf_is_shown_and_nothing_is_logged(
-    forge: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
+    factory: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
 ) -> None:
     listeners.options = "verify: false"
-    bundle, leaf = forge.bundle(1), forge.leaf()
+    bundle, leaf = factory.bundle(1), factory.leaf()
     write_set(listeners.files, bundle, leaf)
     await listeners.start()
     for kind in ("client", "leafnode", "websocket"):
@@ -156,7 +156,7 @@ async def test_without_verify_the_leaf_is_shown_and_nothing_is_logged(
         assert (proof.level, proof.allowed) == (Level.RELOADED, Level.RELOADED)
         assert "the server asks clients for no certificate (verify is off), so the leaf alone is shown" in proof.detail
         with pytest.raises(NotProven, match="expected the leaf"):
-            await look(http, listeners.target(kind), expect(bundle, forge.leaf(), leaf), 0.2)
+            await look(http, listeners.target(kind), expect(bundle, factory.leaf(), leaf), 0.2)
         proof = await look(http, listeners.target(kind), expect(bundle, None))
         assert "so nothing is shown" in proof.detail
     assert listeners.complaints() == []
