@@ -9,9 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tidemark import note as signed_note
 from tidemark.epoch import ClockError, EpochClock
-from tidemark.note import NoteError
 from tidemark.strict_json import (
     LATEST_INSTANT,
     FieldError,
@@ -234,9 +232,12 @@ class Bundle:
         Raises:
             StatementError: the note or its text does not parse.
         """
+        # Imported only here: reading and writing the formats of this module needs no cryptography.
+        from tidemark import note as signed_note  # noqa: PLC0415
+
         try:
             text = signed_note.parse(self.note).text
-        except NoteError as error:
+        except signed_note.NoteError as error:
             raise StatementError(str(error)) from None
         return Statement.parse(text), digest_of(text)
 
