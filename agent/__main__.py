@@ -1,6 +1,6 @@
 """The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables; ``--help`` says the rest."""
 
-import agent.memory_footprint  # noqa: F401 - before everything else: it decides what the other imports load
+import agent.memory_footprint  # before everything else: it decides what the other imports load
 
 # isort: split
 import asyncio
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     log.configure(config.log, sys.stdout)
     if arguments:
         return asyncio.run(run_once(config, _clocks()))
+    agent.memory_footprint.forget_annotations()
     gc.collect()
     gc.freeze()  # modules stay for good: without them a collection is too short to be noticed in a reload
     try:

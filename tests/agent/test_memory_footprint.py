@@ -16,16 +16,22 @@ import agent.__main__, agent.app
 from agent import memory_footprint
 early = "nats" in sys.modules
 memory_footprint.import_nats()
+memory_footprint.forget_annotations()
 import agent.sources.jetstream, aiohttp.connector, nats.aio.client
 print(json.dumps({
     "environment": before == dict(os.environ),
     "nats early": early,
     "metadata": "importlib.metadata" in sys.modules,
     "nats-py": nats.aio.client.__version__,
+    "zstd": "compression.zstd" in sys.modules,
+    "annotations": bool(aiohttp.ClientSession.get.__annotations__ or nats.aio.client.Client.connect.__annotations__),
     "CAs": len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()),
 }))
 import importlib.metadata
 assert importlib.metadata.version("nats-py"), "it can still be had"
+if sys.version_info >= (3, 14):
+    import compression.zstd
+    assert compression.zstd.decompress(compression.zstd.compress(b"so can this")) == b"so can this"
 """
 
 CONNECTION = """
@@ -63,6 +69,8 @@ def test_what_is_left_out_is_not_missed() -> None:
         "nats early": False,
         "metadata": False,
         "nats-py": version("nats-py"),
+        "zstd": False,
+        "annotations": sys.version_info < (3, 14),  # as values that cost nothing to keep
         "CAs": 0,
     }
 
