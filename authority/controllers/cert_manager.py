@@ -82,7 +82,7 @@ class CertManagerController:
         tolerance, seconds = self._here.timing.tolerance_seconds, float(self._here.heartbeat)
         for one in issuances:
             now = self._here.now()
-            if not is_due(one, cert_manager.config.issuer, before, tolerance, now) or one.name in pauses.resting():
+            if not is_due(one, cert_manager.config.issuer, before, tolerance, now) or one.name in pauses.backing_off():
                 continue
             self._here.timeline.check_lease()
             try:
@@ -96,7 +96,7 @@ class CertManagerController:
             else:
                 pauses.succeeded(one.name)
                 self._here.observe(CertificateMarked(now, one.full_name, before))
-        return min(seconds, pauses.left() or seconds)
+        return min(seconds, pauses.seconds_left() or seconds)
 
     def _failed(self, pauses: Backoff[str], thing: str, target: str, error: str) -> float:
         seconds = pauses.failed(thing)

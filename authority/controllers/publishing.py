@@ -76,7 +76,7 @@ class PublishingController:
                     tried = newest.digest
                 await self._bring(publisher, newest, pauses)
             with suppress(TimeoutError):
-                async with asyncio.timeout(pauses.left() or self._here.heartbeat):
+                async with asyncio.timeout(pauses.seconds_left() or self._here.heartbeat):
                     await changed.wait()
 
     async def _bring(self, publisher: Publisher, newest: SignedStatement, pauses: Backoff[str]) -> None:

@@ -268,8 +268,8 @@ class RotationController:
     async def _turn(self) -> float | None:
         """Ask the plan once and do what it says; seconds to wait, or None where it is to be asked again at once."""
         step = Step.JOURNAL
-        if self._pauses.resting() & {Step.JOURNAL, Step.RESUME}:  # without these there is nothing to go on with
-            return self._pauses.left()
+        if self._pauses.backing_off() & {Step.JOURNAL, Step.RESUME}:  # without these there is nothing to go on with
+            return self._pauses.seconds_left()
         try:
             history = await self._here.timeline.read()
             self._succeeded(Step.JOURNAL)
@@ -279,7 +279,7 @@ class RotationController:
                 self._succeeded(Step.RESUME)
                 return None
             step = Step.INSPECT
-            if self._inventory.is_due(history) and step not in self._pauses.resting():
+            if self._inventory.is_due(history) and step not in self._pauses.backing_off():
                 await self._inventory.look(history)
                 self._succeeded(Step.INSPECT)
             history, now = self._inventory.judge(history), self._here.now()
@@ -292,7 +292,7 @@ class RotationController:
                 self._here.timing.tolerance_seconds,
                 self._outside.rollback_above,
             )
-            action = next_action(world, self._here.clock, now, self._pauses.resting())
+            action = next_action(world, self._here.clock, now, self._pauses.backing_off())
             if isinstance(action, Wait):
                 self._ongoing.waits(scene, action.hold)
             self._ongoing.proven(scene)
@@ -300,7 +300,9 @@ class RotationController:
                 await self._requests.serve_next(history)
                 return None
             if isinstance(action, Wait):
-                return min(action.until - now, self._here.heartbeat, self._pauses.left() or self._here.heartbeat)
+                return min(
+                    action.until - now, self._here.heartbeat, self._pauses.seconds_left() or self._here.heartbeat
+                )
             step = action.step
             await self._do(action, history)
             self._succeeded(step)

@@ -1,4 +1,4 @@
-"""The timeline and the pauses: what the sequencers share, and how they leave alone what has just failed."""
+"""The journal's store, which the controllers share."""
 
 import asyncio
 
@@ -7,7 +7,6 @@ import pytest
 from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.record_types import Entry
 from authority.journal.store import JournalStore, NotLeading
-from authority.support.backoff import Backoff
 from tests.harness import virtual_time
 from tests.harness.journal_builder import EPOCH, START, running
 from tests.harness.memory_backends import Effects, How, MemoryJournal, Strike, When
@@ -124,24 +123,3 @@ async def test_a_folded_journal_is_read_again_though_its_head_stays() -> None:
     history = await timeline.read()
     await timeline.fold(history, (history.entries[1],), through=3)
     assert [entry.position for entry in (await timeline.read()).entries] == [2, 4]
-
-
-def test_pauses_grow_to_their_longest_and_end_with_success() -> None:
-    async def main() -> None:
-        pauses = Backoff[str](3)
-        assert pauses.left() is None
-        for expected in (0.5, 1.0, 2.0, 3.0, 3.0):
-            assert pauses.failed("a") == expected
-            assert pauses.resting() == {"a"}
-            assert pauses.left() == pytest.approx(expected)
-            await asyncio.sleep(expected)
-            assert pauses.resting() == frozenset()
-            assert pauses.left() is None
-        assert pauses.failed("b") == 0.5
-        assert pauses.failed("a") == 3.0
-        assert pauses.left() == pytest.approx(0.5)
-        pauses.succeeded("a")
-        assert pauses.resting() == {"b"}
-        assert pauses.failed("a") == 0.5
-
-    virtual_time.run(main())
