@@ -8,6 +8,7 @@ import ipaddress
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from cryptography.x509.oid import NameOID
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoPermissionMissing
 from authority.openbao.login import TokenLogin
+from authority.openbao.transport import OpenBaoTransport
+from authority.support.backoff import REQUEST_PAUSES
 from tests.harness.authority_deployment import Program, ask, command, eventually
 from tests.harness.bundle_factory import BundleFactory
 from tests.harness.documents import beginning, fenced, inline, section
@@ -148,11 +151,11 @@ async def cert_manager_has_a_leaf_signed(server: ApiServer, openbao: OpenBaoServ
     assert server.store.find(SECRET, "nats", vault["caBundleSecretRef"]["name"]), "made by the block before"
     audience = f"vault://{issuer['metadata']['namespace']}/{issuer['metadata']['name']}"
     login = auth["mountPath"].removeprefix("/v1/") + "/login"
-    async with OpenBaoClient(openbao.access(TokenLogin(ROOT_TOKEN))) as client:
+    async with aclosing(OpenBaoTransport(openbao.access(TokenLogin(ROOT_TOKEN)), REQUEST_PAUSES)) as transport:
 
         async def token_of(account: str, audience: str) -> str:
             jwt = server.accounts.issue("nats", account, audience=audience)
-            answer = await client._send_once("POST", login, {"role": auth["role"], "jwt": jwt}, "")
+            answer = await transport.send("POST", login, {"role": auth["role"], "jwt": jwt}, "")
             return str(((answer[1] or {}).get("auth") or {}).get("client_token", ""))
 
         token = await token_of(auth["serviceAccountRef"]["name"], audience)

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from authority.openbao.errors import OpenBaoUnreachable
 from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import AppRoleLogin, Json, Login, OpenBaoAccess, TokenLogin
 from authority.openbao.setup import SetupRequest, set_up
+from authority.openbao.transport import OpenBaoTransport
 from authority.pki.keystore import KeyType
 from tests.harness.memory_backends import Effects
 
@@ -76,9 +77,11 @@ class OpenBaoServer:
 
     async def unseal(self) -> None:
         """It is whole again a moment after the call, which takes no token."""
-        async with OpenBaoClient(self.access(TokenLogin(ROOT_TOKEN)), (0.05,) * 100) as client:
-            status, _ = await client._send_once("POST", "sys/unseal", {"key": self.unseal_key}, "")
+        access, pauses = self.access(TokenLogin(ROOT_TOKEN)), (0.05,) * 100
+        async with aclosing(OpenBaoTransport(access, pauses)) as transport:
+            status, _ = await transport.send("POST", "sys/unseal", {"key": self.unseal_key}, "")
             assert status == 200
+        async with OpenBaoClient(access, pauses) as client:
             await client.read("sys/mounts")
 
     def command(self, *arguments: str, namespace: str) -> subprocess.CompletedProcess[str]:

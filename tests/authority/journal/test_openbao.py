@@ -12,7 +12,7 @@ from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import NAMED, ActivationRecord, Entry, Opening, OverrideRecord, Record
 from authority.journal.replay import replay
 from authority.openbao.client import OpenBaoClient
-from authority.openbao.login import Json
+from authority.openbao.login import Json, OpenBaoAccess
 from tests.harness.journal_builder import EPOCH, START, TRUST, JournalBuilder, running
 from tests.harness.memory_backends import Effects, How, Killed, Strike, When
 from tests.harness.openbao_server import OpenBaoNamespace
@@ -145,13 +145,14 @@ async def test_of_many_writers_of_one_position_one_wins(place: OpenBaoNamespace,
 class Overtaken(OpenBaoClient):
     """Between a look at the journal and the next write, another writer appends (and may fold)."""
 
+    access: OpenBaoAccess
     others: list[Entry]
     fold_through = 0
 
     async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
         others, self.others = self.others, []
         if others:
-            async with OpenBaoClient(self._access) as client:
+            async with OpenBaoClient(self.access) as client:
                 await append(journal_of(client), others)
                 if self.fold_through:
                     await journal_of(client).fold((), self.fold_through)
@@ -160,8 +161,9 @@ class Overtaken(OpenBaoClient):
 
 def overtaken(place: OpenBaoNamespace, others: Sequence[Entry], fold_through: int = 0) -> Overtaken:
     assert place.login is not None
-    late = Overtaken(place.access(place.login))
-    late.others, late.fold_through = list(others), fold_through
+    access = place.access(place.login)
+    late = Overtaken(access)
+    late.access, late.others, late.fold_through = access, list(others), fold_through
     return late
 
 
@@ -284,6 +286,8 @@ async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_clean
 
 async def test_a_reader_that_a_fold_overtakes_reads_again(place: OpenBaoNamespace) -> None:
     entries = [Entry(position, activation(START + position)) for position in (1, 2, 3)]
+    assert place.login is not None
+    access = place.access(place.login)
 
     class Slow(OpenBaoClient):
         """After its listing, the journal is folded."""
@@ -294,12 +298,11 @@ async def test_a_reader_that_a_fold_overtakes_reads_again(place: OpenBaoNamespac
             listed = await super().list(path)
             if path.endswith("journal/") and not self.folded:
                 self.folded = True
-                async with OpenBaoClient(self._access) as other:
+                async with OpenBaoClient(access) as other:
                     await journal_of(other).fold((entries[1],), through=2)
             return listed
 
-    assert place.login is not None
-    async with place.authority() as client, Slow(place.access(place.login)) as slow:
+    async with place.authority() as client, Slow(access) as slow:
         await append(journal_of(client), entries)
         assert await journal_of(slow).read() == tuple(entries[1:])
         assert slow.folded

@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -391,6 +391,29 @@ def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes the connection, nobody else does
         virtual_time.run(main())
+
+
+def test_slow_answer_leaves_the_server_clock_unknown() -> None:
+    delays = [5.0, 5.0, 0.0]
+    head = b"HTTP/1.1 200 OK\r\nDate: Fri, 15 Jan 2027 08:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await asyncio.sleep(delays.pop(0))
+                writer.write(head)
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
+                await client.read("secret/data/open/door")  # a look at the token first: two slow answers
+                assert client.server_time is None
+                await client.read("secret/data/open/door")
+                assert client.server_time == pytest.approx(1_800_000_000, abs=1)
+
+    virtual_time.run(main())
 
 
 async def test_too_many_requests_are_sent_later(vault: OpenBaoNamespace) -> None:
