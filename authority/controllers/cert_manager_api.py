@@ -11,7 +11,8 @@ from typing import Any
 from lightkube.generic_resource import create_namespaced_resource
 
 from authority.config.kubernetes import CertManagerConfig
-from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.selection import Selection
 from authority.rotation.reissue import Issuance
 
 GROUP = "cert-manager.io"

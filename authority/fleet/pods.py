@@ -12,10 +12,11 @@ from datetime import datetime
 
 from authority.fleet.members import PodIdentity, UnexpectedAgent
 from authority.fleet.view import ExpectedAgent
-from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.informer import Failing, Informer
 from authority.kubernetes.nudge import AGENT_LABEL
 from authority.kubernetes.raw_objects import Pod, rows, table, text
+from authority.kubernetes.selection import Selection
 from tidemark.receipt import PodClass, Receipt
 
 CLASS_LABEL = "tidemark.io/class"

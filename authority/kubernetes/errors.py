@@ -50,7 +50,7 @@ class ApiServerRefused(KubernetesError):
     """The API server understood the request and refused it: its own words are in the message."""
 
 
-_TOLD = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, msgspec.MsgspecError, ConfigError)
+REQUEST_FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, msgspec.MsgspecError, ConfigError)
 """What lightkube raises where a request fails; anything else is a fault of the program."""
 
 _BY_CODE: dict[int, tuple[type[KubernetesError], str]] = {
@@ -62,7 +62,7 @@ _BY_CODE: dict[int, tuple[type[KubernetesError], str]] = {
 }
 
 
-def _told(what: str, error: Exception) -> KubernetesError:
+def translate_error(what: str, error: Exception) -> KubernetesError:
     """The error by its name."""
     wanted = f"kubernetes: expected to {what}"
     if not isinstance(error, httpx2.HTTPStatusError):
@@ -85,7 +85,7 @@ def _causes(status: Status | None) -> set[str]:
     return {cause.reason or "" for cause in causes or ()}
 
 
-def _retry_after(error: Exception) -> float:
+def retry_after(error: Exception) -> float:
     """Seconds that the server asks to be left alone."""
     if not isinstance(error, httpx2.HTTPStatusError) or error.response is None:
         return 0.0

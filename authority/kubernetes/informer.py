@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
-from authority.kubernetes.client import KubernetesClient, Selection, WatchEvent
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.errors import KubernetesError, ResourceVersionExpired
+from authority.kubernetes.selection import Selection
+from authority.kubernetes.watch import WatchEvent
 from authority.support.backoff import Backoff
 
 WATCH_SECONDS = 60

@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Never
 
-from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.errors import ApiServerUnreachable, KubernetesError, ObjectMissing
 from authority.kubernetes.raw_objects import Pod, rows, table
+from authority.kubernetes.selection import Selection
 
 AGENT_LABEL = ("tidemark.io/agent", "true")
 

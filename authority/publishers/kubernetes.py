@@ -14,12 +14,13 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Secret
 
 from authority.kubernetes import raw_objects
-from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectExists
 from authority.kubernetes.informer import Failing, Informer
 from authority.kubernetes.nudge import Nudge
 from authority.kubernetes.raw_objects import table
 from authority.kubernetes.secrets import MANAGED, bundle_in, bundle_secret, check_ours
+from authority.kubernetes.selection import Selection
 from authority.publishers.compare import compare
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents, side_by_side
 from authority.publishers.kubernetes_history import HISTORY_LABEL, history_name, is_past

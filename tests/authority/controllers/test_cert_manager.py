@@ -19,9 +19,10 @@ from authority.controllers.cert_manager_api import Certificate, CertManagerClien
 from authority.controllers.context import ControllerContext
 from authority.journal.history import EpochCa
 from authority.journal.store import JournalStore
-from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from authority.kubernetes.errors import ObjectConflict
+from authority.kubernetes.selection import Selection
 from authority.rotation.actions import Step
 from authority.rotation.events import CertificateMarked, Event, Failed
 from authority.rotation.reissue import FAILURE_SECONDS, Issuance, is_due, outdated_before

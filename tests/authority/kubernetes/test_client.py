@@ -11,7 +11,7 @@ from aiohttp import web
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret
 
-from authority.kubernetes.client import ALL_NAMESPACES, KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import InCluster, Kubeconfig
 from authority.kubernetes.errors import (
     ApiServerRefused,
@@ -24,6 +24,7 @@ from authority.kubernetes.errors import (
     ObjectExists,
     ObjectMissing,
 )
+from authority.kubernetes.selection import ALL_NAMESPACES, Selection
 from authority.support.clock_skew import ClockDiffers, ServerClock, check_clock
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.certificates import serving_files

@@ -9,8 +9,9 @@ from aiohttp import web
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 
 from authority.kubernetes import informer
-from authority.kubernetes.client import KubernetesClient, Selection
+from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.informer import Informer
+from authority.kubernetes.selection import Selection
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE
 from tests.harness.kubernetes.waiting import until
