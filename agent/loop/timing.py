@@ -1,7 +1,8 @@
 """How long the agent waits for a workload, and how often it tries again."""
 
-import random
 from dataclasses import dataclass
+
+from agent.backoff import doubled, jittered
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,12 @@ class RetryPolicy:
 
     def before_try(self, failures: int) -> float:
         """The pause after so many failed tries, with jitter."""
-        return jittered(self.pause * 2 ** (failures - 1))
+        return jittered(doubled(self.pause, failures - 1))
 
     def before_look(self, looks: int) -> float:
         """The pause after so many vain looks for the workload."""
-        return float(min(self.absent * 2 ** min(looks, 16), self.longest_absent))
+        return doubled(self.absent, looks, self.longest_absent)
 
     def before_return(self, refusals: int) -> float:
         """The pause after a set was refused so many times, with jitter."""
-        return jittered(min(self.refused * 2 ** min(refusals - 1, 16), self.longest_refused))
-
-
-def jittered(seconds: float) -> float:
-    """A tenth more or less, so that a fleet does not act as one."""
-    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, keeps no secret
+        return jittered(doubled(self.refused, refusals - 1, self.longest_refused))

@@ -4,7 +4,6 @@ Only the newest status counts, so what could not be sent is not queued: the next
 """
 
 import asyncio
-import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from agent import log
+from agent.backoff import doubled, jittered
 from agent.clients.http import TokenUnusable, read_answer, read_token
 from agent.reporting.status import AgentStatus, is_under_way, receipt_of
 from agent.reporting.status_store import StatusStore
@@ -51,11 +51,11 @@ class ReceiptReporter:
         """Send receipts until cancelled."""
         failures = 0
         while True:
-            due = _heartbeat(self.board.status) * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load
+            due = jittered(_heartbeat(self.board.status), 0.8, 1.0)
             try:
                 if failures:
                     # While the authority is away, changes wait for the next attempt, or each would be one.
-                    await asyncio.sleep(min(due, _FIRST_PAUSE * 2 ** min(failures - 1, 16)))
+                    await asyncio.sleep(doubled(_FIRST_PAUSE, failures - 1, longest=due))
                 else:
                     async with asyncio.timeout(due):
                         await self._change()

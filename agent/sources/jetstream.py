@@ -6,7 +6,6 @@ alone carries on, and the board says so. Imported only where a NATS URL is confi
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from nats.js.api import DeliverPolicy
 from nats.js.errors import NotFoundError
 
 import tidemark.nats
+from agent.backoff import doubled, jittered
 from agent.clients.nats_calls import bounded, unbounded
 from agent.reporting.status import BrokerStatus
 from agent.selection.select import Refusal
@@ -106,10 +106,10 @@ class AnnouncementListener:
                 self._is_away(error)
             if not self._moved:
                 self._wake.clear()  # it was the connection's own end that rang
-            pause = min(_FIRST_PAUSE * 2 ** min(self._failures, 16), _LONGEST_PAUSE)
+            pause = doubled(_FIRST_PAUSE, self._failures, _LONGEST_PAUSE)
             self._failures += 1
             # Another set in place may be what it takes.
-            await self._woken(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+            await self._woken(jittered(pause, 0.5, 1.0))
 
     async def _woken(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):
