@@ -2,11 +2,17 @@
 
 A test that carries ``@pytest.mark.needs("promtool")`` belongs to the group of that program. ``make test`` installs what
 it may (``.ci/platform``); a group whose program is not there is not run, and the last line of the test run names it.
+
+Property tests have no deadline: how long an example takes says more about the machine than about the code.
 """
 
 import pytest
+from hypothesis import settings
 
 from tests.harness.tools import TOOLS, find
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ABSENT = pytest.StashKey[dict[str, int]]()
 

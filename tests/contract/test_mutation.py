@@ -70,7 +70,7 @@ def tried(times: int, candidates: st.SearchStrategy[Bundle], judge: Callable[[Bu
     seen, unbounded = Seen(), [HealthCheck.too_slow, HealthCheck.data_too_large]
     while (more := times - seen.total()) > 0:
 
-        @settings(max_examples=min(more, BATCH), deadline=None, database=None, suppress_health_check=unbounded)
+        @settings(max_examples=min(more, BATCH), database=None, suppress_health_check=unbounded)
         @given(candidates, NAMES)
         def check(candidate: Bundle, situation: str) -> None:
             passed = outcome(candidate, SITUATIONS[situation], seen)

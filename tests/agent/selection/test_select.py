@@ -3,7 +3,7 @@
 import time
 from functools import cache
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.selection.select import BundleSource, Choice, Refusal, SourceContents, choose
@@ -34,7 +34,6 @@ def judge(mount: Bundle | None, announced: list[Bundle], known: Known) -> Choice
 CANDIDATES = st.tuples(st.booleans(), st.integers(1, 9))
 
 
-@settings(deadline=None)
 @given(mount=st.none() | CANDIDATES, announced=st.lists(CANDIDATES, max_size=4), highest=st.none() | st.integers(1, 9))
 def test_the_highest_good_one_goes_in_whichever_way_it_came(
     mount: tuple[bool, int] | None, announced: list[tuple[bool, int]], highest: int | None

@@ -211,7 +211,7 @@ Schedule = list[tuple[int, float]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1.5 * LEASE)), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_two_never_lead_at_the_same_time(schedule: Schedule) -> None:
     async def main(house: House) -> None:
         replicas = [house.replica(name) for name in ("one", "two", "three")]

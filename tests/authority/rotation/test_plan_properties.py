@@ -221,7 +221,7 @@ def happen(life: Life, what: str, value: object) -> None:
                 life.story.override(waiting[-1], life.now)
 
 
-few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @few
