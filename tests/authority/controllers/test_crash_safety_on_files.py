@@ -40,6 +40,8 @@ from tidemark.certificates import issued_by
 from tidemark.note import parse
 from tidemark.trust import Trust
 
+pytestmark = pytest.mark.long
+
 CLOCK = PLAYGROUND.clock
 SECOND = CLOCK.epoch_at(START) + 1
 CHANGES = {"os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.chown"}

@@ -18,6 +18,8 @@ from tidemark.receipt import PodClass
 from tidemark.trust import Trust
 from tidemark.verify import Known, Mark, reopen, verify
 
+pytestmark = pytest.mark.long
+
 EPOCHS = {"playground": 60, "testing": 36, "production": 12}
 """How long steady operation is watched: 20 minutes, 12 hours, three days."""
 

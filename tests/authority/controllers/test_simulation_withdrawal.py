@@ -12,6 +12,8 @@ from tests.harness.fleet_simulation import FleetSimulation, deployment, epochs_o
 from tidemark.bundle import Cause
 from tidemark.epoch import PRESETS
 
+pytestmark = pytest.mark.long
+
 PRESET_NAMES = sorted(PRESETS)
 PAIRS = [("playground", Cause.ROLLBACK), ("testing", Cause.REVOCATION), ("production", Cause.ROLLBACK)]
 """Each preset and each cause; every one with every other would say no more, and take the time of it."""

@@ -3,12 +3,15 @@
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authority.injector.admission import decide
 from tests.harness.admission_reviews import MINORS, Json, admitted, check_valid, review
 from tests.harness.injector_pods import SETTINGS, pods
+
+pytestmark = pytest.mark.long
 
 SET_BY_US = {
     *("tidemark.io/agent", "tidemark.io/class", "tidemark.io/injected"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from tests.harness.journal_builder import PLAYGROUND, START, TRUST, JournalBuild
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass
+
+pytestmark = pytest.mark.long
 
 AGENTS = {"nats-0": PodClass.REQUIRED, "nats-1": PodClass.REQUIRED, "orders": PodClass.APPLICATION}
 Script = list[tuple[int, tuple[str, object]]]
