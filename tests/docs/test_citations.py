@@ -1,13 +1,14 @@
 """What documents and sources cite exists: paths, documents, sections, decisions, invariants and their tests."""
 
 import ast
+import configparser
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.documents import CHECKOUT, headings, prose
+from tests.harness.documents import CHECKOUT, fenced, headings, prose, section
 from tidemark.verify import STEPS
 
 ARCHITECTURE = CHECKOUT / "docs" / "architecture.md"
@@ -95,8 +96,8 @@ def test_decisions_invariants_and_sections_that_are_cited_exist(source: Path) ->
     cited = re.findall(r"(architecture\.md,\s+)?\b[Ii]nvariant (\d+)", text)
     assert {int(number) for _, number in cited} <= set(invariants())
     assert source.suffix != ".py" or all(page for page, _ in cited), "expected: (docs/architecture.md, invariant N)"
-    for section in re.findall(r'architecture\.md, "([^"]+)"', text):
-        assert section in headings(ARCHITECTURE), section
+    for heading in re.findall(r'architecture\.md, "([^"]+)"', text):
+        assert heading in headings(ARCHITECTURE), heading
     assert not re.search(r"\(desig[n]\b|\bdesig[n], \"", text), "the design is docs/architecture.md"
 
 
@@ -114,6 +115,16 @@ def test_every_wing_and_every_module_of_the_contract_is_described() -> None:
         assert not missing, program
     modules = (path.name for path in (CHECKOUT / "tidemark").glob("*.py") if path.name != "__init__.py")
     assert [module for module in modules if f"| `tidemark/{module}`" not in page] == []
+
+
+@pytest.mark.parametrize("program", ["authority", "agent"])
+def test_the_picture_shows_the_layers_that_are_enforced(program: str) -> None:
+    enforced = configparser.ConfigParser()
+    enforced.read(CHECKOUT / ".importlinter")
+    layers = enforced[f"importlinter:contract:{program}"]["layers"].split("\n")
+    (picture,) = fenced(section("architecture.md", f"The wings of the {program}"), "mermaid")
+    shown = [label.partition(":")[0].split(" · ") for label in re.findall(r'\["([^"]+)"\]', picture)]
+    assert shown == [line.split(" | ") for line in layers if line]
 
 
 def test_each_invariant_names_tests_that_exist() -> None:
