@@ -46,6 +46,10 @@ class ResourceVersionExpired(KubernetesError):
     """The version to go on from is forgotten: everything has to be listed anew."""
 
 
+class ObjectNotOurs(KubernetesError):
+    """The object cannot be written, or another program writes it; nothing was sent."""
+
+
 class ApiServerRefused(KubernetesError):
     """The API server understood the request and refused it: its own words are in the message."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
 
-from authority.publishers.interface import PublishError
+from authority.kubernetes.errors import ObjectNotOurs
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.verify import VerifiedBundle
 
@@ -45,20 +45,20 @@ def check_ours(target: str, found: Secret, kind: str) -> None:
     """Refuse to write over a Secret that cannot be changed, or that somebody else writes.
 
     Raises:
-        PublishError: names it and what to do.
+        ObjectNotOurs: names the Secret and what to do.
     """
     if (found.type or "Opaque") != kind:
-        raise PublishError(
+        raise ObjectNotOurs(
             f"{target}: expected a Secret of type {kind}, found {found.type}; a Secret's type cannot be changed: give "
             f"that one another name, or delete it and it is written anew"
         )
     if found.immutable:
-        raise PublishError(
+        raise ObjectNotOurs(
             f"{target}: expected a Secret that can be changed, found it immutable; delete it and it is written anew"
         )
     annotations = (found.metadata.annotations if found.metadata is not None else None) or {}
     if CERT_MANAGER in annotations:
-        raise PublishError(
+        raise ObjectNotOurs(
             f"{target}: expected to be its only writer, found cert-manager's Certificate "
             f"{annotations[CERT_MANAGER]!r}; delete that, or give one of the two another name"
         )
