@@ -2,7 +2,6 @@
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from authority.issuer.interface import IssuerError
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoError
 from authority.openbao.layout import OpenBaoLayout
@@ -27,7 +26,7 @@ class OpenBaoControlCa:
             body = leaf_request(names, key) | {"not_after": format_instant(validity.not_after)}
             answer = await self._client.write(self._path, body)
             certificate = parse_certificates(str(answer.get("certificate")).encode(), most=1)[0]
-        except (OpenBaoError, IssuerError, PemError) as error:
+        except (OpenBaoError, PemError) as error:
             raise KeystoreError(f"API certificate: {error}") from None
         if not issued_by(certificate, self.certificate) or certificate.public_key() != key.public_key():
             raise KeystoreError(f"{self._path}: expected the control CA's signature under our key, found another")

@@ -6,7 +6,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from authority.issuer.interface import IssuerError
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.errors import OpenBaoError
 from authority.openbao.login import Json
@@ -22,7 +21,11 @@ KEY_PARAMETERS: dict[KeyType, Json] = {
 
 
 def leaf_request(names: LeafNames, key: ec.EllipticCurvePrivateKey) -> Json:
-    """What ``sign/:role`` is asked for: the names of the signing request and no others."""
+    """The body of ``sign/:role``: a signing request whose names, and no others, go into the certificate.
+
+    Raises:
+        OpenBaoError: the names cannot stand in a certificate.
+    """
     try:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names.common_name)])
         csr = (
@@ -32,7 +35,7 @@ def leaf_request(names: LeafNames, key: ec.EllipticCurvePrivateKey) -> Json:
             .sign(key, hashes.SHA256())
         )
     except ValueError as error:
-        raise IssuerError(f"leaf {names.common_name}: expected names for a certificate, found {error}") from None
+        raise OpenBaoError(f"leaf {names.common_name}: expected names for a certificate, found {error}") from None
     return {"csr": csr.public_bytes(Encoding.PEM).decode(), "format": "pem", "exclude_cn_from_sans": True}
 
 

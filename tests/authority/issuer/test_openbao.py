@@ -150,6 +150,14 @@ async def test_a_leaf_never_outlives_its_ca(
     assert issued_by(leaf, ca)
 
 
+async def test_leaf_with_names_that_no_certificate_can_have_is_refused(
+    issuer: OpenBaoIssuer, wanted: LeafRequest
+) -> None:
+    await issuer.issue_ca(REQUEST)
+    with pytest.raises(IssuerError, match="leaf nats-0: expected names for a certificate, found"):
+        await issuer.issue_leaf(REQUEST.intent, replace(wanted, dns_names=("ünicode.example.com",)))
+
+
 async def test_a_ca_that_is_not_there(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
         await issuer.issue_leaf("epoch-9-9", wanted)
