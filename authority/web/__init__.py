@@ -1,0 +1,1 @@
+"""Listening sockets, and the limits of the connections that come in there. Imports ``support`` at most."""
