@@ -20,8 +20,7 @@ from authority.controllers.leaf_requests import LeafOrder, read_workload
 from authority.fleet.members import PodIdentity, UnexpectedAgent
 from authority.observability import metrics
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
-from authority.web.connection_limit import in_turn
-from authority.web.listener import _is_ours, _log
+from authority.web.connection_limit import connection_deadlines
 from tidemark.bundle import Bundle, Cause
 from tidemark.receipt import MAX_BYTES, Receipt
 from tidemark.strict_json import FieldError, Fields, parse_object
@@ -31,8 +30,6 @@ _LONGEST_REASON = 500
 _LONGEST_ADDRESS = 64
 
 _KEPT_HEADERS = frozenset({"Allow", "WWW-Authenticate", "Retry-After"})
-
-_log.addFilter(_is_ours)
 
 
 class Desk(Protocol):
@@ -101,7 +98,7 @@ class Api:
     def application(self) -> web.Application:
         """What aiohttp runs."""
         application = web.Application(
-            middlewares=[_errors_as_json, in_turn, self._answered_by_leader], client_max_size=MAX_BYTES
+            middlewares=[_errors_as_json, connection_deadlines, self._answered_by_leader], client_max_size=MAX_BYTES
         )
         application.add_routes(
             [

@@ -84,7 +84,7 @@ async def run(
         await certificate.renew(int(clock()))
         await kept.issuer.roots()  # now, rather than at the first rotation: without them there is nothing to do
         trust = await trust_by(config, kept.signer, kept.control.certificate)
-        with closing(await listen(config.api.listen, "api.listen")) as listening:
+        with closing(await listen(config.api.listen.host, config.api.listen.port, "api.listen")) as listening:
             port = listening.getsockname()[1]
             name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
             me = Replica(name, address_for_replicas(config.api, port))
@@ -105,7 +105,7 @@ async def run(
                         stop.wait(),
                         {
                             "api": partial(
-                                connection_limit.keep, listening, answer, certificate.context, _turned_away("api")
+                                connection_limit.serve, listening, answer, certificate.context, _turned_away("api")
                             ),
                             "election": election.run,
                             "leading": partial(
@@ -263,10 +263,10 @@ async def _injecting(
     if cluster is not None and config.webhook is not None:
         ca = to_pem([kept.control.certificate])
         tasks["ca bundle"] = partial(keep_ca_bundle, cluster.client, config.webhook, ca, _ca_bundle_not_kept())
-    with closing(await listen(config.listen, "injector.listen")) as listening:
+    with closing(await listen(config.listen.host, config.listen.port, "injector.listen")) as listening:
         runner, answer = await start(webhook.application(config.sidecar))
         tasks["injector"] = partial(
-            connection_limit.keep, listening, answer, certificate.context, _turned_away("injector")
+            connection_limit.serve, listening, answer, certificate.context, _turned_away("injector")
         )
         try:
             yield tasks

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from authority.injector.admission import AdmissionDecision, ReviewError, decide
 from authority.injector.sidecar import SidecarSettings
-from authority.web.connection_limit import in_turn
+from authority.web.connection_limit import connection_deadlines
 
 _LARGEST_REVIEW = 8 * 1024 * 1024  # the API server takes objects of up to 3 MiB, and sends two of them
 
@@ -32,7 +32,7 @@ def application(settings: SidecarSettings) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"live": True})
 
-    made = web.Application(middlewares=[in_turn], client_max_size=_LARGEST_REVIEW)
+    made = web.Application(middlewares=[connection_deadlines], client_max_size=_LARGEST_REVIEW)
     made.add_routes([web.post("/inject", inject), web.get("/livez", livez)])
     return made
 

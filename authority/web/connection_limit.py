@@ -1,11 +1,12 @@
-"""The API's door: so many connections at a time, whoever comes besides waits in the kernel's queue.
+"""Limits the connections of an HTTPS server: how many at a time, how many from one address, and how long they may wait.
 
-A TLS connection costs 0.3 MiB here. After a rotation every agent of a large fleet makes one, and where they come faster
-than they are served, what is bounded is how many are inside, never how many there are.
+A TLS connection costs 0.3 MiB here (docs/decisions/0023). After a rotation every agent of a large fleet makes one. At
+most so many are accepted at a time; further ones wait in the kernel's queue, where they cost nothing.
 
-Nobody may hold a place for nothing. A guest and the application inside take turns: while it is the guest's (it has not
-yet asked in whole, does not take its answer, or neither asks again nor leaves) its time is limited, whatever it drips;
-while it is the application's, nothing is cut. One address has a quarter of the places at most.
+Idle or slow connections are closed after a deadline (docs/decisions/0029). The deadline runs while the server waits
+for the client: until the request is complete, while the client does not read the answer, and between two requests. It
+counts from the beginning of that wait, however many bytes the client sends meanwhile. While the application makes an
+answer, no deadline runs. One address has a quarter of the slots at most.
 """
 
 import asyncio
@@ -20,181 +21,218 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 _HANDSHAKE_SECONDS = 10.0
-_REST_SECONDS = 0.1
+
+_RETRY_SECONDS = 0.1
+"""Until the next look for an idle connection, and until the next accept after a failed one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Who may stay, and for how long (seconds)."""
+    """How many connections a server accepts, and how long they may keep it waiting."""
 
     most: int = 200
     """Connections at a time, agents' and others'."""
-    of_one: int = 50
-    """Those of one address among them; more are closed at once. A replica that passes receipts on needs 32."""
-    patience: float = 15.0
-    """How long a guest's turn lasts: longer than an agent waits for its answer, so no agent is cut short by it."""
-    idle: float = 1.0
-    """How long one may stay between two requests where the house is full."""
+    per_address: int = 50
+    """Connections of one address among them; more are closed at once. A replica that passes receipts on needs 32."""
+    wait_seconds: float = 15.0
+    """How long the server waits for a client: longer than an agent waits for its answer, so no agent is cut short."""
+    idle_seconds: float = 1.0
+    """How long a connection may idle between two requests while every slot is taken."""
 
 
 class _Connection(asyncio.Protocol):
-    """A connection: passes everything on to the protocol inside, and is shown out where its turn lasts too long."""
+    """Passes everything on to ``protocol``, and aborts the connection where the client keeps the server waiting."""
 
-    def __init__(self, inside: asyncio.Protocol, patience: float) -> None:
-        self.gone = asyncio.Event()
-        self._inside = inside
-        self._patience = patience
+    def __init__(self, protocol: asyncio.Protocol, wait_seconds: float) -> None:
+        self.closed = asyncio.Event()
+        self._protocol = protocol
+        self._wait_seconds = wait_seconds
         self._transport: asyncio.WriteTransport | None = None
-        self._is_served = False
-        self._is_stuck = False  # it does not take what is written to it
-        self._turn: asyncio.TimerHandle | None = None
+        self._is_answering = False
+        self._is_unread = False  # the client does not read what is written to it
+        self._deadline: asyncio.TimerHandle | None = None
         self._answered_at: float | None = None
 
     @property
-    def is_leaving(self) -> bool:
+    def is_closing(self) -> bool:
         """Whether the connection has ended or is about to."""
         return self._transport is None or self._transport.is_closing()
 
     @property
     def idle_since(self) -> float | None:
-        """When it was answered (by the loop's clock); None where it still has something to do here."""
-        is_busy = self._is_served or self._is_stuck or self.is_leaving
+        """When the last answer was made (by the loop's clock); None while a request or an answer is under way."""
+        is_busy = self._is_answering or self._is_unread or self.is_closing
         return None if is_busy else self._answered_at
 
-    def asked(self) -> None:
-        """Its request is here in whole."""
-        self._is_served = True
-        self._take_turns()
+    def request_received(self) -> None:
+        """The request is complete: the application answers now."""
+        self._is_answering = True
+        self._update_deadline()
 
-    def answered(self) -> None:
-        """It is to take the answer, and then to ask again or to leave."""
-        self._is_served, self._answered_at = False, asyncio.get_running_loop().time()
-        self._take_turns()
+    def answer_made(self) -> None:
+        """The client is to read the answer, and then to send the next request or to close."""
+        self._is_answering, self._answered_at = False, asyncio.get_running_loop().time()
+        self._update_deadline()
 
-    def show_out(self) -> None:
-        """End the connection at once, whatever it is about."""
+    def abort(self) -> None:
+        """End the connection at once, without the closing words of TLS."""
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.WriteTransport):
             self._transport = transport
-        self._take_turns()
-        self._inside.connection_made(transport)
+        self._update_deadline()
+        self._protocol.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        self._inside.data_received(data)
+        self._protocol.data_received(data)
 
     def eof_received(self) -> bool | None:
-        return self._inside.eof_received()
+        return self._protocol.eof_received()
 
     def pause_writing(self) -> None:
-        self._is_stuck = True
-        self._take_turns()
-        self._inside.pause_writing()
+        self._is_unread = True
+        self._update_deadline()
+        self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        self._is_stuck = False
-        self._take_turns()
-        self._inside.resume_writing()
+        self._is_unread = False
+        self._update_deadline()
+        self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._take_turns()
-        self.gone.set()
-        self._inside.connection_lost(exc)
+        self._update_deadline()
+        self.closed.set()
+        self._protocol.connection_lost(exc)
 
-    def _take_turns(self) -> None:
-        """The time of a turn runs from its beginning, whatever comes in between."""
-        is_its_turn = self._transport is not None and (self._is_stuck or not self._is_served)
-        if is_its_turn and self._turn is None:
-            self._turn = asyncio.get_running_loop().call_later(self._patience, self.show_out)
-        elif not is_its_turn and self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+    def _update_deadline(self) -> None:
+        is_client_due = self._transport is not None and (self._is_unread or not self._is_answering)
+        # A deadline that runs already stays: one that began anew with every byte would never come for a client that
+        # sends a byte now and then.
+        if is_client_due and self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(self._wait_seconds, self.abort)
+        elif not is_client_due and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 @web.middleware
-async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """For an application behind the door: takes the request in whole first, and tells the guest whose turn it is."""
-    guest = request.transport.get_protocol() if request.transport is not None else None
-    if not isinstance(guest, _Connection):
+async def connection_deadlines(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Reads the request in whole, and then stops the connection's deadline until the answer is made.
+
+    Every application behind ``serve`` needs this middleware, inside of the one that turns errors into answers.
+    """
+    connection = request.transport.get_protocol() if request.transport is not None else None
+    if not isinstance(connection, _Connection):
         return await handler(request)
     try:
+        # First the whole body, while the deadline still runs: the application never waits for a slow client.
         await request.read()
-        guest.asked()
+        connection.request_received()
         return await handler(request)
     except ConnectionError:
-        if not guest.is_leaving:
+        if not connection.is_closing:
             raise
-        return web.Response()  # which nobody reads: it is gone, or was shown out
+        return web.Response()  # never sent: the client has gone, or its connection was aborted
     except web.RequestPayloadError:
         raise web.HTTPBadRequest(text=f"{request.path}: expected a body as its headers say, found none") from None
     finally:
-        guest.answered()
+        connection.answer_made()
 
 
-async def keep(
-    listening: socket.socket,
-    answer: Callable[[], asyncio.Protocol],
-    context: ssl.SSLContext,
-    turned_away: Callable[[str], None],
-    rules: ConnectionLimits = ConnectionLimits(),
-) -> None:
-    """Let whoever connects in to a protocol that ``answer`` makes, until cancelled.
+class _Slots:
+    """The slots of one server: which addresses hold them, and which connections could give one back."""
 
-    ``turned_away`` is told the address of each that was not let in because it has its share of the places.
-    """
-    loop = asyncio.get_running_loop()
-    places: Counter[str] = Counter()
-    guests: set[_Connection] = set()
-    left = asyncio.Event()
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+        self._taken: Counter[str] = Counter()
+        self._connections: set[_Connection] = set()
+        self._released = asyncio.Event()
 
-    async def visit(connection: socket.socket, address: str) -> None:
-        guest = _Connection(answer(), rules.patience)
+    async def wait_for_free(self) -> None:
+        """Return once a slot is free; close idle connections until then."""
+        loop = asyncio.get_running_loop()
+        while self._taken.total() >= self._limits.most:
+            self._released.clear()
+            self._abort_longest_idle(loop.time() - self._limits.idle_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY_SECONDS):
+                    await self._released.wait()
+
+    def reserve(self, address: str) -> bool:
+        """Reserve a slot for a connection from ``address``; False where the address has its share already."""
+        if self._taken[address] >= self._limits.per_address:
+            return False
+        self._taken[address] += 1
+        return True
+
+    async def handle(
+        self, accepted: socket.socket, address: str, protocol: asyncio.Protocol, tls: ssl.SSLContext
+    ) -> None:
+        """Serve one connection from its handshake to its end, and give its slot back."""
+        connection = _Connection(protocol, self._limits.wait_seconds)
         try:
-            await loop.connect_accepted_socket(
-                lambda: guest, connection, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=_HANDSHAKE_SECONDS
             )
-            guests.add(guest)
-            await guest.gone.wait()
-        except OSError:  # no handshake: nobody came in
+            self._connections.add(connection)
+            await connection.closed.wait()
+        except OSError:  # the handshake failed: there never was a connection
             pass
         finally:
-            guests.discard(guest)
-            places[address] -= 1
-            if not places[address]:
-                del places[address]
-            left.set()
+            self._connections.discard(connection)
+            self._release(address)
 
-    async def find_room() -> None:
-        while places.total() >= rules.most:
-            left.clear()
-            _show_out_idle(guests, loop.time() - rules.idle)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_REST_SECONDS):
-                    await left.wait()
+    def _release(self, address: str) -> None:
+        self._taken[address] -= 1
+        if not self._taken[address]:
+            del self._taken[address]
+        self._released.set()
 
+    def _abort_longest_idle(self, before: float) -> None:
+        """Abort the connection that has been idle for longest, if it has been so since ``before``."""
+        idle = [
+            (since, connection)
+            for connection in self._connections
+            if (since := connection.idle_since) is not None and since <= before
+        ]
+        if idle:
+            _, longest = min(idle, key=lambda each: each[0])
+            longest.abort()
+
+
+async def serve(
+    listening: socket.socket,
+    make_protocol: Callable[[], asyncio.Protocol],
+    context: ssl.SSLContext,
+    on_refused: Callable[[str], None],
+    limits: ConnectionLimits = ConnectionLimits(),
+) -> None:
+    """Accept TLS connections, each with a protocol of its own, until cancelled.
+
+    ``on_refused`` takes the address of each connection that is closed because its address has its share of the slots.
+    """
+    loop = asyncio.get_running_loop()
+    slots = _Slots(limits)
     listening.setblocking(False)
     async with asyncio.TaskGroup() as group:
         while True:
-            await find_room()
+            # A free slot first, the accept second: what is accepted takes memory here, what waits in the kernel's
+            # queue does not.
+            await slots.wait_for_free()
             try:
-                connection, (address, *_) = await loop.sock_accept(listening)
-            except OSError:  # gone before it was let in, or no descriptor left
-                await asyncio.sleep(_REST_SECONDS)
+                accepted, (address, *_) = await loop.sock_accept(listening)
+            except OSError:  # the client has gone already, or no file descriptor is left
+                await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            if places[address] >= rules.of_one:
-                connection.close()
-                turned_away(address)
+            # The slot is reserved here and not in the task: the next turn of this loop counts it, though the task has
+            # not begun.
+            if slots.reserve(address):
+                group.create_task(slots.handle(accepted, address, make_protocol(), context))
             else:
-                places[address] += 1
-                group.create_task(visit(connection, address))
+                accepted.close()
+                on_refused(address)
+            # While connections wait in the queue, an accept never suspends: let the others have their turn.
             await asyncio.sleep(0)
-
-
-def _show_out_idle(guests: set[_Connection], since: float) -> None:
-    """The one that has been idle for longest, if it has been so ``since`` then."""
-    idle = [(began, guest) for guest in guests if (began := guest.idle_since) is not None and began <= since]
-    if idle:
-        min(idle, key=lambda each: each[0])[1].show_out()

@@ -1,4 +1,4 @@
-"""So many connections at a time, over real TLS: the rest wait, and nobody who does not ask keeps them waiting."""
+"""How many connections a server accepts, and how long they may keep it waiting; over real TLS."""
 
 import asyncio
 import socket
@@ -26,22 +26,22 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
-class House:
-    """A kept connection_limit before an application, and how to come to it."""
+class Server:
+    """An application behind limited connections, and what a test needs to connect to it."""
 
     port: int
     context: ssl.SSLContext
-    turned_away: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     called: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def enter(self, address: str = "127.0.0.1") -> Connection:
+    async def connect(self, address: str = "127.0.0.1") -> Connection:
         return await asyncio.open_connection(
             "127.0.0.1", self.port, ssl=self.context, server_hostname="127.0.0.1", local_addr=(address, 0)
         )
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[connection_limit.in_turn])
+        application = web.Application(middlewares=[connection_limit.connection_deadlines])
         application.add_routes(
             [
                 web.post("/echo", self._echo),
@@ -93,36 +93,36 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 
 
 @asynccontextmanager
-async def house(state: Path, rules: ConnectionLimits) -> AsyncIterator[House]:
+async def running(state: Path, limits: ConnectionLimits) -> AsyncIterator[Server]:
     create_control_ca(state, "bus.example.com", int(time.time()), None)
     ca = read_control_ca(state, None)
     certificate = ServerCertificate(EmbeddedControlCa(ca), ["127.0.0.1"])
     await certificate.renew(int(time.time()))
     client = ssl.create_default_context(cadata=to_pem([ca.certificate]).decode())
     with closing(socket.create_server(("", 0))) as listening:
-        here = House(listening.getsockname()[1], client)
-        runner, answer = await start(here.application())
-        keeping = asyncio.create_task(
-            connection_limit.keep(listening, answer, certificate.context, here.turned_away.append, rules)
+        server = Server(listening.getsockname()[1], client)
+        runner, answer = await start(server.application())
+        serving = asyncio.create_task(
+            connection_limit.serve(listening, answer, certificate.context, server.refused.append, limits)
         )
         try:
             async with asyncio.timeout(60):
-                yield here
+                yield server
         finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
+            serving.cancel()
+            await asyncio.wait([serving])
             await runner.cleanup()
     with pytest.raises(asyncio.CancelledError):
-        keeping.result()
+        serving.result()
 
 
-async def test_whoever_comes_besides_waits_until_another_leaves(tmp_path: Path) -> None:
-    async with house(tmp_path, ConnectionLimits(most=2, idle=60.0)) as here:
-        first, second = await here.enter(), await here.enter()
+async def test_connection_above_the_limit_waits_until_another_closes(tmp_path: Path) -> None:
+    async with running(tmp_path, ConnectionLimits(most=2, idle_seconds=60.0)) as server:
+        first, second = await server.connect(), await server.connect()
         assert await is_answered(first)
         assert await is_answered(second)
-        third = asyncio.create_task(here.enter())
-        done, _ = await asyncio.wait([third], timeout=0.2)  # as long as it may, it does not come in
+        third = asyncio.create_task(server.connect())
+        done, _ = await asyncio.wait([third], timeout=0.2)  # however long: it is not accepted
         assert not done
         first[1].close()
         late = await third
@@ -132,29 +132,29 @@ async def test_whoever_comes_besides_waits_until_another_leaves(tmp_path: Path) 
             writer.close()
 
 
-async def test_whoever_speaks_no_tls_takes_no_room(tmp_path: Path) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1)) as here:
+async def test_connection_without_tls_takes_no_slot(tmp_path: Path) -> None:
+    async with running(tmp_path, ConnectionLimits(most=1)) as server:
         for _ in range(3):
-            reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             await reader.read()
             writer.close()
-            reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.close()
-        inside = await here.enter()
-        assert await is_answered(inside)
-        inside[1].close()
+        connected = await server.connect()
+        assert await is_answered(connected)
+        connected[1].close()
 
 
 @pytest.mark.parametrize(
     "said", [b"", b"P", ASKING[:30], ASKING, ASKING + b"any"], ids=["nothing", "a byte", "half a head", "head", "body"]
 )
-async def test_whoever_does_not_ask_in_whole_is_shown_out(
+async def test_incomplete_request_is_aborted_after_the_deadline(
     tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1, patience=0.1)) as here:
+    async with running(tmp_path, ConnectionLimits(most=1, wait_seconds=0.1)) as server:
         for _ in range(2):
-            reader, writer = await here.enter()
+            reader, writer = await server.connect()
             writer.write(said)
             assert await ended(reader)
             writer.close()
@@ -162,9 +162,9 @@ async def test_whoever_does_not_ask_in_whole_is_shown_out(
 
 
 @pytest.mark.parametrize("begin", [b"GET /late HTTP/1.1\r\nX-Slow: ", ASKING], ids=["head", "body"])
-async def test_a_byte_now_and_then_gains_no_time(tmp_path: Path, begin: bytes) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1, patience=0.5)) as here:
-        reader, writer = await here.enter()
+async def test_byte_now_and_then_does_not_extend_the_deadline(tmp_path: Path, begin: bytes) -> None:
+    async with running(tmp_path, ConnectionLimits(most=1, wait_seconds=0.5)) as server:
+        reader, writer = await server.connect()
         writer.write(begin)
         end = asyncio.create_task(ended(reader))
         for _ in range(8 if begin == ASKING else 1_000_000):  # a ninth byte would make it whole
@@ -186,29 +186,29 @@ async def test_a_byte_now_and_then_gains_no_time(tmp_path: Path, begin: bytes) -
         ASKING[:-2] + b"Content-Encoding: gzip\r\n\r\nno gzip!!",
     ],
 )
-async def test_whoever_speaks_no_http_fills_no_log(
+async def test_request_that_is_no_http_is_answered_400_and_not_logged(
     tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1)) as here:
-        reader, writer = await here.enter()
+    async with running(tmp_path, ConnectionLimits(most=1)) as server:
+        reader, writer = await server.connect()
         writer.write(said)
         assert (await reader.readline()).split()[1] == b"400"
         writer.close()
     assert not caplog.messages
 
 
-async def test_an_error_of_ours_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1)) as here:
-        reader, writer = await here.enter()
+async def test_error_of_the_application_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(tmp_path, ConnectionLimits(most=1)) as server:
+        reader, writer = await server.connect()
         writer.write(b"GET /broken HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
         writer.close()
     assert "Error handling request from 127.0.0.1" in caplog.messages
 
 
-async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
-    async with house(tmp_path, ConnectionLimits(most=2, patience=1.0)) as here:
-        staying = await here.enter()
+async def test_connection_without_another_request_is_aborted(tmp_path: Path) -> None:
+    async with running(tmp_path, ConnectionLimits(most=2, wait_seconds=1.0)) as server:
+        staying = await server.connect()
         for _ in range(2):
             assert await is_answered(staying)
         assert await ended(staying[0])
@@ -217,13 +217,13 @@ async def test_whoever_asks_no_more_is_shown_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["large", "stream"])
 @pytest.mark.parametrize("closing_words", [b"", b"Connection: close\r\n"], ids=["stays", "leaves"])
-async def test_whoever_does_not_take_the_answer_is_shown_out(
+async def test_client_that_does_not_read_the_answer_is_aborted(
     tmp_path: Path, path: str, closing_words: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1, patience=0.3, idle=60.0)) as here:
-        reader, writer = await here.enter()
+    async with running(tmp_path, ConnectionLimits(most=1, wait_seconds=0.3, idle_seconds=60.0)) as server:
+        reader, writer = await server.connect()
         writer.write(f"GET /{path} HTTP/1.1\r\nHost: here\r\n".encode() + closing_words + b"\r\n")
-        another = await here.enter()  # there is one place
+        another = await server.connect()  # there is one slot
         another[1].close()
         taken = 0
         with suppress(OSError):
@@ -234,47 +234,47 @@ async def test_whoever_does_not_take_the_answer_is_shown_out(
     assert not caplog.messages
 
 
-async def test_whoever_asked_is_not_hurried_while_the_answer_is_made(tmp_path: Path) -> None:
-    async with house(tmp_path, ConnectionLimits(most=1, patience=1.0)) as here:
-        reader, writer = await here.enter()
+async def test_no_deadline_runs_while_the_application_answers(tmp_path: Path) -> None:
+    async with running(tmp_path, ConnectionLimits(most=1, wait_seconds=1.0)) as server:
+        reader, writer = await server.connect()
         writer.write(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
-        await here.called.wait()
+        await server.called.wait()
         answer = asyncio.create_task(reader.read())
         done, _ = await asyncio.wait([answer], timeout=1.5)
         assert not done
-        here.done.set()
+        server.done.set()
         assert (await answer).endswith(b"\r\n\r\nat last")
         writer.close()
 
 
-async def test_in_a_full_house_whoever_idles_makes_room(tmp_path: Path) -> None:
-    async with house(tmp_path, ConnectionLimits(most=2, patience=60.0, idle=0.1)) as here:
-        idling, asking = await here.enter(), await here.enter()
+async def test_idle_connection_is_aborted_when_every_slot_is_taken(tmp_path: Path) -> None:
+    async with running(tmp_path, ConnectionLimits(most=2, wait_seconds=60.0, idle_seconds=0.1)) as server:
+        idling, asking = await server.connect(), await server.connect()
         assert await is_answered(idling)
         asking[1].write(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
-        await here.called.wait()
-        newcomer = await here.enter()
+        await server.called.wait()
+        newcomer = await server.connect()
         assert await ended(idling[0])
         assert await is_answered(newcomer)
-        here.done.set()
+        server.done.set()
         assert (await asking[0].read()).endswith(b"at last")
         for _, writer in (idling, asking, newcomer):
             writer.close()
 
 
-async def test_one_address_has_its_share_and_no_more(tmp_path: Path) -> None:
-    async with house(tmp_path, ConnectionLimits(most=4, of_one=2)) as here:
-        greedy = [await here.enter("127.0.0.2") for _ in range(2)]
+async def test_connections_above_an_addresss_share_are_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, ConnectionLimits(most=4, per_address=2)) as server:
+        greedy = [await server.connect("127.0.0.2") for _ in range(2)]
         for _ in range(3):
             with pytest.raises(OSError):  # noqa: PT011 - however the kernel puts it
-                await here.enter("127.0.0.2")
-        assert here.turned_away == ["127.0.0.2"] * 3
-        others = [await here.enter("127.0.0.3"), await here.enter("127.0.0.4")]
+                await server.connect("127.0.0.2")
+        assert server.refused == ["127.0.0.2"] * 3
+        others = [await server.connect("127.0.0.3"), await server.connect("127.0.0.4")]
         for each in (*greedy, *others):
             assert await is_answered(each)
         greedy[0][1].close()
         assert await ended(greedy[0][0])
-        again = await here.enter("127.0.0.2")
+        again = await server.connect("127.0.0.2")
         assert await is_answered(again)
         for _, writer in (*greedy, *others, again):
             writer.close()
