@@ -15,14 +15,18 @@ from prometheus_client import CollectorRegistry
 from agent import log, memory_footprint
 from agent.clocks import Clocks
 from agent.config import AgentConfig
+from agent.loop.candidates import Candidates
 from agent.loop.cycle import Cycle
-from agent.loop.delivery import Delivery, Workload
+from agent.loop.delivery import Delivery, Waits, Workload
 from agent.loop.once import install_once
+from agent.loop.rejections import Rejections
+from agent.loop.retry import Retry
+from agent.loop.rollout import Rollout
 from agent.loop.timing import RetryPolicy
 from agent.loop.wakeup import Wakeup
 from agent.reporting import http_server
 from agent.reporting.metrics import AgentMetrics
-from agent.reporting.receipts import ReceiptReporter
+from agent.reporting.receipts import AuthorityTls, ReceiptReporter
 from agent.reporting.recorder import Recorder
 from agent.reporting.status import AgentIdentity, AgentStatus
 from agent.reporting.status_store import StatusStore
@@ -41,11 +45,11 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 Work = dict[str, Callable[[], Coroutine[Any, Any, None]]]
-"""What has to run side by side, by name."""
+"""The tasks to run concurrently, by name."""
 
 
 def splay_of(pod: str, splay: float) -> float:
-    """This pod's share of the splay, in seconds: always the same one, and spread evenly over a fleet."""
+    """This pod's share of ``splay``, in seconds: the same at every call, and spread evenly over a fleet."""
     return int.from_bytes(hashlib.sha256(pod.encode()).digest()[:8]) / 2**64 * splay
 
 
@@ -53,7 +57,7 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
     if isinstance(target, SignalTarget):
         return Workload(target, SignalReloader(target), ServerProver(target, http))
     if isinstance(target, SystemTarget):
-        # Only now, as with the announcement.
+        # Imported here, as for announcements: nats-py takes megabytes.
         memory_footprint.import_nats()
         from agent.workloads.nats_reloader import SystemReloader  # noqa: PLC0415
 
@@ -61,22 +65,22 @@ def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) 
     return Workload(target, HttpReloader(target, http), EchoProver(), splay_of(config.pod, config.splay))
 
 
-def _announcement(config: AgentConfig, chronicle: Recorder, clocks: Clocks) -> "AnnouncementListener | None":
+def _announcements(config: AgentConfig, recorder: Recorder, clocks: Clocks) -> "AnnouncementListener | None":
     if not config.nats_servers:
         return None
-    # Only now: nats-py takes megabytes, and an agent without a broker need not have it.
+    # Imported here: nats-py takes megabytes, and an agent without a broker need not load it.
     memory_footprint.import_nats()
     from agent.clients import nats_credentials  # noqa: PLC0415
-    from agent.sources import jetstream as announcement  # noqa: PLC0415
+    from agent.sources.jetstream import AnnouncementListener  # noqa: PLC0415
 
-    return announcement.AnnouncementListener(
+    return AnnouncementListener(
         servers=config.nats_servers,
         directory=config.out,
         login=lambda: (
             {"name": f"tidemark-agent {config.pod}", "tls_handshake_first": config.nats_handshake_first}
             | (dict(nats_credentials.with_creds(config.nats_creds)) if config.nats_creds else {})
         ),
-        tell=chronicle.broker,
+        tell=recorder.broker_changed,
         now=clocks.now,
     )
 
@@ -85,49 +89,56 @@ def _announcement(config: AgentConfig, chronicle: Recorder, clocks: Clocks) -> "
 class Agent:
     """The agent's parts, put together."""
 
-    board: StatusStore
+    status_store: StatusStore
     registry: CollectorRegistry
     cycle: Cycle
     work: Work
+    """The tasks that make the agent run."""
 
 
-def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, patience: RetryPolicy) -> Agent:
-    """Put the parts together; nothing runs yet. ``work`` is what then has to run, by name."""
-    registry, alarm = CollectorRegistry(), Wakeup()
-    metrics = AgentMetrics(registry)
-    board = StatusStore(
-        AgentStatus(AgentIdentity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION))
-    )
+def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, policy: RetryPolicy) -> Agent:
+    """Put the parts together; nothing runs until the tasks of ``work`` do."""
+    registry, wakeup, retry = CollectorRegistry(), Wakeup(), Retry(policy)
+    metrics, status_store = AgentMetrics(registry), _status_store(config)
+    recorder = Recorder(status_store, metrics, clocks.now)
+    announcements = _announcements(config, recorder, clocks)
+    store = SetStore(OutputDirectory(config.out), str(config.bundle), clocks)
+    candidates = Candidates(store, clocks, announcements)
     workloads = [_workload(target, config, http) for target in config.targets]
-    chronicle = Recorder(board, metrics, clocks.now)
-    announcement = _announcement(config, chronicle, clocks)
-    cycle = Cycle(
+    rollout = Rollout(
         directory=config.out,
-        holdings=SetStore(OutputDirectory(config.out), str(config.bundle), clocks),
-        handover=Delivery(workloads, patience, metrics, alarm.pause, alarm.idle),
-        chronicle=chronicle,
+        store=store,
+        delivery=Delivery(workloads, policy, metrics, Waits(wakeup.pause, wakeup.idle)),
+        recorder=recorder,
         clocks=clocks,
-        alarm=alarm,
-        patience=patience,
-        announcements=announcement,
+        wakeup=wakeup,
+        retry=retry,
+        on_installed=candidates.follow_installed_set,
     )
+    rejections = Rejections(recorder, wakeup, clocks, policy)
+    cycle = Cycle(store, candidates, rejections, rollout, retry, recorder, wakeup)
     sources = MountSources(config.bundle, config.leaf, config.trust)
     work: Work = {
         "cycle": cycle.run,
-        "sources": partial(sources.run, cycle.take),
-        "lean": memory_footprint.give_back,
+        "sources": partial(sources.run, cycle.on_source_change),
+        "memory": memory_footprint.give_back,
     }
-    if announcement is not None:
-        work["announcement"] = partial(announcement.run, cycle.hear)
+    if announcements is not None:
+        work["announcements"] = partial(announcements.run, cycle.on_announcement)
     if config.authority_url and config.token_file:
-        work["reporter"] = ReceiptReporter(
-            config.authority_url, config.token_file, board, http, lambda: cycle.control_ca, clocks.now
-        ).run
-    return Agent(board, registry, cycle, work)
+        tls = AuthorityTls(lambda: cycle.control_ca)
+        reporter = ReceiptReporter(config.authority_url, config.token_file, status_store, http, tls, clocks.now)
+        work["receipts"] = reporter.run
+    return Agent(status_store, registry, cycle, work)
+
+
+def _status_store(config: AgentConfig) -> StatusStore:
+    identity = AgentIdentity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION)
+    return StatusStore(AgentStatus(identity))
 
 
 def connections() -> aiohttp.ClientSession:
-    """The session for everything that the agent asks over HTTP; its addresses are given, never proxied."""
+    """The session of all HTTP requests of the agent; it uses no proxy and keeps no cookies."""
     return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
@@ -138,31 +149,31 @@ async def run(config: AgentConfig, clocks: Clocks) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connections() as http:
         agent = assemble(config, http, clocks, RetryPolicy())
-        app = http_server.application(agent.board, agent.registry, clocks.now)
+        app = http_server.application(agent.status_store, agent.registry, clocks.now)
         runner = await http_server.start(app, config.listen.host, config.listen.port)
         log.event("started", pod=config.pod, targets=len(config.targets), listen=str(config.listen))
-        _tell_of_noise(config)
+        _warn_of_probes(config)
         try:
             await until(stop, agent.work)
         finally:
             await runner.cleanup()
-        log.event("stopped", state=agent.board.status.state.value)
+        log.event("stopped", state=agent.status_store.status.state.value)
 
 
-def _tell_of_noise(config: AgentConfig) -> None:
-    """Say beforehand what servers will log of an agent that has no leaf to present (decision 19)."""
+def _warn_of_probes(config: AgentConfig) -> None:
+    """Say beforehand what servers log of the probes of an agent that has no leaf to present (decision 19)."""
     for target in config.targets:
         if config.leaf is None and isinstance(target, SignalTarget) and target.tls:
             ports = ", ".join(map(str, target.tls))
             detail = (
-                f"without TIDEMARK_LEAF the server logs an error of each look at {ports}, one for each rotation; with "
-                "the Secret of its leaf mounted there it logs none"
+                f"without TIDEMARK_LEAF the agent probes {ports} without a client certificate, and the server logs an "
+                "error for each rotation; mount the Secret of the server's leaf and set TIDEMARK_LEAF to avoid that"
             )
-            log.warning("looks_are_logged", target=target.name, detail=detail)
+            log.warning("probe_without_client_certificate", target=target.name, detail=detail)
 
 
 async def until(stop: asyncio.Event, work: Work) -> None:
-    """Run named tasks until ``stop``; one that ends by itself is an error."""
+    """Run named tasks until ``stop``; a task that ends before is an error."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_endless(name, part), name=name) for name, part in work.items()]
         await stop.wait()
@@ -177,10 +188,7 @@ async def _endless(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> 
 
 async def run_once(config: AgentConfig, clocks: Clocks) -> int:
     """Install one set; returns the exit status."""
-    board = StatusStore(
-        AgentStatus(AgentIdentity(config.pod, config.uid, config.pod_class, secrets.token_hex(8), VERSION))
-    )
-    chronicle = Recorder(board, AgentMetrics(CollectorRegistry()), clocks.now)
-    sighting = MountSources(config.bundle, config.leaf, config.trust).look()
-    holdings = SetStore(OutputDirectory(config.out), str(config.bundle), clocks)
-    return await install_once(sighting, holdings, _announcement(config, chronicle, clocks), clocks)
+    recorder = Recorder(_status_store(config), AgentMetrics(CollectorRegistry()), clocks.now)
+    snapshot = MountSources(config.bundle, config.leaf, config.trust).look()
+    store = SetStore(OutputDirectory(config.out), str(config.bundle), clocks)
+    return await install_once(snapshot, store, _announcements(config, recorder, clocks), clocks)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import psutil
 
-from agent.store.state_file import MEMORY_FILE
+from agent.store.state_file import STATE_FILE
 from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
 from tests.harness.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
@@ -84,7 +84,7 @@ class TidemarkAgent:
 
     def remembers(self) -> int:
         """The sequence that it has written down as proven; 0: none yet."""
-        proven = json.loads(self.sandbox.file(MEMORY_FILE))["proven"]
+        proven = json.loads(self.sandbox.file(STATE_FILE))["proven"]
         return int(proven["mark"]["sequence"]) if proven else 0
 
     def processes(self) -> list[psutil.Process]:

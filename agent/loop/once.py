@@ -1,13 +1,14 @@
-"""``--once``: one look at the sources, one verified set in place, for init containers and scripts. No workload is told.
+"""``--once``: reads the sources once and installs one verified set, for init containers and scripts; no reload.
 
-The sequencer of this way of running, as the cycle is of the other; the steps are the same.
+The only code that puts the steps of this mode in order; the steps are those of the cycle.
 """
 
 from enum import IntEnum
 
 from agent import log
 from agent.clocks import Clocks
-from agent.loop.cycle import FIRST_WORD, AnnouncementSource, judge
+from agent.loop.adopted_trust import content_of
+from agent.loop.candidates import FIRST_ANSWER_SECONDS, AnnouncementSource, judge
 from agent.selection.select import Choice
 from agent.sources.mounts import SourceSnapshot
 from agent.store.output_directory import InstallFailed
@@ -17,25 +18,31 @@ from tidemark.verify import Mark, Reason
 
 
 class OnceOutcome(IntEnum):
-    """What came of it, as an exit status."""
+    """The exit status of ``--once``."""
 
     IN_PLACE = 0
+    """The highest verified set that the sources show is in place."""
     NOT_WRITTEN = 1
+    """The output directory could not be written."""
     NOTHING_IN_PLACE = 3
+    """No verified set is in place."""
     KEPT = 4
+    """A verified set is in place, but a candidate was refused."""
 
 
 async def install_once(
-    sighting: SourceSnapshot, holdings: SetStore, announcements: AnnouncementSource | None, clocks: Clocks
+    snapshot: SourceSnapshot, store: SetStore, announcements: AnnouncementSource | None, clocks: Clocks
 ) -> OnceOutcome:
-    """Install the highest verified set that the sources show, unless it is in place; log what was done, or why not."""
+    """Install the highest verified set that the sources show, unless it is in place; log the result."""
     try:
-        holdings.restore(trust := _trust(sighting))
-        choice = judge(sighting, (), trust, holdings, clocks.now())
+        trust = Trust.parse(content_of(snapshot.trust))
+        store.restore(trust)
+        choice = judge(snapshot, (), trust, store, clocks.now())
         if announcements is not None and choice.trust_set is not None:
-            heard = await announcements.first(holdings.stage(choice.trust_set), FIRST_WORD)
-            choice = judge(sighting, [heard] if heard else [], trust, holdings, clocks.now())
-        return _install(choice, holdings)
+            # The mount's set is staged to connect with: the pod may have no other one yet.
+            first = await announcements.first(store.stage(choice.trust_set), FIRST_ANSWER_SECONDS)
+            choice = judge(snapshot, [first] if first else [], trust, store, clocks.now())
+        return _install(choice, store)
     except TrustError as error:
         log.error("trust_unusable", detail=str(error))
         return OnceOutcome.NOTHING_IN_PLACE
@@ -44,28 +51,20 @@ async def install_once(
         return OnceOutcome.NOT_WRITTEN
 
 
-def _install(choice: Choice, holdings: SetStore) -> OnceOutcome:
+def _install(choice: Choice, store: SetStore) -> OnceOutcome:
     refusals = [refusal for refusal in choice.refused if refusal.reason != Reason.SUPERSEDED]
     for refusal in [*refusals, *([choice.leaf_refused] if choice.leaf_refused else [])]:
         log.warning("refused", reason=refusal.reason, detail=refusal.detail, source=refusal.source.value)
     if choice.adopted is not None:
-        holdings.note_verified(Mark(choice.adopted.sequence, choice.adopted.digest))
-    holdings.note_shown(choice.mounted)
-    trust_set, placed = choice.trust_set, holdings.installed
+        store.note_verified(Mark(choice.adopted.sequence, choice.adopted.digest))
+    store.note_mounted(choice.mounted)
+    trust_set, placed = choice.trust_set, store.installed
     if trust_set is not None and (placed is None or placed.trust_set.key != trust_set.key):
-        placed = holdings.place(trust_set)
-    holdings.keep()
-    holdings.tidy()
+        placed = store.place(trust_set)
+    store.save()
+    store.finish_install()
     if placed is None:
         return OnceOutcome.NOTHING_IN_PLACE
     log.event("in_place", sequence=placed.trust_set.mark.sequence, directory=placed.directory)
     newest = choice.adopted is not None or not refusals
     return OnceOutcome.IN_PLACE if newest and choice.leaf_refused is None else OnceOutcome.KEPT
-
-
-def _trust(sighting: SourceSnapshot) -> Trust:
-    look = sighting.trust
-    if look.files is None:
-        raise TrustError(look.fault.detail if look.fault else "expected a trust file, found none")
-    (content,) = look.files.values()
-    return Trust.parse(content)

@@ -7,33 +7,35 @@ from agent.backoff import doubled, jittered
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long the agent waits, in seconds, and how often it tries.
+    """Every wait of the loop, in seconds. Nine fields in one object, so that a caller replaces all waits at once."""
 
-    ``proof``: for one proof; ``tries`` with ``pause`` between them, doubled each time; ``look``: for a first look
-    without telling, and for the look before telling; ``absent`` (doubled up to ``longest_absent``): before looking
-    again for a workload that is not there; ``refused`` (doubled up to ``longest_refused``): before a refused set, or
-    one that could not be written, is tried again; ``judged``: before what was rejected is judged again, at the latest,
-    as a clock may have been set meanwhile.
-    """
-
-    proof: float = 5.0
+    proof_timeout: float = 5.0
+    """For one reload, and for one proof."""
     tries: int = 3
-    pause: float = 0.5
-    look: float = 1.0
-    absent: float = 0.1
-    longest_absent: float = 2.0
-    refused: float = 10.0
-    longest_refused: float = 300.0
-    judged: float = 60.0
+    """Tries of one workload before its set counts as not proven."""
+    retry_pause: float = 0.5
+    """After the first failed try of a workload; doubled after each further one."""
+    probe_timeout: float = 1.0
+    """For a probe without a reload, and for the probe before a reload."""
+    absent_pause: float = 0.1
+    """After a workload was not reachable; doubled each time, up to ``longest_absent_pause``."""
+    longest_absent_pause: float = 2.0
+    """The longest pause between two attempts to reach an absent workload."""
+    refused_pause: float = 10.0
+    """After a set was refused or could not be written; doubled each time, up to ``longest_refused_pause``."""
+    longest_refused_pause: float = 300.0
+    """The longest pause before a refused set is tried again."""
+    rejudge_after: float = 60.0
+    """At the latest, rejected candidates are judged again after this time: a clock may have been set meanwhile."""
 
-    def before_try(self, failures: int) -> float:
+    def retry_pause_after(self, failures: int) -> float:
         """The pause after so many failed tries, with jitter."""
-        return jittered(doubled(self.pause, failures - 1))
+        return jittered(doubled(self.retry_pause, failures - 1))
 
-    def before_look(self, looks: int) -> float:
-        """The pause after so many vain looks for the workload."""
-        return doubled(self.absent, looks, self.longest_absent)
+    def absent_pause_after(self, attempts: int) -> float:
+        """The pause after so many earlier attempts to reach an absent workload; without jitter."""
+        return doubled(self.absent_pause, attempts, self.longest_absent_pause)
 
-    def before_return(self, refusals: int) -> float:
+    def refused_pause_after(self, refusals: int) -> float:
         """The pause after a set was refused so many times, with jitter."""
-        return jittered(doubled(self.refused, refusals - 1, self.longest_refused))
+        return jittered(doubled(self.refused_pause, refusals - 1, self.longest_refused_pause))

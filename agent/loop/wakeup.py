@@ -1,53 +1,53 @@
-"""The alarm: what the cycle waits on."""
+"""The event and the timer that the cycle waits for."""
 
 import asyncio
 
 
 class Superseded(Exception):
-    """A newer sighting arrived while a journey only waited, or it is time to judge the last one again."""
+    """The wait of a journey is over early: a newer candidate has arrived, or rejected candidates are to be judged."""
 
 
 class Wakeup:
-    """Wakes the cycle: for something newer, or for the time to try again."""
+    """Wakes the cycle when a newer candidate arrives and when a retry is due. For one waiter on one event loop."""
 
     def __init__(self) -> None:
-        self._newer = asyncio.Event()
+        self._changed = asyncio.Event()
         self._due: float | None = None
 
-    def ring(self) -> None:
-        """There is something newer."""
-        self._newer.set()
+    def notify(self) -> None:
+        """Wake the cycle now: a newer candidate has arrived."""
+        self._changed.set()
 
-    def set(self, seconds: float) -> None:
-        """Ring in so many seconds, or earlier if that was asked for already."""
+    def wake_within(self, seconds: float) -> None:
+        """Wake the cycle after ``seconds`` at the latest; an earlier time that is set already stays."""
         due = asyncio.get_running_loop().time() + seconds
         self._due = due if self._due is None else min(due, self._due)
 
     async def wait(self) -> bool:
-        """Wait for either; whether it is for something newer."""
-        await self._rings_by(self._due)
-        newer = self._newer.is_set()
-        self._newer.clear()
+        """Wait for a notification or the due time, and clear both. True: there was a notification."""
+        await self._notified_by(self._due)
+        notified = self._changed.is_set()
+        self._changed.clear()
         self._due = None
-        return newer
+        return notified
 
     async def pause(self, seconds: float) -> None:
-        """Wait so long; raises Overtaken as soon as there is something newer."""
-        if await self._rings_by(asyncio.get_running_loop().time() + seconds):
+        """Wait for ``seconds``; raises Superseded as soon as there is a notification."""
+        if await self._notified_by(asyncio.get_running_loop().time() + seconds):
             raise Superseded
 
     async def idle(self, seconds: float) -> None:
-        """Wait so long where nothing is lost by beginning again; raises Overtaken also when it is time to try again."""
+        """As ``pause``, but raises Superseded also when the due time comes: nothing is lost by a new journey."""
         until = asyncio.get_running_loop().time() + seconds
-        rings = self._due is not None and self._due <= until
-        if await self._rings_by(self._due if rings else until) or rings:
+        is_due_first = self._due is not None and self._due <= until
+        if await self._notified_by(self._due if is_due_first else until) or is_due_first:
             raise Superseded
 
-    async def _rings_by(self, instant: float | None) -> bool:
-        """Wait until then, or until there is something newer; whether there is."""
+    async def _notified_by(self, instant: float | None) -> bool:
+        """Wait until ``instant`` of the loop's clock (None: without end). True: there is a notification."""
         try:
             async with asyncio.timeout_at(instant):
-                await self._newer.wait()
+                await self._changed.wait()
         except TimeoutError:
             pass
-        return self._newer.is_set()
+        return self._changed.is_set()

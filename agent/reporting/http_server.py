@@ -1,4 +1,4 @@
-"""The agent's own HTTP port: health for the kubelet, metrics for Prometheus, the status for people and tests."""
+"""The agent's own HTTP port: health for the kubelet, metrics for Prometheus, the status for operators and tests."""
 
 import json
 from collections.abc import Callable
@@ -14,23 +14,23 @@ from agent.reporting.status import to_json, unready, unstarted
 from agent.reporting.status_store import StatusStore
 
 
-def application(board: StatusStore, registry: CollectorRegistry, now: Callable[[], float]) -> Application:
+def application(status_store: StatusStore, registry: CollectorRegistry, now: Callable[[], float]) -> Application:
     """``/startupz``, ``/livez``, ``/readyz``: 200 or 503 with the reasons; ``/metrics``; ``/status`` as JSON."""
 
     async def startupz(_: Request) -> Response:
-        return _health(unstarted(board.status))
+        return _health(unstarted(status_store.status))
 
     async def livez(_: Request) -> Response:
-        return _health([])  # the loop turns, or there would be no answer
+        return _health([])  # an answer at all says that the event loop runs
 
     async def readyz(_: Request) -> Response:
-        return _health(unready(board.status, int(now())))
+        return _health(unready(status_store.status, int(now())))
 
     async def metrics(_: Request) -> Response:
         return Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: Request) -> Response:
-        return Response(text=json.dumps(to_json(board.status, int(now()))), content_type="application/json")
+        return Response(text=json.dumps(to_json(status_store.status, int(now()))), content_type="application/json")
 
     app = Application()
     app.add_routes(
@@ -50,7 +50,7 @@ def _health(reasons: list[str]) -> Response:
 
 
 async def start(app: Application, host: str, port: int) -> AppRunner:
-    """Listen; the caller cleans the runner up. Raises OSError where the port is taken."""
+    """Listen on ``host`` and ``port``; the caller cleans the runner up. Raises OSError where the port is taken."""
     runner = AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

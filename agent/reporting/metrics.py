@@ -11,10 +11,10 @@ _PROPAGATION_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0, 60.0, 90.0, 1
 
 
 class AgentMetrics:
-    """Counts what the cycle does and shows where it stands."""
+    """Counters, histograms and gauges of one agent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.propagation = Histogram(
+        self._propagation = Histogram(
             "ca_rotation_secret_propagation_seconds",
             "From the issuing of a statement to its arrival at this pod",
             registry=registry,
@@ -54,25 +54,29 @@ class AgentMetrics:
             )
         }
 
-    def verified(self, outcome: str, reason: str = "") -> None:
-        """One candidate was judged."""
+    def count_verification(self, outcome: str, reason: str = "") -> None:
+        """Count one judged candidate."""
         self._verifications.labels(outcome, reason).inc()
 
-    def reloaded(self, target: str, outcome: str) -> None:
-        """One attempt at one target ended."""
+    def observe_propagation(self, seconds: float) -> None:
+        """Record how long a statement took from its issue to this pod."""
+        self._propagation.observe(seconds)
+
+    def count_reload(self, target: str, outcome: str) -> None:
+        """Count one attempt at one target."""
         self._reloads.labels(target, outcome).inc()
 
-    def reverted(self, reason: str) -> None:
-        """A set was taken back."""
+    def count_revert(self, reason: str) -> None:
+        """Count one set that was replaced by the last proven one."""
         self._reverts.labels(reason).inc()
 
-    def travelled(self, stages: Mapping[str, float]) -> None:
-        """A set reached its workloads."""
+    def observe_stages(self, stages: Mapping[str, float]) -> None:
+        """Record the durations, in seconds, of a journey that ended in a proof."""
         for stage, seconds in stages.items():
             self._stages.labels(stage).observe(seconds)
 
-    def show(self, status: AgentStatus) -> None:
-        """Bring the gauges up to date."""
+    def update_gauges(self, status: AgentStatus) -> None:
+        """Set the gauges to what the status says."""
         self._gauges["proven_sequence"].set(status.proven.sequence if status.proven else 0)
         installed = status.installed
         if installed is None:

@@ -1,4 +1,4 @@
-"""The agent's status: what came of its steps, and what health, receipts and people are told of it; pure."""
+"""The agent's status: the results of its steps, and what health, receipts and ``/status`` say of them; pure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,18 +15,26 @@ MAX_JOURNEYS = 50
 
 @dataclass(frozen=True, slots=True)
 class AgentIdentity:
-    """Who this agent is: its pod, and this start of it (``nonce``)."""
+    """Identifies this agent in receipts."""
 
     pod: str
+    """Name of the pod."""
     uid: str
+    """UID of the pod."""
     pod_class: PodClass
+    """Whether the authority waits for this pod."""
     nonce: str
+    """Random, another one at each start."""
     version: str
+    """Version of the agent."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusWarning:
-    """Something that an operator should mend, though the agent carries on."""
+    """Something that an operator should mend, though the agent works.
+
+    ``name`` is one word, and the name of the log event; ``detail`` is a sentence.
+    """
 
     name: str
     detail: str
@@ -34,52 +42,63 @@ class StatusWarning:
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """How the second source stands: whether announcements are heard; ``detail`` says from which server, or why not."""
+    """The connection to the broker, the second source of bundles."""
 
     connected: bool
+    """Whether announcements arrive."""
     detail: str
+    """The server's URL; where there is no connection, why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One completed cycle. ``swapped_at`` and ``proven_at`` are seconds of the wall clock, ``stages`` durations.
-
-    ``outcome`` is the AgentState it ended in (``installed``: overtaken by a newer candidate before it was proven), a
-    reason for which the bundle was rejected, ``leaf_<reason>`` where the first set lacks a fitting leaf, or
-    ``install_failed``. ``sequence`` and ``digest`` of a rejected bundle are its own claim (0 and "": unreadable).
-    """
+    """One completed journey, as ``/status`` shows it: a field for each key of the JSON, hence nine."""
 
     number: int
+    """Counts the journeys since the start."""
     sequence: int
+    """Of the statement; of a rejected bundle its own claim (0: unreadable)."""
     digest: str
+    """Of the statement; of a rejected bundle its own claim ("": unreadable)."""
     leaf_sha256: str | None
+    """Fingerprint of the leaf; None where the set has none or there was no set."""
     leaf_issuer_sha256: str | None
+    """Fingerprint of the CA that signed the leaf; None where it is not known."""
     swapped_at: float
+    """When the sources switched, in Unix seconds."""
     proven_at: float | None
+    """When the last workload had proven the set, in Unix seconds; None where the journey ended otherwise."""
     outcome: str
+    """The AgentState that it ended in (``installed``: superseded before it was proven), the reason for which the bundle
+    was rejected, ``leaf_<reason>`` where the first set lacks a fitting leaf, or ``install_failed``."""
     stages: dict[str, float]
+    """Duration of each stage, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledStatus:
-    """What readiness and alerts ask of the installed set; instants in Unix seconds.
-
-    ``intermediates`` are their validities, ``heartbeat`` is how often a receipt is due, in seconds; ``epoch_seconds``
-    the D that ``epoch`` counts by.
-    """
+    """The facts of the installed set that readiness and alerts need; instants in Unix seconds."""
 
     mark: Mark
+    """Sequence and digest of its statement."""
     epoch: int
+    """The epoch of its newest CA."""
     expires_at: int
+    """When the bundle expires."""
     next_update: int
+    """When a newer statement is due."""
     intermediates: tuple[tuple[int, int], ...]
+    """``notBefore`` and ``notAfter`` of each intermediate CA."""
     leaf_not_after: int | None
+    """When the leaf expires; None where the set has none."""
     heartbeat: float
+    """How often a receipt is due, in seconds."""
     epoch_seconds: int
+    """Length of an epoch (D)."""
 
     @classmethod
     def of(cls, trust_set: TrustSet) -> "InstalledStatus":
-        """Take them from the set."""
+        """The facts of ``trust_set``."""
         statement, leaf = trust_set.verified.statement, trust_set.leaf
         return cls(
             mark=trust_set.mark,
@@ -95,40 +114,50 @@ class InstalledStatus:
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """Everything the agent knows of itself. ``proven`` is what the workload last showed, with ``leaf``; ``reverted``
-    the statement that was taken back; ``newest`` the sequence that the authority last named; ``broker`` the second
-    source (None: not configured, or not asked yet).
-    """
+    """Everything that the agent reports. One flat value, because ``/status`` and receipts are: hence fifteen fields."""
 
     identity: AgentIdentity
     state: AgentState = AgentState.STARTING
     targets: tuple[TargetReport, ...] = ()
+    """One report for each target, in the order of the configuration."""
     highest: Mark | None = None
+    """The highest statement that was ever verified."""
     installed: InstalledStatus | None = None
+    """The set in the output directory."""
     proven: Mark | None = None
+    """The statement that the workloads proved last."""
     reverted: Mark | None = None
+    """The statement that was replaced by the last proven one; None after the next proof."""
     leaf: LeafReport | None = None
+    """The leaf of the proven set."""
     failure: Failure | None = None
+    """What is wrong now."""
     warnings: tuple[StatusWarning, ...] = ()
+    """The warnings of the steps; ``warnings_at`` adds those that time brings about."""
     journeys: tuple[Journey, ...] = ()
+    """The last ones, oldest first."""
     keys: tuple[str, ...] = ()
+    """Name and hash of each verifier key of the trust file."""
     newest: int | None = None
+    """The sequence that the authority named in its last answer to a receipt."""
     broker: BrokerStatus | None = None
+    """None where no broker is configured, or none was asked yet."""
     stages: dict[str, float] = field(default_factory=dict)
+    """Duration of each stage of the last proven journey, in seconds."""
 
 
 def state_of_proof(trust_set: TrustSet) -> AgentState:
-    """The state once every target has shown the set at the level it allows."""
+    """The state once every workload has proven the set."""
     return AgentState.LEAF_ORPHANED if trust_set.orphaned else AgentState.PROVEN
 
 
 def with_journey(journeys: Sequence[Journey], journey: Journey) -> tuple[Journey, ...]:
-    """The last journeys, oldest first."""
+    """``journeys`` and one more, oldest first, at most ``MAX_JOURNEYS``."""
     return (*journeys, journey)[-MAX_JOURNEYS:]
 
 
 def is_under_way(status: AgentStatus) -> bool:
-    """Whether a set is on its way to the workload, so that a moment later more can be said."""
+    """Whether a set is on its way to the workloads, so that a receipt a moment later says more."""
     if status.state in (AgentState.REVERTED, AgentState.RELOAD_REFUSED) or status.failure is not None:
         return False
     return status.highest is not None and status.highest != status.proven
@@ -142,7 +171,7 @@ def unstarted(status: AgentStatus) -> list[str]:
 
 
 def unready(status: AgentStatus, now: int) -> list[str]:
-    """Why the pod is not ready; empty when it is. Neither the authority nor staleness has a say in this."""
+    """Why the pod is not ready; empty when it is. The authority's absence or an old bundle is no reason."""
     reasons = unstarted(status)
     if status.proven is None:
         reasons.append(f"the workload has not taken a set yet{_because(status)}")
@@ -226,7 +255,7 @@ def _mark(mark: Mark | None) -> dict[str, Any] | None:
 
 
 def receipt_of(status: AgentStatus, number: int, now: int) -> Receipt:
-    """The receipt that says this; ``number`` rises with each one of a start."""
+    """The receipt of ``status``; ``number`` rises with each receipt since the start, ``now`` is in Unix seconds."""
     return Receipt(
         pod=status.identity.pod,
         uid=status.identity.uid,

@@ -1,4 +1,4 @@
-"""The board: the agent's present status, which the cycle writes and health, receipts and people read."""
+"""Holds the agent's present status, which the recorder updates and health, receipts and ``/status`` read."""
 
 import asyncio
 from dataclasses import replace
@@ -8,13 +8,13 @@ from agent.reporting.status import AgentStatus
 
 
 class StatusStore:
-    """Holds one status; whoever waits is woken by each change. For one event loop."""
+    """Holds one status and wakes its waiter at each change. For one event loop."""
 
     def __init__(self, status: AgentStatus) -> None:
         self.status = status
         self._changed = asyncio.Event()
 
-    def post(self, **changes: Any) -> None:
+    def update(self, **changes: Any) -> None:
         """Replace fields of the status."""
         status = replace(self.status, **changes)
         if status != self.status:
@@ -22,7 +22,7 @@ class StatusStore:
             self._changed.set()
 
     async def changed(self) -> AgentStatus:
-        """Wait for a change since this was last asked, and return the status then. For one waiter."""
+        """Wait for a change since the last call, and return the status at that time. For one waiter."""
         await self._changed.wait()
         self._changed.clear()
         return self.status

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written beside their place, synced, and renamed into it."""
+"""Atomic, durable writes: a file is written under another name, synced, and renamed into place."""
 
 import os
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ FILE_MODE = 0o640
 
 
 def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files that do not exist yet, with the group of their directory; durable once that is synced as well.
+    """Write new files with the group of their directory; durable once the directory is synced as well. Raises OSError.
 
-    All are written before the first is synced: a journaling file system then commits them together.
+    All files are written before the first is synced: a journaling file system then commits them together.
     """
     group = folder.stat().st_gid
     with ExitStack() as stack:
@@ -21,7 +21,7 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
             stack.callback(os.close, fd)
             if os.fstat(fd).st_gid != group:
                 os.fchown(fd, -1, group)
-            os.fchmod(fd, FILE_MODE)  # whatever the umask
+            os.fchmod(fd, FILE_MODE)  # open applied the umask
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
@@ -31,7 +31,7 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable; raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -40,7 +40,7 @@ def sync_directory(path: Path) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of ``path``: whole or not at all; durable once its directory is synced as well."""
+    """Replace ``path`` by ``data``, whole or not at all; durable once its directory is synced. Raises OSError."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     write_all(path.parent, {fresh.name: data})

@@ -1,7 +1,7 @@
-"""What an agent keeps beside its sets, through restarts: how far it has come, and what was proven last; pure.
+"""The state file: what an agent must know after a restart, to and from JSON; pure.
 
-The file lies in the output directory and holds no secret. It only ever holds an agent back (no lower statement is
-adopted) or lets it go back to a set that was proven; the set itself is verified again when it is read.
+The file lies in the output directory and holds no secret. It can only make the agent refuse lower statements, or let it
+put back a set that was proven; the set itself is verified again when it is read.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -10,29 +10,36 @@ from typing import Any
 from tidemark.strict_json import Fields, dump_object, parse_object
 from tidemark.verify import Mark
 
-MEMORY_FILE = ".tidemark.json"
+STATE_FILE = ".tidemark.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenSet:
-    """The last proven set: its directory in the output directory, its statement, and its leaf."""
+    """The last proven set."""
 
     directory: str
+    """The name of its directory in the output directory."""
     mark: Mark
+    """Sequence and digest of its statement."""
     leaf_sha256: str | None
+    """Fingerprint of its leaf; None without one."""
     issuer_sha256: str
+    """Fingerprint of the CA that signed the leaf; "" without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersistentState:
-    """``highest`` is the highest statement ever verified; ``shown`` the highest sequence that each mount has shown."""
+    """The content of the state file."""
 
     highest: Mark | None = None
+    """The highest statement that was ever verified."""
     shown: dict[str, int] = field(default_factory=dict)
+    """The highest authentic sequence that each mount has shown, by the mount's path."""
     proven: ProvenSet | None = None
+    """None before the first proof."""
 
     def to_json(self) -> bytes:
-        """One line of JSON."""
+        """The state as one line of JSON."""
         fields: dict[str, Any] = {
             "highest": self.highest and asdict(self.highest),
             "shown": self.shown,

@@ -214,8 +214,8 @@ async def test_an_agent_without_a_leaf_says_at_its_start_what_its_looks_will_lea
     process = agent_process(sandbox.environment(TIDEMARK_LOG="json"))
     await process.answers("/livez")
     said = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
-    (told,) = (line for line in said if line["event"] == "looks_are_logged")
-    assert "an error of each look at 127.0.0.1:6222, 127.0.0.1:7222" in told["detail"]
+    (told,) = (line for line in said if line["event"] == "probe_without_client_certificate")
+    assert "probes 127.0.0.1:6222, 127.0.0.1:7222 without a client certificate" in told["detail"]
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -323,7 +323,7 @@ async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
         sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
         status = await observed.reaches(lambda s: s.state is AgentState.REVERTED, "a revert")
         assert status.failure
-        assert "is back in place for when the workload is" in status.failure.detail
+        assert "is back in place, and a workload is absent" in status.failure.detail
         assert [request["sequence"] for request in application.asked][-2:] == [2, 1], "it was told to go back"
 
 

@@ -36,7 +36,15 @@ from tidemark.trust import Trust
 from tidemark.verify import reopen
 
 _ON_FILES = {"open", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.chown"}
-_QUICK = RetryPolicy(proof=0.4, tries=1, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3)
+_QUICK = RetryPolicy(
+    proof_timeout=0.4,
+    tries=1,
+    retry_pause=0.05,
+    probe_timeout=0.5,
+    absent_pause=0.02,
+    longest_absent_pause=0.1,
+    refused_pause=0.3,
+)
 _STATUS = ("event", "state", "sequence", "leaf")
 _SAID = 3
 """The descriptor through which a child says what happens."""
@@ -114,9 +122,9 @@ class KilledAgent:
 
 def _be_the_agent(sandbox: AgentSandbox, step: int | None, operation: Operation | None) -> NoReturn:
     async def for_ever() -> None:
-        async with sandbox.agent(patience=_QUICK) as observed:
+        async with sandbox.agent(policy=_QUICK) as observed:
             while True:  # woken between the cycle's steps, and at its end
-                status = await observed.agent.board.changed()
+                status = await observed.agent.status_store.changed()
                 sequence, leaf = status.proven and status.proven.sequence, status.leaf and status.leaf.sha256
                 _say("rests", state=status.state.value, sequence=sequence, leaf=leaf)
 
@@ -299,7 +307,7 @@ def kill_at_moments(
             assert agent.has_proven(sequence, leaf), agent.events[told:]
             cycle = min(cycle, time.monotonic() - begun)
             continue
-        longest = cycle + 1.5 * _QUICK.proof if kind is SwapKind.REFUSED else 1.2 * cycle
+        longest = cycle + 1.5 * _QUICK.proof_timeout if kind is SwapKind.REFUSED else 1.2 * cycle
         time.sleep(random.uniform(0, longest))  # noqa: S311 - this is the moment
         agent.kill()
         reached = last_step(agent.events[told:])

@@ -29,7 +29,16 @@ from tidemark.verify import VerifiedBundle, reopen
 
 CHECKOUT = Path(__file__).parents[2]
 
-BRIEF = RetryPolicy(proof=1.0, tries=2, pause=0.05, look=0.5, absent=0.02, longest_absent=0.1, refused=0.3, judged=0.3)
+BRIEF = RetryPolicy(
+    proof_timeout=1.0,
+    tries=2,
+    retry_pause=0.05,
+    probe_timeout=0.5,
+    absent_pause=0.02,
+    longest_absent_pause=0.1,
+    refused_pause=0.3,
+    rejudge_after=0.3,
+)
 """Patience of agents in tests that wait for a failure."""
 
 
@@ -42,7 +51,7 @@ class Observed:
 
     @property
     def status(self) -> AgentStatus:
-        return self.agent.board.status
+        return self.agent.status_store.status
 
     async def reaches(self, condition: Callable[[AgentStatus], object], what: str) -> AgentStatus:
         """Wait until the status fulfils a condition."""
@@ -129,13 +138,13 @@ class AgentSandbox:
         variables: Mapping[str, str] | None = None,
         *,
         now: Callable[[], float] = time.time,
-        patience: RetryPolicy = BRIEF,
+        policy: RetryPolicy = BRIEF,
     ) -> AsyncIterator["Observed"]:
         """An agent in this process, without its HTTP port; it is stopped at the end."""
         stop = asyncio.Event()
         clocks = Clocks(now, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         async with connections() as http:
-            agent = assemble(read_config(self.environment(**(variables or {}))), http, clocks, patience)
+            agent = assemble(read_config(self.environment(**(variables or {}))), http, clocks, policy)
             task = asyncio.create_task(until(stop, agent.work))
             try:
                 yield Observed(agent, task)

@@ -8,39 +8,39 @@ from agent.loop.timing import RetryPolicy
 
 ONE: Key = ("one", None)
 OTHER: Key = ("other", "leaf")
-PATIENCE = RetryPolicy(refused=10.0, longest_refused=300.0)
+PATIENCE = RetryPolicy(refused_pause=10.0, longest_refused_pause=300.0)
 
 
 def test_the_pause_grows_with_each_failure_up_to_the_longest() -> None:
     retry = Retry(PATIENCE)
     for failures in range(12):
         usual = min(10.0 * 2**failures, 300.0)
-        assert 0.9 * usual <= retry.fails(0.0, ONE) <= 1.1 * usual
-        retry.begins(ONE)
+        assert 0.9 * usual <= retry.record_failure(0.0, ONE) <= 1.1 * usual
+        retry.start(ONE)
 
 
 def test_another_set_starts_afresh() -> None:
     retry = Retry(PATIENCE)
     for _ in range(5):
-        retry.fails(0.0, ONE)
-    retry.begins(OTHER)
-    assert retry.rest(OTHER, 0.0) == 0.0
-    assert retry.fails(0.0, OTHER) <= 11.0
+        retry.record_failure(0.0, ONE)
+    retry.start(OTHER)
+    assert retry.remaining(OTHER, 0.0) == 0.0
+    assert retry.record_failure(0.0, OTHER) <= 11.0
 
 
 def test_a_proof_starts_afresh() -> None:
     retry = Retry(PATIENCE)
-    retry.fails(0.0, ONE)
-    retry.succeeds()
-    assert retry.rest(ONE, 0.0) == 0.0
-    assert retry.fails(0.0, ONE) <= 11.0
+    retry.record_failure(0.0, ONE)
+    retry.record_success()
+    assert retry.remaining(ONE, 0.0) == 0.0
+    assert retry.record_failure(0.0, ONE) <= 11.0
 
 
 def test_what_could_not_be_written_counts_and_refuses_no_set() -> None:
     retry = Retry(PATIENCE)
-    assert retry.fails(0.0) <= 11.0
-    assert retry.fails(0.0) >= 18.0
-    assert retry.rest(ONE, 0.0) == 0.0
+    assert retry.record_failure(0.0) <= 11.0
+    assert retry.record_failure(0.0) >= 18.0
+    assert retry.remaining(ONE, 0.0) == 0.0
 
 
 @given(st.integers(1, 40), st.floats(0.0, 1000.0))
@@ -50,9 +50,9 @@ def test_a_refused_set_waits_out_its_pause_whatever_rings_meanwhile_unless_somet
     retry = Retry(PATIENCE)
     pause = 0.0
     for _ in range(failures):
-        pause = retry.fails(500.0, ONE)
-    assert retry.rest(ONE, 500.0 + later) == max(0.0, 500.0 + pause - (500.0 + later))
-    assert retry.rest(OTHER, 500.0 + later) == 0.0
-    retry.something_changed()
-    assert retry.rest(ONE, 500.0) == 0.0
-    assert retry.fails(500.0, ONE) >= min(0.9 * 10.0 * 2**failures, 0.9 * 300.0), "and yet the pauses grow"
+        pause = retry.record_failure(500.0, ONE)
+    assert retry.remaining(ONE, 500.0 + later) == max(0.0, 500.0 + pause - (500.0 + later))
+    assert retry.remaining(OTHER, 500.0 + later) == 0.0
+    retry.clear_pause()
+    assert retry.remaining(ONE, 500.0) == 0.0
+    assert retry.record_failure(500.0, ONE) >= min(0.9 * 10.0 * 2**failures, 0.9 * 300.0), "and yet the pauses grow"

@@ -204,7 +204,7 @@ async def test_a_set_is_tried_three_times_by_default(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
-    async with sandbox.agent(patience=replace(BRIEF, proof=0.3, tries=RetryPolicy().tries)) as observed:
+    async with sandbox.agent(policy=replace(BRIEF, proof_timeout=0.3, tries=RetryPolicy().tries)) as observed:
         await begin(sandbox, server, observed)
         server.write_config("broken {")
         sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
@@ -219,9 +219,9 @@ async def test_a_set_is_tried_three_times_by_default(
 async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused_set(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, broker: AnnouncementBroker
 ) -> None:
-    patience = replace(BRIEF, proof=0.3, tries=1, refused=3.0)
+    policy = replace(BRIEF, proof_timeout=0.3, tries=1, refused_pause=3.0)
     sandbox.mount(factory.bundle(1), factory.leaf())
-    async with sandbox.agent(patience=patience) as observed:
+    async with sandbox.agent(policy=policy) as observed:
         await begin(sandbox, server, observed)
         server.write_config("broken {")
         await broker.announce(factory.bundle(6, [factory.epoch + 2, factory.epoch + 1]))
@@ -232,7 +232,7 @@ async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused
         for tries in (1, 2):
             await eventually(partial(_tried, observed, tries), "a try")
             at.append(now())
-        assert at[1] - at[0] > 0.75 * patience.refused
+        assert at[1] - at[0] > 0.75 * policy.refused_pause
         server.write_config()
         sandbox.mount(factory.bundle(3, [factory.epoch + 1, factory.epoch]))  # which is something that changed
         status = await observed.is_proven(6)
@@ -246,15 +246,15 @@ def _tried(observed: Observed, times: int) -> bool:
 async def test_the_pause_before_a_refused_set_grows(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    patience: RetryPolicy = replace(BRIEF, proof=0.2, tries=1, refused=0.05)
+    policy: RetryPolicy = replace(BRIEF, proof_timeout=0.2, tries=1, refused_pause=0.05)
     sandbox.mount(factory.bundle(1), factory.leaf())
-    async with sandbox.agent(patience=patience) as observed:
+    async with sandbox.agent(policy=policy) as observed:
         await begin(sandbox, server, observed)
         server.write_config("broken {")
         sandbox.mount(factory.bundle(2, [factory.epoch + 1, factory.epoch]))
 
         await eventually(partial(_tried, observed, 3), "three tries")
-        assert patience.before_return(1) < patience.before_return(4) < patience.before_return(40)
-        assert patience.before_return(40) <= 1.1 * patience.longest_refused
+        assert policy.refused_pause_after(1) < policy.refused_pause_after(4) < policy.refused_pause_after(40)
+        assert policy.refused_pause_after(40) <= 1.1 * policy.longest_refused_pause
         server.write_config()
         await observed.is_proven(2)

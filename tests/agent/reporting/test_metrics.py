@@ -25,15 +25,15 @@ NAMES = {
 def test_names_and_labels_are_the_documented_ones() -> None:
     registry = CollectorRegistry()
     metrics = AgentMetrics(registry)
-    metrics.propagation.observe(1.0)
-    metrics.verified("rejected", "signature")
-    metrics.reloaded("signal:nats-server", "proven")
-    metrics.travelled(dict.fromkeys(("detect", "verify", "install", "reload", "prove"), 0.1))
-    metrics.reverted("reload_refused")
+    metrics.observe_propagation(1.0)
+    metrics.count_verification("rejected", "signature")
+    metrics.count_reload("signal:nats-server", "proven")
+    metrics.observe_stages(dict.fromkeys(("detect", "verify", "install", "reload", "prove"), 0.1))
+    metrics.count_revert("reload_refused")
     mark = Mark(7, "a" * 64)
     installed = InstalledStatus(mark, 42, 2000, 1000, ((0, 2000),), 1500, 5.0, 20)
     identity = AgentIdentity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
-    metrics.show(AgentStatus(identity, installed=installed, proven=Mark(6, "b" * 64)))
+    metrics.update_gauges(AgentStatus(identity, installed=installed, proven=Mark(6, "b" * 64)))
 
     found = {}
     for family in registry.collect():

@@ -137,10 +137,10 @@ async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_d
         await observed.is_proven(1)
         with monkeypatch.context() as watched:
             alarms: list[float] = []
-            watched.setattr(observed.agent.cycle.alarm, "set", alarms.append)
+            watched.setattr(observed.agent.cycle.wakeup, "wake_within", alarms.append)
             await broker.announce(factory.bundle(6, [factory.epoch + 2, factory.epoch + 1]))
             status = await observed.fails("overlap")
-            assert set(alarms) <= {BRIEF.judged}, "no sooner than anything that was refused"
+            assert set(alarms) <= {BRIEF.rejudge_after}, "no sooner than anything that was refused"
         assert status.installed
         assert status.installed.mark.sequence == 1
         sandbox.mount(factory.bundle(3, [factory.epoch + 1, factory.epoch]))

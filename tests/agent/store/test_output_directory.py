@@ -134,7 +134,7 @@ def test_files_are_on_the_disk_before_anything_points_to_them(
     monkeypatch.setattr(os, "fsync", noting)
     output.install(make(factory, 1, factory.leaf()))
     output.make_durable()
-    output.remember(MEMORY)
+    output.write_state(MEMORY)
     files = [(f"..1-1/{name}", None) for name in (CA_FILE, NOTE_FILE, LEAF_FILE, KEY_FILE)]
     assert synced == [*files, ("..1-1", None), (".", "..1-1"), (".tidemark.json.new", "..1-1")]
 
@@ -168,17 +168,17 @@ def test_a_file_in_the_way_is_named(factory: BundleFactory, output: OutputDirect
 
 
 def test_the_memory_is_what_was_remembered(output: OutputDirectory) -> None:
-    assert output.recall() == PersistentState()
+    assert output.read_state() == PersistentState()
     for memory in (MEMORY, PersistentState(MEMORY.highest), PersistentState()):
-        output.remember(memory)
-        assert output.recall() == memory
+        output.write_state(memory)
+        assert output.read_state() == memory
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"highest":{"sequence":0,"digest":"x"}}', b"\xff"])
 def test_a_memory_that_is_none_is_named(output: OutputDirectory, content: bytes) -> None:
     (output.path / ".tidemark.json").write_bytes(content)
-    with pytest.raises(StateFileUnreadable, match=r"\.tidemark\.json: expected the agent's memory"):
-        output.recall()
+    with pytest.raises(StateFileUnreadable, match=r"\.tidemark\.json: expected the agent's state file"):
+        output.read_state()
 
 
 async def test_a_lost_memory_does_not_lose_the_installed_set(factory: BundleFactory, sandbox: AgentSandbox) -> None:
@@ -225,9 +225,9 @@ async def test_another_set_in_the_proven_ones_directory_was_not_proven(
     async with sandbox.agent() as observed:
         await observed.is_proven(5)
     output = OutputDirectory(sandbox.out)
-    memory = output.recall()
+    memory = output.read_state()
     assert memory.proven is not None
-    output.remember(replace(memory, proven=replace(memory.proven, **other)))
+    output.write_state(replace(memory, proven=replace(memory.proven, **other)))
     sandbox.targets = "signal:?process=tide-nobody"
     async with sandbox.agent() as observed:
         status = await observed.fails("no_process")

@@ -111,8 +111,10 @@ async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs
     sandbox.targets = listeners.target(*KINDS, monitored=case.monitored)
     sandbox.mount(factory.bundle(1))
     await listeners.start()
-    patience = replace(BRIEF, proof=PATIENCE, look=PATIENCE)  # a look that is broken off, on a busy machine, is logged
-    async with sandbox.agent(patience=patience) as observed:
+    policy = replace(
+        BRIEF, proof_timeout=PATIENCE, probe_timeout=PATIENCE
+    )  # a look that is broken off, on a busy machine, is logged
+    async with sandbox.agent(policy=policy) as observed:
         await observed.reaches(lambda s: s.installed, "a set to be installed")
         ca_file = listeners.files / "ca.crt"
         ca_file.write_bytes(sandbox.file("ca.crt"))
