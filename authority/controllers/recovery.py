@@ -24,7 +24,7 @@ async def highest_shown(publishers: Sequence[Publisher], trust: Trust, complain:
 async def _shown(publisher: Publisher, trust: Trust, complain: Complain) -> list[VerifiedBundle]:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            shown = await publisher.shown()
+            shown = await publisher.read()
     except TimeoutError:
         complain(publisher.name, f"expected an answer within {LOOK_SECONDS} s, found none")
         return []

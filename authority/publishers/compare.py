@@ -1,4 +1,4 @@
-"""What is to be done with a target, judged by what it shows; pure."""
+"""What to do with a target, judged by what it shows; pure."""
 
 from authority.publishers.interface import PublishError, PublishOutcome
 from tidemark import note as signed_note
@@ -8,19 +8,19 @@ from tidemark.trust import Trust
 from tidemark.verify import Mark, VerifiedBundle
 
 
-def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Trust) -> PublishOutcome:
+def compare(target: str, found: Bundle | None, wanted: VerifiedBundle, trust: Trust) -> PublishOutcome:
     """``UNCHANGED`` or ``NEWER`` where the target is to be left alone, ``WRITTEN`` where it is to be written.
 
-    Only what one of our keys signed can stand against a write: garbage in a target, and statements signed by others,
-    are written over.
+    Only a statement that our keys signed can stand against a write; garbage in a target, and statements signed by
+    others, are written over.
 
     Raises:
-        PublishError: the target shows the same sequence with another text, signed by us: agents would call what we have
-            to write an equivocation, so nothing but a new statement helps.
+        PublishError: the target shows the same sequence with another text, signed by us: agents would call the bundle
+            that we have to write an equivocation, so nothing but a new statement helps.
     """
-    if shown == wanted.bundle:
+    if found == wanted.bundle:
         return PublishOutcome.UNCHANGED
-    mark = signed_mark(shown, trust) if shown is not None else None
+    mark = signed_mark(found, trust) if found is not None else None
     if mark is None or mark.sequence < wanted.sequence or mark.digest == wanted.digest:
         return PublishOutcome.WRITTEN
     if mark.sequence > wanted.sequence:
@@ -32,7 +32,10 @@ def compare(target: str, shown: Bundle | None, wanted: VerifiedBundle, trust: Tr
 
 
 def signed_mark(bundle: Bundle, trust: Trust) -> Mark | None:
-    """Sequence and digest of the bundle's statement, if our keys signed it, whatever state its ``ca.crt`` is in."""
+    """Sequence and digest of the bundle's statement where our keys signed it; None elsewhere.
+
+    The bundle's ``ca.crt`` is not looked at: a damaged one does not make the statement another.
+    """
     try:
         signed_note.verify(signed_note.parse(bundle.note), trust.keys, trust.threshold)
         statement, digest = bundle.unverified_statement()

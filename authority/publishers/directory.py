@@ -13,7 +13,8 @@ from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
 
-_PUBLIC = 0o644
+PUBLIC_MODE = 0o644
+"""Of files that every user may read."""
 
 
 class DirectoryPublisher:
@@ -32,15 +33,18 @@ class DirectoryPublisher:
             {str(directory): asyncio.to_thread(self._publish_to, directory, bundle) for directory in self._directories}
         )
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         """What every directory shows now."""
-        return await asyncio.to_thread(lambda: tuple(map(_shown, self._directories)))
+        return await asyncio.to_thread(lambda: tuple(map(_contents, self._directories)))
 
     def watch(self, changed: asyncio.Event) -> None:
-        """Nobody tells of a directory: it is looked at."""
+        """A directory announces no changes: the caller reads it now and then."""
 
     def _publish_to(self, directory: Path, bundle: VerifiedBundle) -> PublishOutcome:
-        files = {CA_FILE: FileContent(bundle.bundle.ca, _PUBLIC), NOTE_FILE: FileContent(bundle.bundle.note, _PUBLIC)}
+        files = {
+            CA_FILE: FileContent(bundle.bundle.ca, PUBLIC_MODE),
+            NOTE_FILE: FileContent(bundle.bundle.note, PUBLIC_MODE),
+        }
         try:
             with projected_directory.locked(directory):
                 outcome = compare(str(directory), _read_bundle(directory), bundle, self._trust)
@@ -53,7 +57,7 @@ class DirectoryPublisher:
         return PublishOutcome.WRITTEN
 
 
-def _shown(directory: Path) -> TargetContents:
+def _contents(directory: Path) -> TargetContents:
     try:
         return TargetContents(str(directory), _read_bundle(directory))
     except PublishError as error:
@@ -61,11 +65,12 @@ def _shown(directory: Path) -> TargetContents:
 
 
 def _read_bundle(directory: Path) -> Bundle | None:
-    ca, note = (_read_file(directory, name) for name in (CA_FILE, NOTE_FILE))
+    ca, note = (read_file(directory, name) for name in (CA_FILE, NOTE_FILE))
     return Bundle(ca, note) if ca is not None and note is not None else None
 
 
-def _read_file(directory: Path, name: str) -> bytes | None:
+def read_file(directory: Path, name: str) -> bytes | None:
+    """A file as the directory shows it; None where there is none. Raises PublishError."""
     try:
         return projected_directory.read(directory, name)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where bundles go: the interface that directories, JetStream and Kubernetes stand behind."""
+"""The port through which bundles reach their targets: directories, JetStream, Kubernetes."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
@@ -24,18 +24,18 @@ class PublishOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What publishing came to at all targets of a publisher; what was found at one hides nothing of another.
-
-    ``written`` and ``newer`` name targets; ``failed`` are sentences, each of which names its own.
-    """
+    """What publishing came to at every target of a publisher: a failure at one hides nothing of another."""
 
     written: tuple[str, ...] = ()
+    """Names of the targets that were written."""
     newer: tuple[str, ...] = ()
+    """Names of the targets that show a validly signed higher sequence."""
     failed: tuple[str, ...] = ()
+    """One sentence for each target that failed, which names the target."""
 
     @property
     def outcome(self) -> PublishOutcome:
-        """The most telling one of the targets that did not fail."""
+        """``NEWER`` where a target shows a newer bundle, else ``WRITTEN`` where one was written, else ``UNCHANGED``."""
         if self.newer:
             return PublishOutcome.NEWER
         return PublishOutcome.WRITTEN if self.written else PublishOutcome.UNCHANGED
@@ -43,21 +43,21 @@ class PublishResult:
 
 @dataclass(frozen=True, slots=True)
 class TargetContents:
-    """What one target shows now, untrusted: None where it shows nothing or nothing that reads as a bundle.
-
-    ``error`` says why it could not be read, "" where it could.
-    """
+    """What one target shows now."""
 
     target: str
     bundle: Bundle | None
+    """Untrusted; None where the target shows nothing, or nothing that reads as a bundle."""
     error: str = ""
+    """Why the target could not be read, "" where it could."""
 
 
 class Publisher(Protocol):
     """Brings bundles to one kind of target; knows nothing of the others.
 
-    ``publish`` decides by comparing with the target itself, never with what it remembers, writes each target as a
-    whole (no reader sees half), and may be repeated. One target failing keeps no other from being written or read.
+    ``publish`` compares with the target itself, never with what the publisher remembers, writes each target as a whole
+    (no reader sees half), and may be repeated. A target that fails keeps no other from being written or read. The
+    caller retries.
     """
 
     name: str
@@ -66,19 +66,19 @@ class Publisher(Protocol):
     async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         """Make every target show this bundle. Raises PublishError: nothing is known of any of them."""
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         """What every target shows now. Raises PublishError: nothing is known of any of them."""
 
     def watch(self, changed: asyncio.Event) -> None:
-        """Set ``changed`` whenever a target may show something else than it did, or came to be; the caller keeps it.
+        """Set ``changed`` whenever a target may have changed, or is new. The caller keeps a reference to the event.
 
-        Where nobody can tell, nothing is ever set: the caller looks again now and then in any case.
+        A kind of target that announces no changes never sets the event: the caller reads now and then in any case.
         """
 
 
-async def side_by_side(works: Mapping[str, Awaitable[PublishOutcome]]) -> PublishResult:
-    """What came of the work at each target, by its name. Raises what is no PublishError."""
-    results = dict(zip(works, await asyncio.gather(*works.values(), return_exceptions=True), strict=True))
+async def side_by_side(work: Mapping[str, Awaitable[PublishOutcome]]) -> PublishResult:
+    """Do the work at every target, by the target's name, at the same time. Raises any error but a PublishError."""
+    results = dict(zip(work, await asyncio.gather(*work.values(), return_exceptions=True), strict=True))
     for result in results.values():
         if isinstance(result, BaseException) and not isinstance(result, PublishError):
             raise result

@@ -1,7 +1,7 @@
 """JetStream as a target: bundles are announced on one subject, whose stream belongs to the authority alone.
 
-A signed bundle is as good from the broker as from the kubelet, and arrives in milliseconds. The broker being away
-delays nothing but the announcement: it is connected to when it is needed, and every call ends within a time-out.
+A signed bundle is as good from the broker as from the kubelet, and arrives in milliseconds. A broker that is away
+delays nothing but the announcement: the publisher connects when it has to publish, and every call has a time-out.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
 
 _MESSAGES = 32
-_REPEATED_SECONDS = 30.0  # within these a message that is sent twice is stored once
+_DUPLICATE_SECONDS = 30.0  # within these the stream stores a message that is sent twice once
 
 
 class BrokerConnection(Protocol):
-    """What is needed of ``tidemark.nats.BrokerConnection``."""
+    """The part of ``tidemark.nats.Connection`` that this publisher uses."""
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         """JetStream over this connection."""
@@ -41,8 +41,8 @@ class BrokerConnection(Protocol):
 class JetStreamPublisher:
     """Implements ``Publisher``, for one stream.
 
-    ``connect`` is called when there is first something to say, and again until it succeeds; what it returns has to
-    reconnect by itself. ``timeout`` (seconds) limits each call.
+    ``connect`` is called with the first bundle, and again until it succeeds; the connection has to reconnect by itself.
+    ``timeout`` (seconds) limits each call.
     """
 
     name = "jetstream"
@@ -63,18 +63,18 @@ class JetStreamPublisher:
             "max_msgs": _MESSAGES,
             "max_bytes": _MESSAGES * MAX_MESSAGE_BYTES,
             "max_msg_size": MAX_MESSAGE_BYTES,
-            "duplicate_window": _REPEATED_SECONDS,
+            "duplicate_window": _DUPLICATE_SECONDS,
         }
 
     async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         """Make the bundle the stream's last message."""
-        async with self._in_time("write"):
+        async with self._within_timeout("write"):
             connection = await self._connected()
             stream = connection.jetstream()
             outcome = await self._publish_to(stream, bundle)
         failed: tuple[str, ...] = ()
         try:
-            async with self._in_time("write"):
+            async with self._within_timeout("write"):
                 await connection.reload()
         except PublishError as error:
             failed = (str(error),)
@@ -84,14 +84,14 @@ class JetStreamPublisher:
             failed=failed,
         )
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         """The stream's last message."""
-        async with self._in_time("read"):
+        async with self._within_timeout("read"):
             stream = (await self._connected()).jetstream()
             return (TargetContents(STREAM, await _last(stream) if await self._existing(stream) else None),)
 
     def watch(self, changed: asyncio.Event) -> None:
-        """Nobody tells of the stream: it is looked at."""
+        """The stream announces no changes: the caller reads it now and then."""
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
@@ -99,7 +99,7 @@ class JetStreamPublisher:
             await self._connection.close()
 
     @asynccontextmanager
-    async def _in_time(self, what: str) -> AsyncIterator[None]:
+    async def _within_timeout(self, what: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._timeout):
                 yield
@@ -120,12 +120,13 @@ class JetStreamPublisher:
             return self._connection
 
     async def _publish_to(self, stream: JetStreamContext, bundle: VerifiedBundle) -> PublishOutcome:
-        # The stream's end first, then its last message: what comes in between makes the write fail, and nothing else.
+        # First the stream's end, then its last message: a message that comes in between makes our write fail, as the
+        # write expects the end that we read. The other way round, that message would be written over unseen.
         info = await self._existing(stream)
         outcome = compare(STREAM, await _last(stream) if info else None, bundle, self._trust)
         if outcome is PublishOutcome.NEWER:
-            return outcome  # nor is the stream put right: another may own it
-        await self._put_right(stream, info)
+            return outcome  # nor is the stream's configuration changed: another authority may own it
+        await self._configure_stream(stream, info)
         if outcome is PublishOutcome.UNCHANGED:
             return outcome
         headers = {
@@ -136,12 +137,12 @@ class JetStreamPublisher:
         stored = await stream.publish(SUBJECT, bundle.bundle.to_json(), stream=STREAM, headers=headers)
         if stored.duplicate and await _last(stream) != bundle.bundle:
             raise PublishError(
-                f"{STREAM}: expected to write sequence {bundle.sequence} over what somebody else has written, found "
-                f"that the stream takes it for a repetition for {_REPEATED_SECONDS:g} s; it is tried again"
+                f"{STREAM}: expected to write sequence {bundle.sequence} over what another program has written, found "
+                f"that the stream takes it for a repetition for {_DUPLICATE_SECONDS:g} s; it is tried again"
             )
         return PublishOutcome.WRITTEN
 
-    async def _put_right(self, stream: JetStreamContext, info: StreamInfo | None) -> None:
+    async def _configure_stream(self, stream: JetStreamContext, info: StreamInfo | None) -> None:
         """Make the stream where it is missing, and change it where it differs from what it should be."""
         if info is None:
             await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], **self._owned))
@@ -149,7 +150,7 @@ class JetStreamPublisher:
             await stream.update_stream(info.config.evolve(**self._owned))
 
     async def _existing(self, stream: JetStreamContext) -> StreamInfo | None:
-        """Our stream, or None where it is missing and its place is free."""
+        """Our stream; None where it is missing and no other stream takes our subject."""
         try:
             info = await stream.stream_info(STREAM)
         except NotFoundError:

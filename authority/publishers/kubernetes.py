@@ -1,8 +1,8 @@
-"""Kubernetes as a target: a Secret in every namespace that asks for it, and in ours one for every statement.
+"""Kubernetes as a target: a Secret in every namespace that asks for the bundle, and the history in our own.
 
 The live Secret ``nats-ca-tls`` and, where it is missing, the trust ConfigMap go into the namespaces that are labelled
-``tidemark.io/bundle=enabled``. Writing is by server-side apply with a field manager of our own, and only over the
-version that was compared: whoever wrote a higher sequence meanwhile makes the write fail (docs/architecture.md,
+``tidemark.io/bundle=enabled``. A write is a server-side apply with a field manager of our own, over the version that
+was compared: where another authority has written a higher sequence meanwhile, it fails (docs/architecture.md,
 invariant 8).
 """
 
@@ -23,7 +23,7 @@ from authority.kubernetes.secrets import MANAGED, bundle_in, bundle_secret, chec
 from authority.kubernetes.selection import Selection
 from authority.publishers.compare import compare
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents, side_by_side
-from authority.publishers.kubernetes_history import HISTORY_LABEL, history_name, is_past
+from authority.publishers.kubernetes_history import BundleHistory
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
 
@@ -40,7 +40,7 @@ _TRUSTED = Selection(raw_objects.ConfigMap, fields=(("metadata.name", TRUST_CONF
 
 _AT_ONCE = 16  # namespaces that are written at the same time
 _TRIES = 3  # over what others write at the same time
-_BREATH = 1.0  # seconds between two wakes, however often somebody changes what we watch
+_WAKE_SECONDS = 1.0  # between two wakes of the watchers, however often objects change
 
 
 class KubernetesPublisher:
@@ -51,7 +51,7 @@ class KubernetesPublisher:
     def __init__(self, client: KubernetesClient, trust: Trust, home: str, nudge: Nudge | None = None) -> None:
         self._client = client
         self._trust = trust
-        self._home = home
+        self._history = BundleHistory(client, home)
         self._nudge = nudge
         self._watchers: WeakKeyDictionary[asyncio.Event, None] = WeakKeyDictionary()
         self._changed = asyncio.Event()
@@ -60,42 +60,44 @@ class KubernetesPublisher:
         """Make every labelled namespace show this bundle, and keep it in the history."""
         try:
             namespaces = await self._namespaces()
-            live = {one.metadata.namespace: one for one in (await self._client.list(LIVE, lambda one: one)).items}
-            trusted = set((await self._client.list(_TRUSTED, lambda one: one.metadata.namespace)).items)
+            secrets = (await self._client.list(LIVE, lambda secret: secret)).items
+            trusting = set((await self._client.list(_TRUSTED, lambda found: found.metadata.namespace)).items)
         except KubernetesError as error:
             raise PublishError(str(error)) from None
+        live = {secret.metadata.namespace: secret for secret in secrets}
         turns = asyncio.Semaphore(_AT_ONCE)
 
-        async def bring(namespace: str) -> PublishOutcome:
+        async def publish_to(namespace: str) -> PublishOutcome:
             async with turns:
                 found = live.get(namespace)
-                outcome = await self._bring(namespace, _read(found) if found is not None else None, bundle)
-                if namespace not in trusted:  # after what running agents wait for: they read theirs long ago
+                outcome = await self._publish_to(namespace, _parse(found) if found is not None else None, bundle)
+                # The bundle first: running agents wait for it, and have read their trust file long ago.
+                if namespace not in trusting:
                     await self._create_trust(namespace)
                 return outcome
 
-        works = {_target(namespace): bring(namespace) for namespace in namespaces}
-        brought = await side_by_side(works | {"history": self._keep_history(bundle)})
+        work = {_target(namespace): publish_to(namespace) for namespace in namespaces}
+        result = await side_by_side(work | {"history": self._history.record(bundle)})
         for namespace in namespaces:
-            if self._nudge is not None and _target(namespace) in brought.written:
+            if self._nudge is not None and _target(namespace) in result.written:
                 self._nudge.pods(namespace, LIVE_SECRET, f"{bundle.sequence}")
-        return brought
+        return result
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         """What every labelled namespace shows now."""
         try:
             namespaces = set(await self._namespaces())
-            found = (await self._client.list(LIVE, lambda one: (one.metadata.namespace, _shown(one)))).items
+            found = (await self._client.list(LIVE, lambda one: (one.metadata.namespace, _contents(one)))).items
         except KubernetesError as error:
             raise PublishError(str(error)) from None
-        return tuple(shown for namespace, shown in found if namespace in namespaces)
+        return tuple(contents for namespace, contents in found if namespace in namespaces)
 
     def watch(self, changed: asyncio.Event) -> None:
-        """Set ``changed`` whenever a namespace was labelled, or a Secret of ours was changed or deleted."""
+        """Set ``changed`` whenever a namespace was labelled, or a live Secret was changed or deleted."""
         self._watchers[changed] = None
 
     async def run(self, failed: Failing) -> None:
-        """Watch, and nudge, until cancelled; ``failed`` takes what could not be watched."""
+        """Watch the targets and nudge pods until cancelled; ``failed`` takes what could not be watched."""
         namespaces = Informer(self._client, ENABLED, lambda _: None, self._changed.set, failed)
         secrets = Informer(self._client, LIVE, lambda _: None, self._changed.set, failed)
         async with asyncio.TaskGroup() as group:
@@ -108,14 +110,14 @@ class KubernetesPublisher:
                 self._changed.clear()
                 for watcher in self._watchers:
                     watcher.set()
-                await asyncio.sleep(_BREATH)
+                await asyncio.sleep(_WAKE_SECONDS)
 
     async def _namespaces(self) -> tuple[str, ...]:
         """The labelled namespaces that are not being deleted."""
-        found = await self._client.list(ENABLED, lambda one: "" if _is_going(one) else one.metadata.name)
+        found = await self._client.list(ENABLED, lambda one: "" if _is_terminating(one) else one.metadata.name)
         return tuple(name for name in found.items if name)
 
-    async def _bring(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> PublishOutcome:
+    async def _publish_to(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> PublishOutcome:
         target = _target(namespace)
         try:
             for _ in range(_TRIES):
@@ -131,7 +133,7 @@ class KubernetesPublisher:
         except KubernetesError as error:
             raise PublishError(str(error)) from None
         raise PublishError(
-            f"{target}: expected to write sequence {bundle.sequence}, found that somebody else keeps writing it"
+            f"{target}: expected to write sequence {bundle.sequence}, found that another program keeps writing it"
         )
 
     async def _write(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> None:
@@ -144,7 +146,7 @@ class KubernetesPublisher:
         await self._client.apply(bundle_secret(metadata, bundle), namespace)
 
     async def _create_trust(self, namespace: str) -> None:
-        """Whom to believe: whoever wants something else there changes it, and it stays."""
+        """Create the agents' trust file; one that exists stays, as an operator may have changed it."""
         metadata = ObjectMeta(name=TRUST_CONFIG_MAP, namespace=namespace, labels=dict([MANAGED]))
         try:
             await self._client.create(ConfigMap(metadata=metadata, data={TRUST_FILE: self._trust.dump()}), namespace)
@@ -153,35 +155,12 @@ class KubernetesPublisher:
         except KubernetesError as error:
             raise PublishError(str(error)) from None
 
-    async def _keep_history(self, bundle: VerifiedBundle) -> PublishOutcome:
-        """One Secret, never changed, for every statement that was published; those of past epochs go."""
-        name = history_name(bundle.statement)
-        kept = Selection(Secret, self._home, labels=(HISTORY_LABEL,))
-        try:
-            found = (await self._client.list(kept, lambda one: (_name(one), bundle_in(one)))).items
-            if name not in dict(found):
-                metadata = ObjectMeta(name=name, namespace=self._home, labels=dict([MANAGED, HISTORY_LABEL]))
-                wanted = bundle_secret(metadata, bundle, type="Opaque")
-                wanted.immutable = True
-                await self._client.create(wanted, self._home)
-            for old, shown in found:
-                if old != name and is_past(old, shown, bundle.statement):
-                    await self._client.delete(Secret, old, self._home)
-        except ObjectExists:
-            raise PublishError(
-                f"secret {self._home}/{name}: expected this name to be free for the history, found a Secret without "
-                f"our label there; delete it"
-            ) from None
-        except KubernetesError as error:
-            raise PublishError(str(error)) from None
-        return PublishOutcome.UNCHANGED
-
 
 def _target(namespace: str) -> str:
     return f"secret {namespace}/{LIVE_SECRET}"
 
 
-def _read(one: raw_objects.Secret) -> Secret:
+def _parse(one: raw_objects.Secret) -> Secret:
     try:
         return msgspec.convert(one.raw, Secret)
     except msgspec.ValidationError as error:
@@ -190,17 +169,13 @@ def _read(one: raw_objects.Secret) -> Secret:
         ) from None
 
 
-def _shown(one: raw_objects.Secret) -> TargetContents:
+def _contents(one: raw_objects.Secret) -> TargetContents:
     target = _target(one.metadata.namespace)
     try:
-        return TargetContents(target, bundle_in(_read(one)))
+        return TargetContents(target, bundle_in(_parse(one)))
     except PublishError as error:
         return TargetContents(target, None, str(error))
 
 
-def _is_going(one: raw_objects.Namespace) -> bool:
+def _is_terminating(one: raw_objects.Namespace) -> bool:
     return table(one.raw.get("metadata")).get("deletionTimestamp") is not None
-
-
-def _name(one: Secret) -> str:
-    return (one.metadata.name if one.metadata is not None else None) or ""

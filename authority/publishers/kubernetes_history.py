@@ -1,16 +1,60 @@
-"""The history in Kubernetes: a Secret for every statement that was published, kept as long as its epoch's CA; pure.
+"""The history in Kubernetes: an immutable Secret for every published statement, kept as long as its epoch's CA.
 
-A CA and its key are deleted an epoch after its expiry, and so is what was published with it first. That is counted by
-the time that the newest statement was signed at, so that no clock of the moment can delete anything.
+A CA and its key are deleted an epoch after the CA's expiry, and so are the statements that were published with it
+first. "Now" is the time at which the newest statement was signed: a wrong clock deletes nothing.
 """
 
 import re
 
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import Secret
+
+from authority.kubernetes.client import KubernetesClient
+from authority.kubernetes.errors import KubernetesError, ObjectExists
+from authority.kubernetes.secrets import MANAGED, bundle_in, bundle_secret
+from authority.kubernetes.selection import Selection
+from authority.publishers.interface import PublishError, PublishOutcome
 from tidemark.bundle import Bundle, Statement, StatementError
+from tidemark.verify import VerifiedBundle
 
 HISTORY_LABEL = ("tidemark.io/history", "bundle")
 
 _NAME = re.compile(r"nats-ca-bundle-epoch-(?P<epoch>\d{1,16})-(?P<sequence>\d{1,16})")
+
+
+class BundleHistory:
+    """Records what was published, in the authority's own namespace."""
+
+    def __init__(self, client: KubernetesClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    async def record(self, bundle: VerifiedBundle) -> PublishOutcome:
+        """Create the bundle's Secret where it is missing, and delete those of past epochs. Raises PublishError."""
+        name = history_name(bundle.statement)
+        try:
+            recorded = Selection(Secret, self._namespace, labels=(HISTORY_LABEL,))
+            found = (await self._client.list(recorded, lambda one: (_name(one), bundle_in(one)))).items
+            if name not in dict(found):
+                metadata = ObjectMeta(name=name, namespace=self._namespace, labels=dict([MANAGED, HISTORY_LABEL]))
+                secret = bundle_secret(metadata, bundle, type="Opaque")
+                secret.immutable = True
+                await self._client.create(secret, self._namespace)
+            for old, contents in found:
+                if old != name and is_past(old, contents, bundle.statement):
+                    await self._client.delete(Secret, old, self._namespace)
+        except ObjectExists:
+            raise PublishError(
+                f"secret {self._namespace}/{name}: expected this name to be free for the history, found a Secret "
+                f"without our label there; delete it"
+            ) from None
+        except KubernetesError as error:
+            raise PublishError(str(error)) from None
+        return PublishOutcome.UNCHANGED
+
+
+def _name(secret: Secret) -> str:
+    return (secret.metadata.name if secret.metadata is not None else None) or ""
 
 
 def history_name(statement: Statement) -> str:
@@ -19,10 +63,10 @@ def history_name(statement: Statement) -> str:
 
 
 def is_past(name: str, bundle: Bundle | None, newest: Statement) -> bool:
-    """Whether the statement of this Secret is no longer needed once ``newest`` is published.
+    """Whether the statement of this Secret is no longer needed once ``newest`` is published; pure.
 
-    A Secret that does not read goes when its name's epoch, counted by the present clock, is past; one with another name
-    than ours never does.
+    A Secret that does not parse goes when the epoch in its name, counted by the present clock, is past. A Secret with
+    a name of another form is never past.
     """
     found = _NAME.fullmatch(name)
     if found is None:

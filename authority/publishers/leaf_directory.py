@@ -6,16 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from authority.issuer.interface import IssuedLeaf
-from authority.publishers.directory import _PUBLIC, _read_file
+from authority.publishers.directory import PUBLIC_MODE, read_file
 from authority.publishers.interface import PublishError
 from authority.support import projected_directory
 from authority.support.projected_directory import FileContent
 from tidemark.bundle import KEY_FILE, LEAF_FILE
 from tidemark.certificates import LeafRejected, parse_leaf
 
-_KEY = 0o640
-"""Of ``tls.key``: the group of the directory may read it, as in a Secret mount with ``fsGroup``. The workload seldom
-runs as the authority's user, and the directory's owner says by its group who belongs to it."""
+_KEY_MODE = 0o640
+"""Of ``tls.key``: the directory's group may read the key, as in a Secret mount with ``fsGroup``.
+
+The workload seldom runs as the authority's user; the directory's owner sets the group that may read."""
 
 
 class DirectoryLeafStore:
@@ -27,7 +28,7 @@ class DirectoryLeafStore:
         self._clock = clock
 
     async def read(self) -> bytes | None:
-        """``tls.crt`` as the directory shows it; None also where the key beside it is missing or another's."""
+        """``tls.crt`` as the directory shows it; None also where the key beside it is missing or of another leaf."""
         return await asyncio.to_thread(self._read)
 
     async def write(self, leaf: IssuedLeaf) -> None:
@@ -37,14 +38,17 @@ class DirectoryLeafStore:
     def _read(self) -> bytes | None:
         if not all(projected_directory.is_linked(self._directory, name) for name in (LEAF_FILE, KEY_FILE)):
             return None
-        certificate, key = (_read_file(self._directory, name) for name in (LEAF_FILE, KEY_FILE))
+        certificate, key = (read_file(self._directory, name) for name in (LEAF_FILE, KEY_FILE))
         try:
             return parse_leaf(certificate or b"", key or b"").certificate_pem
-        except LeafRejected:  # nothing that a workload could use, whatever it is
+        except LeafRejected:  # no workload could use it: as good as none
             return None
 
     def _write(self, leaf: IssuedLeaf) -> None:
-        files = {LEAF_FILE: FileContent(leaf.certificate_pem, _PUBLIC), KEY_FILE: FileContent(leaf.key_pem, _KEY)}
+        files = {
+            LEAF_FILE: FileContent(leaf.certificate_pem, PUBLIC_MODE),
+            KEY_FILE: FileContent(leaf.key_pem, _KEY_MODE),
+        }
         try:
             with projected_directory.locked(self._directory):
                 projected_directory.switch(self._directory, files, int(self._clock()))

@@ -1,4 +1,4 @@
-"""A Secret of type ``kubernetes.io/tls`` as the place of a workload's leaf."""
+"""A leaf store in a Secret of type ``kubernetes.io/tls``."""
 
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
@@ -18,7 +18,7 @@ _TYPE = "kubernetes.io/tls"
 class KubernetesLeafStore:
     """Implements ``LeafStore``, for one Secret.
 
-    A write is over the version that was read last: what somebody else has written since stays, and is read anew.
+    A write is over the version that was read last: what another program has written since stays, and is read again.
     """
 
     def __init__(self, client: KubernetesClient, namespace: str, secret: str, nudge: Nudge | None = None) -> None:
@@ -30,7 +30,7 @@ class KubernetesLeafStore:
         self._found: Secret | None = None
 
     async def read(self) -> bytes | None:
-        """``tls.crt`` as the Secret shows it; None also where the key beside it is missing or another's."""
+        """``tls.crt`` as the Secret shows it; None also where the key beside it is missing or of another leaf."""
         try:
             self._found = await self._client.get(Secret, self._secret, self._namespace)
         except KubernetesError as error:
@@ -40,7 +40,7 @@ class KubernetesLeafStore:
         certificate, key = content(self._found, LEAF_FILE), content(self._found, KEY_FILE)
         try:
             return parse_leaf(certificate or b"", key or b"").certificate_pem
-        except LeafRejected:  # nothing that a workload could use, whatever it is
+        except LeafRejected:  # no workload could use it: as good as none
             return None
 
     async def write(self, leaf: IssuedLeaf) -> None:

@@ -6,9 +6,10 @@ from authority.issuer.interface import IssuedLeaf
 
 
 class LeafStore(Protocol):
-    """Where one workload's leaf lives: a directory or Secret with ``tls.crt`` and ``tls.key``.
+    """Holds one workload's leaf: a directory or Secret with ``tls.crt`` and ``tls.key``.
 
-    ``write`` switches both files as one and is durable when it returns; both methods may be repeated.
+    ``write`` switches both files as one and is durable when it returns. The caller retries; both methods may be
+    repeated.
     """
 
     name: str

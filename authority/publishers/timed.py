@@ -27,6 +27,6 @@ class TimedPublisher:
         """Set ``changed`` whenever a target may have changed."""
         self._publisher.watch(changed)
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         """What the targets show now."""
-        return await self._publisher.shown()
+        return await self._publisher.read()

@@ -257,7 +257,7 @@ class MemoryPublisher:
         self.effects.perform(f"publish to {self.name}", write, PublishError)
         return PublishResult(written=(self.name,))
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         await self._reach()
         return (TargetContents(self.name, self.bundle),)
 

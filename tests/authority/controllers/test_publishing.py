@@ -27,11 +27,11 @@ class Cluster:
 
         return await side_by_side({target.name: bring(target) for target in self.targets})
 
-    async def shown(self) -> tuple[TargetContents, ...]:
+    async def read(self) -> tuple[TargetContents, ...]:
         shown: list[TargetContents] = []
         for target in self.targets:
             try:
-                shown += await target.shown()
+                shown += await target.read()
             except PublishError as error:
                 shown.append(TargetContents(target.name, None, str(error)))
         return tuple(shown)

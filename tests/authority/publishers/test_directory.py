@@ -77,7 +77,7 @@ async def test_a_directory_looks_as_the_kubelets(foundry: IssuedBundles, target:
     assert names(target) == {"..data", generation, "ca.crt", "bundle.note"}
     assert mode(target / "ca.crt") == 0o644
     assert mode(target / generation) == 0o755
-    (seen,) = await publisher.shown()
+    (seen,) = await publisher.read()
     assert (seen.target, seen.bundle) == (str(target), bundle.bundle)
 
 
@@ -205,7 +205,7 @@ async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: I
         (failure,) = brought.failed
         assert str(bad) in failure
     (bad / "..data" / "ca.crt").mkdir(parents=True)
-    looks = {one.target: one for one in await publisher.shown()}
+    looks = {one.target: one for one in await publisher.read()}
     assert looks[str(ahead)].bundle == newer.bundle
     assert looks[str(bad)].bundle is None
     assert looks[str(bad)].error.startswith(f"{bad}: expected to read ca.crt, found ")
@@ -298,6 +298,6 @@ async def test_a_target_that_cannot_be_read_is_an_error(foundry: IssuedBundles, 
     await publisher.publish(bundle)
     (target / "..data" / "ca.crt").unlink()
     (target / "..data" / "ca.crt").mkdir()
-    (seen,) = await publisher.shown()
+    (seen,) = await publisher.read()
     assert seen.bundle is None
     assert re.search(r"expected to read ca\.crt, found .*Is a directory", seen.error)

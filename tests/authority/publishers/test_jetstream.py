@@ -81,14 +81,14 @@ async def last(stream: JetStreamContext) -> Bundle:
 async def test_a_bundle_is_announced(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
-    assert [(seen.target, seen.bundle) for seen in await publisher.shown()] == [(STREAM, None)]
+    assert [(seen.target, seen.bundle) for seen in await publisher.read()] == [(STREAM, None)]
     assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
     message = await stream.get_last_msg(STREAM, SUBJECT)
     assert message.data == first.bundle.to_json()
     assert message.headers is not None
     assert message.headers["Tidemark-Format"] == "bundle/v1"
     assert message.headers["Nats-Msg-Id"] == f"bus.example.com.1.{first.digest}"
-    assert [seen.bundle for seen in await publisher.shown()] == [first.bundle]
+    assert [seen.bundle for seen in await publisher.read()] == [first.bundle]
 
 
 async def test_what_the_stream_shows_already_is_not_said_again(
@@ -157,7 +157,7 @@ async def test_what_strangers_say_is_said_over(
 ) -> None:
     await publisher.publish(first)
     await stream.publish(SUBJECT, b"\xff not a bundle")
-    assert [seen.bundle for seen in await publisher.shown()] == [None]
+    assert [seen.bundle for seen in await publisher.read()] == [None]
     with pytest.raises(PublishError, match=r"expected to write sequence 1 .*takes it for a repetition for 30 s"):
         await publisher.publish(first)
     second = await foundry.bundle(2)
@@ -184,7 +184,7 @@ async def test_the_subject_in_somebody_elses_stream_is_refused(
     ):
         await publisher.publish(first)
     with pytest.raises(PublishError, match="EVERYTHING"):
-        await publisher.shown()
+        await publisher.read()
 
 
 async def test_the_stream_is_put_right(

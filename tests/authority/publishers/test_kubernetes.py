@@ -87,7 +87,7 @@ async def test_every_labelled_namespace_shows_the_bundle(
     assert found["type"] == "Opaque"
     managers = {(one["manager"], one["operation"]): one["fieldsV1"] for one in found["metadata"]["managedFields"]}
     assert managers["tidemark-authority", "Apply"]["f:data"] == {"f:bundle.note": {}, "f:ca.crt": {}}
-    assert {one.target: one.bundle for one in await publisher.shown()} == {
+    assert {one.target: one.bundle for one in await publisher.read()} == {
         "secret nats/nats-ca-tls": second.bundle,
         "secret apps/nats-ca-tls": second.bundle,
     }
@@ -273,7 +273,7 @@ async def test_a_strange_secret_hides_no_other_and_is_named(
     (failure,) = brought.failed
     assert failure.startswith("secret apps/nats-ca-tls: expected a Secret, found Invalid RFC3339 encoded datetime")
     assert live(server, "nats") == second.bundle
-    looks = {one.target: one for one in await publisher.shown()}
+    looks = {one.target: one for one in await publisher.read()}
     assert looks["secret nats/nats-ca-tls"].bundle == second.bundle
     assert looks["secret apps/nats-ca-tls"].error == failure
     assert len(looks) == 2
@@ -295,7 +295,7 @@ async def test_the_api_server_is_away(
     with pytest.raises(PublishError, match="expected to list namespaces"):
         await publisher.publish(await foundry.bundle(1))
     with pytest.raises(PublishError, match="expected to list namespaces"):
-        await publisher.shown()
+        await publisher.read()
     await server.start()
 
 
