@@ -58,7 +58,9 @@ def _lines(name: str, value: object) -> Iterator[str]:
     else:
         yield name
         made_of = []
-    members: dict[str, object] = {**vars(value), **dict.fromkeys(_set_by_init(value))}
+    members: dict[str, object] = {}
+    for base in reversed([base for base in value.__mro__ if base.__module__.startswith("tidemark")]):
+        members |= {**vars(base), **dict.fromkeys(_set_by_init(base))}
     members |= dict(value.__members__) if issubclass(value, Enum) else {}
     for member, held in members.items():
         if not member.startswith("_") and member not in made_of:

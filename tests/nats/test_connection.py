@@ -249,7 +249,7 @@ async def test_the_servers_of_the_cluster_are_found(
     async with await eventually(cluster.urls[:1], output) as connection:
 
         def found() -> set[str]:
-            return {url.netloc for url in connection._line.wire.servers}
+            return {url.netloc for url in connection._switch.current.servers}
 
         await until(lambda: found() == everyone, "the server has told of the others")
         output.install(first.pem, *first.leaf())

@@ -20,16 +20,16 @@ async def passed(
     old: list[DeliveredMessage], new: list[DeliveredMessage], late: list[DeliveredMessage] | None = None
 ) -> list[DeliveredMessage]:
     """What goes on to the subscription: the old wire's, what was kept of the new one's, and what that brings later."""
-    overlap, through = Deduplicator(), list(old)
+    dedup, through = Deduplicator(), list(old)
     for one in old:
-        overlap.brought_by_old(one)
-    assert all(overlap.stops_new(one) for one in new)
+        dedup.record_old(one)
+    assert all(dedup.stops_new(one) for one in new)
 
     async def deliver(one: DeliveredMessage) -> None:
         through.append(one)
 
-    await overlap.end(deliver)
-    return through + [one for one in late or () if not overlap.stops_new(one)]
+    await dedup.release(deliver)
+    return through + [one for one in late or () if not dedup.stops_new(one)]
 
 
 @given(first=st.integers(0, 20), overlaps=st.integers(0, 20), more=st.integers(0, 20), long=st.booleans())
@@ -72,14 +72,14 @@ async def test_a_status_that_the_old_wire_brought_before_a_message_does_not_pass
 
 
 async def test_what_comes_while_the_kept_ones_pass_keeps_its_place() -> None:
-    overlap, through = Deduplicator(), []
-    overlap.stops_new(delivery(1))
+    dedup, through = Deduplicator(), []
+    dedup.stops_new(delivery(1))
 
     async def deliver(one: DeliveredMessage) -> None:
         through.append(one)
         if len(through) == 1:
-            assert overlap.stops_new(delivery(2))
+            assert dedup.stops_new(delivery(2))
 
-    await overlap.end(deliver)
+    await dedup.release(deliver)
     assert through == [delivery(1), delivery(2)]
-    assert not overlap.stops_new(delivery(3))
+    assert not dedup.stops_new(delivery(3))

@@ -78,7 +78,7 @@ def test_a_reader_never_sees_two_sets_at_once(output: InstalledOutput, first: Cl
         stop.set()
         switching.join()
     assert seen == expected
-    assert all("moved" in one for one in refused)  # switched without a pause this may happen, a mixture never
+    assert all("replaced" in one for one in refused)  # switched without a pause this may happen, a mixture never
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "tls.crt", "tls.key"])

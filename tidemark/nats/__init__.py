@@ -1,13 +1,14 @@
 """For applications: a nats-py connection that changes its trust without losing a message.
 
-``connect`` is what to use in place of ``nats.connect``. Ways to tell it of a new set, each one line: the agent calls
-``tidemark.nats.endpoint`` (needs aiohttp), or ``reload_on_sighup``, or ``reload_on_change``.
+``connect`` replaces ``nats.connect``. A new set is noticed in one of three ways, each one line of code:
+``tidemark.nats.endpoint`` (the agent calls it; needs aiohttp), ``reload_on_sighup`` or ``reload_on_change``.
+This package imports the rest of ``tidemark``, nats-py and, in modules of their own, aiohttp and prometheus_client.
 """
 
 from tidemark.nats.connection import Connection, connect
 from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
 from tidemark.nats.jetstream import JetStream
-from tidemark.nats.reload import Reloaded
+from tidemark.nats.reload_report import Reloaded
 from tidemark.nats.subscription import Subscription
 from tidemark.nats.triggers import reload_on_change, reload_on_sighup
 

@@ -1,27 +1,30 @@
-"""The connection that an application holds on to, whatever wire is behind it."""
+"""The connection that an application holds, while ``reload`` replaces the transport under it."""
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import ParseResult
 
 import nats.errors
-from nats.aio.client import ServerVersion, _validate_queue, _validate_subject
+from nats.aio.client import _validate_queue, _validate_subject
 from nats.aio.msg import Msg
-from nats.nuid import NUID
 
+from tidemark.nats.background import BackgroundTasks
+from tidemark.nats.client_surface import ClientSurface
+from tidemark.nats.dial import dial_first
 from tidemark.nats.errors import ReloadFailed
 from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.jetstream import JetStream
-from tidemark.nats.reload import Reloaded, Reloads, Terms
+from tidemark.nats.reload import Reloads, Terms
+from tidemark.nats.reload_report import OnReload, OnReloadFailed, ReloadReporter
 from tidemark.nats.request_mux import RequestMux
 from tidemark.nats.subscription import Callback, Subscription
-from tidemark.nats.transport import DialTarget, Transport, dial_first
+from tidemark.nats.transport import DialTarget, Transport
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -30,12 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OnReload = Callable[[Reloaded], Awaitable[None]]
-OnReloadFailed = Callable[[ReloadFailed], Awaitable[None]]
 _CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb", "discovered_server_cb", "lame_duck_mode_cb")
 
 
-async def connect(  # noqa: PLR0913 # one name for each thing that an application may say
+async def connect(  # noqa: PLR0913 # one name for each choice of the application
     servers: str | list[str],
     *,
     directory: str | Path,
@@ -47,15 +48,18 @@ async def connect(  # noqa: PLR0913 # one name for each thing that an applicatio
 ) -> "Connection":
     """Connect with the set that the agent has installed in ``directory``.
 
-    Takes nats-py's options except ``tls``, which the directory says. By default it reconnects for ever. Each server is
-    tried once before it gives up; ``reload_timeout`` is in seconds.
+    ``nats_options`` are those of ``nats.connect`` except ``tls``: the directory says what to trust and to present. Each
+    server is tried once; after that the connection reconnects for ever, unless the options say otherwise.
+    ``reload_timeout`` (seconds) limits each ``reload``.
 
-    ``on_reload`` hears of every move to another set, ``on_reload_failed`` of every reload that failed (by default it is
-    logged); what they raise goes to ``error_cb``. Metrics go to ``registry``, which needs prometheus_client.
+    ``on_reload`` gets a ``Reloaded`` after each move to another set. ``on_reload_failed`` gets a ``ReloadFailed`` after
+    each reload that failed; without this callback the failure is logged. Exceptions of either go to ``error_cb``.
+    ``registry`` gets the metrics, and needs prometheus_client.
 
     Raises:
         SetUnreadable: the directory holds no whole set.
-        ConnectFailed: no server took us; it has the reason of each (a ``nats.errors.NoServersError``).
+        ConnectFailed: every server failed; the error has the reason of each (a ``nats.errors.NoServersError``).
+        TypeError: ``tls`` is among the options.
     """
     if "tls" in nats_options:
         raise TypeError("tls: expected no ssl context of your own, as directory= says what to trust and to present")
@@ -65,7 +69,10 @@ async def connect(  # noqa: PLR0913 # one name for each thing that an applicatio
     callbacks = {name: nats_options[name] for name in _CALLBACKS if nats_options.get(name)}
     terms = Terms(servers, directory, reload_timeout, options, {"error_cb": _log_error} | callbacks)
     installed = await asyncio.to_thread(read_installed, directory)
-    connection = Connection(terms, on_reload, on_reload_failed or _log_failure, _metrics(registry, options))
+    reporter = ReloadReporter(
+        on_reload, on_reload_failed or _log_failure, terms.callbacks["error_cb"], _metrics(registry, options)
+    )
+    connection = Connection(terms, reporter)
     await connection._open(installed)
     return connection
 
@@ -73,41 +80,36 @@ async def connect(  # noqa: PLR0913 # one name for each thing that an applicatio
 def _metrics(registry: "CollectorRegistry | None", options: dict[str, Any]) -> "Metrics | None":
     if registry is None:
         return None
-    # Only now: an application without metrics need not have prometheus_client.
+    # Imported only here: an application without metrics need not have prometheus_client.
     from tidemark.nats.metrics import Metrics  # noqa: PLC0415
 
     return Metrics(registry, options.get("name") or "")
 
 
-class Connection:
-    """nats-py's surface over a wire that ``reload`` replaces. Subscriptions and JetStream handles live on with it.
+class Connection(ClientSurface):
+    """nats-py's client over a transport that ``reload`` replaces; subscriptions and JetStream handles stay valid.
 
-    What is promised across swaps: JetStream in order, nothing lost, nothing twice; core subscriptions, with a queue
-    group or without, nothing lost and nothing twice; requests in flight get their answer; messages are answered and
-    acknowledged by the connection of that moment. Made by ``connect``.
+    Promised across reloads:
+
+    - JetStream messages arrive in order, none is lost, none is repeated;
+    - core messages, with a queue group or without, are neither lost nor repeated;
+    - a request in flight gets its answer;
+    - an answer or an acknowledgement goes through the transport of that moment.
+
+    Made by ``connect``. More methods than elsewhere in this project: applications replace ``nats.connect`` by
+    ``tidemark.nats.connect``, so this class has what they use of nats-py's client.
     """
 
-    def __init__(
-        self, terms: Terms, on_reload: OnReload | None, on_reload_failed: OnReloadFailed, metrics: "Metrics | None"
-    ) -> None:
-        self._terms = terms
-        self._when_closed = terms.callbacks.get("closed_cb")
-        terms.callbacks["closed_cb"] = self._closed
-        self._when_reconnected = terms.callbacks.get("reconnected_cb")
-        terms.callbacks["reconnected_cb"] = self._reconnected
-        self._on_reload = on_reload
-        self._on_reload_failed = on_reload_failed
-        self._metrics = metrics
-        prefix = terms.options.get("inbox_prefix", "_INBOX")
-        # These names are nats-py's: its JetStream classes use them.
-        self._error_cb = terms.callbacks["error_cb"]
-        self._inbox_prefix = bytearray(prefix.encode() if isinstance(prefix, str) else prefix)
-        self._nuid = NUID()
-        self._sid = 0
-        self._line: TransportSwitch
+    def __init__(self, terms: Terms, reporter: ReloadReporter) -> None:
+        super().__init__(terms.callbacks["error_cb"], terms.options.get("inbox_prefix", "_INBOX"))
+        self._callbacks = terms.callbacks
+        """The application's own."""
+        own_callbacks = {"closed_cb": self._closed, "reconnected_cb": self._reconnected}
+        self._terms = replace(terms, callbacks=terms.callbacks | own_callbacks)
+        self._reporter = reporter
         self._reloads: Reloads
-        self._replies = RequestMux(self.new_inbox())
-        self._owned: set[asyncio.Task[Any]] = set()
+        self._requests = RequestMux(self.new_inbox())
+        self._tasks = BackgroundTasks(self._error_cb)
         self._closing = False
         self._ended = False
 
@@ -115,21 +117,24 @@ class Connection:
         targets = [DialTarget(server) for server in self._terms.servers]
         if self._terms.in_random_order:
             random.shuffle(targets)
-        wire = await dial_first(lambda: self._new_wire(installed), targets, self._terms.options)
-        wire.keep(self._terms.options, self._terms.servers, instead=None)
-        self._line = TransportSwitch(wire)
+        transport = await dial_first(lambda: self._new_transport(installed), targets, self._terms.options)
+        transport.enable_reconnect(self._terms.options, self._terms.servers, instead=None)
+        self._switch = TransportSwitch(transport)
         self._reloads = Reloads(
-            self._terms, self._line, self._new_wire, lambda: self._subscription(self.new_inbox()), self._tell
+            terms=self._terms,
+            switch=self._switch,
+            new_transport=self._new_transport,
+            new_probe=lambda: self._subscription(self.new_inbox()),
+            reporter=self._reporter,
         )
-        wire.report_to(self._terms.callbacks)
-        await self.subscribe_answers(self._replies.subject, self._replies.answered)
-        if self._metrics is not None:
-            self._metrics.connected(installed)
+        transport.report_to(self._terms.callbacks)
+        await self.subscribe_answers(self._requests.subject, self._requests.receive)
+        self._reporter.connected(installed)
 
-    def _new_wire(self, installed: InstalledSet) -> Transport:
+    def _new_transport(self, installed: InstalledSet) -> Transport:
         return Transport(self, self._terms.directory, installed)
 
-    # -- what it uses
+    # -- the set in use, and moving to the next one
 
     @property
     def directory(self) -> Path:
@@ -139,58 +144,36 @@ class Connection:
     @property
     def ca_sha256(self) -> str:
         """SHA-256 of the bytes of the ``ca.crt`` that the present TLS session was made with, in lower-case hex."""
-        return self._line.wire.installed.ca_sha256
+        return self._switch.current.installed.ca_sha256
 
     @property
     def leaf_sha256(self) -> str:
         """SHA-256 of the DER of the leaf that the present TLS session was made with, in lower-case hex."""
-        return self._line.wire.installed.leaf_sha256
-
-    # -- reload
+        return self._switch.current.installed.leaf_sha256
 
     async def reload(self) -> None:
-        """Read the directory again and, if it holds another set, move to a new connection that uses it.
+        """Read the directory again and, if another set is installed, move to a new transport that uses that set.
 
-        Calls coalesce: while one runs, any number of others wait for a single next one. Returns when the new
-        connection is in use and the old one is closed. A reload has ``reload_timeout`` seconds to get to where there is
-        no way back; taking leave of a server that hangs may take some more.
+        Returns once the new transport is in use and the old one is closed. Calls during a reload wait together for one
+        more reload. ``reload_timeout`` limits the steps that can be undone; closing the old transport may take a few
+        seconds more where its server hangs.
 
         Raises:
-            ReloadFailed: it names the step; the connection is as it was before.
+            ReloadFailed: the error names the step that failed; the connection is as it was before.
         """
-        await self._reloads.ask()
-
-    async def _tell(self, outcome: Reloaded | ReloadFailed) -> None:
-        if self._metrics is not None:
-            self._metrics.count(outcome)
-            self._metrics.connected(self._line.wire.installed)
-        try:
-            if isinstance(outcome, ReloadFailed):
-                await self._on_reload_failed(outcome)
-            elif self._on_reload is not None:
-                await self._on_reload(outcome)
-        except Exception as error:  # noqa: BLE001 # the application's own; it is told, as of any callback's
-            await self._error_cb(error)
+        await self._reloads.request()
 
     def own(self, work: Coroutine[Any, Any, object], *, name: str) -> None:
-        """Run this beside the connection, which cancels it when it closes; an exception goes to ``error_cb``."""
-        task = asyncio.create_task(self._guard(work), name=name)
-        self._owned.add(task)
-        task.add_done_callback(self._owned.discard)
-
-    async def _guard(self, work: Coroutine[Any, Any, object]) -> None:
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 # whatever it is, the application is told
-            await self._error_cb(error)
+        """Run ``work`` until the connection closes, which cancels it; an exception of it goes to ``error_cb``."""
+        self._tasks.start(work, name=name)
 
     # -- messages
 
     async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Publish; sent soon, and in order. ``flush`` waits until the server has it."""
-        await self._line.publish(subject, payload, reply, headers)
+        """Publish; the message is sent soon, and in order. ``flush`` waits until the server has processed it."""
+        await self._switch.publish(subject, payload, reply, headers)
 
     async def request(
         self,
@@ -199,24 +182,28 @@ class Connection:
         timeout: float = 0.5,  # noqa: ASYNC109 # nats-py's own parameter
         headers: dict[str, str] | None = None,
     ) -> Msg:
-        """Publish and wait ``timeout`` seconds for the first answer, which may come in after a swap.
+        """Publish and wait ``timeout`` seconds for the first answer, which may arrive after a reload.
 
         Raises:
-            nats.errors.NoRespondersError: nobody subscribes to the subject.
+            nats.errors.NoRespondersError: the subject has no subscriber.
             nats.errors.TimeoutError: no answer in time.
         """
 
         async def send(reply: str) -> None:
             await self.publish(subject, payload, reply=reply, headers=headers)
 
-        return await self._replies.ask(self.new_id(), send, timeout)
+        return await self._requests.request(self.new_id(), send, timeout)
 
     async def subscribe(
         self, subject: str, queue: str = "", cb: Callback | None = None, **options: int
     ) -> Subscription:
-        """Subscribe; messages go to ``cb`` or, without one, to ``messages`` and ``next_msg`` of what it returns.
+        """Subscribe; messages go to ``cb`` or, without one, to ``messages`` and ``next_msg`` of the subscription.
 
         ``options`` are nats-py's: ``max_msgs``, ``pending_msgs_limit``, ``pending_bytes_limit``.
+
+        Raises:
+            nats.errors.BadSubjectError: a subject or a queue group that NATS does not allow.
+            nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError: the connection is ending.
         """
         self._refuse_if_ending()
         if queue:
@@ -226,7 +213,7 @@ class Connection:
         return await self._add(self._subscription(subject, queue=queue, cb=cb, **group, **options))
 
     async def subscribe_answers(self, inbox: str, cb: Callback) -> Subscription:
-        """Subscribe to an inbox where an answer may come in twice during a swap, as only the first one counts."""
+        """Subscribe to an inbox for answers; during a reload an answer may arrive twice, and only the first counts."""
         return await self._add(self._subscription(inbox, cb=cb))
 
     async def subscribe_deliveries(self, subject: str, *, queue: str = "", **options: Any) -> Subscription:
@@ -235,59 +222,52 @@ class Connection:
         return await self._add(self._subscription(subject, queue=queue, in_stream_order=not queue, **options))
 
     async def move_subscription(self, subscription: Subscription, subject: str) -> bool:
-        """Let it go on by another subject; False: it has ended."""
-        self._sid += 1
-        return await self._line.move(subscription, self._sid, subject)
+        """Continue a subscription on another subject. False: the subscription has ended."""
+        return await self._switch.move(subscription, self._next_sid(), subject)
 
     async def _add(self, subscription: Subscription) -> Subscription:
         subscription.start(self._error_cb)
-        await self._line.add(subscription)
+        await self._switch.add(subscription)
         return subscription
 
     def _subscription(self, subject: str, **options: Any) -> Subscription:
-        self._sid += 1
-        return Subscription(self, self._sid, subject, **options)
+        return Subscription(self, self._next_sid(), subject, **options)
 
     def jetstream(self, **options: Any) -> JetStream:
-        """JetStream, with nats-py's options (``prefix``, ``domain``, ``timeout``); stays valid across swaps."""
+        """JetStream, with nats-py's options (``prefix``, ``domain``, ``timeout``); stays valid across reloads."""
         return JetStream(self, **options)
 
-    def new_inbox(self) -> str:
-        """A subject that nobody else uses."""
-        return f"{self._inbox_prefix.decode()}.{self.new_id()}"
-
-    def new_id(self) -> str:
-        """A name that nobody else uses."""
-        return self._nuid.next().decode()
+    # -- the end
 
     async def flush(self, timeout: float = 10) -> None:  # noqa: ASYNC109 # nats-py's own parameter
-        """Wait until the server has processed all that was sent.
+        """Wait until the server has processed everything that was sent.
 
         Raises:
             nats.errors.FlushTimeoutError: no answer in ``timeout`` seconds.
             nats.errors.Error: there is no server at the moment.
         """
         try:
-            await self._line.confirm(timeout)
+            await self._switch.confirm(timeout)
         except TimeoutError:
             raise nats.errors.FlushTimeoutError from None
 
     async def drain(self) -> None:
-        """Unsubscribe, let the callbacks finish what has come in, send what is waiting, close.
+        """Unsubscribe, let the callbacks process what has arrived, send what is waiting, close.
 
         Raises:
             nats.errors.ConnectionReconnectingError: there is no server at the moment.
+            nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError: the connection is ending already.
         """
         self._refuse_if_ending()
         if not self.is_connected:
             raise nats.errors.ConnectionReconnectingError
         await self._end_own_work()
-        await self._line.wire.drain()
+        await self._switch.current.drain()
 
     async def close(self) -> None:
-        """Close at once; what waits in subscriptions is not processed."""
+        """Close at once; messages that wait in subscriptions are not processed."""
         await self._end_own_work()
-        await self._line.wire.retire()
+        await self._switch.current.retire()
         await self._closed()
 
     async def __aenter__(self) -> Self:
@@ -299,89 +279,38 @@ class Connection:
         await self.close()
 
     async def _end_own_work(self) -> None:
+        # Reloads first: one that is under way would replace the transport that is about to close.
         self._closing = True
         await self._reloads.end()
-        ending = self._owned - {asyncio.current_task()}
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await self._tasks.end()
 
     async def _reconnected(self) -> None:
         # A pull request may have died with the server, and the fetch would wait for nothing until its time-out. Made
         # again, it may bring more than was asked for: the next fetch finds it here.
-        for subscription in list(self._line.subscriptions.values()):
+        for subscription in list(self._switch.subscriptions.values()):
             if subscription.is_waited_for and subscription.last_fetch is not None:
                 await subscription.last_fetch()
-        if self._when_reconnected is not None:
-            await self._when_reconnected()
+        if "reconnected_cb" in self._callbacks:
+            await self._callbacks["reconnected_cb"]()
 
     async def _closed(self) -> None:
+        """End everything, once: called by ``close``, or by the transport where nats-py gives up or has drained."""
         if self._ended:
             return
         self._ended = True
-        for task in self._owned - {asyncio.current_task()}:
-            task.cancel()
-        for subscription in self._line.subscriptions.values():
+        self._tasks.cancel()
+        for subscription in self._switch.subscriptions.values():
             subscription.stop()
-        self._line.subscriptions.clear()
-        self._replies.end()
-        if self._when_closed is not None:
-            await self._when_closed()
+        self._switch.subscriptions.clear()
+        self._requests.close()
+        if "closed_cb" in self._callbacks:
+            await self._callbacks["closed_cb"]()
 
     def _refuse_if_ending(self) -> None:
         if self.is_closed:
             raise nats.errors.ConnectionClosedError
         if self._closing or self.is_draining:
             raise nats.errors.ConnectionDrainingError
-
-    # -- what nats-py's properties say of the wire in use
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a server at the moment."""
-        return self._line.wire.is_connected
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it is closed for good."""
-        return self._line.wire.is_closed
-
-    @property
-    def is_reconnecting(self) -> bool:
-        """Whether it lost its server and looks for another."""
-        return self._line.wire.is_reconnecting
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether ``drain`` was called."""
-        return self._line.wire.is_draining
-
-    @property
-    def connected_url(self) -> ParseResult | None:
-        """The server's URL, None without a server."""
-        return self._line.wire.connected_url
-
-    @property
-    def connected_server_version(self) -> ServerVersion:
-        """The server's version."""
-        return self._line.wire.connected_server_version
-
-    @property
-    def max_payload(self) -> int:
-        """The largest message that the server takes, in bytes."""
-        return self._line.wire.max_payload
-
-    # -- what nats-py's Subscription and JetStream classes call on a connection of theirs
-
-    @property
-    def _subs(self) -> dict[int, Subscription]:
-        return self._line.subscriptions
-
-    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        self._line.subscriptions.pop(sid, None)
-
-    async def _send_unsubscribe(self, sid: int, limit: int = 0) -> None:
-        await self._line.unsubscribe(sid, limit)
 
 
 async def _log_error(error: Exception) -> None:

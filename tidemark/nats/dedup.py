@@ -1,9 +1,10 @@
-"""While two wires hold a JetStream consumer's inbox, each of its messages passes once, in the consumer's order.
+"""While two transports hold a JetStream consumer's inbox, each message is delivered once, in the consumer's order.
 
-A consumer delivers to a subject, and both wires are subscribed to it, so both bring everything that is sent while they
-are. The old wire's deliveries pass as ever. The new wire's are kept back until the old one has brought its last; then
-those follow that it did not bring. Consumers number their deliveries (the number is in the reply subject), so it takes
-the old wire's last number to know.
+A consumer delivers to a subject. During a hand-over both transports are subscribed to this subject, so both bring every
+message that is sent meanwhile. The old transport's messages are delivered at once. The new transport's are held back
+until the old one has brought its last message; then those are delivered that the old one did not bring. A consumer
+numbers its deliveries in the reply subject, so the last number of the old transport tells which these are (NATS
+ADR-15, https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md).
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,64 +18,72 @@ class DeliveredMessage(NamedTuple):
     """The arguments of nats-py's ``Client._process_msg``."""
 
     sid: int
+    """Number of the subscription."""
     subject: bytes
     reply: bytes
+    """Where to acknowledge; it holds the consumer's name and the number of the delivery."""
     data: bytes
     headers: bytes
 
 
 class Deduplicator:
-    """The deliveries of one hand-over."""
+    """Decides about the deliveries of one hand-over. Used by one event loop, without locks."""
 
     def __init__(self) -> None:
-        self._last: dict[int, bytes] = {}
-        self._kept: list[DeliveredMessage] = []
-        self._ended = False
+        self._last_of_old: dict[int, bytes] = {}
+        """Reply subject of the last message that the old transport brought, by subscription."""
+        self._held_back: list[DeliveredMessage] = []
+        self._released = False
 
-    def brought_by_old(self, delivery: DeliveredMessage) -> None:
-        """Note what passes."""
-        if delivery.reply.startswith(_ACK):
-            self._last[delivery.sid] = delivery.reply
+    def record_old(self, message: DeliveredMessage) -> None:
+        """Note a message that the old transport delivers."""
+        if message.reply.startswith(_ACK):
+            self._last_of_old[message.sid] = message.reply
 
-    def stops_new(self, delivery: DeliveredMessage) -> bool:
-        """Whether this one must not pass now: it is kept back, or the old wire has brought it."""
-        if not self._ended:
-            self._kept.append(delivery)
+    def stops_new(self, message: DeliveredMessage) -> bool:
+        """Whether a message of the new transport must not be delivered now.
+
+        Such a message is held back for ``release``, or the old transport has delivered it.
+        """
+        if not self._released:
+            self._held_back.append(message)
             return True
-        if not self._last:
+        if not self._last_of_old:
             return False
-        if self._was_brought(delivery):  # by a slower way: the new wire's server is another one
+        if self._delivered_by_old(message):  # late: the new transport's server is another one, and slower
             return True
-        if delivery.reply.startswith(_ACK):
-            self._last.pop(delivery.sid, None)
+        # A later number: from here on every message of this subscription is new.
+        if message.reply.startswith(_ACK):
+            self._last_of_old.pop(message.sid, None)
         return False
 
-    async def end(self, deliver: Callable[[DeliveredMessage], Awaitable[None]]) -> None:
-        """Let pass what was kept back and has not passed; the old wire has brought its last."""
-        while self._kept:
-            kept, self._kept = self._kept, []
-            for delivery in self._not_brought(kept):
-                await deliver(delivery)
-        self._ended = True
+    async def release(self, deliver: Callable[[DeliveredMessage], Awaitable[None]]) -> None:
+        """Deliver what was held back and not delivered by the old transport, which has brought its last message."""
+        # More may be held back while these are delivered, and must follow them.
+        while self._held_back:
+            held_back, self._held_back = self._held_back, []
+            for message in self._missed_by_old(held_back):
+                await deliver(message)
+        self._released = True
 
-    def _not_brought(self, kept: list[DeliveredMessage]) -> list[DeliveredMessage]:
-        # What stands before a message that the old wire brought, it has brought too: heartbeats have no number.
+    def _missed_by_old(self, held_back: list[DeliveredMessage]) -> list[DeliveredMessage]:
+        # Heartbeats have no number. What stands before a message that the old transport delivered, was delivered too.
         begins: dict[int, int] = {}
-        for place, delivery in enumerate(kept):
-            if self._was_brought(delivery):
-                begins[delivery.sid] = place + 1
-        return [delivery for place, delivery in enumerate(kept) if place >= begins.get(delivery.sid, 0)]
+        for place, message in enumerate(held_back):
+            if self._delivered_by_old(message):
+                begins[message.sid] = place + 1
+        return [message for place, message in enumerate(held_back) if place >= begins.get(message.sid, 0)]
 
-    def _was_brought(self, delivery: DeliveredMessage) -> bool:
-        last = self._last.get(delivery.sid)
-        if last is None or not delivery.reply.startswith(_ACK):
+    def _delivered_by_old(self, message: DeliveredMessage) -> bool:
+        last = self._last_of_old.get(message.sid)
+        if last is None or not message.reply.startswith(_ACK):
             return False
-        consumer, number = _numbered(delivery.reply)
-        last_consumer, last_number = _numbered(last)
+        consumer, number = _consumer_and_number(message.reply)
+        last_consumer, last_number = _consumer_and_number(last)
         return consumer == last_consumer and number <= last_number
 
 
-def _numbered(reply: bytes) -> tuple[bytes, int]:
-    """The consumer's name and the number of the delivery (ADR-15: two forms of ``$JS.ACK.…``)."""
+def _consumer_and_number(reply: bytes) -> tuple[bytes, int]:
+    """The consumer's name and the number of the delivery, from either form of ``$JS.ACK.…`` (ADR-15)."""
     tokens = reply.split(b".")
     return (tokens[3], int(tokens[6])) if len(tokens) == _SHORT else (tokens[5], int(tokens[8]))

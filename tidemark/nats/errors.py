@@ -1,14 +1,17 @@
-"""What can go wrong for an application, grouped by what it can do about it."""
+"""Errors that an application meets, grouped by what it can do about each."""
 
 import nats.errors
 
 
 class SetUnreadable(Exception):
-    """The agent's output directory holds no whole set: wait for the agent, or look at it. Names the file and why."""
+    """The agent's output directory holds no whole set; the message names the file and the fault.
+
+    Wait for the agent; where the directory stays like this, read the agent's status.
+    """
 
 
 class ConnectFailed(nats.errors.NoServersError):
-    """No server could be connected to; the message has every server's own reason."""
+    """Every server failed; ``reasons`` has the reason of each, by URL without login, and so has the message."""
 
     def __init__(self, reasons: dict[str, str]) -> None:
         super().__init__()
@@ -20,10 +23,11 @@ class ConnectFailed(nats.errors.NoServersError):
 
 
 class ReloadFailed(Exception):
-    """A reload did not happen; the connection goes on as it was before.
+    """A reload failed; the connection stays as it was before.
 
-    ``step`` is the one that failed: ``read`` (the directory), ``connect`` (no server took the new set), ``subscribe``
-    (the new connection did not confirm the subscriptions) or ``closed`` (the application closed the connection).
+    ``step`` is the step that failed: ``read`` (the directory), ``connect`` (no server accepted the new set),
+    ``subscribe`` (the new transport did not confirm the subscriptions) or ``closed`` (the application closed the
+    connection). ``reason`` is a phrase for people.
     """
 
     def __init__(self, step: str, reason: str) -> None:
@@ -33,7 +37,7 @@ class ReloadFailed(Exception):
 
 
 class OldConnectionBroke(nats.errors.Error):
-    """The old connection broke in the last milliseconds of a swap: core messages in flight to it may be lost."""
+    """The old transport broke during the hand-over, whose end succeeded: core messages in flight to it may be lost."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the old connection broke while it was handed over: {reason}")

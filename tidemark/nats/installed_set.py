@@ -1,7 +1,8 @@
 """The agent's output directory, as an application reads it: one whole set, or a clear refusal.
 
-The agent switches sets the way the kubelet does: ``ca.crt -> ..data/ca.crt`` and ``..data -> ..<set>``, renamed over
-atomically. So ``..data`` is resolved once, and every file is read from the one directory that it led to.
+The agent switches sets as the kubelet does (https://kubernetes.io/docs/concepts/configuration/secret/): ``ca.crt`` is a
+link to ``..data/ca.crt``, and ``..data`` a link to the set's directory, replaced by an atomic rename. So ``..data`` is
+resolved once, and every file is read from the directory that it led to.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ from tidemark.certificates import LeafRejected, PemError, fingerprint, not_after
 from tidemark.nats.errors import SetUnreadable
 
 _LARGEST = 512 * 1024  # bytes in a file; the bundle's own limit
-_TRIES = 5  # a set is replaced every few minutes at most: being overtaken twice in a row is not plausible
+_TRIES = 5  # a set is replaced every few minutes at most: two replacements during one read are not plausible
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledSet:
-    """What a connection presents and trusts. Digests are lower-case hex; ``context`` is ready for a client."""
+    """What a connection presents and trusts. Digests are SHA-256 in lower-case hex."""
 
     ca_sha256: str
     """Of the exact bytes of ``ca.crt``."""
@@ -32,13 +33,14 @@ class InstalledSet:
     leaf_not_after: int
     """Until when the leaf is valid: Unix seconds, UTC."""
     context: ssl.SSLContext = field(compare=False, repr=False)
+    """Ready for a client."""
     anchors: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """Of the DER of each CA in ``ca.crt``."""
     withdrawn: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """Of the DER of each CA that the bundle's statement calls withdrawn; none where there is no statement."""
+    """Of the DER of each CA that the bundle's statement calls withdrawn; empty without a statement."""
 
     def withdraws_from(self, other: "InstalledSet") -> bool:
-        """Whether the other one trusts a CA that this one calls withdrawn."""
+        """Whether ``other`` trusts a CA that this set calls withdrawn."""
         return not self.withdrawn.isdisjoint(other.anchors)
 
 
@@ -56,11 +58,13 @@ def read_installed(directory: Path) -> InstalledSet:
             missing = error
         if generation == _generation(directory):
             raise SetUnreadable(f"expected {missing.filename} to exist, found no such file") from None
-    raise SetUnreadable(f"{directory}: expected a set that stays long enough to be read, it moved {_TRIES} times")
+    raise SetUnreadable(
+        f"{directory}: expected a set that stays long enough to be read, it was replaced {_TRIES} times"
+    )
 
 
 def _generation(directory: Path) -> Path:
-    """The real directory of the set; a plain directory without ``..data`` is its own."""
+    """The set's own directory; a plain directory without ``..data`` is itself the set."""
     link = directory / "..data"
     try:
         return directory / link.readlink()
@@ -80,16 +84,17 @@ def _read(generation: Path) -> InstalledSet:
         raise SetUnreadable(f"{where}: {error}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A bundle without its root is anchored in its intermediates; OpenSSL wants to be told that this is enough.
+    # A bundle without its root has its intermediates as anchors, which OpenSSL accepts only with this flag.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(cadata=b"".join(anchor.public_bytes(Encoding.DER) for anchor in anchors))
-        # OpenSSL takes the leaf as files only: from where they lie, so that the key is never copied anywhere.
+        # Python's ssl reads the leaf from files only. These are the files themselves: the key is never copied.
         context.load_cert_chain(generation / "tls.crt", generation / "tls.key", password=_no_password)
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(generation / "tls.crt")) from None
     except (ssl.SSLError, OSError) as error:
         raise SetUnreadable(f"{generation}: expected certificates and key that OpenSSL takes, found: {error}") from None
+    # ssl has read the files a second time: the digests below must be those of what it read.
     if (generation / "tls.crt").read_bytes() != certificate:
         raise SetUnreadable(f"{generation}/tls.crt: expected it not to change while it is read, but it did")
     return InstalledSet(
@@ -104,7 +109,7 @@ def _read(generation: Path) -> InstalledSet:
 
 
 def _withdrawn(path: Path) -> frozenset[str]:
-    """What the statement says; the agent has verified it. A directory that is not an agent's has none."""
+    """The CAs that the statement, which the agent has verified, calls withdrawn; empty without a statement."""
     try:
         statement, _ = Bundle(b"", path.read_bytes()).unverified_statement()
     except (OSError, StatementError):
@@ -113,7 +118,7 @@ def _withdrawn(path: Path) -> frozenset[str]:
 
 
 def _bytes(path: Path) -> bytes:
-    """A file's bytes; a missing one raises FileNotFoundError for ``read_installed`` to judge."""
+    """A file's bytes. FileNotFoundError passes: ``read_installed`` decides whether the set was replaced meanwhile."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tidemark.nats.errors import ReloadFailed
 from tidemark.nats.installed_set import InstalledSet
-from tidemark.nats.reload import Reloaded
+from tidemark.nats.reload_report import Reloaded
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LABEL = ("connection",)
@@ -47,7 +47,7 @@ _FAMILIES: WeakKeyDictionary[CollectorRegistry, _Families] = WeakKeyDictionary()
 
 
 class Metrics:
-    """What one connection counts."""
+    """Implements ``ReloadMetrics``, for one connection."""
 
     def __init__(self, registry: CollectorRegistry, name: str) -> None:
         self._families = _FAMILIES.setdefault(registry, _FAMILIES.get(registry) or _Families(registry))
@@ -56,11 +56,11 @@ class Metrics:
             self._families.reloads.labels(name, outcome)
 
     def connected(self, installed: InstalledSet) -> None:
-        """A set came into use."""
+        """Record the set in use."""
         self._families.leaf_expiry.labels(self._name).set(installed.leaf_not_after)
 
     def count(self, outcome: Reloaded | ReloadFailed) -> None:
-        """A reload ended."""
+        """Count the end of a reload."""
         if isinstance(outcome, ReloadFailed):
             self._families.reloads.labels(self._name, outcome.step).inc()
             return

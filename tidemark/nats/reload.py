@@ -1,31 +1,21 @@
-"""Moving to the set that is installed now: one move at a time, with a time limit, and only forward if it succeeds."""
+"""Moving to the set that is installed now: one move at a time, with a time limit, undone where it fails."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nats.errors
 
+from tidemark.nats.dial import dial_first
 from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
 from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.installed_set import InstalledSet, read_installed
+from tidemark.nats.reload_report import Reloaded, ReloadReporter
 from tidemark.nats.subscription import Subscription
-from tidemark.nats.transport import DialTarget, Transport, dial_first
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """A reload that moved to another set. Digests are lower-case hex, as in ``InstalledSet``."""
-
-    ca_sha256: str
-    leaf_sha256: str
-    server: str
-    """Host and port of the server that the new connection is to."""
-    seconds: float
-    """From reading the directory to the old connection's end."""
+from tidemark.nats.transport import DialTarget, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +23,11 @@ class Terms:
     """What the application asked for when it connected."""
 
     servers: list[str]
+    """URLs, in the application's order."""
     directory: Path
+    """The agent's output directory."""
     reload_seconds: float
+    """The time limit of a reload."""
     options: dict[str, Any]
     """nats-py's, without its callbacks."""
     callbacks: dict[str, Any]
@@ -48,99 +41,106 @@ class Terms:
 
 @dataclass(slots=True)
 class Reloads:
-    """The reloads of one connection: one at a time; those asked for while one runs are one next one."""
+    """The reloads of one connection: one at a time; all that are requested meanwhile are one next reload.
+
+    Nine fields: five that a reload works with and four for the order of reloads, which end together.
+    """
 
     terms: Terms
-    line: TransportSwitch
-    new_wire: Callable[[InstalledSet], Transport]
+    switch: TransportSwitch
+    new_transport: Callable[[InstalledSet], Transport]
+    """Makes a transport that is not connected yet."""
     new_probe: Callable[[], Subscription]
-    """A subscription not made yet, on a subject of its own; see ``TransportSwitch.move_to``."""
-    tell: Callable[[Reloaded | ReloadFailed], Awaitable[None]]
+    """Makes a subscription not made yet, on a subject of its own; see ``TransportSwitch.move_to``."""
+    reporter: ReloadReporter
     _running: asyncio.Lock = field(default_factory=asyncio.Lock)
     _next: asyncio.Task[None] | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _ended: bool = False
 
-    async def ask(self) -> None:
+    async def request(self) -> None:
         """Read the directory again and, if it holds another set than the one in use, move to it.
 
         Raises:
-            ReloadFailed: it names the step; everything is as it was before.
+            ReloadFailed: the error names the step; everything is as it was before.
         """
         if self._ended:
             raise ReloadFailed("closed", "the application closed this connection")
         if self._next is None:
-            self._next = asyncio.create_task(self._in_turn(), name="tidemark reload")
+            self._next = asyncio.create_task(self._run_next(), name="tidemark reload")
             self._tasks.add(self._next)
             self._next.add_done_callback(self._tasks.discard)
         task = self._next
         try:
+            # Shielded: others may wait for this reload too.
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():  # by the end of the connection; else it is the caller who was cancelled
+            if task.cancelled():  # by ``end``; otherwise the caller was cancelled
                 raise ReloadFailed("closed", "the application closed this connection") from None
             raise
 
     async def end(self) -> None:
-        """Cancel what runs and refuse what is asked for from now on."""
+        """Cancel the reload that runs, and refuse every later request."""
         self._ended = True
-        ending = self._tasks - {asyncio.current_task()}  # it may be an event's callback that closes the connection
+        ending = self._tasks - {asyncio.current_task()}  # a reload's own callback may be what closes the connection
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
 
-    async def _in_turn(self) -> None:
+    async def _run_next(self) -> None:
         try:
             async with self._running:
-                # Who asks from here on may know of a set that is newer than the one read below.
+                # Before the directory is read: a later request may know of a newer set, and needs a next reload.
                 self._next = None
-                reloaded = await self._once()
+                reloaded = await self._reload()
         except ReloadFailed as failed:
-            await self.tell(failed)
+            await self.reporter.report(failed, self.switch.current.installed)
             raise
         if reloaded is not None:
-            await self.tell(reloaded)
+            await self.reporter.report(reloaded, self.switch.current.installed)
 
-    async def _once(self) -> Reloaded | None:
+    async def _reload(self) -> Reloaded | None:
+        """Move to the set that is installed; None where that set is in use already."""
         loop = asyncio.get_running_loop()
         begun, limit = loop.time(), self.terms.reload_seconds
         step = "read"
         try:
             async with asyncio.timeout_at(begun + limit):
                 installed = await asyncio.to_thread(read_installed, self.terms.directory)
-                if installed == self.line.wire.installed and self.line.wire.is_connected:
+                if installed == self.switch.current.installed and self.switch.current.is_connected:
                     return None
                 step = "connect"
-                wire = await self._dial(installed)
+                transport = await self._dial(installed)
             step = "subscribe"
-            broke = await self._move_to(wire, begun + limit - loop.time())
+            broke = await self._move_to(transport, begun + limit - loop.time())
         except (SetUnreadable, ConnectFailed, nats.errors.Error, OSError, TimeoutError) as error:
             reason = f"not done within {limit:g} s" if isinstance(error, TimeoutError) else str(error)
             raise ReloadFailed(step, reason) from error
         if broke is not None:
             await self.terms.callbacks["error_cb"](broke)
-        return Reloaded(installed.ca_sha256, installed.leaf_sha256, wire.host_and_port, loop.time() - begun)
+        return Reloaded(installed.ca_sha256, installed.leaf_sha256, transport.host_and_port, loop.time() - begun)
 
     async def _dial(self, installed: InstalledSet) -> Transport:
-        """Connect to the server of now first, so that interest stays local to it; else to any that takes us."""
-        now = self.line.wire
-        same = now.same_server()
-        others = [DialTarget(url.geturl()) for url in now.servers if same is None or url.geturl() != same.url]
+        """Connect to the present server first, so that subscriptions stay local to it; otherwise to any other."""
+        present = self.switch.current
+        same = present.same_server()
+        others = [DialTarget(url.geturl()) for url in present.servers if same is None or url.geturl() != same.url]
         if self.terms.in_random_order:
             random.shuffle(others)
         targets = [same, *others] if same else others
-        wire = await dial_first(lambda: self.new_wire(installed), targets, self.terms.options)
-        instead = now.server if wire.server_id == now.server_id else None
-        wire.keep(self.terms.options, self.terms.servers, instead=instead)
-        return wire
+        transport = await dial_first(lambda: self.new_transport(installed), targets, self.terms.options)
+        instead = present.server if transport.server_id == present.server_id else None
+        transport.enable_reconnect(self.terms.options, self.terms.servers, instead=instead)
+        return transport
 
     async def _move_to(self, new: Transport, within: float) -> OldConnectionBroke | None:
-        old = self.line.wire
+        old = self.switch.current
+        # Of the events of a transport that is not in use yet, only its errors concern the application.
         new.report_to({"error_cb": self.terms.callbacks["error_cb"]})
         try:
-            return await self.line.move_to(new, self.new_probe(), within)
+            return await self.switch.move_to(new, self.new_probe(), within)
         finally:
-            if self.line.wire is new:
+            if self.switch.current is new:
                 new.report_to(self.terms.callbacks)
                 await old.retire()
             else:

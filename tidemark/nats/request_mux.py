@@ -1,4 +1,4 @@
-"""Requests, whose answers come in by whichever wire there is then."""
+"""Requests and their answers, which may arrive by another transport than the request left by."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,25 +14,28 @@ class RequestMux:
 
     def __init__(self, inbox: str) -> None:
         self._prefix = f"{inbox}."
-        self._awaited: dict[str, asyncio.Future[Msg]] = {}
+        self._pending: dict[str, asyncio.Future[Msg]] = {}
 
     @property
     def subject(self) -> str:
-        """What to subscribe to, with ``answered`` as callback."""
+        """The subject to subscribe to, with ``receive`` as callback."""
         return f"{self._prefix}*"
 
-    async def ask(self, token: str, send: Callable[[str], Awaitable[None]], within: float) -> Msg:
-        """Send a request, which is to be answered to the subject that ``send`` is given, and wait for the first answer.
+    async def request(self, token: str, send: Callable[[str], Awaitable[None]], within: float) -> Msg:
+        """Send a request and wait for its first answer.
+
+        ``send`` is called with the subject that the answer must go to; ``token`` names the request in that subject.
 
         Raises:
-            nats.errors.NoRespondersError: nobody subscribes to the request's subject.
-            nats.errors.TimeoutError: no answer within these seconds.
+            nats.errors.NoRespondersError: the request's subject has no subscriber.
+            nats.errors.TimeoutError: no answer within ``within`` seconds.
+            nats.errors.ConnectionClosedError: the connection closed meanwhile.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        answered = self._awaited[token] = loop.create_future()
+        answered = self._pending[token] = loop.create_future()
         try:
-            # Twice, as nats-py swallows a cancellation that reaches it while it kicks the flusher.
+            # Two time limits, as nats-py swallows a cancellation that arrives while it wakes its flusher.
             async with asyncio.timeout_at(deadline):
                 await send(self._prefix + token)
             async with asyncio.timeout_at(deadline):
@@ -40,19 +43,19 @@ class RequestMux:
         except TimeoutError:
             raise nats.errors.TimeoutError from None
         finally:
-            del self._awaited[token]
+            del self._pending[token]
         if answer.headers and answer.headers.get("Status") == _NO_RESPONDERS:
             raise nats.errors.NoRespondersError
         return answer
 
-    async def answered(self, message: Msg) -> None:
-        """Take an answer; a second one to the same request is nobody's."""
-        answered = self._awaited.get(message.subject.removeprefix(self._prefix))
+    async def receive(self, message: Msg) -> None:
+        """Give an answer to its request; a second answer to the same request is dropped."""
+        answered = self._pending.get(message.subject.removeprefix(self._prefix))
         if answered is not None and not answered.done():
             answered.set_result(message)
 
-    def end(self) -> None:
-        """Let every request end with ``ConnectionClosedError``."""
-        for answered in self._awaited.values():
+    def close(self) -> None:
+        """End every request with ``ConnectionClosedError``."""
+        for answered in self._pending.values():
             if not answered.done():
                 answered.set_exception(nats.errors.ConnectionClosedError())

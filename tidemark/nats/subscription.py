@@ -1,4 +1,4 @@
-"""A subscription that outlives the wire it was made on: nats-py's own, fed by one wire or, during a swap, by two."""
+"""nats-py's subscription, on one transport or, during a hand-over, on two; it outlives the transports."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,14 +11,15 @@ Callback = Callable[[Msg], Awaitable[None]]
 
 
 class Subscription(nats.aio.subscription.Subscription):
-    """What ``Connection.subscribe`` returns; used like nats-py's, and valid across swaps.
+    """What ``Connection.subscribe`` returns; used like nats-py's, and valid across reloads.
 
-    On the server each is a member of a queue group: the application's, or else one of its own that nobody shares. So
-    while two wires hold it, every message comes in by exactly one of them. Two kinds are in no group, as nats-server
-    tells only plain subscriptions that nobody responds, and delivers a push consumer's messages only to them:
+    On the server each subscription is a member of a queue group: the application's, or a private group with a name of
+    its own. So while two transports hold the subscription, each message arrives by exactly one of them. Two kinds are
+    in no group, because nats-server reports "no responders" only to plain subscriptions, and delivers a push consumer's
+    messages only to plain subscriptions:
 
-    - inboxes for answers, which may come in twice, as only the first one counts;
-    - inboxes of JetStream consumers (``in_stream_order``): ``overlap`` lets each message pass once, in order.
+    - inboxes for answers: an answer may arrive twice, and only the first counts;
+    - inboxes of JetStream consumers (``in_stream_order``): ``dedup`` delivers each message once, in order.
 
     Made by ``Connection`` alone.
     """
@@ -48,44 +49,44 @@ class Subscription(nats.aio.subscription.Subscription):
             pending_bytes_limit=pending_bytes_limit,
         )
         self.in_stream_order = in_stream_order
-        """A JetStream consumer delivers to it alone."""
+        """Whether a JetStream consumer delivers to this subscription alone."""
         self.fetched = False
-        """Its messages are processed only if someone fetches them."""
+        """Whether messages are processed only when the application fetches them."""
         self.last_fetch: Callable[[], Awaitable[None]] | None = None
         """Sends the latest pull request again."""
-        self._shown_queue = queue
+        self._application_queue = queue
 
     @property
     def sid(self) -> int:
-        """The number by which the server knows it; the same on every wire."""
+        """The number by which the server knows the subscription; the same on every transport."""
         return self._id
 
     @property
     def queue(self) -> str:
         """The application's queue group, empty without one."""
-        return self._shown_queue
+        return self._application_queue
 
     @property
     def left(self) -> int:
-        """How many messages are left of an auto-unsubscribe limit; 0 without one."""
+        """How many messages are left of an auto-unsubscribe limit; 0 without a limit."""
         return max(self._max_msgs - self._received, 0)
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether a ``next_msg`` or a ``fetch`` waits for a message just now."""
+        """Whether a ``next_msg`` or a ``fetch`` waits for a message at the moment."""
         return bool(self._pending_next_msgs_calls)
 
     def limit_to(self, messages: int) -> None:
-        """End after so many; counted over every wire."""
+        """End after so many messages, counted over all transports."""
         self._max_msgs = messages
 
     def move(self, sid: int, subject: str) -> None:
-        """Go by another number and subject from now on, as an ordered consumer does that begins anew."""
+        """Use another number and subject from now on, as an ordered consumer that is reset does."""
         self._id = sid
         self._subject = subject
 
     def start(self, error: Callable[[Exception], Awaitable[None]]) -> None:
-        """Begin to process what comes in; exceptions of the callback go to ``error``."""
+        """Begin to process messages; exceptions of the callback go to ``error``."""
         self._start(error)  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
@@ -102,8 +103,8 @@ class Subscription(nats.aio.subscription.Subscription):
         if not self.fetched:
             await super()._drain()
             return
-        # What a pull consumer's inbox holds is only processed if someone fetches it, so nats-py would wait for it in
-        # vain until its drain_timeout. Unacknowledged as it is, the server delivers it again.
+        # nats-py would wait until its drain_timeout for messages that only a fetch would process. They are not
+        # acknowledged, so the server delivers them again.
         await self._conn._send_unsubscribe(self.sid)
         self._conn._remove_sub(self.sid)
         self.stop()

@@ -1,6 +1,6 @@
-"""Two ways to be told of a new set without HTTP, each one line: SIGHUP, and looking at the directory.
+"""Two ways to notice a new set without HTTP, each one line of code: SIGHUP, and watching the directory.
 
-What a reload comes to is heard by ``on_reload`` and ``on_reload_failed`` of ``connect``; without the latter a failure
+The outcome of each reload goes to ``on_reload`` and ``on_reload_failed`` of ``connect``; without the latter a failure
 is logged.
 """
 
@@ -15,44 +15,49 @@ from tidemark.nats.errors import ReloadFailed
 _FILES = ("ca.crt", "tls.crt", "tls.key")
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries after failures
 
-Look = tuple[tuple[int, int, int] | None, ...]
+_FileState = tuple[int, int, int] | None
+"""Inode, size and time of modification (nanoseconds) of a file; None where it cannot be read."""
 
 
 def reload_on_sighup(*connections: Connection) -> None:
-    """Reload these whenever SIGHUP comes, as ``kill -HUP`` or an agent's ``signal:`` target sends it.
+    """Reload these connections at each SIGHUP, as ``kill -HUP`` or an agent's ``signal:`` target sends it.
 
-    A process has one handler for a signal: this takes the place of any other. It stays until the event loop ends;
-    closed connections are passed over.
+    A process has one handler for a signal, and this handler replaces any other until the event loop ends. Closed
+    connections are skipped.
+
+    Raises:
+        TypeError: no connection was given.
     """
     if not connections:
         raise TypeError("reload_on_sighup: expected a connection or more, found none")
 
-    def told() -> None:
+    def on_sighup() -> None:
         for connection in connections:
             if not connection.is_closed:
                 connection.own(_reload(connection), name="tidemark reload on SIGHUP")
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_sighup)
 
 
 def reload_on_change(
     connection: Connection, *, every: float = 0.5, changes: AsyncIterable[object] | None = None
 ) -> None:
-    """Reload whenever the connection's directory changes, until it is closed; for where nobody can tell the process.
+    """Reload whenever the set in the connection's directory changes, until the connection closes.
 
-    Looks every so many seconds, which costs three system calls and needs nothing installed. Where that is too late,
-    ``changes`` says when to look: whatever it yields, such as an ``asyncinotify.Inotify``'s events of the directory.
+    For applications that the agent cannot reach by HTTP or signal. The directory is checked every ``every`` seconds,
+    which takes three system calls and no further package. With ``changes`` it is checked at each item that this
+    iterable yields, such as the events of an ``asyncinotify.Inotify`` that watches the directory.
 
-    A reload that fails is tried again after a pause that grows to half a minute, or at the next change.
+    A reload that fails is tried again after a pause, which grows from 1 s to 30 s, or at the next change.
     """
-    ticks = _every(every) if changes is None else changes
-    connection.own(_watch(connection, ticks), name="tidemark watch")
+    checks = _every(every) if changes is None else changes
+    connection.own(_watch(connection, checks), name="tidemark watch")
 
 
-async def _watch(connection: Connection, ticks: AsyncIterable[object]) -> None:
+async def _watch(connection: Connection, checks: AsyncIterable[object]) -> None:
     changed = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(_look_out(connection.directory, ticks, changed))
+        group.create_task(_detect_changes(connection.directory, checks, changed))
         while True:
             await changed.wait()
             changed.clear()
@@ -68,17 +73,17 @@ async def _watch(connection: Connection, ticks: AsyncIterable[object]) -> None:
                     pause = _FIRST_PAUSE
 
 
-async def _look_out(directory: Path, ticks: AsyncIterable[object], changed: asyncio.Event) -> None:
-    before = _look(directory)
-    changed.set()  # what came since connect must not be missed
-    async for _ in ticks:
-        if (now := _look(directory)) != before:
+async def _detect_changes(directory: Path, checks: AsyncIterable[object], changed: asyncio.Event) -> None:
+    before = _file_states(directory)
+    changed.set()  # a set may have been installed between ``connect`` and this check
+    async for _ in checks:
+        if (now := _file_states(directory)) != before:
             before = now
             changed.set()
 
 
 async def _reload(connection: Connection) -> bool:
-    """Whether the set that is installed is in use now; a failure has been told by the connection itself."""
+    """Whether the installed set is in use now; the connection itself reports a failure."""
     try:
         await connection.reload()
     except ReloadFailed:
@@ -92,14 +97,14 @@ async def _every(seconds: float) -> AsyncIterator[None]:
         await asyncio.sleep(seconds)
 
 
-def _look(directory: Path) -> Look:
+def _file_states(directory: Path) -> tuple[_FileState, ...]:
     """What changes whenever a file is replaced or rewritten; links are followed."""
-    return tuple(_identity(directory / name) for name in _FILES)
+    return tuple(_file_state(directory / name) for name in _FILES)
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
+def _file_state(path: Path) -> _FileState:
     try:
         status = path.stat()
-    except OSError:  # reading it will say why, as a failed reload
+    except OSError:  # the reload that follows fails too, and reports the reason
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
