@@ -3,8 +3,8 @@
 A consumer delivers to a subject. During a hand-over both transports are subscribed to this subject, so both bring every
 message that is sent meanwhile. The old transport's messages are delivered at once. The new transport's are held back
 until the old one has brought its last message; then those are delivered that the old one did not bring. A consumer
-numbers its deliveries in the reply subject, so the last number of the old transport tells which these are (NATS
-ADR-15, https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md).
+numbers its deliveries in the reply subject, so the last number of the old transport tells which these are (ADR-15 of
+https://github.com/nats-io/nats-architecture-and-design).
 """
 
 from collections.abc import Awaitable, Callable
