@@ -13,9 +13,9 @@ from datetime import datetime
 from authority.fleet.members import PodIdentity, UnexpectedAgent
 from authority.fleet.view import ExpectedAgent
 from authority.kubernetes.client import KubernetesClient
-from authority.kubernetes.informer import Failing, Informer
+from authority.kubernetes.informer import Informer, WatchFailed
 from authority.kubernetes.nudge import AGENT_LABEL
-from authority.kubernetes.raw_objects import Pod, rows, table, text
+from authority.kubernetes.raw_objects import Pod, fields_of, items_of, text_of
 from authority.kubernetes.selection import Selection
 from tidemark.receipt import PodClass, Receipt
 
@@ -56,9 +56,13 @@ def agent_pod(pod: Pod) -> AgentPod:
     What it does not say, or says in a way that nobody understands, is taken as what keeps the gate closed: a required
     agent that is there and ready, and has proven nothing.
     """
-    metadata, status = table(pod.raw.get("metadata")), table(pod.raw.get("status"))
-    uid, phase, deleted = text(metadata.get("uid")), text(status.get("phase")), text(metadata.get("deletionTimestamp"))
-    conditions = rows(status.get("conditions"))
+    metadata, status = fields_of(pod.raw.get("metadata")), fields_of(pod.raw.get("status"))
+    uid, phase, deleted = (
+        text_of(metadata.get("uid")),
+        text_of(status.get("phase")),
+        text_of(metadata.get("deletionTimestamp")),
+    )
+    conditions = items_of(status.get("conditions"))
     ready = next((condition for condition in conditions if condition.get("type") == "Ready"), None)
     instants = (
         ready.get("lastTransitionTime") if ready is not None else None,
@@ -77,7 +81,7 @@ def agent_pod(pod: Pod) -> AgentPod:
         "the instants": since is not None,
     }
     strange = tuple(name for name, legible in is_legible.items() if not legible)
-    is_application = table(metadata.get("labels")).get(CLASS_LABEL) == PodClass.APPLICATION
+    is_application = fields_of(metadata.get("labels")).get(CLASS_LABEL) == PodClass.APPLICATION
     return AgentPod(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
@@ -94,7 +98,7 @@ def agent_pod(pod: Pod) -> AgentPod:
 def _instant(value: object) -> int | None:
     """Unix seconds of an RFC 3339 instant; None where it is none."""
     try:
-        instant = datetime.fromisoformat(text(value))
+        instant = datetime.fromisoformat(text_of(value))
         return int(instant.timestamp()) if instant.tzinfo is not None else None
     except ValueError:
         return None
@@ -117,7 +121,7 @@ class PodMembers:
     """
 
     def __init__(
-        self, client: KubernetesClient, namespaces: Sequence[str], on_change: Callable[[], None], failed: Failing
+        self, client: KubernetesClient, namespaces: Sequence[str], on_change: Callable[[], None], failed: WatchFailed
     ) -> None:
         self._on_change = on_change
         self._failed = failed
@@ -132,11 +136,11 @@ class PodMembers:
     def expected(self) -> tuple[ExpectedAgent, ...] | None:
         """The agents that should be there; None where nobody can say."""
         pods: list[AgentPod] = []
-        if not all(watch.is_known for watch in self._watches.values()):
+        if not all(watch.is_synced for watch in self._watches.values()):
             return None
         if self._expected is None:
             for watch in self._watches.values():
-                pods += watch.known or ()
+                pods += watch.objects or ()
             self._expected = expected(pods)
         return self._expected
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the Kubernetes API, by what a caller can do about it."""
+"""Errors of the Kubernetes API, by what a caller can do about them."""
 
 import httpx2
 import msgspec
@@ -11,7 +11,7 @@ _LONGEST_RETRY_AFTER = 10.0
 
 
 class KubernetesError(StateUnusable):
-    """The API server did not do what it was asked; the message names the object, what was found and what to do."""
+    """The API server did not carry a request out; the message names the object, what was found and what to do."""
 
 
 class ApiServerUnreachable(KubernetesError):
@@ -35,15 +35,15 @@ class ObjectMissing(KubernetesError):
 
 
 class ObjectExists(KubernetesError):
-    """What was to be created is there already."""
+    """The object to be created exists already."""
 
 
 class ObjectConflict(KubernetesError):
-    """Somebody else changed the object meanwhile."""
+    """The object has changed since the version that the request names."""
 
 
 class ResourceVersionExpired(KubernetesError):
-    """The version to go on from is forgotten: everything has to be listed anew."""
+    """The server has forgotten the version to continue from: the objects have to be listed again."""
 
 
 class ObjectNotOurs(KubernetesError):
@@ -61,27 +61,27 @@ _BY_CODE: dict[int, tuple[type[KubernetesError], str]] = {
     401: (KubernetesLoginRefused, "the credentials are not (or no longer) accepted; give the authority new ones"),
     403: (KubernetesPermissionMissing, "compare the authority's role with the table in docs/kubernetes.md"),
     404: (ObjectMissing, "there is no such object or namespace"),
-    409: (ObjectConflict, "it is read and decided anew"),
-    410: (ResourceVersionExpired, "it is listed anew"),
+    409: (ObjectConflict, "it is read and decided again"),
+    410: (ResourceVersionExpired, "it is listed again"),
 }
 
 
 def translate_error(what: str, error: Exception) -> KubernetesError:
-    """The error by its name."""
+    """The error to raise for what lightkube raised; ``what`` names the request."""
     wanted = f"kubernetes: expected to {what}"
     if not isinstance(error, httpx2.HTTPStatusError):
         return ApiServerUnreachable(f"{wanted}, found {type(error).__name__}: {str(error) or 'no answer'}")
     status = error.status if isinstance(error, ApiError) else None
     code = (status.code if status is not None else None) or error.response.status_code
-    said = " ".join(((status.message if status is not None else None) or str(error)).split())
+    message = " ".join(((status.message if status is not None else None) or str(error)).split())
     if code == 429 or code >= 500:
-        return ApiServerUnreachable(f"{wanted}, found {code}: {said}")
+        return ApiServerUnreachable(f"{wanted}, found {code}: {message}")
     if code == 403 and "NamespaceTerminating" in _causes(status):
         return NamespaceTerminating(f"{wanted}, found that the namespace is being deleted; it gets nothing any more")
     if code == 409 and status is not None and status.reason == "AlreadyExists":
         return ObjectExists(f"{wanted}, found that it exists")
     kind, advice = _BY_CODE.get(code, (ApiServerRefused, ""))
-    return kind(f"{wanted}, found {code}: {said}" + (f"; {advice}" if advice else ""))
+    return kind(f"{wanted}, found {code}: {message}" + (f"; {advice}" if advice else ""))
 
 
 def _causes(status: Status | None) -> set[str]:
@@ -90,7 +90,7 @@ def _causes(status: Status | None) -> set[str]:
 
 
 def retry_after(error: Exception) -> float:
-    """Seconds that the server asks to be left alone."""
+    """Seconds that the server asks to be left alone (``Retry-After``), at most ten; 0 where it does not ask."""
     if not isinstance(error, httpx2.HTTPStatusError) or error.response is None:
         return 0.0
     text = error.response.headers.get("Retry-After", "")

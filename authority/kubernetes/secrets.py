@@ -1,4 +1,4 @@
-"""What our Secrets look like, and which ones are not ours to write; pure."""
+"""What our Secrets contain, and which Secrets the authority may not write; pure."""
 
 import base64
 from typing import Any
@@ -19,7 +19,7 @@ CERT_MANAGER = "cert-manager.io/certificate-name"
 
 
 def bundle_secret(metadata: ObjectMeta, bundle: VerifiedBundle, **more: Any) -> Secret:
-    """A Secret that holds a bundle, with its sequence for people who look at it."""
+    """A Secret that holds a bundle, with its sequence as an annotation for people."""
     metadata.annotations = {SEQUENCE_ANNOTATION: str(bundle.sequence)}
     return Secret(metadata=metadata, data=encoded({CA_FILE: bundle.bundle.ca, NOTE_FILE: bundle.bundle.note}), **more)
 
@@ -42,7 +42,7 @@ def content(secret: Secret, name: str) -> bytes | None:
 
 
 def check_ours(target: str, found: Secret, kind: str) -> None:
-    """Refuse to write over a Secret that cannot be changed, or that somebody else writes.
+    """Refuse to write over a Secret that cannot be changed, or that another program writes.
 
     Raises:
         ObjectNotOurs: names the Secret and what to do.
@@ -50,11 +50,11 @@ def check_ours(target: str, found: Secret, kind: str) -> None:
     if (found.type or "Opaque") != kind:
         raise ObjectNotOurs(
             f"{target}: expected a Secret of type {kind}, found {found.type}; a Secret's type cannot be changed: give "
-            f"that one another name, or delete it and it is written anew"
+            f"that one another name, or delete it and it is written again"
         )
     if found.immutable:
         raise ObjectNotOurs(
-            f"{target}: expected a Secret that can be changed, found it immutable; delete it and it is written anew"
+            f"{target}: expected a Secret that can be changed, found it immutable; delete it and it is written again"
         )
     annotations = (found.metadata.annotations if found.metadata is not None else None) or {}
     if CERT_MANAGER in annotations:

@@ -16,9 +16,9 @@ from lightkube.resources.core_v1 import ConfigMap, Secret
 from authority.kubernetes import raw_objects
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectExists
-from authority.kubernetes.informer import Failing, Informer
+from authority.kubernetes.informer import Informer, WatchFailed
 from authority.kubernetes.nudge import Nudge
-from authority.kubernetes.raw_objects import table
+from authority.kubernetes.raw_objects import fields_of
 from authority.kubernetes.secrets import MANAGED, bundle_in, bundle_secret, check_ours
 from authority.kubernetes.selection import Selection
 from authority.publishers.compare import compare
@@ -96,7 +96,7 @@ class KubernetesPublisher:
         """Set ``changed`` whenever a namespace was labelled, or a live Secret was changed or deleted."""
         self._watchers[changed] = None
 
-    async def run(self, failed: Failing) -> None:
+    async def run(self, failed: WatchFailed) -> None:
         """Watch the targets and nudge pods until cancelled; ``failed`` takes what could not be watched."""
         namespaces = Informer(self._client, ENABLED, lambda _: None, self._changed.set, failed)
         secrets = Informer(self._client, LIVE, lambda _: None, self._changed.set, failed)
@@ -165,7 +165,7 @@ def _parse(one: raw_objects.Secret) -> Secret:
         return msgspec.convert(one.raw, Secret)
     except msgspec.ValidationError as error:
         raise PublishError(
-            f"{_target(one.metadata.namespace)}: expected a Secret, found {error}; delete it and it is written anew"
+            f"{_target(one.metadata.namespace)}: expected a Secret, found {error}; delete it and it is written again"
         ) from None
 
 
@@ -178,4 +178,4 @@ def _contents(one: raw_objects.Secret) -> TargetContents:
 
 
 def _is_terminating(one: raw_objects.Namespace) -> bool:
-    return table(one.raw.get("metadata")).get("deletionTimestamp") is not None
+    return fields_of(one.raw.get("metadata")).get("deletionTimestamp") is not None

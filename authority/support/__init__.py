@@ -1,0 +1,1 @@
+"""What knows nothing of rotation: back-off, atomic files, clocks, TLS contexts, log lines. Imports no other wing."""

@@ -29,7 +29,7 @@ async def watching(
     )
     task = asyncio.create_task(watch.run())
     try:
-        yield lambda: None if watch.known is None else set(watch.known)
+        yield lambda: None if watch.objects is None else set(watch.objects)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
