@@ -1,6 +1,6 @@
-"""The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables; ``--help`` says the rest."""
+"""The agent: ``python -m agent``, configured by ``TIDEMARK_*`` variables; see ``--help``."""
 
-import agent.memory_footprint  # before everything else: it decides what the other imports load
+import agent.memory_footprint  # the first import: it decides what the other imports load
 
 # isort: split
 import asyncio
@@ -18,18 +18,18 @@ from agent.config import AgentConfigError, read_config
 HELP = """\
 usage: python -m agent [--once]
 
-Brings verified CA bundles to the workload beside it and proves that it uses them, until SIGTERM or SIGINT.
-Configured by TIDEMARK_* variables; see the README.
+Installs verified CA bundles for the workload beside it, has the workload reload, and proves that the workload uses
+them, until SIGTERM or SIGINT. Configured by TIDEMARK_* variables; see the README.
 
-  --once      install the highest verified set that the sources show, tell no workload, and exit
-  -h, --help  show this and exit
+  --once      install the highest verified set that the sources show, reload no workload, and exit
+  -h, --help  show this help and exit
 
 exit status:
-  0  stopped by SIGTERM or SIGINT; with --once: the highest verified set that is shown is in place
+  0  stopped by SIGTERM or SIGINT; with --once: the highest verified set that the sources show is in place
   1  the port is taken, or the program has an error; with --once: the output directory could not be written
-  2  the configuration or the command line is not usable: every fault is on standard error
-  3  with --once: no verified set is in place, and nothing that is shown could be installed
-  4  with --once: the verified set that was in place stays, or its leaf does: something shown was refused, see the log
+  2  the configuration or the command line cannot be used; standard error names every fault
+  3  with --once: no verified set is in place, and nothing that the sources show could be installed
+  4  with --once: a verified set is in place, but the sources show a bundle or a leaf that was refused; see the log
 """
 
 
@@ -38,9 +38,9 @@ def _clocks() -> Clocks:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read the environment and run."""
+    """Read the environment and run; returns the exit status."""
     if arguments in (["-h"], ["--help"]):
-        print(HELP, end="")  # noqa: T201 - what was asked for
+        print(HELP, end="")  # noqa: T201 - the output of --help
         return 0
     if arguments not in ([], ["--once"]):  # argparse would take half a megabyte for as long as the agent lives
         print(f"expected nothing, --once or --help, found: {' '.join(arguments)}\n{HELP}", end="", file=sys.stderr)  # noqa: T201
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         return asyncio.run(run_once(config, _clocks()))
     agent.memory_footprint.forget_annotations()
     gc.collect()
-    gc.freeze()  # modules stay for good: without them a collection is too short to be noticed in a reload
+    gc.freeze()  # modules stay for good; a collection without them is too short to delay a reload
     try:
         asyncio.run(run(config, _clocks()))
     except OSError as error:

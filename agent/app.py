@@ -80,7 +80,7 @@ def _announcements(config: AgentConfig, recorder: Recorder, clocks: Clocks) -> "
             {"name": f"tidemark-agent {config.pod}", "tls_handshake_first": config.nats_handshake_first}
             | (dict(nats_credentials.with_creds(config.nats_creds)) if config.nats_creds else {})
         ),
-        tell=recorder.broker_changed,
+        observer=recorder,
         now=clocks.now,
     )
 
@@ -121,7 +121,7 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
     work: Work = {
         "cycle": cycle.run,
         "sources": partial(sources.run, cycle.on_source_change),
-        "memory": memory_footprint.give_back,
+        "memory": memory_footprint.return_memory,
     }
     if announcements is not None:
         work["announcements"] = partial(announcements.run, cycle.on_announcement)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """``now``: the wall clock, in Unix seconds; ``boot``: seconds since boot, which process start times count by."""
+    """Functions that read a clock, so that tests can set the time."""
 
     now: Callable[[], float]
+    """The wall clock, in Unix seconds."""
     boot: Callable[[], float]
+    """Seconds since boot (CLOCK_BOOTTIME), which the start times of processes count by."""

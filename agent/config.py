@@ -45,7 +45,7 @@ _SERVICE_LINK = re.compile(
 
 
 class AgentConfigError(ValueError):
-    """The environment is not usable; ``faults`` has a sentence for each fault, which begins with the variable."""
+    """The environment cannot be used; ``faults`` has a sentence for each fault, which begins with the variable."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -54,39 +54,52 @@ class AgentConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent is told; see the README for each variable. ``leaf`` is None where the leaf is not managed,
-    ``authority_url`` where no receipts are sent; ``nats_servers`` is empty where no announcement is listened for,
-    and they begin with TLS where ``nats_handshake_first``; ``splay`` in seconds."""
+    """The configuration. It has a field for each variable of the README, so more than other classes have."""
 
     bundle: Path
+    """The mounted directory of the bundle."""
     leaf: Path | None
+    """The mounted directory of the leaf; None where the agent does not manage the leaf."""
     trust: Path
+    """The trust file."""
     out: Path
+    """The output directory."""
     targets: tuple[Target, ...]
+    """The workloads to reload."""
     pod: str
+    """Name of the pod."""
     uid: str
+    """UID of the pod."""
     pod_class: PodClass
+    """Whether the authority waits for this pod."""
     authority_url: str | None
+    """Base URL of the authority's API; None where no receipts are sent."""
     token_file: Path | None
+    """The bearer token for the authority."""
     nats_servers: tuple[str, ...]
+    """URLs of the broker; empty where announcements are not used."""
     nats_handshake_first: bool
+    """Whether connections to the broker begin with TLS."""
     nats_creds: Path | None
+    """Credentials for the broker; None where the leaf is the login."""
     listen: Address
+    """Where health, metrics and status are served."""
     splay: float
+    """Seconds over which the applications of a fleet spread their reloads."""
     log: Style
 
 
 def read_config(environment: Mapping[str, str]) -> AgentConfig:
-    """Read the variables ``TIDEMARK_*``; an empty one counts as not set.
+    """Read the variables ``TIDEMARK_*``; an empty variable counts as not set.
 
     Raises:
-        AgentConfigError: any of them is missing, unknown, or not what was expected; all faults at once.
+        AgentConfigError: a variable is missing, unknown, or not what was expected; names all faults at once.
     """
     return _Reader(environment).read()
 
 
 class _Reader:
-    """Reads variable by variable and collects what is wrong."""
+    """Reads variable by variable and collects the faults."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._values = {
@@ -187,7 +200,7 @@ class _Reader:
         given = self._get("NATS_URL").replace(",", " ").split()
         servers = tuple(url.removesuffix(_HANDSHAKE_FIRST) for url in given)
         if len({url.endswith(_HANDSHAKE_FIRST) for url in given}) > 1:
-            self._faults.expected("NATS_URL", f"{_HANDSHAKE_FIRST} at each URL or at none", "it at some")
+            self._faults.expected("NATS_URL", f"{_HANDSHAKE_FIRST} at each URL or at none", "it at some of them")
         for url in servers:
             try:
                 parts = urlsplit(url)
@@ -195,7 +208,7 @@ class _Reader:
             except ValueError:
                 usable = False
                 parts = urlsplit("")
-            if "@" in url:  # shown nowhere: it may be a password
+            if "@" in url:  # never printed: it may hold a password
                 self._faults.expected(
                     "NATS_URL", f"no login in the URL, but in the file of {PREFIX}NATS_CREDS_FILE", "one"
                 )

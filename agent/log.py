@@ -1,8 +1,8 @@
-"""Logging at the edge: an event's name with fields, as text, or as JSON lines with ``TIDEMARK_LOG=json``.
+"""Logging: an event's name with fields, as text, or as JSON lines with ``TIDEMARK_LOG=json``.
 
-A line that says what one said less than a minute ago is left out, so that a fault that stays does not fill the log.
-What it says is the event and its fields, without the prose (``detail``, ``error``), which may hold the time or a port
-of the moment, and without measurements. Fields never hold keys or tokens.
+A line that repeats a line of the last minute is left out, so that a fault that persists does not fill the log. Lines
+are compared by event and fields, without prose (``detail``, ``error``), which may hold the time or an ephemeral port,
+and without measurements. Fields never hold keys or tokens.
 """
 
 import itertools
@@ -20,35 +20,35 @@ _logger = logging.getLogger("tidemark.agent")
 
 
 class Style(StrEnum):
-    """How lines look."""
+    """Format of the lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
-    """Log that something happened."""
+    """Log an event; ``fields`` without a value are left out."""
     _logger.log(level, name, extra={"fields": fields})
 
 
 def warning(name: str, /, **fields: object) -> None:
-    """Log something that an operator should look at."""
+    """Log an event that an operator should know of."""
     event(name, logging.WARNING, **fields)
 
 
 def error(name: str, /, **fields: object) -> None:
-    """Log something that went wrong."""
+    """Log a failure."""
     event(name, logging.ERROR, **fields)
 
 
 def configure(style: Style, stream: TextIO) -> None:
-    """Send every line, also those of libraries, to one stream in one style."""
+    """Send every line, also those of libraries, to ``stream`` in one style."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Text() if style is Style.TEXT else _Json())
-    handler.addFilter(_Unrepeated())
+    handler.addFilter(_RepeatFilter())
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every peer that hangs up without a TLS goodbye
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # else a warning for each peer that omits close_notify
     _logger.setLevel(logging.INFO)
 
 
@@ -79,32 +79,32 @@ class _Json(logging.Formatter):
         return json.dumps(line | _fields(record), default=str)
 
 
-class _Unrepeated(logging.Filter):
-    """Drops a record that says what one of the last minute said."""
+class _RepeatFilter(logging.Filter):
+    """Drops a record that repeats a record of the last minute."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[str, float] = {}
+        self._seen: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = _gist(record)
-        last = self._said.get(said)
+        key = _dedupe_key(record)
+        last = self._seen.get(key)
         if last is not None and 0 <= record.created - last < _REPEAT_SECONDS:
             return False
-        if len(self._said) >= _MOST_REMEMBERED:
-            self._said.clear()
-        self._said.pop(said, None)  # so that the oldest stands first
-        self._said[said] = record.created
+        if len(self._seen) >= _MOST_REMEMBERED:
+            self._seen.clear()
+        self._seen.pop(key, None)  # a dict keeps the order of insertion: the oldest must come first
+        self._seen[key] = record.created
         self._forget(record.created - _REPEAT_SECONDS)
         return True
 
     def _forget(self, before: float) -> None:
-        for said in [said for said, _ in itertools.takewhile(lambda one: one[1] <= before, self._said.items())]:
-            del self._said[said]
+        for key in [key for key, _ in itertools.takewhile(lambda seen: seen[1] <= before, self._seen.items())]:
+            del self._seen[key]
 
 
-def _gist(record: logging.LogRecord) -> str:
-    """What a record says, without what changes from time to time; of a library's, the text before formatting."""
+def _dedupe_key(record: logging.LogRecord) -> str:
+    """What two equal records have in common; of a library's record the text before formatting."""
     fields = getattr(record, "fields", {}).items()
     kept = {name: value for name, value in fields if name not in _PROSE and not isinstance(value, float)}
     return f"{record.name} {record.levelno} {record.msg} {kept}"

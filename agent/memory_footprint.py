@@ -1,16 +1,16 @@
-"""What keeps the agent small: imported before everything else, and for nothing but its effects on memory.
+"""Keeps the agent small: must be the first import of the program, and has no other purpose than its effects on memory.
 
 - aiohttp loads the system's CAs when it is imported (2 MiB); the agent trusts none of them.
 - It reads the system's table of media types as well (0.4 MiB, where there is one); the agent serves no files.
 - frozenlist's extension brings the C++ runtime along (1 MiB), for lists that are read a few times a minute.
 - nats-py imports ``importlib.metadata``, to learn its own version (0.8 MiB); the name of its directory says it as well.
-- From Python 3.14 on each function has another one that makes its annotations when somebody asks for them (PEP 649):
-  4,200 of them are loaded (2 MiB), and nobody asks.
+- From Python 3.14 on each function has another function that makes its annotations on request (PEP 649): 4,200 of
+  them are loaded (2 MiB), and the agent requests none.
 - aiohttp and ``shutil`` load zstd where Python has it, from 3.14 on (0.4 MiB); no server that the agent asks sends it.
 - asyncio keeps 256 KiB for each TLS connection to read into; the agent reads a few KiB at a time (0.2 MiB for each).
 - glibc gives each thread an arena of its own; the agent's one thread beside the loop shares the loop's (0.3 MiB).
-- Connections end as garbage that Python would collect hours later, with their buffers, and glibc keeps what was freed;
-  an agent that idles gives both back (0.6 MiB).
+- Closed connections are garbage that Python would collect hours later, with their buffers, and glibc keeps freed
+  memory; an idle agent returns both (0.6 MiB).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 
-_SECONDS = 60.0
+_RETURN_SECONDS = 60.0
 _READ_AT_ONCE = 32 * 1024
 _METADATA = "importlib.metadata"
 _ZSTD = "compression.zstd"
@@ -35,7 +35,7 @@ _WHILE_IMPORTING = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull, "FR
 
 @contextmanager
 def _left_out(module: str) -> Iterator[None]:
-    """While it lasts there is no such module, for those that can do without; afterwards it can be had as ever."""
+    """Within the block ``import module`` fails, for importers that can do without it; afterwards the import works."""
     if module in sys.modules:
         yield
         return
@@ -47,10 +47,10 @@ def _left_out(module: str) -> Iterator[None]:
 
 
 def forget_annotations() -> None:
-    """Let go of the annotations of every function that is loaded.
+    """Delete the annotations of every loaded function (Python 3.14 and later).
 
-    To be called after each group of imports, so that the next group gets the memory. Classes keep theirs: dataclasses
-    and protocols that are made later read the annotations of their bases.
+    To be called after each group of imports, so that the next group reuses the memory. Classes keep their annotations:
+    dataclasses and protocols that are made later read those of their bases.
     """
     if sys.version_info < (3, 14):
         return  # annotations are values that functions share, and nothing would be gained
@@ -76,26 +76,26 @@ for _name, _value in _before.items():
 asyncio.sslproto.SSLProtocol.max_size = _READ_AT_ONCE
 
 _libc = ctypes.CDLL(None)
-if hasattr(_libc, "mallopt"):  # glibc's; other C libraries have no such thing to tell
+if hasattr(_libc, "mallopt"):  # glibc alone has it
     _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def import_nats() -> None:
-    """Import nats-py, which comes later than the rest: an agent without a broker need not have it."""
+    """Import nats-py, later than the rest: an agent without a broker need not load it."""
     if "nats.aio.client" in sys.modules:
         return
     with _left_out(_METADATA):
         import nats.aio.client  # noqa: PLC0415
     forget_annotations()
     for described in Path(nats.__path__[0]).parent.glob("nats_py-*.dist-info"):
-        nats.aio.client.__version__ = described.stem.removeprefix("nats_py-")  # brokers show it
+        nats.aio.client.__version__ = described.stem.removeprefix("nats_py-")  # brokers list it with the connection
 
 
-async def give_back() -> None:
-    """Have freed memory go back to the system once a minute."""
+async def return_memory() -> None:
+    """Return freed memory to the system once a minute; runs until it is cancelled."""
     trim = getattr(_libc, "malloc_trim", None)
     while True:
-        await asyncio.sleep(_SECONDS)
+        await asyncio.sleep(_RETURN_SECONDS)
         gc.collect()
         if trim is not None:
             trim(0)

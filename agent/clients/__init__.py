@@ -1,0 +1,1 @@
+"""HTTP and NATS calls that several wings need. Imports no other wing of the agent."""

@@ -1,4 +1,4 @@
-"""Bearer tokens in files, read at each use: a projected token is replaced long before it ends."""
+"""HTTP with a bearer token: tokens from files, bounded answers."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ from aiohttp import ClientResponse
 
 
 class TokenUnusable(Exception):
-    """The file holds no token; the message names it, and shows nothing of it."""
+    """The file holds no token; the message names the file and shows nothing of its content."""
 
 
 def read_token(path: Path) -> str:
-    """The token; raises TokenUnusable."""
+    """Read a token, as at each use: the kubelet replaces a projected token before it expires. Raises TokenUnusable."""
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else "bytes that are no text"
+        found = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
         raise TokenUnusable(f"{path}: expected the token, found {found}") from None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise TokenUnusable(f"{path}: expected one token, found {'none' if not token else 'something else'}")
@@ -22,7 +22,7 @@ def read_token(path: Path) -> str:
 
 
 async def read_answer(response: ClientResponse, most: int) -> bytes:
-    """The body, as far as so many bytes; raises aiohttp.ClientError."""
+    """Read at most ``most`` bytes of the body; raises aiohttp.ClientError."""
     body = bytearray()
     while len(body) < most and (piece := await response.content.read(most - len(body))):
         body += piece

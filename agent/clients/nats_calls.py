@@ -1,4 +1,7 @@
-"""Calls into nats-py that end in time: it swallows a cancellation that reaches it while it kicks the flusher."""
+"""Calls into nats-py that end in time.
+
+nats-py swallows a cancellation that arrives while it wakes its flusher, so a task is cancelled until it has ended.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,11 +9,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_INSIST_SECONDS = 0.2
+_CANCEL_AGAIN_SECONDS = 0.2
 
 
 async def bounded(work: Coroutine[Any, Any, T], within: float, *, name: str) -> T:
-    """Wait up to so many seconds for it; raises TimeoutError, and what the work raises."""
+    """Await ``work`` for at most ``within`` seconds; raises TimeoutError, and what ``work`` raises."""
     task = asyncio.create_task(work, name=name)
     try:
         done, _ = await asyncio.wait({task}, timeout=within)
@@ -22,7 +25,7 @@ async def bounded(work: Coroutine[Any, Any, T], within: float, *, name: str) -> 
 
 
 async def unbounded(work: Coroutine[Any, Any, T], *, name: str) -> T:
-    """Wait for it as long as it takes; a cancellation reaches it all the same."""
+    """Await ``work`` without a time limit; a cancellation of the caller ends ``work`` as well."""
     task = asyncio.create_task(work, name=name)
     try:
         await asyncio.wait({task})
@@ -32,7 +35,7 @@ async def unbounded(work: Coroutine[Any, Any, T], *, name: str) -> T:
 
 
 async def end(task: asyncio.Task[Any]) -> None:
-    """Cancel it until it has ended."""
+    """Cancel ``task`` until it has ended."""
     while not task.done():
         task.cancel()
-        await asyncio.wait({task}, timeout=_INSIST_SECONDS)
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)

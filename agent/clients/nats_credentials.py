@@ -1,7 +1,7 @@
-"""How the agent's own NATS connections log in: a file in, nats-py's options out. Files are read at each connection.
+"""Credentials of the agent's own NATS connections: a file in, nats-py's options out. Files are read at each connection.
 
-A creds file is signed with by the agent's own Ed25519 (nats-py would want the package nkeys for it). Where no file is
-named, the installed leaf is the login, as with ``verify_and_map``.
+Nonces are signed with ``cryptography``; nats-py would need the package nkeys. Where no file is configured, the
+installed leaf is the login, as with ``verify_and_map``.
 """
 
 import base64
@@ -17,17 +17,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _JWT = re.compile(r"-+BEGIN NATS USER JWT-+\s+(\S+)\s+-+END NATS USER JWT-+")
 _SEED = re.compile(r"-+BEGIN USER NKEY SEED-+\s+(\S+)\s+-+END USER NKEY SEED-+")
-_SEED_BYTES = 36  # two of kind, the seed itself, two of checksum
+_SEED_BYTES = 36  # two of kind, 32 of the seed, two of checksum
 _LONGEST = 64 * 1024
 
 
 class LoginUnusable(nats.errors.Error):
-    """A login's file cannot be used; the message names it, and shows nothing of it."""
+    """A file with credentials cannot be used; the message names the file and shows nothing of its content."""
 
 
 def with_creds(path: Path) -> Mapping[str, Any]:
     """Log in with a ``.creds`` file: a JWT, and the seed that signs the server's nonce."""
-    # nats-py asks the callbacks only where there is some other login as well; without a password, the user goes unsaid.
+    # nats-py calls the callbacks only where another login is set too. It does not send a user without a password.
     return {"user": "creds", "user_jwt_cb": partial(_jwt, path), "signature_cb": partial(_signature, path)}
 
 
@@ -64,5 +64,5 @@ def _content(path: Path) -> str:
         with path.open() as file:
             return file.read(_LONGEST)
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else "bytes that are no text"
+        found = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
         raise LoginUnusable(f"{path}: expected a readable file, found {found}") from None

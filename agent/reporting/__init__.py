@@ -1,0 +1,1 @@
+"""Status, metrics, receipts and HTTP port of the agent. May import ``selection`` and ``clients``."""

@@ -40,14 +40,17 @@ class Recorder:
             log.warning(name, detail="; ".join(warning.detail for warning in warnings if warning.name == name))
         self._status_store.update(warnings=tuple(warnings))
 
-    def broker_changed(self, broker: BrokerStatus) -> None:
-        """The connection to the broker was made, lost, or could not be made."""
-        before = self._status_store.status.broker
-        self._status_store.update(broker=broker)
-        if not broker.connected:
-            log.warning("broker_away", detail=broker.detail)
-        elif broker != before:
-            log.event("broker_connected", server=broker.detail)
+    def broker_connected(self, server: str) -> None:
+        """Announcements arrive from ``server``; logged once."""
+        broker = BrokerStatus(connected=True, detail=server)
+        if broker != self._status_store.status.broker:
+            self._status_store.update(broker=broker)
+            log.event("broker_connected", server=server)
+
+    def broker_disconnected(self, reason: str) -> None:
+        """The connection to the broker was lost or could not be made."""
+        self._status_store.update(broker=BrokerStatus(connected=False, detail=reason))
+        log.warning("broker_away", detail=reason)
 
     def failed(self, reason: str, detail: str, mark: Mark | None = None, **fields: object) -> None:
         """A step failed. A failure that was recorded before keeps the time of its beginning.

@@ -1,7 +1,7 @@
-"""The choice of the set to install: what the sources show, judged by what is known; pure.
+"""Selects the set to install among what the sources show; pure.
 
-A bundle that is rejected keeps neither a renewed leaf out nor a good bundle of the other source, and a leaf that does
-not fit does not keep a bundle out.
+Bundles and leaf are judged apart: a rejected bundle does not keep out a renewed leaf or a good bundle of the other
+source, and a leaf that does not fit does not keep out a bundle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Files = Mapping[str, bytes]
 
 
 class BundleSource(StrEnum):
-    """Which way a bundle came."""
+    """How a bundle arrived."""
 
     MOUNT = "mount"
     JETSTREAM = "jetstream"
@@ -26,49 +26,58 @@ class BundleSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something that a source shows is not taken.
-
-    ``claimed`` is what a rejected bundle says it is (None: unreadable); ``retry_at`` (Unix seconds) is set where time
-    alone will mend it; ``security``: someone else than the authority wrote it; ``judged``: there was a bundle, or what
-    should have been one.
-    """
+    """Why something that a source shows is not installed."""
 
     reason: str
+    """One word, for metrics and receipts."""
     detail: str
+    """A sentence: what was expected and found."""
     claimed: Mark | None = None
+    """The sequence and digest that a rejected bundle claims; None where the bundle is not readable."""
     retry_at: int | None = None
+    """When the bundle would pass, in Unix seconds, where time alone mends the fault."""
     security: bool = False
+    """Whether the fault means that another writer than the authority made the bundle."""
     source: BundleSource = BundleSource.MOUNT
     judged: bool = True
+    """Whether there was a bundle to verify; False where the source could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceContents:
-    """What the sources show: files by name, or why there are none. ``leaf`` is None where no leaf is managed;
-    ``announced`` are bundles that came over JetStream."""
+    """What the sources show: files by name, or why there are none."""
 
     bundle: Files | Refusal
+    """The mounted bundle."""
     leaf: Files | Refusal | None
+    """The mounted leaf; None where the agent does not manage the leaf."""
     announced: tuple[Bundle | Refusal, ...] = ()
+    """The bundles that arrived over JetStream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``trust_set`` is to be in place (None: there is nothing to install); ``adopted`` the highest bundle that passed
-    (None: none did) and ``source`` the way it came, ``refused`` why others did not; ``leaf_refused`` why the mounted
-    leaf stays out; ``mounted`` the sequence of the mount's bundle, where that is authentic."""
+    """The result of a selection."""
 
     trust_set: TrustSet | None
+    """The set that should be installed; None where there is none."""
     adopted: VerifiedBundle | None
+    """The highest bundle that passed verification; None where none did."""
     source: BundleSource
+    """How the adopted bundle arrived."""
     refused: tuple[Refusal, ...]
+    """Why the other bundles are not installed."""
     leaf_refused: Refusal | None
+    """Why the mounted leaf is not installed; None where it is."""
     mounted: int = 0
+    """The sequence of the mounted bundle; 0 where that is not authentic."""
 
 
 def choose(shown: SourceContents, trust: Trust, known: Known, installed: TrustSet | None, now: int) -> Choice:
-    """Judge every bundle, take the highest that passes, then judge the leaf; what does not pass leaves the installed
-    one in place. ``known.shown`` is the mount's: what the broker shows is never a replay, as a stream may be restored.
+    """Verify every bundle, adopt the highest that passes, then judge the leaf. ``now`` is in Unix seconds.
+
+    A bundle or leaf that does not pass leaves the installed one in place. ``known.shown`` counts for the mount alone: a
+    lower statement of the broker is no replay, as a stream may be restored from a backup.
     """
     passed: list[tuple[VerifiedBundle, BundleSource]] = []
     refused: list[Refusal] = []
@@ -124,7 +133,7 @@ def _authentic_sequence(judged: VerifiedBundle | Refusal) -> int:
 def _equivocations(
     passed: Sequence[tuple[VerifiedBundle, BundleSource]], adopted: VerifiedBundle, trust: Trust, known: Known, now: int
 ) -> list[Refusal]:
-    """Two sources that show two texts of one sequence: neither was known before, so each passed by itself."""
+    """Refuse another text of the adopted sequence: neither text was known before, so each passed by itself."""
     now_known = replace(known, highest=Mark(adopted.sequence, adopted.digest), installed=None)
     judged = [
         _judge(other.bundle, source, trust, now_known, now)
@@ -135,7 +144,7 @@ def _equivocations(
 
 
 def claimed_mark(bundle: Bundle) -> Mark | None:
-    """What a bundle says it is, for reports; nothing is checked."""
+    """The sequence and digest that a bundle claims, for reports; not verified. None: not readable."""
     try:
         statement, digest = bundle.unverified_statement()
     except StatementError:

@@ -1,4 +1,4 @@
-"""The set: what an agent installs together, ``ca.crt`` and ``bundle.note`` and, where it is managed, the leaf; pure."""
+"""The set that an agent installs: ``ca.crt``, ``bundle.note`` and, where the agent manages it, the leaf; pure."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,42 +20,41 @@ from tidemark.verify import Mark, VerifiedBundle
 
 @dataclass(frozen=True, slots=True)
 class TrustSet:
-    """A verified bundle and the leaf that goes in with it (None: not managed).
-
-    ``issuer_sha256`` is the fingerprint of the CA that signed the leaf ("" without one); ``orphaned`` says that no leaf
-    fits the bundle, and this one is only kept because there is no other.
-    """
+    """A verified bundle and its leaf."""
 
     verified: VerifiedBundle
     leaf: Leaf | None = None
+    """None where the agent does not manage the leaf."""
     issuer_sha256: str = ""
+    """Fingerprint of the CA that signed the leaf; "" without a leaf or where the CA is not known."""
     orphaned: bool = False
+    """Whether the leaf does not chain to the bundle; it stays because no fitting leaf is there."""
 
     @property
     def mark(self) -> Mark:
-        """Number and digest of its statement."""
+        """Sequence and digest of the statement."""
         return Mark(self.verified.sequence, self.verified.digest)
 
     @property
     def key(self) -> tuple[str, str | None]:
-        """What makes it another set: the statement's text, and the leaf with its chain."""
+        """Identifies the set: digest of the statement's text, and of the leaf with its chain (None: no leaf)."""
         return self.verified.digest, hashlib.sha256(self.leaf.certificate_pem).hexdigest() if self.leaf else None
 
     def is_valid_at(self, now: int) -> bool:
-        """Whether peers may take a workload that uses it: an intermediate is valid, and the leaf, if there is one."""
+        """Whether an intermediate and the leaf, if there is one, are valid, so that peers may accept the workload."""
         anchors = self.verified.statement.intermediates
         leaf_is_valid = self.leaf is None or is_valid_at(self.leaf.certificate, now)
         return leaf_is_valid and any(anchor.not_before <= now <= anchor.not_after for anchor in anchors)
 
     def files(self) -> dict[str, bytes]:
-        """The files by name, byte for byte as they were verified."""
+        """The files by name; their bytes are those that were verified."""
         files = {CA_FILE: self.verified.bundle.ca, NOTE_FILE: self.verified.bundle.note}
         if self.leaf is not None:
             files |= {LEAF_FILE: self.leaf.certificate_pem, KEY_FILE: self.leaf.key_pem}
         return files
 
     def leaf_report(self) -> LeafReport | None:
-        """The leaf as receipts and the status show it; None where there is none, or its issuer is not known."""
+        """The leaf for receipts and status; None where there is no leaf, or its issuer is not known."""
         if self.leaf is None or not self.issuer_sha256:
             return None
         certificate = self.leaf.certificate
@@ -72,12 +71,12 @@ class TrustSet:
 def compose(
     verified: VerifiedBundle, mounted: Leaf | LeafRejected, installed: TrustSet | None, now: int
 ) -> tuple[TrustSet, LeafRejected | None]:
-    """Choose the leaf that goes in with a verified bundle: the mounted one if it fits, else the last that did.
+    """Choose the leaf for a verified bundle: the mounted leaf if it fits, else the installed one.
 
-    Returns the set, and why the mounted leaf stays out (None: it goes in).
+    Returns the set, and why the mounted leaf is not in it (None: it is).
 
     Raises:
-        LeafRejected: the mounted leaf does not fit, and none is installed.
+        LeafRejected: the mounted leaf does not fit, and no leaf is installed.
     """
     complaint = mounted if isinstance(mounted, LeafRejected) else None
     if isinstance(mounted, Leaf):
@@ -100,7 +99,7 @@ def _fitting_issuer(leaf: Leaf, verified: VerifiedBundle, now: int) -> str:
 
 
 def find_issuer(leaf: Leaf, verified: VerifiedBundle) -> str:
-    """Fingerprint of the CA that signed the leaf, expired, withdrawn or not, where the bundle or its chain has it."""
+    """Fingerprint of the CA that signed the leaf, even expired or withdrawn; "" where bundle and chain lack it."""
     for ca in (*verified.certificates, *leaf.chain):
         if issued_by(leaf.certificate, ca):
             return fingerprint(ca)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -20,7 +20,6 @@ from nats.js.errors import NotFoundError
 import tidemark.nats
 from agent.backoff import doubled, jittered
 from agent.clients.nats_calls import bounded, unbounded
-from agent.reporting.status import BrokerStatus
 from agent.selection.select import Refusal
 from tidemark.announcement import FORMAT, FORMAT_HEADER, MAX_MESSAGE_BYTES, STREAM, SUBJECT
 from tidemark.bundle import Bundle
@@ -43,18 +42,28 @@ class Announcement:
     heard_at: float
 
 
+class BrokerObserver(Protocol):
+    """Records the state of the connection to the broker."""
+
+    def broker_connected(self, server: str) -> None:
+        """Announcements arrive; ``server`` is host and port."""
+
+    def broker_disconnected(self, reason: str) -> None:
+        """No announcements arrive; ``reason`` is a sentence."""
+
+
 @dataclass(slots=True, eq=False)
 class AnnouncementListener:
     """Listens for bundles on the broker. ``follow`` says that another set is in ``directory``; ``run`` is its one task.
 
-    ``login`` gives nats-py's options for it, anew for each connection; ``tell`` hears how the source stands, ``now`` is
-    the wall clock.
+    ``login`` gives nats-py's options for it, anew for each connection; ``observer`` is notified of the
+    connection, ``now`` is the wall clock.
     """
 
     servers: Sequence[str]
     directory: Path
     login: Callable[[], Mapping[str, Any]]
-    tell: Callable[[BrokerStatus], None]
+    observer: BrokerObserver
     now: Callable[[], float]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _moved: bool = False
@@ -158,7 +167,7 @@ class AnnouncementListener:
             )
             self._lost, self._failures = False, 0
             while not self._lost:
-                self.tell(BrokerStatus(connected=True, detail=_where(connection)))
+                self.observer.broker_connected(_where(connection))
                 await self._woken(_REREAD_SECONDS)
                 self._wake.clear()
                 if self._moved:
@@ -188,11 +197,7 @@ class AnnouncementListener:
         found = str(error) or type(error).__name__
         if isinstance(error, NotFoundError):
             found = f"no stream {STREAM}, which the authority makes when it announces its first bundle"
-        self.tell(
-            BrokerStatus(
-                connected=False, detail=f"{', '.join(self.servers)}: expected to hear {SUBJECT}, found {found}"
-            )
-        )
+        self.observer.broker_disconnected(f"{', '.join(self.servers)}: expected to hear {SUBJECT}, found {found}")
 
 
 def read(data: bytes, headers: Mapping[str, str] | None) -> Bundle | Refusal:

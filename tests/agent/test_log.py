@@ -94,4 +94,4 @@ def test_a_line_is_remembered_for_a_minute_and_no_longer() -> None:
     assert not passes("line 49", 100)
     assert passes("line 49", 109)
     assert passes("another", 109)
-    assert len(vars(said)["_said"]) == 2, "what was said before takes no memory"
+    assert len(vars(said)["_seen"]) == 2, "what was said before takes no memory"
