@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from tests.harness.authority_deployment import receipt
+from tests.harness.authority.deployment import receipt
 from tidemark.verify import Mark
 
 _PAUSE = 0.5

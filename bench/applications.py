@@ -26,8 +26,8 @@ from bench.document import ReportTable
 from bench.sample import Sample
 from playground.ledger import Ledger
 from playground.load import CORE_SUBJECT, JETSTREAM_SUBJECT, READY_SUBJECT, STREAM, make_stream
-from tests.harness.load_applications import Application
-from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, eventually, free_ports, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, eventually, free_ports, until
+from tests.harness.nats.load_applications import Application
 from tidemark.nats.installed_set import read_installed
 
 TITLE = "Applications: a consumer changes its trust at 2,000 messages per second"

@@ -23,7 +23,7 @@ import psutil
 from bench.agents import Wave
 from bench.document import ReportTable
 from bench.sample import Sample
-from tests.harness.authority_deployment import AuthorityDeployment, Program, ask
+from tests.harness.authority.deployment import AuthorityDeployment, Program, ask
 
 TITLE = "The authority: a rotation's receipts, each on a new TLS connection"
 

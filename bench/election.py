@@ -19,7 +19,7 @@ from authority.election.kubernetes import TIMES
 from bench.agents import Wave
 from bench.document import ReportTable
 from bench.sample import Sample
-from tests.harness.authority_deployment import AuthorityDeployment, Program, ask
+from tests.harness.authority.deployment import AuthorityDeployment, Program, ask
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.deployment import CONFIG, furnish
 

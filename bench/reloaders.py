@@ -21,9 +21,9 @@ from typing import Protocol
 import psutil
 
 from agent.store.state_file import STATE_FILE
-from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
-from tests.harness.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats_server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
+from tests.harness.agent.sandbox import AgentProcess, AgentSandbox
+from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
+from tests.harness.nats.server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, Bundle
 
 BAO = Path(sys.executable).parent / "bao"

@@ -1,6 +1,6 @@
 """Fixtures of the agent's tests."""
 
-from tests.harness.agent_fixtures import (
+from tests.harness.agent.fixtures import (
     agent_process,
     broker,
     factory,

@@ -6,8 +6,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.harness.agent_sandbox import CHECKOUT
-from tests.harness.nats_cluster import ClusterCa
+from tests.harness.agent.sandbox import CHECKOUT
+from tests.harness.nats.cluster import ClusterCa
 
 PROGRAM = """
 import json, os, sys

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.harness.agent_sandbox import CHECKOUT, AgentProcess, AgentSandbox, serves
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import PATIENCE, NatsServer, eventually, free_port
+from tests.harness.agent.sandbox import CHECKOUT, AgentProcess, AgentSandbox, serves
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import PATIENCE, NatsServer, eventually, free_port
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState, Level
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import CAS, CLOCK, EPOCH, fields, text_of
+from tests.harness.contract.ca_factory import CAS, CLOCK, EPOCH, fields, text_of
 from tidemark import note
 from tidemark.bundle import (
     FORMAT,

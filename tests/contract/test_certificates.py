@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import (
+from tests.harness.contract.ca_factory import (
     CAS,
     NOW,
     OTHER_ROOT,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.harness import golden_files
-from tests.harness.ca_factory import NOW, SECOND, SIGNER, TRUST
+from tests.harness.contract import golden_files
+from tests.harness.contract.ca_factory import NOW, SECOND, SIGNER, TRUST
 from tidemark import note
 from tidemark.bundle import Bundle, Statement
 from tidemark.certificates import parse_certificates, to_pem

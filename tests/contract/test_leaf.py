@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import dh, ec, ed25519, rsa, x255
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import (
+from tests.harness.contract.ca_factory import (
     CAS,
     EPOCH,
     NOW,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import SECOND, SIGNER, STRANGER, signer
+from tests.harness.contract.ca_factory import SECOND, SIGNER, STRANGER, signer
 from tidemark import note
 from tidemark.note import NoteError, SignatureError, Signer, Verifier
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import CAS, block, pem
+from tests.harness.contract.ca_factory import CAS, block, pem
 from tidemark.certificates import (
     PemError,
     fingerprint,

@@ -1,6 +1,6 @@
 """The wheel's public names do not change unnoticed."""
 
-from tests.harness import public_names
+from tests.harness.contract import public_names
 from tidemark import fields, strict_json
 
 

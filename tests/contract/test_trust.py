@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness.ca_factory import CAS, DOMAIN, ROOT, SECOND, SIGNER, TRUST, leaf_recipe, signer
+from tests.harness.contract.ca_factory import CAS, DOMAIN, ROOT, SECOND, SIGNER, TRUST, leaf_recipe, signer
 from tidemark.note import Signer, Verifier
 from tidemark.trust import Trust, TrustError
 

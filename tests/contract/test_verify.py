@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.harness.bundle_faults import DISJOINT, FAULTS, KEY, LATE, issued_ahead, state
-from tests.harness.ca_factory import (
+from tests.harness.contract.bundle_faults import DISJOINT, FAULTS, KEY, LATE, issued_ahead, state
+from tests.harness.contract.ca_factory import (
     CAS,
     CLOCK,
     EPOCH,

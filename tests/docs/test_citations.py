@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.documents import CHECKOUT, fenced, headings, prose, section
+from tests.harness.documents.markdown import CHECKOUT, fenced, headings, prose, section
 from tidemark.verify import STEPS
 
 ARCHITECTURE = CHECKOUT / "docs" / "architecture.md"

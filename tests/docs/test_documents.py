@@ -20,7 +20,7 @@ from authority.config.load import parse
 from authority.injector.annotations import INJECT, InjectionRefused, SidecarMode, read_injection_request
 from authority.injector.annotations import PREFIX as ANNOTATIONS
 from authority.observability.metrics import AuthorityMetrics
-from tests.harness.documents import CHECKOUT, DOCUMENTS, blocks, prose, section
+from tests.harness.documents.markdown import CHECKOUT, DOCUMENTS, blocks, prose, section
 from tests.harness.manifests.custom_resources import is_custom, validate
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
 

@@ -24,17 +24,17 @@ from authority.openbao.errors import OpenBaoPermissionMissing
 from authority.openbao.login import TokenLogin
 from authority.openbao.transport import OpenBaoTransport
 from authority.support.backoff import REQUEST_PAUSES
-from tests.harness.authority_deployment import Program, ask, command, eventually
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.documents import beginning, fenced, inline, section
-from tests.harness.install_guide import AuthorityPod, admit, environment_of, furnish, template_of
+from tests.harness.authority.deployment import Program, ask, command, eventually
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.documents.install_guide import AuthorityPod, admit, environment_of, furnish, template_of
+from tests.harness.documents.markdown import beginning, fenced, inline, section
+from tests.harness.documents.terminal import Terminal
 from tests.harness.kubernetes.accounts import Rule
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
 from tests.harness.kubernetes.node import AgentsPod, FakeNode
-from tests.harness.openbao_server import CLOSED, ROOT_TOKEN, OpenBaoServer, serving
-from tests.harness.openbao_server import ask as ask_openbao
-from tests.harness.terminal import Terminal
+from tests.harness.openbao.server import CLOSED, ROOT_TOKEN, OpenBaoServer, serving
+from tests.harness.openbao.server import ask as ask_openbao
 from tidemark.certificates import fingerprint, not_after, not_before, parse_leaf, to_pem
 from tidemark.trust import Trust
 

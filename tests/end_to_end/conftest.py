@@ -1,6 +1,6 @@
 """Fixtures of the end-to-end tests."""
 
-from tests.harness.agent_fixtures import (
+from tests.harness.agent.fixtures import (
     agent_process,
     broker,
     factory,
@@ -11,8 +11,8 @@ from tests.harness.agent_fixtures import (
     server,
     serving,
 )
-from tests.harness.authority_fixtures import empty_space, machine, openbao, space
-from tests.harness.nats_fixtures import cluster, connection, first, lone, output, running, second, stranger
+from tests.harness.authority.fixtures import empty_space, machine, openbao, space
+from tests.harness.nats.fixtures import cluster, connection, first, lone, output, running, second, stranger
 
 __all__ = [
     "agent_process",

@@ -4,8 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.harness.load_applications import applications
-from tests.harness.nats_cluster import ClusterCa, NatsServers, until
+from tests.harness.nats.cluster import ClusterCa, NatsServers, until
+from tests.harness.nats.load_applications import applications
 
 
 async def test_every_message_is_counted_once_through_reloads(

@@ -14,9 +14,9 @@ import pytest
 
 from bench.document import Cell, ReportTable
 from bench.sample import Sample
-from tests.harness.agent_sandbox import AgentSandbox, begin, serves
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import NATS_SERVER, NatsServer, free_port
+from tests.harness.agent.sandbox import AgentSandbox, begin, serves
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import NATS_SERVER, NatsServer, free_port
 from tests.harness.soak import report, size
 from tidemark.receipt import AgentState, Level
 

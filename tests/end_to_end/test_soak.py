@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from bench.sample import Sample
-from tests.harness.load_applications import Application, applications
-from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
-from tests.harness.nats_restart import all_there, restart
+from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
+from tests.harness.nats.load_applications import Application, applications
+from tests.harness.nats.restart import all_there, restart
 from tidemark.nats import Connection
 
 ROTATIONS = int(os.environ.get("SOAK_ROTATIONS", "20"))

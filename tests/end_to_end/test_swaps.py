@@ -13,9 +13,9 @@ import psutil
 
 from bench.document import Cell, ReportTable
 from bench.sample import Sample
-from tests.harness.agent_sandbox import AgentProcess, AgentSandbox, serves
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import NatsServer, eventually
+from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, serves
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import NatsServer, eventually
 from tests.harness.soak import report, size
 
 SWAPS = size("SOAK_SWAPS", 50)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.dockerfile import Dockerfile, pairs, read
-from tests.harness.image_build import CHECKOUT, IMAGES
+from tests.harness.images.build import CHECKOUT, IMAGES
+from tests.harness.images.dockerfile import Dockerfile, pairs, read
 
 
 @pytest.fixture(params=IMAGES)

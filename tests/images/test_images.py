@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
-from tests.harness.authority_deployment import AuthorityDeployment
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.image_build import CHECKOUT, HOME, IMAGES, Image, cook
-from tests.harness.nats_server import PATIENCE, eventually
+from tests.harness.agent.sandbox import AgentProcess, AgentSandbox
+from tests.harness.authority.deployment import AuthorityDeployment
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.images.build import CHECKOUT, HOME, IMAGES, Image, cook
+from tests.harness.nats.server import PATIENCE, eventually
 
 MEGABYTE = 1_000_000
 LARGEST = {"agent": 60, "authority": 80}

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness.bundle_factory import BundleFactory
+from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.manifests.build import Object, build, one
-from tests.harness.nats_server import NATS_SERVER, bundle_files, eventually, free_port, leaf_files
+from tests.harness.nats.server import NATS_SERVER, bundle_files, eventually, free_port, leaf_files
 
 OBJECTS = build("examples/nats")
 STATEFUL_SET: Object = one(OBJECTS, "StatefulSet", "nats")["spec"]

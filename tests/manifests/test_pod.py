@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.harness.agent_sandbox import AgentProcess, AgentSandbox
-from tests.harness.bundle_factory import BundleFactory
+from tests.harness.agent.sandbox import AgentProcess, AgentSandbox
+from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.manifests.build import Object, build, one, pods
-from tests.harness.nats_server import NATS_SERVER, eventually, free_port
+from tests.harness.nats.server import NATS_SERVER, eventually, free_port
 
 
 class Pod:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from authority.app.provision import initialise
 from authority.config.load import load
-from tests.harness.authority_deployment import AuthorityDeployment, Program, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, eventually
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, KINDS, MUTATING_WEBHOOKS, NAMESPACE, POD, SECRET

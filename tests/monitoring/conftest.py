@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.monitoring_stack import MonitoringStack
+from tests.harness.authority.monitoring_stack import MonitoringStack
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.harness.authority.monitoring_stack import rule_groups
 from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
 from tests.harness.manifests.custom_resources import is_custom, validate
-from tests.harness.monitoring_stack import rule_groups
 
 OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
 ALERTS: list[dict[str, Any]] = [

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.monitoring_stack import (
+from tests.harness.authority.monitoring_stack import (
     MONITORING,
     MonitoringStack,
     labels_on,

@@ -16,9 +16,9 @@ import yaml
 
 from playground.deployment import deployed
 from playground.layout import Layout
-from tests.harness.authority_deployment import eventually
-from tests.harness.monitoring_stack import MonitoringStack, rule_groups
-from tests.harness.nats_server import free_port
+from tests.harness.authority.deployment import eventually
+from tests.harness.authority.monitoring_stack import MonitoringStack, rule_groups
+from tests.harness.nats.server import free_port
 from tests.harness.tools import tool
 from tidemark.trust import Trust
 

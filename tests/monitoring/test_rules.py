@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.harness.monitoring_stack import rule_groups
+from tests.harness.authority.monitoring_stack import rule_groups
 from tests.harness.tools import tool
 
 

@@ -1,5 +1,5 @@
 """Fixtures of the tests of ``tidemark.nats``."""
 
-from tests.harness.nats_fixtures import cluster, connection, first, lone, output, running, second, stranger
+from tests.harness.nats.fixtures import cluster, connection, first, lone, output, running, second, stranger
 
 __all__ = ["cluster", "connection", "first", "lone", "output", "running", "second", "stranger"]

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 import tidemark.nats
-from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
+from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
 from tidemark.nats import Connection
 
 

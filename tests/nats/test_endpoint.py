@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, eventually
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, eventually
 from tidemark.nats import Connection
 from tidemark.nats.endpoint import add_reload_route, serve_reload
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, free_ports, until
+from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, free_ports, until
 from tidemark.nats import Connection
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import nats.errors
 import pytest
 
 import tidemark.nats
-from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
 from tidemark import note
 from tidemark.bundle import NO_PREVIOUS, Anchor, Cause, Role, Statement
 from tidemark.certificates import fingerprint, not_after, not_before

@@ -16,7 +16,7 @@ from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
 from playground.ledger import Ledger
-from tests.harness.nats_cluster import (
+from tests.harness.nats.cluster import (
     SECONDS,
     ClusterCa,
     InstalledOutput,
@@ -26,7 +26,7 @@ from tests.harness.nats_cluster import (
     eventually,
     until,
 )
-from tests.harness.nats_restart import all_there, restart
+from tests.harness.nats.restart import all_there, restart
 from tidemark.nats import Connection, JetStream, ReloadFailed
 
 STREAM = api.StreamConfig(name="STREAM", subjects=["s.>"], num_replicas=3, storage=api.StorageType.MEMORY)

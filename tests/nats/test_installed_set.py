@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tests.harness.nats_cluster import ClusterCa, InstalledOutput
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput
 from tidemark.nats import SetUnreadable
 from tidemark.nats.installed_set import read_installed
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from nats.aio.msg import Msg
 
 from playground.ledger import Ledger
-from tests.harness.nats_cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, slow_link, until
-from tests.harness.nats_traffic import traffic
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, slow_link, until
+from tests.harness.nats.traffic import traffic
 from tidemark.nats import Connection
 from tidemark.nats.transport import Transport
 

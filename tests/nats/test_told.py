@@ -14,7 +14,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 import tidemark.nats
-from tests.harness.nats_cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
+from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
 from tidemark.nats import Connection, Reloaded, ReloadFailed, reload_on_change, reload_on_sighup
 
 

@@ -15,15 +15,16 @@ from authority.pki import keystore
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.control_ca import ControlCa, EmbeddedControlCa, create_control_ca, read_control_ca
 from authority.pki.keystore import KeyType
-from tests.harness import ca_factory, certificates
-from tests.harness.authority_fixtures import empty_space, openbao, space
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.ca_factory import MadeCertificate, Recipe
-from tests.harness.fake_authority import Authority
+from tests.harness.agent.fake_authority import Authority
+from tests.harness.authority.fixtures import empty_space, openbao, space
+from tests.harness.contract import ca_factory
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.contract.ca_factory import MadeCertificate, Recipe
 from tests.harness.kubernetes.certificates import serving_files
-from tests.harness.nats_cluster import ClusterCa
-from tests.harness.openbao_server import TOLERANCE, OpenBaoNamespace, OpenBaoServer
-from tests.harness.strict_verifiers import Chain, NotVerified, Verifier, by_go, by_openssl, by_python
+from tests.harness.nats.cluster import ClusterCa
+from tests.harness.openbao.server import TOLERANCE, OpenBaoNamespace, OpenBaoServer
+from tests.harness.pki import certificates
+from tests.harness.pki.strict_verifiers import Chain, NotVerified, Verifier, by_go, by_openssl, by_python
 from tidemark.certificates import to_pem
 
 __all__ = ["empty_space", "openbao", "space"]

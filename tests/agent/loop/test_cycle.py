@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.reporting.status import unready
-from tests.harness.agent_sandbox import AgentSandbox, begin, write_set
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import NatsServer, eventually, launch
+from tests.harness.agent.sandbox import AgentSandbox, begin, write_set
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import NatsServer, eventually, launch
 from tidemark.bundle import Cause
 from tidemark.receipt import AgentState, Level
 

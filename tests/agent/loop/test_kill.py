@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.document import ReportTable
-from tests.harness.agent_killing import KINDS, STEPS
-from tests.harness.agent_sandbox import CHECKOUT
+from tests.harness.agent.killing import KINDS, STEPS
+from tests.harness.agent.sandbox import CHECKOUT
 from tests.harness.soak import report, size
 
 KILLS = size("SOAK_KILLS", 20)
@@ -19,7 +19,7 @@ REACHED = ("swapped", *STEPS)
 def kills(folder: Path, *arguments: object) -> list[dict[str, Any]]:
     """Kill as ``killing`` says; what holds for every kill is checked here."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.harness.agent_killing", str(folder), *map(str, arguments)],
+        [sys.executable, "-m", "tests.harness.agent.killing", str(folder), *map(str, arguments)],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from agent.loop.timing import RetryPolicy
-from tests.harness.agent_sandbox import BRIEF, AgentSandbox, Observed, begin, serves, snapshot
-from tests.harness.announcement_broker import AnnouncementBroker
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import NatsServer, eventually, without_privileges
+from tests.harness.agent.sandbox import BRIEF, AgentSandbox, Observed, begin, serves, snapshot
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.announcement_broker import AnnouncementBroker
+from tests.harness.nats.server import NatsServer, eventually, without_privileges
 from tidemark.receipt import AgentState, Level
 
 MakeServer = Callable[..., NatsServer]

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from tests.harness.agent_sandbox import AgentSandbox
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.fake_authority import TOKEN, Authority
-from tests.harness.nats_server import eventually
+from tests.harness.agent.fake_authority import TOKEN, Authority
+from tests.harness.agent.sandbox import AgentSandbox
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import eventually
 from tidemark.certificates import to_pem
 from tidemark.epoch import EpochClock
 from tidemark.receipt import AgentState, PodClass

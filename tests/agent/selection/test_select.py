@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.selection.select import BundleSource, Choice, Refusal, SourceContents, choose
-from tests.harness.bundle_factory import BundleFactory
+from tests.harness.contract.bundle_factory import BundleFactory
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.note import Signer
 from tidemark.verify import Known, Mark

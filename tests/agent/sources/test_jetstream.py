@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent.sources import jetstream
-from tests.harness.agent_sandbox import BRIEF, AgentProcess, AgentSandbox, Observed
-from tests.harness.announcement_broker import AnnouncementBroker
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import eventually, free_port
+from tests.harness.agent.sandbox import BRIEF, AgentProcess, AgentSandbox, Observed
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.announcement_broker import AnnouncementBroker
+from tests.harness.nats.server import eventually, free_port
 from tidemark.bundle import Bundle
 from tidemark.note import Signer
 from tidemark.receipt import AgentState

@@ -14,7 +14,7 @@ import pytest
 from agent.sources import mounts
 from agent.sources.inotify import Inotify
 from agent.sources.mounts import BUNDLE_FILES, LEAF_FILES, MountContents, MountSources, SourceSnapshot, look_at
-from tests.harness.nats_server import KubeletMount, eventually, without_privileges
+from tests.harness.nats.server import KubeletMount, eventually, without_privileges
 from tidemark.verify import MAX_BYTES
 
 

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.nats_reloader import SystemReloader
 from agent.workloads.targets import SystemTarget, parse_target
-from tests.harness.agent_sandbox import AgentProcess, AgentSandbox, write_set
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import NATS_SERVER, eventually, free_port
+from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, write_set
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import NATS_SERVER, eventually, free_port
 from tidemark.receipt import AgentState, Level
 
 ACCOUNTS = """

@@ -21,9 +21,9 @@ from agent.workloads.http_reloader import HttpReloader
 from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.signal_reloader import FIRST_SECOND, SignalReloader
 from agent.workloads.targets import HttpTarget, SignalTarget, parse_target
-from tests.harness.agent_sandbox import write_set
-from tests.harness.bundle_factory import BundleFactory
-from tests.harness.nats_server import NOBODY, eventually, free_port, launch, started, without_privileges
+from tests.harness.agent.sandbox import write_set
+from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.nats.server import NOBODY, eventually, free_port, launch, started, without_privileges
 
 PYTHON = Path(sys.executable).resolve()
 EXPECTED = Expectation(7, "c" * 64, (), None, Path("/out"), 0.0)

@@ -11,10 +11,10 @@ import pytest
 from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, ReloadAnswer
 from agent.workloads.provers import ServerProver
 from agent.workloads.targets import Address, SignalTarget, parse_target
-from tests.harness.agent_sandbox import BRIEF, AgentSandbox, write_set
-from tests.harness.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats_listeners import KINDS, NOTED, Listeners, established
-from tests.harness.nats_server import NATS_SERVER, OLDEST_NATS_SERVER, PATIENCE, eventually, parsed
+from tests.harness.agent.sandbox import BRIEF, AgentSandbox, write_set
+from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
+from tests.harness.nats.listeners import KINDS, NOTED, Listeners, established
+from tests.harness.nats.server import NATS_SERVER, OLDEST_NATS_SERVER, PATIENCE, eventually, parsed
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates
 from tidemark.receipt import Level

@@ -21,8 +21,8 @@ from authority.rotation.events import Failed, Held, Retired, Withdrawing
 from authority.rotation.gate import ClosedReason
 from authority.rotation.withdrawal import WithdrawalStage
 from authority.support.log_format import JsonLines, TextLines
-from tests.harness.authority_deployment import eventually, receipt
-from tests.harness.issued_bundles import IssuedBundles
+from tests.harness.authority.deployment import eventually, receipt
+from tests.harness.contract.issued_bundles import IssuedBundles
 from tidemark.certificates import parse_leaf
 from tidemark.epoch import PRESETS
 from tidemark.receipt import PodClass

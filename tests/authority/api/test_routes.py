@@ -25,7 +25,7 @@ from authority.journal.record_types import StatementRecord
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from authority.web.connection_limit import connection_deadlines
 from authority.web.listener import ListenError
-from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, answers, ask, eventually, receipt
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, answers, ask, eventually, receipt
 from tidemark.certificates import not_after
 from tidemark.receipt import MAX_BYTES, Receipt
 from tidemark.verify import Mark, VerifiedBundle

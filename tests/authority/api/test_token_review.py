@@ -13,7 +13,7 @@ from authority.api.token_review import POD_NAME, POD_UID, KubernetesTokenReviewe
 from authority.api.tokens import TokenReviewUnavailable
 from authority.fleet.members import PodIdentity
 from authority.kubernetes.client import KubernetesClient
-from tests.harness.authority_deployment import eventually
+from tests.harness.authority.deployment import eventually
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import POD
 

@@ -9,8 +9,8 @@ import pytest
 from authority.cli import bundle_sources
 from authority.cli.bundle_sources import BundleUnreadable
 from authority.cli.chain import StatementChain, follow
-from tests.harness.authority_deployment import AuthorityDeployment, command
-from tests.harness.issued_bundles import IssuedBundles
+from tests.harness.authority.deployment import AuthorityDeployment, command
+from tests.harness.contract.issued_bundles import IssuedBundles
 from tidemark.bundle import NO_PREVIOUS, Bundle, Cause
 from tidemark.verify import VerifiedBundle
 

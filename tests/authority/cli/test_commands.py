@@ -11,8 +11,8 @@ import pytest
 
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import ActivationRecord, StatementRecord
-from tests.harness.authority_deployment import AGENTS, AuthorityDeployment, Program, ask, command, eventually
-from tests.harness.receipt_fleet import Fleet
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, Program, ask, command, eventually
+from tests.harness.authority.receipt_fleet import Fleet
 from tidemark.bundle import Statement, digest_of
 from tidemark.certificates import not_after
 from tidemark.note import parse

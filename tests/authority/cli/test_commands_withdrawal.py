@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.harness.authority_deployment import AuthorityDeployment, Program, command
+from tests.harness.authority.deployment import AuthorityDeployment, Program, command
 
 
 async def status_of(deployment: AuthorityDeployment) -> dict[str, Any]:

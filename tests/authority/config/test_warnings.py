@@ -6,7 +6,7 @@ import pytest
 
 from authority.config.load import ENCRYPTION_VARIABLE, parse
 from authority.config.warnings import warnings
-from tests.harness.authority_deployment import AuthorityDeployment, command
+from tests.harness.authority.deployment import AuthorityDeployment, command
 
 QUIET = """
 trust_domain = "bus.example.com"

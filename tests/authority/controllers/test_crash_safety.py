@@ -16,10 +16,10 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.journal.replay import replay
 from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
-from tests.harness.authority_harness import AuthorityHarness
-from tests.harness.journal_builder import PLAYGROUND, START
-from tests.harness.memory_backends import Effects, How, Strike, When
-from tests.harness.withdrawal_orders import Order, withdraw
+from tests.harness.authority.harness import AuthorityHarness
+from tests.harness.authority.journal_builder import PLAYGROUND, START
+from tests.harness.authority.memory_backends import Effects, How, Strike, When
+from tests.harness.authority.withdrawal_orders import Order, withdraw
 from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 

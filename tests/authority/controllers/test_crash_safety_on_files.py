@@ -31,10 +31,10 @@ from authority.rotation.operator_requests import RotationRefused
 from authority.signer.embedded import create_key, open_signer
 from authority.support import projected_directory
 from tests.harness import virtual_time
-from tests.harness.authority_harness import WORKLOAD, AuthorityHarness
-from tests.harness.journal_builder import DOMAIN, PLAYGROUND, START
-from tests.harness.memory_backends import How, Killed, statement_of
-from tests.harness.withdrawal_orders import Order, withdraw
+from tests.harness.authority.harness import WORKLOAD, AuthorityHarness
+from tests.harness.authority.journal_builder import DOMAIN, PLAYGROUND, START
+from tests.harness.authority.memory_backends import How, Killed, statement_of
+from tests.harness.authority.withdrawal_orders import Order, withdraw
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle, Cause, digest_of
 from tidemark.certificates import issued_by
 from tidemark.note import parse

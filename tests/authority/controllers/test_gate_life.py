@@ -8,8 +8,8 @@ from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, Held
 from authority.rotation.gate import ClosedReason
 from tests.harness import virtual_time
-from tests.harness.authority_harness import AuthorityHarness
-from tests.harness.journal_builder import START
+from tests.harness.authority.harness import AuthorityHarness
+from tests.harness.authority.journal_builder import START
 from tidemark.receipt import PodClass
 
 NEXT = START + 20

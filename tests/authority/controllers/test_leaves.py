@@ -23,9 +23,9 @@ from authority.rotation.leaf_renewal import (
     signing_ca,
 )
 from tests.harness import virtual_time
-from tests.harness.authority_harness import WORKLOAD, AuthorityHarness, alive
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, make_ca, running
-from tests.harness.memory_backends import MemoryLeafStore
+from tests.harness.authority.harness import WORKLOAD, AuthorityHarness, alive
+from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, make_ca, running
+from tests.harness.authority.memory_backends import MemoryLeafStore
 from tidemark.certificates import Certificate, fingerprint, is_valid_at, issued_by, not_after, not_before, parse_leaf
 from tidemark.epoch import PRESETS, Timing
 

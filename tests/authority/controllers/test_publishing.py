@@ -7,9 +7,9 @@ from authority.publishers.interface import PublishError, PublishOutcome, Publish
 from authority.rotation.actions import Step
 from authority.rotation.events import Failed, Prepared, Published, Surpassed
 from tests.harness import virtual_time
-from tests.harness.authority_harness import AuthorityHarness, alive
-from tests.harness.journal_builder import EPOCH, START, running
-from tests.harness.memory_backends import MemoryPublisher
+from tests.harness.authority.harness import AuthorityHarness, alive
+from tests.harness.authority.journal_builder import EPOCH, START, running
+from tests.harness.authority.memory_backends import MemoryPublisher
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle
 

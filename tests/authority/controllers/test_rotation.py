@@ -37,9 +37,17 @@ from authority.rotation.events import (
 from authority.rotation.gate import ClosedReason
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from tests.harness import virtual_time
-from tests.harness.authority_harness import AuthorityHarness, alive
-from tests.harness.journal_builder import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, JournalBuilder, running
-from tests.harness.memory_backends import How, MemoryIssuer, MemoryJournal, MemoryPublisher, Strike, When, statement_of
+from tests.harness.authority.harness import AuthorityHarness, alive
+from tests.harness.authority.journal_builder import DOMAIN, EPOCH, PLAYGROUND, SIGNER, START, JournalBuilder, running
+from tests.harness.authority.memory_backends import (
+    How,
+    MemoryIssuer,
+    MemoryJournal,
+    MemoryPublisher,
+    Strike,
+    When,
+    statement_of,
+)
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import Certificate
 from tidemark.epoch import PRESETS

@@ -11,8 +11,8 @@ import pytest
 from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, Failed, Held, LeafWritten, Prepared
 from authority.rotation.leaf_renewal import LeafCause
-from tests.harness.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
-from tests.harness.journal_builder import DOMAIN, SIGNER, START, running
+from tests.harness.authority.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
+from tests.harness.authority.journal_builder import DOMAIN, SIGNER, START, running
 from tidemark.epoch import PRESETS, RELOAD_SECONDS
 from tidemark.receipt import PodClass
 from tidemark.trust import Trust

@@ -8,7 +8,7 @@ import pytest
 from authority.journal.record_types import Opening
 from authority.rotation.events import Activated, AnchorsRemoved, Prepared
 from authority.rotation.operator_requests import WithdrawalRequest
-from tests.harness.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
+from tests.harness.authority.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
 from tidemark.bundle import Cause
 from tidemark.epoch import PRESETS
 

@@ -16,9 +16,9 @@ from authority.rotation.events import (
 )
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from authority.rotation.withdrawal import WithdrawalStage
-from tests.harness.authority_harness import AuthorityHarness, alive, report_of
-from tests.harness.journal_builder import EPOCH, START, TRUST
-from tests.harness.memory_backends import statement_of
+from tests.harness.authority.harness import AuthorityHarness, alive, report_of
+from tests.harness.authority.journal_builder import EPOCH, START, TRUST
+from tests.harness.authority.memory_backends import statement_of
 from tidemark.bundle import Cause, Statement
 from tidemark.certificates import fingerprint
 from tidemark.receipt import LeafReport, PodClass

@@ -21,8 +21,8 @@ from authority.fleet.view import FleetState, ReceiptBook, view
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import mounts
 from authority.kubernetes.raw_objects import Pod
-from tests.harness.authority_deployment import receipt
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder
+from tests.harness.authority.deployment import receipt
+from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import POD
 from tests.harness.kubernetes.waiting import until

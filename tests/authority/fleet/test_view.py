@@ -16,7 +16,7 @@ from authority.fleet.view import (
     view,
 )
 from authority.journal.history import EMPTY
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, receipt, running
+from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, receipt, running
 from tidemark.epoch import PRESETS
 from tidemark.receipt import AgentState, PodClass, Receipt
 from tidemark.verify import Mark

@@ -6,8 +6,8 @@ import pytest
 
 from agent.config import read_config
 from authority.injector.admission import ReviewError, decide
-from tests.harness.admission_reviews import Json, container, pod, review
-from tests.harness.injector_pods import SETTINGS, decision, environment, injected, sidecar_of
+from tests.harness.kubernetes.admission_reviews import Json, container, pod, review
+from tests.harness.kubernetes.injector_pods import SETTINGS, decision, environment, injected, sidecar_of
 
 HTTP = {"tidemark.io/inject": "http"}
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authority.injector.admission import decide
-from tests.harness.admission_reviews import MINORS, Json, admitted, check_valid, review
-from tests.harness.injector_pods import SETTINGS, pods
+from tests.harness.kubernetes.admission_reviews import MINORS, Json, admitted, check_valid, review
+from tests.harness.kubernetes.injector_pods import SETTINGS, pods
 
 pytestmark = pytest.mark.long
 

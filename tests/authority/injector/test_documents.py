@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from authority.injector.annotations import KEYS, SidecarMode
-from tests.harness.injector_pods import environment, injected
+from tests.harness.kubernetes.injector_pods import environment, injected
 
 INSTALL = (Path(__file__).parents[3] / "docs" / "install.md").read_text()
 SECTION = INSTALL.partition("## The injector\n")[2].partition("\n## ")[0]

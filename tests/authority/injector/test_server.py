@@ -18,9 +18,9 @@ from authority.injector.ca_bundle import keep_ca_bundle
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from authority.pki.control_ca import read_control_certificate
-from tests.harness.admission_reviews import Json, admitted, check_valid, pod, review
-from tests.harness.authority_deployment import AuthorityDeployment, Program, command, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, command, eventually
 from tests.harness.kubernetes.accounts import Rule, rules_of
+from tests.harness.kubernetes.admission_reviews import Json, admitted, check_valid, pod, review
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import MUTATING_WEBHOOKS
 from tests.harness.kubernetes.waiting import until

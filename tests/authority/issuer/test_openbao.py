@@ -17,8 +17,8 @@ from authority.issuer.openbao import OpenBaoIssuer
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.login import Json
 from authority.pki.keystore import KeyType
-from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import DOMAIN, TOLERANCE, OpenBaoNamespace
+from tests.harness.authority.memory_backends import Effects, How, Killed, Strike, When
+from tests.harness.openbao.server import DOMAIN, TOLERANCE, OpenBaoNamespace
 from tidemark.certificates import is_ca, issued_by, key_identifier, leaf_issuer, not_after, not_before, parse_leaf
 
 NOW = int(time.time())  # OpenBao goes by the real clock; other tests may run for minutes before these

@@ -23,7 +23,7 @@ from authority.journal.record_types import (
 )
 from authority.journal.replay import replay
 from authority.support import atomic_files
-from tests.harness.journal_builder import EPOCH, START, running
+from tests.harness.authority.journal_builder import EPOCH, START, running
 from tidemark.bundle import Cause
 
 CA = "c" * 64

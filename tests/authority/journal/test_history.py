@@ -8,7 +8,7 @@ from authority.journal.history import EMPTY
 from authority.journal.interface import JournalError
 from authority.journal.record_types import ActivationRecord, Entry, Opening, StatementRecord
 from authority.journal.replay import replay
-from tests.harness.journal_builder import EPOCH, START, running
+from tests.harness.authority.journal_builder import EPOCH, START, running
 from tidemark.bundle import Bundle, Cause
 
 

@@ -13,9 +13,9 @@ from authority.journal.record_types import NAMED, ActivationRecord, Entry, Openi
 from authority.journal.replay import replay
 from authority.openbao.client import OpenBaoClient
 from authority.openbao.login import Json, OpenBaoAccess
-from tests.harness.journal_builder import EPOCH, START, TRUST, JournalBuilder, running
-from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import OpenBaoNamespace
+from tests.harness.authority.journal_builder import EPOCH, START, TRUST, JournalBuilder, running
+from tests.harness.authority.memory_backends import Effects, How, Killed, Strike, When
+from tests.harness.openbao.server import OpenBaoNamespace
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.verify import reopen
 

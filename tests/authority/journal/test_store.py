@@ -8,8 +8,8 @@ from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.record_types import Entry
 from authority.journal.store import JournalStore, NotLeading
 from tests.harness import virtual_time
-from tests.harness.journal_builder import EPOCH, START, running
-from tests.harness.memory_backends import Effects, How, MemoryJournal, Strike, When
+from tests.harness.authority.journal_builder import EPOCH, START, running
+from tests.harness.authority.memory_backends import Effects, How, MemoryJournal, Strike, When
 
 
 async def test_it_reads_again_only_what_has_moved() -> None:

@@ -12,8 +12,8 @@ from authority.openbao.pki import default_issuer
 from authority.openbao.setup import SetupRequest, set_up
 from authority.pki.keystore import KeystoreError, KeyType
 from authority.pki.server_certificate import ServerCertificate
-from tests.harness.openbao_server import DOMAIN, TOLERANCE, OpenBaoNamespace
-from tests.harness.tls_server import NAMES, listening, served
+from tests.harness.openbao.server import DOMAIN, TOLERANCE, OpenBaoNamespace
+from tests.harness.pki.tls_server import NAMES, listening, served
 from tidemark.certificates import fingerprint, to_pem
 
 

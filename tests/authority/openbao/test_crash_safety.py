@@ -22,10 +22,10 @@ from authority.journal.record_types import ActivationRecord, Record, WithdrawalR
 from authority.journal.replay import replay
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from tests.harness import virtual_time
-from tests.harness.journal_builder import PLAYGROUND
-from tests.harness.memory_backends import Effects, How, When
-from tests.harness.openbao_harness import OpenBaoHarness, VirtualClient, some_epoch
-from tests.harness.openbao_server import OpenBaoNamespace, OpenBaoServer
+from tests.harness.authority.journal_builder import PLAYGROUND
+from tests.harness.authority.memory_backends import Effects, How, When
+from tests.harness.openbao.harness import OpenBaoHarness, VirtualClient, some_epoch
+from tests.harness.openbao.server import OpenBaoNamespace, OpenBaoServer
 from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 

@@ -15,9 +15,9 @@ from authority.journal.replay import replay
 from authority.rotation.actions import Step
 from authority.rotation.events import Activated, AppendConflict, Failed, Prepared
 from tests.harness import virtual_time
-from tests.harness.journal_builder import PLAYGROUND
-from tests.harness.openbao_harness import OpenBaoHarness, some_epoch
-from tests.harness.openbao_server import OpenBaoNamespace, OpenBaoServer
+from tests.harness.authority.journal_builder import PLAYGROUND
+from tests.harness.openbao.harness import OpenBaoHarness, some_epoch
+from tests.harness.openbao.server import OpenBaoNamespace, OpenBaoServer
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock

@@ -12,8 +12,8 @@ from authority.openbao.login import Json, TokenLogin
 from authority.openbao.pki import default_issuer
 from authority.openbao.setup import SetupRequest, set_up
 from authority.pki.keystore import KeyType
-from tests.harness.memory_backends import Effects, How, Killed, Strike, When
-from tests.harness.openbao_server import CLOSED, DOMAIN, ROOT_TOKEN, TOLERANCE, OpenBaoNamespace, StruckClient, ask
+from tests.harness.authority.memory_backends import Effects, How, Killed, Strike, When
+from tests.harness.openbao.server import CLOSED, DOMAIN, ROOT_TOKEN, TOLERANCE, OpenBaoNamespace, StruckClient, ask
 from tidemark.certificates import is_ca, issued_by, not_after, not_before
 
 NOW = int(time.time())

@@ -14,7 +14,7 @@ from authority.pki.certificates import LeafNames, Validity
 from authority.pki.control_ca import EmbeddedControlCa, create_control_ca, read_control_ca
 from authority.pki.keystore import KeystoreError
 from authority.pki.server_certificate import ServerCertificate
-from tests.harness.tls_server import NAMES, listening, served
+from tests.harness.pki.tls_server import NAMES, listening, served
 from tidemark.certificates import fingerprint, not_after, to_pem
 
 NOW = int(time.time())  # handshakes go by the real clock

@@ -15,7 +15,7 @@ from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.interface import PublishError, PublishOutcome
 from authority.publishers.leaf_directory import DirectoryLeafStore
 from authority.support import projected_directory
-from tests.harness.issued_bundles import IssuedBundles
+from tests.harness.contract.issued_bundles import IssuedBundles
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import parse_leaf
 

@@ -16,8 +16,8 @@ from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.interface import PublishError, PublishOutcome
 from authority.publishers.jetstream import JetStreamPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
-from tests.harness.issued_bundles import IssuedBundles
-from tests.harness.jetstream_broker import JetStreamBroker
+from tests.harness.contract.issued_bundles import IssuedBundles
+from tests.harness.nats.jetstream_broker import JetStreamBroker
 from tidemark.announcement import STREAM, SUBJECT
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle

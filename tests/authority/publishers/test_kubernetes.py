@@ -16,7 +16,7 @@ from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult
 from authority.publishers.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, KubernetesPublisher
-from tests.harness.issued_bundles import CLOCK, IssuedBundles
+from tests.harness.contract.issued_bundles import CLOCK, IssuedBundles
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
 from tests.harness.kubernetes.waiting import until

@@ -12,7 +12,7 @@ from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
 from authority.publishers.interface import PublishError
 from authority.publishers.leaf_secret import KubernetesLeafStore
-from tests.harness.issued_bundles import IssuedBundles
+from tests.harness.contract.issued_bundles import IssuedBundles
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import POD, SECRET
 from tests.harness.kubernetes.waiting import until

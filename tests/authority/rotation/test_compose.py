@@ -17,7 +17,7 @@ from authority.rotation.compose import (
     compose,
     surviving,
 )
-from tests.harness.journal_builder import (
+from tests.harness.authority.journal_builder import (
     DAY,
     DOMAIN,
     EPOCH,

@@ -8,7 +8,7 @@ from authority.fleet.view import FleetView
 from authority.journal.history import EpochCa
 from authority.journal.record_types import Opening
 from authority.rotation.gate import ClosedReason, Gate, gate_of, last_resort_at, ripe_at
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, running, servers
+from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, running, servers
 from tidemark.epoch import PRESETS
 from tidemark.receipt import PodClass
 

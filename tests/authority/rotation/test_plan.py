@@ -12,7 +12,7 @@ from authority.rotation.gate import ClosedReason
 from authority.rotation.operator_requests import RotationRefused, force
 from authority.rotation.plan import FOLD_AT, next_action
 from authority.rotation.snapshot import Snapshot
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, running, servers
+from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, running, servers
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
 

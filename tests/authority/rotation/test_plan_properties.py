@@ -16,7 +16,7 @@ from authority.rotation.operator_requests import RotationRefused, force
 from authority.rotation.plan import awaited, next_action
 from authority.rotation.snapshot import Snapshot
 from authority.rotation.withdrawal import leave_out_at, replacements
-from tests.harness.journal_builder import PLAYGROUND, START, TRUST, JournalBuilder, Pods
+from tests.harness.authority.journal_builder import PLAYGROUND, START, TRUST, JournalBuilder, Pods
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass

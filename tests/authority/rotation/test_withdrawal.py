@@ -12,7 +12,16 @@ from authority.rotation.operator_requests import RotationRefused, WithdrawalRequ
 from authority.rotation.plan import next_action
 from authority.rotation.snapshot import Scene, Snapshot
 from authority.rotation.withdrawal import WithdrawalStage, leave_out_at, progress, reissue, replacement_of
-from tests.harness.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, leaf_of, running, servers
+from tests.harness.authority.journal_builder import (
+    EPOCH,
+    PLAYGROUND,
+    START,
+    JournalBuilder,
+    Pods,
+    leaf_of,
+    running,
+    servers,
+)
 from tidemark.bundle import Cause
 from tidemark.receipt import PodClass
 

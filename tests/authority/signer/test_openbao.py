@@ -10,9 +10,9 @@ import pytest
 from authority.openbao.client import OpenBaoClient
 from authority.signer.interface import SignerError
 from authority.signer.openbao import TransitSigner, open_transit_signer
-from tests.harness.issued_bundles import IssuedBundles
-from tests.harness.memory_backends import Effects
-from tests.harness.openbao_server import DOMAIN, OpenBaoNamespace
+from tests.harness.authority.memory_backends import Effects
+from tests.harness.contract.issued_bundles import IssuedBundles
+from tests.harness.openbao.server import DOMAIN, OpenBaoNamespace
 from tidemark import note
 from tidemark.bundle import Bundle
 from tidemark.trust import Trust

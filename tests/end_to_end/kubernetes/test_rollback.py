@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.harness.authority_deployment import AuthorityDeployment, Program, ask, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, ask, eventually
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.node import AgentsPod, FakeNode
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from authority.kubernetes.nudge import NUDGE_ANNOTATION
-from tests.harness.authority_deployment import AuthorityDeployment, Program, ask, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, ask, eventually
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import LEASE, POD, SECRET
 from tests.harness.kubernetes.node import AgentsPod, FakeNode

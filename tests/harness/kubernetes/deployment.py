@@ -8,7 +8,7 @@ import yaml
 
 from authority.app.provision import initialise
 from authority.config.load import load
-from tests.harness.authority_deployment import AuthorityDeployment
+from tests.harness.authority.deployment import AuthorityDeployment
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import ApiServer
 

@@ -5,7 +5,7 @@ import pytest
 
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
-from tests.harness.authority_deployment import AuthorityDeployment
+from tests.harness.authority.deployment import AuthorityDeployment
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.deployment import furnish
 

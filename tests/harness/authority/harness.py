@@ -1,0 +1,222 @@
+"""A whole authority in virtual time: the real sequencers over a world in memory, with agents that prove it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from authority.controllers.context import ControllerContext
+from authority.controllers.leaves import LeafController
+from authority.controllers.rotation import RotationController, RotationDependencies
+from authority.fleet.view import FleetView
+from authority.issuer.interface import IssuedLeaf, Issuer
+from authority.issuer.serialized import SerializedIssuer
+from authority.journal.history import History
+from authority.journal.interface import Journal
+from authority.journal.store import JournalStore
+from authority.publishers.interface import Publisher
+from authority.publishers.leaf_store import LeafStore
+from authority.rotation.events import Event
+from authority.rotation.leaf_renewal import LeafSubject
+from authority.signer.interface import StatementSigner
+from authority.support.clock_skew import ReferenceClock
+from tests.harness import virtual_time
+from tests.harness.authority.journal_builder import DOMAIN, PLAYGROUND, START, Pods
+from tests.harness.authority.memory_backends import (
+    Effects,
+    MemoryIssuer,
+    MemoryJournal,
+    MemoryLeafStore,
+    MemoryPublisher,
+    MemorySigner,
+)
+from tidemark.bundle import Bundle
+from tidemark.certificates import (
+    LeafRejected,
+    fingerprint,
+    issued_by,
+    not_after,
+    not_before,
+    parse_certificates,
+    parse_leaf,
+)
+from tidemark.epoch import Timing
+from tidemark.note import Verifier
+from tidemark.receipt import LeafReport
+from tidemark.trust import Trust
+from tidemark.verify import Mark
+
+
+def report_of(issued: IssuedLeaf | None, bundle: Bundle) -> LeafReport | None:
+    """What an agent says about a leaf that it serves: who signed it is found in its chain, or it does not fit."""
+    if issued is None:
+        return None
+    try:
+        leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
+    except LeafRejected:
+        return None
+    cas = (*parse_certificates(bundle.ca), *leaf.chain)
+    issuer = next((ca for ca in cas if issued_by(leaf.certificate, ca)), None)
+    if issuer is None:
+        return None
+    return LeafReport(
+        sha256=leaf.sha256,
+        issuer=leaf.certificate.issuer.rfc4514_string(),
+        issuer_sha256=fingerprint(issuer),
+        serial=f"{leaf.certificate.serial_number:x}",
+        not_before=not_before(leaf.certificate),
+        not_after=not_after(leaf.certificate),
+    )
+
+
+E = TypeVar("E", bound=Event)
+P = ParamSpec("P")
+
+WORKLOAD = LeafSubject("nats-0", "nats-0", ("nats-0.nats.svc",), ("127.0.0.1",))
+
+
+@dataclass
+class AuthorityHarness:
+    """The world stays when the authority on it dies; ``boot`` starts another one."""
+
+    timing: Timing = PLAYGROUND
+    began: int = START
+    effects: Effects = field(default_factory=Effects)
+    publishers: list[Publisher] = field(default_factory=list)
+    include_root: bool = True
+    events: list[Event] = field(default_factory=list)
+    proving: bool = True
+    readable: bool = True
+    look_every: int = 0
+    references: dict[str, ReferenceClock] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.journal = MemoryJournal(self.effects)
+        self.issuer = MemoryIssuer(self.effects)
+        self.signer = MemorySigner(self.effects)
+        self.target = MemoryPublisher("mounts", self.effects)
+        self.publishers.insert(0, self.target)
+        self.workloads: list[tuple[LeafSubject, LeafStore]] = []
+        self.leaf = MemoryLeafStore(effects=self.effects)
+        self.workloads.append((WORKLOAD, self.leaf))
+        self.pods = Pods(clock=self.timing.clock)
+        self.pods.add("nats-0")
+        self.on_view: Callable[[int], None] = self.report
+        self._task: asyncio.Task[None] | None = None
+        self._leads: asyncio.Event
+        self.rotation: RotationController
+        self.leaves: LeafController
+        self.timeline: JournalStore
+
+    def now(self) -> int:
+        return self.began + int(asyncio.get_running_loop().time() + 1e-6)
+
+    def boot(self) -> None:
+        """Start an authority that knows nothing but what is outside."""
+        self.boot_on(self.journal, self.issuer, self.signer, tuple(s.verifier for s in self.signer.signers))
+
+    def boot_on(
+        self, journal: Journal, keeper: Issuer, signer: StatementSigner, verifiers: tuple[Verifier, ...]
+    ) -> None:
+        """The same, with these for what it stands on."""
+        self.pods.clock = self.timing.clock
+        self._leads = leads = asyncio.Event()
+        leads.set()
+        self.timeline = JournalStore(journal, leads.is_set)
+        issuer = SerializedIssuer(keeper)
+        trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
+        here = ControllerContext(
+            self.timeline, trust, self.timing, self.now, self.events.append, self.look_every, self.references
+        )
+        outside = RotationDependencies(issuer, signer, self.publishers, self.include_root, self.view)
+        self.rotation = RotationController(here, outside)
+        self.leaves = LeafController(here, issuer, self.workloads)
+        self._task = asyncio.create_task(self._run(), name="authority")
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.rotation.run(), name="rotation")
+            group.create_task(self.leaves.run(), name="leaves")
+
+    def view(self, history: History, now: int) -> FleetView:
+        newest = history.newest
+        self.on_view(now)
+        if not self.readable:
+            return FleetView(readable=False, agents=())
+        return self.pods.view_of(newest.digest if newest else "", now)
+
+    def report(self, now: int) -> None:
+        """Every agent proves at once what the target shows, where they do at all."""
+        if self.proving and self.target.bundle is not None:
+            leaf = report_of(self.leaf.leaf, self.target.bundle)
+            for pod in self.pods.expected:
+                self.pods.prove(pod.name, self.pods_mark(), now, leaf)
+
+    def pods_mark(self) -> Mark:
+        """The statement that the target shows."""
+        return Mark(self.target.sequence, self.target.digest)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass; an authority that ended by itself has failed."""
+        await asyncio.sleep(seconds)
+        if self._task is not None and self._task.done():
+            await self._task
+
+    async def until(self, instant: int) -> None:
+        await self.sleep(instant - self.began - asyncio.get_running_loop().time())
+
+    async def settle(self) -> None:
+        """Let everything happen that needs no more than a moment."""
+        await self.sleep(0.01)
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def died(self) -> bool:
+        """Whether the authority was killed by a strike; if it was, nothing of it runs any more."""
+        if self._task is None or not self._task.done():
+            return False
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        return True
+
+    def depose(self) -> "asyncio.Task[None]":
+        """The authority leads no longer, whether it knows or not: another may be booted beside it. Returns its task."""
+        task, self._task = self._task, None
+        assert task is not None
+        self._leads.clear()
+        return task
+
+    async def sleep_until_death(self) -> None:
+        for _ in range(1000):
+            await asyncio.sleep(0.1)
+            if await self.died():
+                return
+        raise AssertionError("expected the authority to be struck, it lives")
+
+    def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind) and where(event)]
+
+
+def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A test in virtual time whose ``machine`` has been booted before it, and is stopped after it."""
+
+    @wraps(test)
+    def live(*args: P.args, **fixtures: P.kwargs) -> None:
+        machine = fixtures["machine"]
+        assert isinstance(machine, AuthorityHarness)
+
+        async def life() -> None:
+            machine.boot()
+            await test(*args, **fixtures)
+            await machine.stop()
+
+        virtual_time.run(life())
+
+    return live

@@ -1,0 +1,85 @@
+"""Servers and an output directory for each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from nats.js.errors import APIError
+
+from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually
+from tidemark.nats import Connection
+
+
+@pytest.fixture(scope="session")
+def first() -> ClusterCa:
+    """The CA that signed what is served and presented when a test begins."""
+    return ClusterCa("first")
+
+
+@pytest.fixture(scope="session")
+def second() -> ClusterCa:
+    """Another CA that the servers trust."""
+    return ClusterCa("second")
+
+
+@pytest.fixture(scope="session")
+def stranger() -> ClusterCa:
+    """A CA that no server trusts."""
+    return ClusterCa("stranger")
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory, first: ClusterCa, second: ClusterCa) -> Iterator[NatsServers]:
+    servers = NatsServers(tmp_path_factory.mktemp("cluster"), count=3)
+    servers.set_trust([first, second], first)
+    for node in servers.nodes:
+        node.start()
+    yield servers
+    servers.kill()
+
+
+@pytest.fixture
+async def cluster(
+    running: NatsServers, output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> AsyncIterator[NatsServers]:
+    """Three servers that trust both CAs and can place a replicated stream, as ``STREAM`` if a test makes one."""
+    async with await eventually(running.urls, output) as connection:
+        jetstream = connection.jetstream(timeout=0.5)
+        deadline = asyncio.get_running_loop().time() + SECONDS
+        while True:
+            try:
+                await jetstream.add_stream(name="PROBE", subjects=["probe"], num_replicas=3)
+                await jetstream.delete_stream("PROBE")
+                break
+            except (APIError, TimeoutError):
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.05)
+    yield running
+    running.set_trust([first, second], first)
+    await running.reload()
+
+
+@pytest.fixture
+def lone(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> Iterator[NatsServers]:
+    """A server of the test's own, started, trusting both CAs."""
+    servers = NatsServers(tmp_path / "lone", count=1)
+    servers.set_trust([first, second], first)
+    servers.nodes[0].start()
+    yield servers
+    servers.kill()
+
+
+@pytest.fixture
+def output(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> InstalledOutput:
+    """Trusting both CAs, with a leaf of the first."""
+    made = InstalledOutput(tmp_path / "out")
+    made.install(first.pem + second.pem, *first.leaf())
+    return made
+
+
+@pytest.fixture
+async def connection(lone: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
+    """To the server of the test's own."""
+    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
+        yield made

@@ -1,0 +1,32 @@
+"""Servers of a cluster that die and come back."""
+
+import asyncio
+
+import nats.errors
+import nats.js.errors
+
+from tests.harness.nats.cluster import SECONDS, NatsNode, NatsServers, until
+from tidemark.nats import Connection
+
+
+async def restart(node: NatsNode) -> None:
+    """Kill it and start it again; it is up again, though not yet whole, when this returns."""
+    ups = node.log.count("Server is ready")
+    node.kill()
+    node.start()
+    await until(lambda: node.log.count("Server is ready") > ups, f"{node.home.name} is up again")
+
+
+async def all_there(cluster: NatsServers, connection: Connection) -> None:
+    """Until the cluster can place what needs all its servers."""
+    jetstream = connection.jetstream(timeout=1)
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while True:
+        try:
+            await jetstream.add_stream(name="ALL", subjects=["all"], num_replicas=len(cluster.nodes))
+            await jetstream.delete_stream("ALL")
+        except (nats.js.errors.APIError, nats.errors.Error):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+        else:
+            return
