@@ -293,7 +293,7 @@ async def _start(
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", module, *map(str, arguments)),
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={"PATH": os.environ["PATH"], **environment},
         stdin=asyncio.subprocess.PIPE if output == asyncio.subprocess.PIPE else asyncio.subprocess.DEVNULL,
         stdout=output,
