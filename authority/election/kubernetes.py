@@ -1,16 +1,17 @@
 """Election by a Lease (coordination.k8s.io/v1), as client-go's leader election holds it.
 
-The holder writes its name and renews; the others wait until the Lease has not changed for a lease's duration, as they
-saw it by their own clocks, and never by the times that stand in it. Every write is over the version that was read, so
-of several that want to take over one wins. A holder that could not renew in time stops before anybody may take over;
-one that ends in good order lets go, and the next one leads within a retry. The leader's URL stands in an annotation.
+The holder writes its name and renews. The others wait until the Lease has not changed for the lease's duration, as they
+see it by their own clocks; the times in the Lease do not count. Every write is over the version that was read, so of
+several replicas that want to take over one wins. A holder that could not renew in time stops before others may take
+over; a holder that ends in good order clears its name, and the next one leads within a retry. An annotation has the
+leader's URL.
 
-It is renewed on the event loop. Ten thousand receipts at once delay that by less than a retry (docs/benchmarks.md), and
-what takes long (keys, files) is done in threads; a loop that does not turn for longer should lose.
+The Lease is renewed on the event loop. Ten thousand receipts at once delay that by less than a retry
+(docs/benchmarks.md), and what takes long (keys, files) is done in threads; a loop that does not turn for longer should
+lose.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,16 +22,17 @@ from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 
-from authority.election.interface import LEASE_SECONDS, ElectionError, Replica
+from authority.election.interface import LEASE_SECONDS, ElectionError, Replica, boottime
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectExists
+from authority.support.backoff import jittered
 
 URL_ANNOTATION = "tidemark.io/url"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseAt:
-    """Which Lease the replicas agree by."""
+    """The Lease by which the replicas agree."""
 
     client: KubernetesClient
     namespace: str
@@ -39,12 +41,14 @@ class LeaseAt:
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """Seconds: how long the others wait before they take over, how long a holder may fail to renew before it stops, and
-    the pause between tries. A takeover after a kill takes at most ``lease`` and two jittered pauses."""
+    """In seconds. A takeover after a kill takes at most ``lease`` and two jittered pauses."""
 
     lease: int
+    """How long the others wait before they take over."""
     renew: float
+    """How long a holder may fail to renew before it stops."""
     retry: float
+    """Between two tries."""
 
     @classmethod
     def of(cls, lease: int) -> "LeaseTimes":
@@ -53,26 +57,23 @@ class LeaseTimes:
 
 
 TIMES = LeaseTimes.of(LEASE_SECONDS)
-"""Unless the configuration says otherwise."""
+"""The default of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What of a Lease shows that its holder lives, and when it was last seen to change, by our own clock."""
+class _SeenLease:
+    """The fields of a Lease that change while its holder lives."""
 
     record: tuple[object, ...]
     at: float
-
-
-def boottime() -> float:
-    """Seconds of a clock that never jumps and also counts while the machine sleeps (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """When ``record`` was first seen, by our own clock."""
 
 
 class LeaseElection:
     """Implements ``Election``.
 
-    ``failed`` is told of what went wrong and is tried again. ``clock`` counts seconds, also while we are paused.
+    ``failed`` takes an error after which the campaign goes on. ``clock`` counts seconds, also while we are paused.
+    Ten fields: what it is made with, the Lease that it holds, and what it saw of others.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class LeaseElection:
         clock: Callable[[], float] = boottime,
     ) -> None:
         self.me = me
-        self._client, self._namespace, self._name = lease.client, lease.namespace, lease.name
+        self._lease = lease
         self._failed = failed
         self._times = times
         self._clock = clock
         self._held: Lease | None = None
         self._until = float("-inf")
         self._other: Replica | None = None
-        self._seen: _Seen | None = None
+        self._seen: _SeenLease | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -101,11 +102,11 @@ class LeaseElection:
 
     @property
     def leader(self) -> Replica | None:
-        """Who leads, as last seen."""
+        """The leader, as last seen."""
         return self.me if self.leads else self._other
 
     async def run(self) -> None:
-        """Campaign and renew until cancelled; then let go."""
+        """Campaign and renew until cancelled; then clear our name from the Lease."""
         try:
             while True:
                 try:
@@ -113,11 +114,11 @@ class LeaseElection:
                         await self.turn()
                 except (KubernetesError, TimeoutError) as error:
                     found = str(error) or f"no answer within {self._times.renew:g} s"
-                    self._failed(ElectionError(f"election {self._where}: expected to hold it by a Lease; {found}"))
+                    where = f"{self._lease.namespace}/{self._lease.name}"
+                    self._failed(ElectionError(f"election {where}: expected to hold it by a Lease; {found}"))
                 if self._held is not None and not self.leads:
                     self._stand_down()
-                jitter = random.uniform(0.8, 1.2)  # noqa: S311 - keeps two that wait from meeting every time
-                await asyncio.sleep(self._times.retry * jitter)
+                await asyncio.sleep(jittered(self._times.retry, 0.8, 1.2))  # or two that wait would collide every time
         finally:
             await self._resign()
 
@@ -127,7 +128,7 @@ class LeaseElection:
             await self._changed.wait()
 
     async def lost(self) -> None:
-        """Return once the term is over that was running at the call, also where nobody has noticed yet."""
+        """Return once the term that runs now is over, also where the lease ends before the next turn."""
         changed = self._changed
         while self.leads and self._changed is changed:
             with suppress(TimeoutError):
@@ -135,11 +136,12 @@ class LeaseElection:
                     await changed.wait()
 
     async def turn(self) -> None:
-        """Look once, and do what follows: renew, stand down, or take over. Raises KubernetesError."""
+        """Read the Lease once, and renew, stand down or take over. Raises KubernetesError."""
         if self._held is not None and not self.leads:
-            self._stand_down()  # paused or cut off: whatever the Lease says, others may have gone on without us
+            # We were paused or cut off: another replica may have led since, though the Lease names us again.
+            self._stand_down()
         began = self._clock()
-        found = await self._client.get(Lease, self._name, self._namespace)
+        found = await self._lease.client.get(Lease, self._lease.name, self._lease.namespace)
         if self._held is not None and found is not None and _holder(found) == self.me.name:
             await self._write(found, began)
             return
@@ -151,38 +153,38 @@ class LeaseElection:
             self._other = Replica(_holder(found), _annotations(found).get(URL_ANNOTATION, ""))
 
     def _is_free(self, found: Lease) -> bool:
-        """Whether nobody holds it (any more)."""
-        if _holder(found) in ("", self.me.name):  # let go, or written by us and the answer was lost
+        """Whether the Lease has no holder that lives."""
+        if _holder(found) in ("", self.me.name):  # cleared; or written by us, and the answer was lost
             return True
         spec = found.spec or LeaseSpec()
         record = (spec.holderIdentity, spec.renewTime, spec.acquireTime, spec.leaseTransitions)
         if self._seen is None or self._seen.record != record:
-            self._seen = _Seen(record, self._clock())
+            self._seen = _SeenLease(record, self._clock())
         return self._clock() - self._seen.at >= max(spec.leaseDurationSeconds or 0, self._times.lease)
 
     async def _write(self, found: Lease | None, began: float) -> None:
-        """Take the Lease or renew it: ours until a while after ``began``, unless another was faster."""
+        """Take the Lease or renew it: ours for ``renew`` seconds after ``began``, unless another replica was faster."""
         try:
             held = await self._put(found, self._renewed(found))
         except (ObjectConflict, ObjectExists):
-            return  # another was faster, or we were and the answer was lost: the next look shows it
-        is_another_term = not self.leads  # also where ours has ended while the answer was on its way
+            return  # another replica was faster, or our answer was lost: the next turn shows it
+        is_another_term = not self.leads  # also where our term has ended while the answer was under way
         self._held, self._until = held, began + self._times.renew
         self._other, self._seen = None, None
         if is_another_term:
-            self._turned()
+            self._wake()
 
     async def _put(self, found: Lease | None, wanted: Lease) -> Lease:
         if found is None:
-            return await self._client.create(wanted, self._namespace)
-        return await self._client.replace(wanted, self._namespace)
+            return await self._lease.client.create(wanted, self._lease.namespace)
+        return await self._lease.client.replace(wanted, self._lease.namespace)
 
     def _renewed(self, found: Lease | None) -> Lease:
         """The Lease with us as its holder, over the version that was found."""
         old = (found.spec if found is not None else None) or LeaseSpec()
         is_ours = old.holderIdentity == self.me.name
         transitions = (old.leaseTransitions or 0) + (0 if is_ours or found is None else 1)
-        return self._lease(
+        return self._lease_of(
             found,
             LeaseSpec(
                 holderIdentity=self.me.name,
@@ -193,13 +195,13 @@ class LeaseElection:
             ),
         )
 
-    def _lease(self, found: Lease | None, spec: LeaseSpec) -> Lease:
+    def _lease_of(self, found: Lease | None, spec: LeaseSpec) -> Lease:
         metadata = found.metadata if found is not None and found.metadata is not None else ObjectMeta()
         annotations = (metadata.annotations or {}) | {URL_ANNOTATION: self.me.url}
         return Lease(
             metadata=ObjectMeta(
-                name=self._name,
-                namespace=self._namespace,
+                name=self._lease.name,
+                namespace=self._lease.namespace,
                 resourceVersion=metadata.resourceVersion,
                 labels=metadata.labels,
                 annotations=annotations,
@@ -208,7 +210,7 @@ class LeaseElection:
         )
 
     async def _resign(self) -> None:
-        """Let go of the Lease, so that nobody has to wait for its end."""
+        """Clear our name from the Lease, so that no replica waits for its end."""
         held = self._held
         if held is None:
             return
@@ -221,26 +223,23 @@ class LeaseElection:
             leaseTransitions=old.leaseTransitions,
         )
         self._stand_down()
-        with suppress(KubernetesError, TimeoutError):  # the others wait for its end then
+        with suppress(KubernetesError, TimeoutError):  # then the others wait for its end
             async with asyncio.timeout(self._times.retry):
-                await self._client.replace(self._lease(held, released), self._namespace)
+                await self._lease.client.replace(self._lease_of(held, released), self._lease.namespace)
 
     def _stand_down(self) -> None:
         self._held, self._until = None, float("-inf")
-        self._turned()
+        self._wake()
 
-    def _turned(self) -> None:
+    def _wake(self) -> None:
+        """Let ``won`` and ``lost`` look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _micro_time(self) -> datetime:
-        """Now by the API server's clock, as a MicroTime that it can read: without a fraction it takes none."""
-        now = datetime.fromtimestamp(self._client.server_time or time.time(), UTC)
+        """Now by the API server's clock, as a MicroTime; the API refuses one without a fraction."""
+        now = datetime.fromtimestamp(self._lease.client.server_time or time.time(), UTC)
         return now.replace(microsecond=now.microsecond or 1)
-
-    @property
-    def _where(self) -> str:
-        return f"{self._namespace}/{self._name}"
 
 
 def _annotations(lease: Lease) -> dict[str, str]:
