@@ -30,7 +30,7 @@ from agent.reporting.receipts import AuthorityTls, ReceiptReporter
 from agent.reporting.recorder import Recorder
 from agent.reporting.status import AgentIdentity, AgentStatus
 from agent.reporting.status_store import StatusStore
-from agent.sources.mounts import MountSources
+from agent.sources.watching import MountSources
 from agent.store.output_directory import OutputDirectory
 from agent.store.set_store import SetStore
 from agent.workloads.http_reloader import HttpReloader
@@ -117,7 +117,7 @@ def assemble(config: AgentConfig, http: aiohttp.ClientSession, clocks: Clocks, p
     )
     rejections = Rejections(recorder, wakeup, clocks, policy)
     cycle = Cycle(store, candidates, rejections, rollout, retry, recorder, wakeup)
-    sources = MountSources(config.bundle, config.leaf, config.trust)
+    sources = MountSources(config.bundle, config.leaf, config.trust, config.watch)
     work: Work = {
         "cycle": cycle.run,
         "sources": partial(sources.run, cycle.on_source_change),
@@ -189,6 +189,6 @@ async def _endless(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> 
 async def run_once(config: AgentConfig, clocks: Clocks) -> int:
     """Install one set; returns the exit status."""
     recorder = Recorder(_status_store(config), AgentMetrics(CollectorRegistry()), clocks.now)
-    snapshot = MountSources(config.bundle, config.leaf, config.trust).look()
+    snapshot = MountSources(config.bundle, config.leaf, config.trust).read()
     store = SetStore(OutputDirectory(config.out), str(config.bundle), clocks)
     return await install_once(snapshot, store, _announcements(config, recorder, clocks), clocks)

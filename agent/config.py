@@ -8,6 +8,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent.log import Style
+from agent.sources.directory_watch import WatchMode
 from agent.workloads.targets import Address, SystemTarget, Target, TargetError, is_host, parse_target
 from tidemark.faults import Faults
 from tidemark.receipt import PodClass
@@ -36,6 +37,7 @@ _VARIABLES = (
     "NATS_CREDS_FILE",
     "LISTEN",
     "SPLAY",
+    "WATCH",
     "LOG",
 )
 # A Service named tidemark-… in the pod's namespace makes the kubelet set these (enableServiceLinks).
@@ -86,6 +88,8 @@ class AgentConfig:
     """Where health, metrics and status are served."""
     splay: float
     """Seconds over which the applications of a fleet spread their reloads."""
+    watch: WatchMode
+    """How changes of the mounts are noticed."""
     log: Style
 
 
@@ -129,6 +133,7 @@ class _Reader:
             nats_creds=self._optional_path("NATS_CREDS_FILE", "the path of the creds file"),
             listen=self._parsed("LISTEN", _address, "host:port", _address(_DEFAULT_LISTEN)),
             splay=self._parsed("SPLAY", _seconds, f"0 to {_LONGEST_SPLAY:.0f} seconds", 0.0),
+            watch=self._parsed("WATCH", WatchMode, "auto, inotify or poll", WatchMode.AUTO),
             log=self._parsed("LOG", Style, "text or json", Style.TEXT),
         )
         if config.authority_url and not config.token_file:

@@ -88,6 +88,7 @@ class Cycle:
 
     def _adopt_trust(self, snapshot: SourceSnapshot) -> Trust | None:
         """Take over the trust file, and report it and the mounts; None before the first usable trust file."""
+        self.recorder.polled_mounts_changed(snapshot.polled)
         warnings, fault = _mount_warnings(snapshot), ""
         try:
             is_new = self._trust.adopt(snapshot.trust)
@@ -149,4 +150,9 @@ class Cycle:
 def _mount_warnings(snapshot: SourceSnapshot) -> list[StatusWarning]:
     mounts = [contents for contents in (snapshot.bundle, snapshot.leaf) if contents is not None]
     warnings = [StatusWarning("mount_not_live", contents.not_live) for contents in mounts if contents.not_live]
+    warnings += [
+        StatusWarning("watch_polling", f"{path}: expected inotify to announce changes, {reason}; it is polled")
+        for path, reason in snapshot.polled.items()
+        if reason
+    ]
     return warnings + ([StatusWarning("watch_failed", snapshot.watch_fault)] if snapshot.watch_fault else [])

@@ -51,6 +51,7 @@ class AgentMetrics:
                 ("proven_sequence", "Sequence of the last proven statement (0: none)"),
                 ("bundle_expiry_timestamp_seconds", "When the installed bundle expires"),
                 ("leaf_expiry_timestamp_seconds", "When the installed leaf expires"),
+                ("polled_mounts", "Mounts whose changes are found by polling, not announced by inotify"),
             )
         }
 
@@ -78,6 +79,7 @@ class AgentMetrics:
     def update_gauges(self, status: AgentStatus) -> None:
         """Set the gauges to what the status says."""
         self._gauges["proven_sequence"].set(status.proven.sequence if status.proven else 0)
+        self._gauges["polled_mounts"].set(len(status.polled))
         installed = status.installed
         if installed is None:
             return

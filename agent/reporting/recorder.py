@@ -1,6 +1,7 @@
 """The recorder: what happens in the cycle goes to status, metrics and log at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from agent import log
 from agent.reporting.metrics import AgentMetrics
@@ -39,6 +40,11 @@ class Recorder:
         for name in dict.fromkeys(warning.name for warning in warnings):
             log.warning(name, detail="; ".join(warning.detail for warning in warnings if warning.name == name))
         self._status_store.update(warnings=tuple(warnings))
+
+    def polled_mounts_changed(self, paths: Collection[Path]) -> None:
+        """These mounts are polled from now on: inotify does not serve them, or the configuration says so."""
+        self._status_store.update(polled=tuple(map(str, paths)))
+        self._metrics.update_gauges(self._status_store.status)
 
     def broker_connected(self, server: str) -> None:
         """Announcements arrive from ``server``; logged once."""

@@ -142,6 +142,8 @@ class AgentStatus:
     """The sequence that the authority named in its last answer to a receipt."""
     broker: BrokerStatus | None = None
     """None where no broker is configured, or none was asked yet."""
+    polled: tuple[str, ...] = ()
+    """Paths of the mounts whose changes are found by polling."""
     stages: dict[str, float] = field(default_factory=dict)
     """Duration of each stage of the last proven journey, in seconds."""
 
@@ -232,6 +234,7 @@ def to_json(status: AgentStatus, now: int) -> dict[str, Any]:
         "reverted": _mark(status.reverted),
         "newest": status.newest,
         "broker": status.broker and asdict(status.broker),
+        "polled": list(status.polled),
         "leaf": status.leaf
         and asdict(status.leaf)
         | {

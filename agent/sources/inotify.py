@@ -1,7 +1,7 @@
-"""Changes in directories, as inotify(7) tells the event loop: at once, and nothing runs while there are none.
+"""Changes in directories, announced by inotify(7): at once, and nothing runs while there are none.
 
-Libraries that poll a thread's queue (watchfiles) cost tens of milliseconds at each change and most of an idle agent's
-processor time; asyncinotify waits on the descriptor itself.
+Libraries that poll a thread's queue cost tens of milliseconds at each change and most of an idle agent's processor
+time; asyncinotify waits on the descriptor itself (decision 14).
 """
 
 import os
@@ -19,36 +19,31 @@ class Inotify:
     """Watches directories, not what is below them. For one event loop and one waiter; ``close`` it."""
 
     def __init__(self, directories: Iterable[Path]) -> None:
-        """Raises OSError: a directory is not there, or the system has no instances or watches left."""
+        """Raises OSError where the system has no instance left (inotify_init(2))."""
         self._inotify = asyncinotify.Inotify(sync_timeout=0)
-        try:
-            for directory in directories:
-                _watch(self._inotify, directory)
-        except OSError:
-            self._inotify.close()
-            raise
-        self._watches = len(self._inotify.watches)
+        self.failures: dict[Path, str] = {}
+        for directory in directories:
+            try:
+                self._inotify.add_watch(directory, _MASK)
+            except OSError as error:
+                self.failures[directory] = os.strerror(error.errno or 0)
+        self._watched = frozenset(watch.path for watch in self._inotify.watches)
 
     @property
-    def stands(self) -> bool:
-        """Whether every directory is still watched: a watch ends with its directory, and the next one of that name may
-        have its inode number."""
-        return len(self._inotify.watches) == self._watches
+    def is_complete(self) -> bool:
+        """Whether every directory is still watched: a watch ends with its directory, and the next directory of that
+        name may have the same inode number."""
+        return len(self._inotify.watches) == len(self._watched)
 
-    async def changed(self) -> None:
-        """Wait for a change since the watch was made, or since this last returned."""
-        await self._inotify.get()
-        while self._inotify.sync_get() is not None:  # a switch is half a dozen events, and one change
-            pass
+    async def changed(self) -> frozenset[Path]:
+        """Wait for events; returns the directories that they announce a change of."""
+        events = [await self._inotify.get()]
+        while (event := self._inotify.sync_get()) is not None:  # a switch is half a dozen events, and one change
+            events.append(event)
+        if any(Mask.Q_OVERFLOW in event.mask for event in events):
+            return self._watched  # the kernel has dropped events, of any of the directories
+        return frozenset(event.watch.path for event in events if event.watch is not None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop watching."""
         self._inotify.close()
-
-
-def _watch(inotify: asyncinotify.Inotify, directory: Path) -> None:
-    try:
-        inotify.add_watch(directory, _MASK)
-    except OSError as error:
-        number = error.errno or 0
-        raise OSError(number, os.strerror(number), str(directory)) from None

@@ -109,6 +109,7 @@ def test_everything_that_can_be_said() -> None:
         ("SPLAY", "soon", "expected 0 to 3600 seconds, found 'soon'"),
         ("SPLAY", "nan", "expected 0 to 3600 seconds, found 'nan'"),
         ("SPLAY", "-1", "expected 0 to 3600 seconds, found '-1'"),
+        ("WATCH", "kqueue", "expected auto, inotify or poll, found 'kqueue'"),
         ("LOG", "xml", "expected text or json, found 'xml'"),
         ("TARGETS", "nats://127.0.0.1", "nats://127.0.0.1: expected a URL that starts with signal:, http://"),
         ("LEAF", "", "expected a directory, as a target is nats-sys:// (the leaf is the connection's), found nothing"),

@@ -14,13 +14,14 @@ import json, os, sys
 before = dict(os.environ)
 import agent.__main__, agent.app
 from agent import memory_footprint
-early = "nats" in sys.modules
+early = {"nats", "psutil", "watchfiles", "anyio"} & sys.modules.keys()
 memory_footprint.import_nats()
 memory_footprint.forget_annotations()
-import agent.sources.jetstream, aiohttp.connector, nats.aio.client
+import agent.sources.jetstream, agent.workloads.signal_reloader, aiohttp.connector, nats.aio.client
 print(json.dumps({
     "environment": before == dict(os.environ),
-    "nats early": early,
+    "early": sorted(early),
+    "watchfiles": "watchfiles" in sys.modules,
     "metadata": "importlib.metadata" in sys.modules,
     "nats-py": nats.aio.client.__version__,
     "zstd": "compression.zstd" in sys.modules,
@@ -66,7 +67,8 @@ def test_what_is_left_out_is_not_missed() -> None:
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == {
         "environment": True,
-        "nats early": False,
+        "early": [],
+        "watchfiles": False,
         "metadata": False,
         "nats-py": version("nats-py"),
         "zstd": False,

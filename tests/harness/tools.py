@@ -21,10 +21,13 @@ class Tool:
     brought: bool = True
     """Whether ``make test`` may bring it: one package that works without others, of a size that nobody minds."""
 
+    device: Path | None = None
+    """What the program opens for reading and writing; a container may not have it."""
+
     @property
     def origin(self) -> str:
         """How to come by it: completes "it is missing: …"."""
-        return f"Debian package {' or '.join(self.packages)}"
+        return f"Debian package {' or '.join(self.packages)}" + (f", and {self.device}" if self.device else "")
 
 
 TOOLS = {
@@ -32,13 +35,17 @@ TOOLS = {
     "promtool": Tool(("promtool", "prometheus")),
     "openssl": Tool(("openssl",)),
     "go": Tool(("golang-go",), brought=False),
+    "bindfs": Tool(("bindfs",), brought=False, device=Path("/dev/fuse")),
+    "fusermount": Tool(("fuse",), brought=False),
 }
 
 
 @cache
 def find(name: str) -> Path | None:
-    """Where the program is: beside this interpreter, or on the PATH. None where it is not."""
-    assert name in TOOLS, name
+    """Where the program is: beside this interpreter, or on the PATH. None where it is not, or lacks its device."""
+    device = TOOLS[name].device
+    if device is not None and not os.access(device, os.R_OK | os.W_OK):
+        return None
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which(name, path=places)
     return Path(found) if found else None

