@@ -1,15 +1,15 @@
-"""PEM and X.509 questions that both sides ask; pure.
+"""PEM files (RFC 7468) and X.509 certificates (RFC 5280), as authority, agents and applications judge them; pure.
 
-Parsing is stricter than OpenSSL's and Go's on purpose: Go's ``AppendCertsFromPEM`` silently skips a block that does not
-parse or has PEM headers, and OpenSSL gives up the whole file, so what a strict parser did not read whole may be half a
-trust store in one workload and none in the next.
+Parsing is stricter than OpenSSL's and Go's on purpose. Go's ``AppendCertsFromPEM`` silently skips a block that does not
+parse or has PEM headers; OpenSSL gives up the whole file. So a file that is not strictly PEM may be half a trust store
+in one workload and an empty trust store in the next.
 """
 
 import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -29,10 +29,10 @@ _LABEL = re.compile(rb"-----BEGIN [A-Z0-9 ]{1,40}-----")
 _COMMENT = re.compile(rb"#[^\x00-\x08\x0a-\x1f\x7f]{0,199}")
 
 _EC_CURVES = frozenset({"secp224r1", "secp256r1", "secp384r1", "secp521r1"})
-"""The curves that Go can read; a certificate on another is skipped by nats-server as if it were not there."""
+"""The curves that Go can read; nats-server ignores a certificate on another curve."""
 
 _LEAST_RSA_BITS = 2048
-"""OpenSSL presents and trusts no shorter one by default (security level 2), whatever Go does."""
+"""By default OpenSSL neither presents nor trusts a shorter key (security level 2); Go does."""
 
 _NAME_LENGTHS = {
     NameOID.COUNTRY_NAME: (2, 2),
@@ -41,16 +41,15 @@ _NAME_LENGTHS = {
 }
 """Least and most bytes of the attributes whose length the library only warns about (RFC 5280, appendix A.1)."""
 
-
 _LEAF_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)
 
 
 class PemError(ValueError):
-    """A PEM file holds something else than whole certificates; the message names the block and what was found."""
+    """A PEM file holds something other than whole certificates; the message names the block and what was found."""
 
 
 class LeafRejected(ValueError):
-    """A leaf does not fit; ``reason`` is one word for metrics, the message says what was expected and found."""
+    """A leaf cannot be used; ``reason`` is one word for metrics, the message says what was expected and found."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -58,20 +57,28 @@ class LeafRejected(ValueError):
 
 
 def parse_certificates(pem: bytes, most: int = 64) -> tuple[Certificate, ...]:
-    """Read every certificate of a PEM file (RFC 7468).
+    """Read every certificate of a PEM file (RFC 7468), in the order of the file: 1 to ``most``.
 
     Between the blocks only white space and comments are allowed: lines of up to 200 bytes that start with ``#``
-    (OpenSSL reads longer ones in pieces, and a piece may look like the start of a block). Inside a block only base64,
-    without empty lines (for OpenSSL one ends the PEM headers).
+    (OpenSSL reads longer lines in pieces, and a piece may look like the start of a block). Inside a block only base64
+    is allowed, without empty lines (OpenSSL takes an empty line for the end of the PEM headers).
 
     Raises:
-        PemError: anything else in the file, a block that does not parse, none, or more than ``most``.
+        PemError: anything else in the file, a block that does not parse, no block, or more than ``most``.
     """
     try:
         pem.decode()
     except UnicodeDecodeError as error:
         raise PemError(f"expected text in UTF-8, found another byte at {error.start}") from None
-    certificates: list[Certificate] = []
+    certificates = tuple(_parse_block(encoded, number) for number, encoded in enumerate(_blocks(pem, most), start=1))
+    if not certificates:
+        raise PemError("expected a certificate or more, found none")
+    return certificates
+
+
+def _blocks(pem: bytes, most: int) -> Iterator[bytes]:
+    """The base64 of each block. Raises PemError for a line that has no place where it stands, and for more blocks."""
+    found = 0
     block: list[bytes] | None = None
     for number, raw in enumerate(pem.replace(b"\r\n", b"\n").split(b"\n"), start=1):
         line = raw.rstrip(b" \t")
@@ -79,29 +86,23 @@ def parse_certificates(pem: bytes, most: int = 64) -> tuple[Certificate, ...]:
             if line == _BEGIN:
                 block = []
             elif line and not _COMMENT.fullmatch(line):
-                raise PemError(f"line {number}: expected a CERTIFICATE block, found {_shown(line)}")
+                raise PemError(f"line {number}: expected a CERTIFICATE block, found {_label_or_other(line)}")
         elif line == _END:
-            if len(certificates) == most:
+            if found == most:
                 raise PemError(f"line {number}: expected at most {most} certificates, found more")
-            certificates.append(_parse_block(b"".join(block), len(certificates) + 1))
+            found += 1
+            yield b"".join(block)
             block = None
         elif line:
             block.append(line)
         else:
-            raise PemError(
-                f"line {number}: expected base64 in certificate {len(certificates) + 1}, found an empty line"
-            )
+            raise PemError(f"line {number}: expected base64 in certificate {found + 1}, found an empty line")
     if block is not None:
-        raise PemError(
-            f"certificate {len(certificates) + 1}: expected it to end, found the end of the file (truncated)"
-        )
-    if not certificates:
-        raise PemError("expected a certificate or more, found none")
-    return tuple(certificates)
+        raise PemError(f"certificate {found + 1}: expected it to end, found the end of the file (truncated)")
 
 
-def _shown(line: bytes) -> str:
-    """What an error may show of a line that should not be there: only a PEM label, never content (it may be a key)."""
+def _label_or_other(line: bytes) -> str:
+    """What an error may quote of an unexpected line: a PEM label, never other content, which may be a key."""
     return line.decode() if _LABEL.fullmatch(line) else "other text"
 
 
@@ -122,9 +123,9 @@ def _parse_block(encoded: bytes, number: int) -> Certificate:
 
 
 def _read(der: bytes) -> Certificate:
-    """Parse a certificate whole: the library reads most parts on first use only, and would surprise that user.
+    """Parse a certificate whole: the library reads most parts on first use, where an error would be a surprise.
 
-    On malformed input it raises ValueError, TypeError, KeyError, InvalidVersion, DuplicateExtension,
+    On malformed input the library raises ValueError, TypeError, KeyError, InvalidVersion, DuplicateExtension,
     UnsupportedGeneralNameType, or a Warning where a process turned warnings into errors.
     """
     certificate = x509.load_der_x509_certificate(der)
@@ -134,10 +135,11 @@ def _read(der: bytes) -> Certificate:
 
 
 def _fault(certificate: Certificate) -> str | None:
-    """What is wrong with a certificate that other parsers choke on, or that this one only warns about.
+    """The fault of a certificate that other parsers refuse, or that this library only warns about; None without one.
 
-    Without this, the verdict would depend on the process's warning filter, and on who reads the file. Keys of unknown
-    algorithms are no fault: they may be newer than this library, and everybody ignores them.
+    Without this check, the verdict would depend on the process's warning filter and on the program that reads the file.
+    A key of an unknown algorithm is no fault: the algorithm may be newer than this library, and every parser ignores
+    such a certificate.
     """
     if certificate.serial_number <= 0:
         return f"expected a positive serial number (RFC 5280 4.1.2.2), found {certificate.serial_number}"
@@ -189,16 +191,16 @@ def not_after(certificate: Certificate) -> int:
 
 
 def is_valid_at(certificate: Certificate, now: int) -> bool:
-    """Whether ``now`` lies in the validity."""
+    """Whether ``now`` (Unix seconds) lies in the validity, both ends included (RFC 5280 4.1.2.5)."""
     return not_before(certificate) <= now <= not_after(certificate)
 
 
 def is_ca(certificate: Certificate) -> bool:
     """Whether the certificate may sign certificates: BasicConstraints say CA and KeyUsage says keyCertSign.
 
-    One without the KeyUsage extension is none. RFC 5280 4.2.1.3 has conforming CAs carry it, and peers differ on those
-    that do not: Go and OpenSSL by default accept them, OpenSSL's strict mode (Python's default from 3.13 on) and
-    ``cryptography`` refuse them. An anchor must work for every workload or for none.
+    A certificate without the KeyUsage extension is no CA. RFC 5280 4.2.1.3 requires the extension of a CA, and peers
+    differ on CAs without it: Go and OpenSSL by default accept them, OpenSSL's strict mode (Python's default from 3.13
+    on) and ``cryptography`` refuse them. An anchor must work for every workload or for none.
     """
     try:
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -209,7 +211,7 @@ def is_ca(certificate: Certificate) -> bool:
 
 
 def _claims_ca(certificate: Certificate) -> bool:
-    """Whether BasicConstraints say CA, with or without the KeyUsage that goes with it."""
+    """Whether BasicConstraints say CA, with or without the KeyUsage that a CA needs."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
@@ -217,7 +219,7 @@ def _claims_ca(certificate: Certificate) -> bool:
 
 
 def issued_by(certificate: Certificate, issuer: Certificate) -> bool:
-    """Whether ``issuer``'s name and key are the ones that signed ``certificate``."""
+    """Whether ``certificate`` names ``issuer`` as its issuer and is signed with the issuer's key (RFC 5280 6.1.3)."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -227,24 +229,25 @@ def issued_by(certificate: Certificate, issuer: Certificate) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A workload's certificate with its chain and key, as read from ``tls.crt`` and ``tls.key``.
-
-    ``certificate_pem`` and ``key_pem`` are the exact bytes of the two files; ``repr`` hides them.
-    """
+    """A workload's certificate with its chain and key, as read from ``tls.crt`` and ``tls.key``."""
 
     certificate: Certificate
+    """The first certificate of ``tls.crt``."""
     chain: tuple[Certificate, ...]
+    """The other certificates of ``tls.crt``, in its order."""
     certificate_pem: bytes = field(repr=False)
+    """The exact bytes of ``tls.crt``."""
     key_pem: bytes = field(repr=False)
+    """The exact bytes of ``tls.key``: a secret."""
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of the leaf certificate."""
+        """SHA-256 of the leaf certificate's DER, in lower-case hex."""
         return fingerprint(self.certificate)
 
 
 def parse_leaf(certificate_pem: bytes, key_pem: bytes) -> Leaf:
-    """Read a leaf (first), its chain, and its unencrypted private key.
+    """Read a leaf (the first certificate), its chain (up to 9 more), and its unencrypted private key.
 
     Raises:
         LeafRejected: a file that does not parse (``pem``, ``key``), a key that TLS cannot use (``pem``, ``key``), a CA
@@ -255,13 +258,13 @@ def parse_leaf(certificate_pem: bytes, key_pem: bytes) -> Leaf:
     except PemError as error:
         raise LeafRejected("pem", f"tls.crt: {error}") from None
     try:
-        of_leaf = certificates[0].public_key()
+        leaf_key = certificates[0].public_key()
     except UnsupportedAlgorithm as error:
         raise LeafRejected("pem", f"tls.crt: expected a key of a known algorithm, found {error}") from None
     key = _read_key(key_pem)
-    if key.public_key() != of_leaf:
+    if key.public_key() != leaf_key:
         raise LeafRejected("key_mismatch", "tls.key: expected the key of tls.crt's first certificate, found another")
-    if not isinstance(key, _LEAF_KEYS):  # neither OpenSSL nor Go serves with another one
+    if not isinstance(key, _LEAF_KEYS):  # neither OpenSSL nor Go serves TLS with another kind
         raise LeafRejected("key", f"tls.key: expected an RSA, EC or Ed25519 key, found {type(key).__name__}")
     if _claims_ca(certificates[0]):
         raise LeafRejected("ca", "tls.crt: expected a leaf certificate first, found a CA")
@@ -277,11 +280,11 @@ def _read_key(pem: bytes) -> PrivateKeyTypes:
 
 
 def leaf_issuer(leaf: Leaf, anchors: Sequence[Certificate], withdrawn: Collection[str], now: int) -> Certificate:
-    """The CA that directly issued the leaf, where a valid chain leads from it to one of ``anchors``.
+    """The CA that directly issued the leaf, where a valid chain leads from that CA to one of ``anchors``.
 
-    Every CA of the chain, the anchor too, must be valid at ``now`` and may not have more CAs below it than its
-    pathLenConstraint allows (Go checks anchors as well). ``withdrawn`` are fingerprints of CAs that no chain may pass
-    through, though a root above them is still an anchor.
+    Every CA of the chain, the anchor too, must be valid at ``now`` (Unix seconds) and must not have more CAs below it
+    than its pathLenConstraint allows (Go checks anchors as well). ``withdrawn`` are fingerprints (SHA-256 of the DER,
+    lower-case hex) of CAs that no chain may pass through; a root above such a CA is still an anchor.
 
     Raises:
         LeafRejected: the leaf is outside its validity (``expired``, ``not_yet_valid``), or no such chain exists
@@ -307,7 +310,11 @@ def leaf_issuer(leaf: Leaf, anchors: Sequence[Certificate], withdrawn: Collectio
 
 
 def _leads_to(trusted: Collection[str], issuer: Certificate, usable: dict[str, Certificate]) -> bool:
-    """Whether a path leads from ``issuer`` to a trusted CA: breadth first, each CA once, so that cycles end."""
+    """Whether a path leads from ``issuer`` to a trusted CA.
+
+    Breadth first and each CA once: CAs that sign each other make no endless loop, and the shortest path to each CA is
+    tried, which leaves the fewest CAs below it.
+    """
     level, seen, below = {fingerprint(issuer): issuer}, set[str](), 0
     while level:
         level = {sha256: ca for sha256, ca in level.items() if _allows_below(ca, below)}
@@ -324,6 +331,6 @@ def _leads_to(trusted: Collection[str], issuer: Certificate, usable: dict[str, C
 
 
 def _allows_below(ca: Certificate, below: int) -> bool:
-    """Whether pathLenConstraint lets ``below`` CAs stand between this one and the leaf (RFC 5280 4.2.1.9)."""
+    """Whether pathLenConstraint allows ``below`` CAs between this CA and the leaf (RFC 5280 4.2.1.9)."""
     longest = ca.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
     return longest is None or below <= longest
