@@ -1,5 +1,5 @@
-"""Tidemark's contract: what the authority, the agents and the applications agree on.
+"""Tidemark's contract: formats, verification and clock, as the authority, the agents and applications agree on them.
 
-Importing this package pulls in nothing; each module is imported by name. All of them but ``tidemark.nats`` are pure:
-bytes, state and ``now`` (whole Unix seconds, UTC) go in, values come out.
+This package imports nothing and may import neither program; each module is imported by name. All modules but
+``tidemark.nats`` are pure: bytes, state and ``now`` (whole Unix seconds, UTC) go in, values come out.
 """

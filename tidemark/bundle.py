@@ -1,7 +1,8 @@
 """The bundle: ``ca.crt`` (what workloads read) and ``bundle.note`` (the signed statement over it), as values and bytes.
 
-A statement's text is the line ``tidemark/bundle/v1``, then one line of JSON. Reading is strict about what it knows
-(every field there, of its type, given once) and ignores what it does not know, so that later authorities may add.
+A statement's text is the line ``tidemark/bundle/v1``, then one line of JSON. Every known field must be there once and
+of its type; unknown fields are ignored, so that later authorities may add fields (docs/architecture.md, "The
+statement").
 """
 
 import hashlib
@@ -37,7 +38,7 @@ class StatementError(ValueError):
 
 
 class Role(StrEnum):
-    """What an anchor is: the CA of an epoch, or a root above those."""
+    """The kind of an anchor: the CA of an epoch, or a root above such CAs."""
 
     INTERMEDIATE = "intermediate"
     ROOT = "root"
@@ -53,10 +54,11 @@ class Cause(StrEnum):
 
 
 def check_trust_domain(name: str) -> str:
-    """Return ``name`` if it can name a deployment: 1 to 64 letters, digits, '.', '_', '-' (X.509's limit for O).
+    """Return ``name`` if it can name a deployment: 1 to 64 letters, digits, '.', '_', '-', with a letter or digit at
+    both ends (64 is the limit of organizationName in RFC 5280, appendix A.1).
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other name.
     """
     if not _TRUST_DOMAIN.fullmatch(name):
         raise ValueError(f"trust domain {name[:80]!r}: expected 1 to 64 letters, digits, '.', '_' or '-'")
@@ -65,16 +67,20 @@ def check_trust_domain(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One certificate of ``ca.crt``. ``sha256`` is of its DER; instants are Unix seconds; roots have no epoch."""
+    """One certificate of ``ca.crt``."""
 
     role: Role
     epoch: int | None
+    """The epoch of an intermediate; None for a root."""
     sha256: str
+    """Of the certificate's DER, as 64 lower-case hex digits."""
     not_before: int
+    """Start of the validity, in Unix seconds."""
     not_after: int
+    """Last second of the validity, in Unix seconds."""
 
     def to_fields(self) -> dict[str, object]:
-        """As it stands in the statement."""
+        """The JSON object of this anchor in a statement."""
         fields: dict[str, object] = {"role": self.role.value}
         if self.epoch is not None:
             fields["epoch"] = self.epoch
@@ -99,30 +105,42 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the authority says about one ``ca.crt`` (docs/architecture.md, "The statement").
+    """The authority's signed claim about one ``ca.crt`` (docs/architecture.md, "The statement").
 
-    ``sequence`` rises strictly from 1; ``epoch`` is the first anchor's and counts by ``clock``; ``issued_at``,
-    ``next_update`` and ``expires_at`` are Unix seconds; ``anchors`` stand in the order of ``ca.crt``, newest
-    intermediate first, then roots; ``withdrawn``, ``ca_sha256`` and ``previous`` are SHA-256 digests in hex.
+    Twelve fields, because the wire format has them side by side and one signature covers them all. Instants are Unix
+    seconds, digests SHA-256 as 64 lower-case hex digits.
 
     Raises:
         StatementError: the fields contradict each other.
     """
 
     trust_domain: str
+    """The deployment; see ``check_trust_domain``."""
     sequence: int
+    """Rises strictly, from 1."""
     clock: EpochClock
+    """The durations by which epochs are counted."""
     epoch: int
+    """The first anchor's."""
     cause: Cause
+    """On the wire ``reason``."""
     issued_at: int
+    """When the statement was signed, by the authority's clock."""
     next_update: int
+    """When the next statement is due."""
     expires_at: int
+    """The first anchor's ``not_after``."""
     anchors: tuple[Anchor, ...]
+    """In the order of ``ca.crt``: intermediates from the newest on, then roots."""
     withdrawn: tuple[str, ...]
+    """Digests (of the DER) of CAs that must not be trusted any more."""
     ca_sha256: str
+    """Digest of the exact bytes of ``ca.crt``."""
     previous: str
+    """Digest of the previous statement's text, or ``NO_PREVIOUS``."""
 
     def __post_init__(self) -> None:
+        # Intermediates before roots: agents and the overlap check take the first anchors for the CAs of epochs.
         roles = [anchor.role for anchor in self.anchors]
         if not roles or roles[0] is not Role.INTERMEDIATE or roles != sorted(roles, key=lambda role: role is Role.ROOT):
             found = ", ".join(roles) or "none"
@@ -203,20 +221,22 @@ class Statement:
 
 
 def digest_of(text: str) -> str:
-    """A statement's digest: SHA-256 of its text, in hex. It names the statement in chains, receipts and stores."""
+    """A statement's digest, which names it in chains, receipts and stores: SHA-256 of its text, in lower-case hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The two files as they travel; nothing about them is trusted yet."""
+    """The two files as they are published; neither is verified yet."""
 
     ca: bytes
+    """``ca.crt``: PEM."""
     note: bytes
+    """``bundle.note``: a signed note (https://c2sp.org/signed-note) whose text is a statement."""
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
+        """Bytes of both files together."""
         return len(self.ca) + len(self.note)
 
     @property
@@ -242,10 +262,10 @@ class Bundle:
         return Statement.parse(text), digest_of(text)
 
     def to_json(self) -> bytes:
-        """``{"ca.crt": …, "bundle.note": …}``, as stores and JetStream carry it; every verified bundle can be so.
+        """``{"ca.crt": …, "bundle.note": …}`` in UTF-8, as stores and JetStream messages hold a bundle.
 
         Raises:
-            UnicodeDecodeError: one of the files is not UTF-8 (and would not pass verification).
+            UnicodeDecodeError: a file is not UTF-8; such a bundle does not pass verification.
         """
         return dump_object({CA_FILE: self.ca.decode(), NOTE_FILE: self.note.decode()}).encode()
 
@@ -254,7 +274,7 @@ class Bundle:
         """Read what ``to_json`` wrote.
 
         Raises:
-            FieldError: not an object with these two texts.
+            FieldError: not a JSON object with these two texts.
         """
         fields = parse_object(data)
         longest = len(data)

@@ -1,7 +1,7 @@
 """The epoch clock: which certificate authority (CA) is due when.
 
-Epoch N is the N-th interval of length D since 1970-01-01T00:00:00Z. All instants and durations here are whole seconds
-as ``int`` (Unix time, UTC) and all arithmetic is exact, so every machine that knows D, V and P agrees to the second.
+Epoch N is the N-th interval of length D since 1970-01-01T00:00:00Z. All instants and durations are whole seconds as
+``int`` (Unix time, UTC) and all arithmetic is exact, so all machines that know D, V and P agree to the second.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ RELOAD_SECONDS = 5
 
 
 class ClockError(ValueError):
-    """The clock's values do not go together; the message names both of them with what was expected."""
+    """Values that contradict each other; the message names them with their keys and says what was expected."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -23,16 +23,16 @@ def _require(condition: bool, message: str) -> None:
 class EpochClock:
     """The three durations that every statement carries, in seconds.
 
-    ``epoch_seconds`` (D) is the length of an epoch, ``validity_seconds`` (V) how long after its epoch's start a CA is
-    valid, ``prepare_seconds`` (P) how long before its epoch's start it is issued and published.
-
     Raises:
         ClockError: outside 3 <= V/D <= 24 or 0 < P < D.
     """
 
     epoch_seconds: int
+    """D: the length of an epoch."""
     validity_seconds: int
+    """V: from the start of its epoch, how long a CA is valid."""
     prepare_seconds: int
+    """P: how long before the start of its epoch a CA is issued and published."""
 
     def __post_init__(self) -> None:
         d, v, p = self.epoch_seconds, self.validity_seconds, self.prepare_seconds
@@ -47,11 +47,11 @@ class EpochClock:
         )
 
     def epoch_at(self, now: int) -> int:
-        """The epoch that ``now`` lies in."""
+        """The epoch in which ``now`` lies."""
         return now // self.epoch_seconds
 
     def start(self, epoch: int) -> int:
-        """When the epoch begins, and its CA may be activated."""
+        """The epoch's first second, from which its CA may be activated."""
         return epoch * self.epoch_seconds
 
     def expiry(self, epoch: int) -> int:
@@ -59,11 +59,11 @@ class EpochClock:
         return self.start(epoch) + self.validity_seconds
 
     def prepare_at(self, epoch: int) -> int:
-        """From here on the epoch's CA exists and is published."""
+        """The second from which the epoch's CA should exist and be published."""
         return self.start(epoch) - self.prepare_seconds
 
     def newest_due(self, now: int) -> int:
-        """The newest epoch whose CA should exist at ``now``: the next one inside its prepare window, else this one."""
+        """The newest epoch whose CA should exist at ``now``: the next epoch within P of its start, else the present."""
         return self.epoch_at(now + self.prepare_seconds)
 
     def valid_epochs(self, now: int) -> range:
@@ -74,11 +74,7 @@ class EpochClock:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A clock with the durations that only the authority needs, checked as one.
-
-    ``tolerance_seconds`` is how far two clocks may differ, ``leaf_seconds`` (L) a leaf certificate's lifetime,
-    ``delivery_seconds`` the slowest way of a bundle into a pod (about 90 s with kubelets), ``splay_seconds`` the
-    longest delay that application targets may add.
+    """A clock with the durations that only the authority needs, checked together.
 
     Raises:
         ClockError: outside L <= V - 2 D, tolerance <= D/2, tolerance + delivery < L/2, or
@@ -87,9 +83,13 @@ class Timing:
 
     clock: EpochClock
     tolerance_seconds: int
+    """How far two clocks may differ."""
     leaf_seconds: int
+    """L: the lifetime of a leaf certificate."""
     delivery_seconds: int
+    """The longest that a bundle takes into a pod: about 90 s with kubelets."""
     splay_seconds: int = 0
+    """The longest delay that application targets may add."""
 
     def __post_init__(self) -> None:
         d, v, p = self.clock.epoch_seconds, self.clock.validity_seconds, self.clock.prepare_seconds
@@ -120,7 +120,7 @@ class Timing:
 
 
 def default_leaf_seconds(clock: EpochClock) -> int:
-    """A leaf's lifetime where none is configured: two epochs, or less where the CA's validity leaves less."""
+    """The lifetime of a leaf where none is configured: two epochs, or less where the CA's validity allows less."""
     return min(2 * clock.epoch_seconds, clock.validity_seconds - 2 * clock.epoch_seconds)
 
 
@@ -134,4 +134,4 @@ PRESETS = {
     "testing": _preset(epoch=20 * 60, validity=80 * 60, prepare=5 * 60, tolerance=10 * 60, delivery=90),
     "production": _preset(epoch=6 * 3600, validity=24 * 3600, prepare=30 * 60, tolerance=10 * 60, delivery=90),
 }
-"""Timings by name. ``playground`` counts on the directory publisher, the others on kubelets."""
+"""Timings by name. ``playground`` relies on the directory publisher, the others on kubelets."""

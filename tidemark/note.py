@@ -1,4 +1,4 @@
-"""Signed notes: a text with Ed25519 signatures below it, as in C2SP ``signed-note`` and Go's ``sumdb/note``.
+"""Signed notes: a text with Ed25519 signatures (RFC 8032) below it, as in C2SP ``signed-note`` and Go's ``sumdb/note``.
 
 A note is the text (UTF-8, ending in a newline), an empty line, and one line for each signature:
 ``— <key name> <base64(4-byte key id || signature)>``. The key id is the first four bytes of
@@ -26,7 +26,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{8}")
 
 
 class NoteError(ValueError):
-    """The bytes are no signed note, or a text form is no key; the message says what was expected and found."""
+    """The bytes are no signed note, or a text is no key; the message says what was expected and found."""
 
 
 class SignatureError(NoteError):
@@ -34,7 +34,7 @@ class SignatureError(NoteError):
 
 
 def key_id(name: str, public_key: bytes) -> bytes:
-    """The 4-byte id of an Ed25519 key: a hint which key signed, not a security property."""
+    """The 4-byte id of an Ed25519 key: a hint to the key that signed, not a security property."""
     return hashlib.sha256(name.encode() + b"\n" + ED25519 + public_key).digest()[:4]
 
 
@@ -49,7 +49,7 @@ def _checked_name(name: str) -> str:
 
 
 def _decoded(text: str, what: str) -> bytes:
-    """Base64 in its one canonical form, so that no two spellings of a note mean the same."""
+    """Decode base64, in its canonical form only: every note has exactly one spelling."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -61,10 +61,16 @@ def _decoded(text: str, what: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """A public key that notes are checked with. ``public_key``: 32 raw bytes."""
+    """A public key that notes are checked with.
+
+    Raises:
+        NoteError: a name that notes cannot hold, or a key of another size.
+    """
 
     name: str
+    """Printable, without white space and ``+``."""
     public_key: bytes
+    """32 raw bytes (RFC 8032 5.1.5)."""
 
     def __post_init__(self) -> None:
         _checked_name(self.name)
@@ -78,7 +84,7 @@ class Verifier:
 
     @property
     def hash(self) -> str:
-        """The key id in hex, as people compare it."""
+        """The key id as 8 lower-case hex digits, for people to compare."""
         return self.key_id.hex()
 
     @classmethod
@@ -108,7 +114,11 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A private key that notes are signed with; its ``repr`` does not show it."""
+    """A private key that notes are signed with; ``repr`` leaves the key out.
+
+    Raises:
+        NoteError: a name that notes cannot hold.
+    """
 
     name: str
     private_key: Ed25519PrivateKey = field(repr=False)
@@ -118,7 +128,7 @@ class Signer:
 
     @classmethod
     def generate(cls, name: str) -> "Signer":
-        """Make a fresh key under ``name``."""
+        """Make a new key with this name."""
         return cls(name, Ed25519PrivateKey.generate())
 
     @classmethod
@@ -137,7 +147,7 @@ class Signer:
         return signer
 
     def dump(self) -> str:
-        """The private key's text form: a secret, for a 0600 file alone."""
+        """The private key's text form: a secret, for files of mode 0600."""
         seed = ED25519 + self.private_key.private_bytes_raw()
         return f"{_PRIVATE}{self.name}+{self.verifier.hash}+{base64.b64encode(seed).decode()}"
 
@@ -173,34 +183,39 @@ def _key_parts(text: str, what: str) -> tuple[str, str, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One signature line: key name, 4-byte key id, signature bytes."""
+    """One signature line of a note."""
 
     name: str
+    """The key's name."""
     key_id: bytes
+    """4 bytes; see ``key_id`` of this module."""
     signature: bytes
+    """64 bytes from an Ed25519 key; other algorithms have other sizes."""
 
     def line(self) -> str:
-        """The line as it stands in the note."""
+        """The line in the note, with its newline."""
         return f"{_PREFIX}{self.name} {base64.b64encode(self.key_id + self.signature).decode()}\n"
 
 
 @dataclass(frozen=True, slots=True)
 class SignedNote:
-    """A note taken apart; nothing about it is trusted yet."""
+    """The parts of a note; no signature is checked yet."""
 
     text: str
+    """Ends in a newline."""
     signatures: tuple[Signature, ...]
+    """In the order of the note; at most ``MAX_SIGNATURES``."""
 
     def __bytes__(self) -> bytes:
         return (self.text + "\n" + "".join(s.line() for s in self.signatures)).encode()
 
 
 def check_text(text: str) -> str:
-    """Return the text of a note as it was given.
+    """Return ``text`` if it can be the text of a note.
 
     Raises:
-        NoteError: it does not end in a newline, or holds control characters other than newlines, or half a surrogate
-            pair (which UTF-8 cannot write).
+        NoteError: no newline at the end, a control character other than a newline, or a lone surrogate (which UTF-8
+            cannot write).
     """
     if not text.endswith("\n"):
         raise NoteError("note text: expected it to end in a newline")
@@ -219,7 +234,7 @@ def sign(text: str, signers: Iterable[Signer]) -> SignedNote:
 
 
 def parse(note: bytes) -> SignedNote:
-    """Take a note apart without trusting it.
+    """Split a note into text and signatures, without checking the signatures.
 
     Raises:
         NoteError: not UTF-8, control characters, no empty line before the signatures, or a malformed signature line.
@@ -252,8 +267,8 @@ def verify(note: SignedNote, verifiers: Sequence[Verifier], threshold: int = 1) 
     """Return the distinct ``verifiers`` that signed the note; signatures by unknown keys are ignored.
 
     Raises:
-        SignatureError: fewer than ``threshold`` of them did, or one that names a known key does not verify.
-        ValueError: a ``threshold`` below 1, which any note would reach.
+        SignatureError: fewer than ``threshold`` of them did, or a signature that names one of them does not verify.
+        ValueError: a ``threshold`` below 1, which every note would reach.
     """
     if threshold < 1:
         raise ValueError(f"threshold: expected 1 or more, found {threshold}")

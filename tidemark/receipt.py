@@ -1,6 +1,6 @@
-"""The receipt: what an agent installed and proved, as a value and as the JSON it posts to the authority.
+"""The receipt: an agent's report of what it installed and proved, as a value and as JSON.
 
-``POST /api/v1/receipts`` takes one receipt and answers ``{"newest_sequence": N}``.
+The agent posts one receipt to ``/api/v1/receipts`` of the authority, which answers ``{"newest_sequence": N}``.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,14 +11,14 @@ from tidemark.strict_json import Fields, dump_object, format_instant, parse_obje
 from tidemark.verify import Mark
 
 MAX_BYTES = 64 * 1024
-"""A receipt above this size is refused unread."""
+"""Bytes in a receipt; a larger one is refused unread."""
 
 LONGEST_DETAIL = 1000
-"""Characters of an error that a receipt carries; the rest is cut, or a long error would cost the whole receipt."""
+"""Characters of a text from elsewhere; the rest is cut, or one long error would make the whole receipt too large."""
 
 
 class Level(IntEnum):
-    """How sure it is that a workload uses a set; the order counts."""
+    """How far it is proven that a workload uses a set; a higher level includes the lower ones."""
 
     NONE = 0
     SIGNALLED = 1
@@ -27,12 +27,12 @@ class Level(IntEnum):
 
     @property
     def word(self) -> str:
-        """As receipts, metrics and people write it."""
+        """The level in lower case, as receipts and metrics write it."""
         return self.name.lower()
 
     @classmethod
     def parse(cls, word: str) -> "Level":
-        """Read a level's word; raises ValueError."""
+        """The level of this word. Raises ValueError."""
         for level in cls:
             if level.word == word:
                 return level
@@ -47,80 +47,105 @@ class PodClass(StrEnum):
 
 
 class AgentState(StrEnum):
-    """Where an agent stands with the newest set that it took up."""
+    """The state of an agent with the newest set that it installed."""
 
     STARTING = "starting"  # nothing installed yet
-    INSTALLED = "installed"  # in the output directory; the workload has not shown yet that it uses it
+    INSTALLED = "installed"  # in the output directory; the workload has not yet proven that it uses the set
     PROVEN = "proven"  # every target reached the level it allows
     REVERTED = "reverted"  # the proof failed; the last proven set is back in place
     RELOAD_REFUSED = "reload_refused"  # the proof failed and so did the way back: the server refuses every reload
-    LEAF_ORPHANED = "leaf_orphaned"  # proven, but no leaf fits the bundle (its CA was withdrawn)
+    LEAF_ORPHANED = "leaf_orphaned"  # proven, but no leaf fits the bundle (the leaf's CA was withdrawn)
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """One target: its URL without secrets, the level reached for the installed set, and the most it can reach."""
+    """How far one target is with the installed set."""
 
     target: str
+    """The target's URL, without secrets."""
     level: Level
+    """The level reached."""
     allowed: Level
+    """The highest level that a target of this kind can reach."""
     detail: str = ""
+    """A phrase for people: how the level was proven, or why not."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeafReport:
-    """The leaf that a workload serves. ``issuer_sha256`` is the fingerprint of the CA that signed it."""
+    """The leaf that a workload serves. Digests are of the DER, as 64 lower-case hex digits."""
 
     sha256: str
+    """Of the leaf."""
     issuer: str
+    """The issuer's name (RFC 4514)."""
     issuer_sha256: str
+    """Of the CA that signed the leaf."""
     serial: str
+    """Serial number, in hex."""
     not_before: int
+    """Unix seconds."""
     not_after: int
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last thing that went wrong, and with which statement (sequence 0: none could be read)."""
+    """The last failure of an agent."""
 
     reason: str
+    """One word, as in metrics."""
     detail: str
+    """A sentence for people: what was expected, what was found."""
     at: int
+    """When, in Unix seconds."""
     sequence: int = 0
+    """The statement's number; 0 where no statement could be read."""
     digest: str = ""
+    """The statement's digest; empty where no statement could be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One agent's report. Instants are Unix seconds of its own clock (``clock``: when it was sent), stages seconds.
+    """One agent's report of its whole state; each receipt replaces the one before.
 
-    ``pod`` and ``uid`` name the workload, ``nonce`` this start of the agent; ``number`` rises with each receipt of a
-    start, so that an older one that arrives late is not believed. ``highest`` is the highest statement verified,
-    ``installed`` the one in the output directory, ``proven`` the last that every target showed it uses (at the level
-    it allows) together with ``leaf``; ``reverted`` the one that was put back. ``keys`` are the verifier keys that the
-    agent trusts, as ``name+hash``.
+    Seventeen fields, because the wire format has them side by side: the authority needs all of them at once to decide
+    whether an agent counts as proven.
     """
 
     pod: str
+    """The pod's name."""
     uid: str
+    """The pod's UID."""
     nonce: str
+    """Random, new at each start of the agent."""
     number: int
+    """Rises with each receipt of a start, so that a receipt that arrives late does not replace a newer one."""
     version: str
+    """The agent's version."""
     pod_class: PodClass
+    """On the wire ``class``."""
     state: AgentState
     targets: tuple[TargetReport, ...]
     highest: Mark | None
+    """The highest statement that the agent has verified."""
     installed: Mark | None
+    """The statement in the output directory."""
     proven: Mark | None
+    """The last statement that every target uses, together with ``leaf``, each at the level that it allows."""
     reverted: Mark | None
+    """The statement that was taken out again after its proof failed."""
     leaf: LeafReport | None
     failure: Failure | None
     stages: dict[str, float]
+    """Seconds that each stage of the last change took (detect, verify, install, reload, prove)."""
     keys: tuple[str, ...]
+    """The verifier keys that the agent trusts, as ``name+hash``."""
     clock: int
+    """When the receipt was sent: Unix seconds of the agent's clock."""
 
     def to_json(self) -> bytes:
-        """One line of JSON."""
+        """One line of JSON; texts from elsewhere are cut to ``LONGEST_DETAIL`` characters."""
         fields: dict[str, Any] = {
             "pod": self.pod,
             "uid": self.uid,
@@ -154,7 +179,8 @@ class Receipt:
         """Read a receipt; unknown fields are ignored.
 
         Raises:
-            FieldError, ValueError: too large, not JSON, or a field missing or of another form.
+            ValueError: more than ``MAX_BYTES``, or a level that does not exist.
+            FieldError: not JSON, or a field that is missing or has another form.
         """
         if len(data) > MAX_BYTES:
             raise ValueError(f"receipt: expected at most {MAX_BYTES} bytes, found {len(data)}")
@@ -181,7 +207,7 @@ class Receipt:
 
 
 def _cut(text: str) -> str:
-    """What a receipt can carry of a text from elsewhere: short, and in UTF-8."""
+    """The part of a text from elsewhere that a receipt can hold: short, and in UTF-8."""
     return text[:LONGEST_DETAIL].encode(errors="replace").decode()
 
 

@@ -1,7 +1,7 @@
-"""Strict JSON objects: the one way in which statements, receipts and journal records are read.
+"""Strict JSON objects, as statements, receipts and journal records are read (RFC 8259, RFC 7493).
 
-A field given twice, a field of another type or a number beyond what JSON programs agree on (2^53 - 1) is an error that
-names the field; fields nobody asks for are ignored (RFC 8259, RFC 7493).
+A field given twice, a field of another type or a number beyond 2^53 - 1, up to which JSON programs agree, is an error
+that names the field. Unknown fields are ignored.
 """
 
 import json
@@ -19,11 +19,11 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 LATEST_INSTANT = 253_402_300_799
-"""9999-12-31T23:59:59Z: the last that RFC 3339 and X.509 can write."""
+"""9999-12-31T23:59:59Z in Unix seconds: the last instant that RFC 3339 and X.509 can write."""
 
 
 class FieldError(ValueError):
-    """A field is missing, given twice or not what its format says; the message names it."""
+    """A field is missing, given twice or of another form; the message names the field."""
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -40,7 +40,7 @@ def _no_constant(text: str) -> Never:
 
 
 def parse_object(text: str | bytes) -> "Fields":
-    """Read one JSON object; bytes are UTF-8 (json.loads alone would take UTF-16, UTF-32 and halves of surrogates too).
+    """Read one JSON object; bytes are UTF-8 (json.loads by itself accepts UTF-16, UTF-32 and lone surrogates too).
 
     Raises:
         FieldError: not JSON, not an object, nested too deeply, or a field given twice.
@@ -56,12 +56,20 @@ def parse_object(text: str | bytes) -> "Fields":
 
 
 def dump_object(fields: dict[str, Any]) -> str:
-    """Write a JSON object on one line, without spaces, in the order given; a float without end is a ValueError."""
+    """Write a JSON object on one line, in ASCII, without spaces, fields in the order given.
+
+    Raises:
+        ValueError: a float that is infinite or no number.
+    """
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 class Fields:
-    """The fields of one JSON object, taken by name and type; ``where`` says in errors which object it is."""
+    """The fields of one JSON object, read by name and type; ``where`` names the object in errors.
+
+    Raises:
+        FieldError: by every reading method, for a field that is missing or of another form.
+    """
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
@@ -155,14 +163,14 @@ class Fields:
 
 
 def _writable(text: str, name: str) -> str:
-    """Return ``text`` if UTF-8 can write it; JSON escapes may name half a surrogate pair, on which writers fail."""
+    """Return ``text`` if UTF-8 can write it; a JSON escape may stand for a lone surrogate, which UTF-8 cannot."""
     if _SURROGATE.search(text):
         raise FieldError(f"field {name!r}: expected text that UTF-8 can write, found a lone surrogate")
     return text
 
 
 def check_digest(text: str, name: str) -> str:
-    """Return ``text`` if it is a SHA-256 digest in lower-case hex; otherwise raise FieldError for ``name``."""
+    """Return ``text`` if it is 64 lower-case hex digits; otherwise raise FieldError for ``name``."""
     if not _DIGEST.fullmatch(text):
         raise FieldError(f"field {name!r}: expected 64 lower-case hex digits, found {text[:80]!r}")
     return text

@@ -1,13 +1,15 @@
-"""The trust file (``trust.toml``): whom an agent believes. It travels apart from the bundles, in its own ConfigMap.
+"""The trust file (``trust.toml``): the keys that an agent trusts. It has a ConfigMap of its own, apart from bundles.
 
 ::
 
     trust_domain = "bus.example.com"
     keys = ["bus.example.com/a+1f2e3d4c+AQID…"]   # verifier keys of signed notes; names start with the trust domain
-    threshold = 1                                 # how many of them must have signed (1)
-    min_sequence = 0                              # no statement below this one is adopted (0)
+    threshold = 1                                 # how many of the keys must have signed (1)
+    min_sequence = 0                              # no statement below this sequence is adopted (0)
     tolerance_seconds = 600                       # how far clocks may differ (600)
     control_ca = '''-----BEGIN CERTIFICATE----- … '''   # CA of the authority's own API (none: no receipts)
+
+Verifier keys have the text form of https://c2sp.org/signed-note.
 """
 
 import json
@@ -25,19 +27,28 @@ _KNOWN = {"trust_domain", "keys", "threshold", "min_sequence", "tolerance_second
 
 
 class TrustError(ValueError):
-    """The trust file is not usable; the message lists every fault with its key."""
+    """The trust file cannot be used; the message lists every fault with its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What the trust file says. ``control_ca`` is PEM, or None where receipts are not sent."""
+    """The content of the trust file.
+
+    Raises:
+        TrustError: a value is wrong; all faults at once.
+    """
 
     trust_domain: str
     keys: tuple[Verifier, ...]
+    """One or more, each public key once; names start with the trust domain and a slash."""
     threshold: int = 1
+    """How many of the keys must have signed: 1 to their number."""
     min_sequence: int = 0
+    """No statement below this sequence is adopted: 0 or more."""
     tolerance_seconds: int = 600
+    """How far clocks may differ: 0 to 86400."""
     control_ca: str | None = None
+    """One CA certificate or more, as PEM; None where receipts are not sent."""
 
     def __post_init__(self) -> None:
         faults = [*_domain_faults(self), *_number_faults(self), *_control_ca_faults(self.control_ca)]

@@ -1,8 +1,8 @@
-"""Verification of a bundle: bytes, the trust file, what is known and ``now`` in; a VerifiedBundle or a refusal out.
+"""Verification of a bundle: bytes, trust file, what is known and ``now`` in; VerifiedBundle or BundleRejected out.
 
-The steps have the numbers of docs/architecture.md, "Verification steps"; the first that fails names itself.
-Nothing here reads a file or a clock, and only this module can make a VerifiedBundle, so a function that demands one
-cannot be handed less.
+The steps have the numbers of docs/architecture.md, "Verification steps"; the first step that fails is named. This
+module reads no file and no clock. Only this module can make a VerifiedBundle, so a function that takes a VerifiedBundle
+cannot be called with an unverified one.
 """
 
 from dataclasses import InitVar, dataclass, field
@@ -27,7 +27,11 @@ from tidemark.strict_json import format_instant
 from tidemark.trust import Trust
 
 MAX_BYTES = 512 * 1024
+"""Bytes of ``ca.crt`` and ``bundle.note`` together."""
+
 MAX_CERTIFICATES = 64
+"""Certificates in ``ca.crt``."""
+
 _LONGEST_PHRASE = 400
 
 
@@ -69,14 +73,14 @@ STEPS = {
 """The number of the step that each reason belongs to."""
 
 SECURITY_EVENTS = frozenset({Reason.SIGNATURE, Reason.EQUIVOCATION, Reason.REPLAY})
-"""Reasons that mean that someone else wrote the Secret."""
+"""Reasons that mean that another writer wrote the Secret."""
 
 
 class BundleRejected(ValueError):
     """A bundle is not adopted; the last good set stays.
 
-    ``reason`` names the failed check; ``expected`` and ``got`` are phrases for people, cut where the bundle itself
-    would make them long; ``retry_at`` (Unix seconds) is set where time alone will mend it (``held``).
+    ``reason`` names the failed check and ``step`` its number. ``expected`` and ``got`` are phrases for people of at
+    most 400 characters. ``retry_at`` (Unix seconds) is set for ``held`` alone: from then on the same bundle may pass.
     """
 
     def __init__(self, reason: Reason, expected: str, got: str, *, retry_at: int | None = None) -> None:
@@ -101,17 +105,21 @@ _SEAL = object()
 class VerifiedBundle:
     """A bundle that passed every check; only this module makes one (``dataclasses.replace`` does not, either).
 
-    ``certificates`` are the anchors in the order of ``ca.crt``; ``digest`` is of the statement's text; ``signed_by``
-    the trusted keys that signed it; ``already_installed`` that it is, text for text, the installed one.
+    Raises:
+        TypeError: made elsewhere.
     """
 
     bundle: Bundle
     statement: Statement
     digest: str
+    """Of the statement's text, as 64 lower-case hex digits."""
     certificates: tuple[Certificate, ...] = field(repr=False)
+    """The anchors, in the order of ``ca.crt``."""
     signed_by: tuple[str, ...]
+    """The trusted keys that signed the statement, as ``name+hash``."""
     already_installed: bool
-    _seal: InitVar[object]  # never stored, so that no instance can lend it
+    """Whether the statement is, text for text, the installed one."""
+    _seal: InitVar[object]  # not a field: an instance that held the seal could be used to make another
 
     def __post_init__(self, _seal: object) -> None:
         if _seal is not _SEAL:
@@ -119,57 +127,61 @@ class VerifiedBundle:
 
     @property
     def sequence(self) -> int:
-        """The statement's number."""
+        """The statement's sequence."""
         return self.statement.sequence
 
     @property
     def intermediates(self) -> frozenset[str]:
-        """Fingerprints of the CAs of epochs."""
+        """Fingerprints (SHA-256 of the DER, lower-case hex) of the CAs of epochs."""
         return frozenset(anchor.sha256 for anchor in self.statement.intermediates)
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The number and digest of a statement."""
+    """Sequence and digest of a statement, which together name it."""
 
     sequence: int
     digest: str
+    """Of the statement's text, as 64 lower-case hex digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a verifier remembers when it looks at a candidate.
-
-    ``highest``: the highest statement ever verified here (kept durably). ``installed``: the set in place, from
-    ``reopen``. ``shown``: the highest sequence that the source of the candidate has itself shown before, where the
-    source is a mount (0 otherwise). It only tells a replay from a mount that lags: a candidate above ``highest`` is
-    judged on its own, whatever the mount showed.
-    """
+    """What a verifier knows from before when it judges a candidate."""
 
     highest: Mark | None = None
+    """The highest statement ever verified here, stored durably; None before the first."""
     installed: VerifiedBundle | None = None
+    """The installed set, from ``reopen``; None before the first."""
     shown: int = 0
+    """The highest sequence that the candidate's source has shown before, where the source is a mount; 0 otherwise.
+
+    Used only to tell a replay from a mount that lags behind: a candidate above ``highest`` is no replay.
+    """
 
 
 def verify(candidate: Bundle, trust: Trust, known: Known, now: int) -> VerifiedBundle:
-    """Check a candidate, step by step in the order of their numbers.
+    """Check a candidate, step by step in the order of the steps' numbers. ``now`` is in Unix seconds.
 
-    The tolerance bears on what the authority's clock said (``issued_at``, ``expires_at``), not on certificates: step 9
-    wants an intermediate valid at ``now`` itself, as TLS stacks know no tolerance. The two agree because a CA's
-    NotBefore is its issuing time less the same tolerance, so whoever may adopt a first bundle (step 6) finds its CA
-    valid. They are not compared with each other: a rollback or a revocation is issued long after its CAs were.
+    The trust file's tolerance applies to times of the authority's clock (``issued_at``, ``expires_at``). It does not
+    apply to certificates: step 9 demands an intermediate that is valid at ``now``, as TLS stacks know no tolerance. The
+    two agree, because a CA's NotBefore is its issuing time less the same tolerance: where step 6 accepts a first
+    bundle, its CA is valid. ``issued_at`` and NotBefore are not compared: a rollback or a revocation is issued long
+    after its CAs.
 
     Raises:
-        BundleRejected: the first check that failed; ``held`` where only the clock stands against it.
+        BundleRejected: the first check that failed; ``held`` where only the clock forbids the bundle so far.
     """
-    opened = _open(candidate, trust)  # steps 1 to 5
+    opened = _open(candidate, trust)  # 1 to 5
+    # The installed statement passes here even if expired: an agent that restarts after an outage keeps its set.
     statement, digest = opened.statement, opened.digest
     if known.installed is not None and digest == known.installed.digest:
         return _seal(opened, known.installed.certificates, already_installed=True)
     _check_time(statement, trust.tolerance_seconds, now)  # 6, 7
     certificates = _certificates(candidate)  # 8
     _check_anchors(statement, certificates)  # 9
-    if not any(is_valid_at(c, now) for c in certificates[: len(statement.intermediates)]):  # 9, the part with a clock
+    # 9, the part that needs a clock; ``reopen`` leaves it out.
+    if not any(is_valid_at(c, now) for c in certificates[: len(statement.intermediates)]):
         raise BundleRejected(Reason.ANCHORS, f"an intermediate valid at {format_instant(now)}", "none")
     _check_sequence(statement, digest, trust, known)  # 10
     if known.installed is not None:
@@ -178,12 +190,12 @@ def verify(candidate: Bundle, trust: Trust, known: Known, now: int) -> VerifiedB
 
 
 def reopen(installed: Bundle, trust: Trust) -> VerifiedBundle:
-    """Read back a set that was verified when it was adopted: every check but those of time and sequence.
+    """Read back a set that was verified when it was adopted: steps 1 to 5, 8 and 9, without those of time and sequence.
 
-    An installed set may have expired (an outage) and stays the measure for the next one all the same.
+    An installed set may have expired during an outage; the next candidate is compared with it all the same.
 
     Raises:
-        BundleRejected: it no longer is what a trusted key signed.
+        BundleRejected: the set is no longer what a trusted key signed.
     """
     opened = _open(installed, trust)
     certificates = _certificates(installed)
@@ -193,7 +205,7 @@ def reopen(installed: Bundle, trust: Trust) -> VerifiedBundle:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A bundle whose statement is signed by whom we trust and is about its ``ca.crt``."""
+    """A bundle that passed steps 1 to 5: a trusted key signed its statement, which is about its ``ca.crt``."""
 
     bundle: Bundle
     statement: Statement
@@ -208,12 +220,12 @@ def _seal(opened: _Opened, certificates: tuple[Certificate, ...], *, already_ins
 
 
 def _open(candidate: Bundle, trust: Trust) -> _Opened:
-    # 1. Sizes, before anything is parsed.
+    # 1. Sizes, before anything is parsed: no input may cost more than this.
     if candidate.size > MAX_BYTES:
         raise BundleRejected(Reason.SIZE, f"at most {MAX_BYTES} bytes", f"{candidate.size}")
     if (count := candidate.ca.count(b"-----BEGIN ")) > MAX_CERTIFICATES:
         raise BundleRejected(Reason.SIZE, f"at most {MAX_CERTIFICATES} certificates", f"{count}")
-    # 2. Signature.
+    # 2. Signature, before the text is read: nothing below parses what a stranger wrote.
     try:
         note = signed_note.parse(candidate.note)
         signed_by = signed_note.verify(note, trust.keys, trust.threshold)
@@ -238,7 +250,7 @@ def _open(candidate: Bundle, trust: Trust) -> _Opened:
 
 
 def _check_time(statement: Statement, tolerance: int, now: int) -> None:
-    # 6. Not from the future: our clock or the authority's is wrong, and time will tell which.
+    # 6. Not from the future: one of the two clocks is wrong. The candidate is tried again once its time has come.
     if statement.issued_at > now + tolerance:
         raise BundleRejected(
             Reason.HELD,
@@ -246,7 +258,7 @@ def _check_time(statement: Statement, tolerance: int, now: int) -> None:
             f"one issued at {format_instant(statement.issued_at)}: the clocks differ by {statement.issued_at - now} s",
             retry_at=statement.issued_at - tolerance,
         )
-    # 7. Not a relic.
+    # 7. Not expired.
     if now > statement.expires_at + tolerance:
         raise BundleRejected(
             Reason.EXPIRED,
@@ -256,7 +268,7 @@ def _check_time(statement: Statement, tolerance: int, now: int) -> None:
 
 
 def _certificates(candidate: Bundle) -> tuple[Certificate, ...]:
-    # 8. Nothing but certificates that parse: servers skip what does not parse, and half-accept the file.
+    # 8. Nothing but certificates that parse: some servers skip a block that does not parse and accept the rest.
     try:
         return parse_certificates(candidate.ca, most=MAX_CERTIFICATES)
     except PemError as error:
@@ -264,7 +276,7 @@ def _certificates(candidate: Bundle) -> tuple[Certificate, ...]:
 
 
 def _check_anchors(statement: Statement, certificates: tuple[Certificate, ...]) -> None:
-    # 9. Each certificate is the anchor listed in its place.
+    # 9. Each certificate is the anchor listed in its place, may sign, and is not withdrawn.
     if len(certificates) != len(statement.anchors):
         raise BundleRejected(Reason.ANCHORS, f"{len(statement.anchors)} certificates", f"{len(certificates)}")
     roots = [c for c, a in zip(certificates, statement.anchors, strict=True) if a.role is Role.ROOT]
@@ -292,14 +304,14 @@ def _check_anchors(statement: Statement, certificates: tuple[Certificate, ...]) 
 
 
 def _check_sequence(statement: Statement, digest: str, trust: Trust, known: Known) -> None:
-    # 10. Forward only.
+    # 10. Sequence: forward only. The floor first, as it holds even where nothing was ever verified here.
     sequence = statement.sequence
     if sequence < trust.min_sequence:
         raise BundleRejected(Reason.FLOOR, f"sequence {trust.min_sequence} (min_sequence) or above", f"{sequence}")
     if known.highest is None or sequence > known.highest.sequence:
         return
     if sequence < min(known.highest.sequence, known.shown):
-        expected = f"the mount to go on from sequence {known.shown}, which it has shown"
+        expected = f"the mount to continue from sequence {known.shown}, which it has shown"
         raise BundleRejected(Reason.REPLAY, expected, f"{sequence}")
     if sequence < known.highest.sequence:
         expected = f"a sequence above {known.highest.sequence}, the highest verified"
@@ -310,7 +322,7 @@ def _check_sequence(statement: Statement, digest: str, trust: Trust, known: Know
 
 
 def _check_overlap(statement: Statement, installed: VerifiedBundle, tolerance: int, now: int) -> None:
-    # 11. A step that drops every CA in use breaks every connection at once, and is no rotation.
+    # 11. Overlap: a bundle without any CA in use would break every connection at once.
     if statement.cause is Cause.REVOCATION:
         return
     candidate = {anchor.sha256 for anchor in statement.intermediates}

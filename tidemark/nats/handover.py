@@ -133,7 +133,7 @@ class TransportSwitch:
         await new.unsubscribe_on_server(probe.sid)
 
     async def _switch_publishing(self, new: Transport) -> OldConnectionBroke | None:
-        # Steps 2 and 3. Whatever happens to the old transport, the new one is in use at the end.
+        # Steps 2 and 3. The new transport is in use at the end, even where the old one breaks.
         old = self.current
         self._paused = asyncio.Event()
         try:

@@ -57,8 +57,8 @@ class DialTarget:
 class Transport(Client):
     """nats-py's client for one TLS connection; applications use ``Connection``.
 
-    More methods than elsewhere in this project: nats-py has its whole client in one class, so what differs from that
-    class must be overridden in one subclass.
+    More methods and fields than elsewhere in this project: nats-py has its whole client in one class, so what differs
+    from that class must be overridden in one subclass.
     """
 
     def __init__(self, connection: object, directory: Path, installed: InstalledSet) -> None:

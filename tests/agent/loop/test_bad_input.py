@@ -87,7 +87,7 @@ BAD = {
         r"expected a CERTIFICATE block, found -----BEGIN PRIVATE KEY-----$",
     ),
     "another trust domain": Bad(of_another_domain, "trust_domain", f"expected {DOMAIN}, got other.test"),
-    "replay": Bad(lambda f: f.bundle(GOOD - 1), "replay", "expected the mount to go on from sequence 5"),
+    "replay": Bad(lambda f: f.bundle(GOOD - 1), "replay", "expected the mount to continue from sequence 5"),
     "equivocation": Bad(
         lambda f: f.bundle(GOOD, issued_at=f.now - 1), "equivocation", "expected sequence 5 to be the statement"
     ),

@@ -74,7 +74,7 @@ async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
         sandbox.mount(factory.bundle(3))
         status = await observed.fails("replay")
         assert status.failure
-        assert "expected the mount to go on from sequence 4, which it has shown" in status.failure.detail
+        assert "expected the mount to continue from sequence 4, which it has shown" in status.failure.detail
         assert sandbox.installed().sequence == 5
         assert count(observed, "rejected", "replay") == 1
         # A broker whose stream was restored from a backup shows less than before: that is no alarm.
