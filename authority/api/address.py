@@ -9,11 +9,11 @@ from authority.support import atomic_files
 from authority.web.listener import ListenError
 
 ADDRESS_FILE = "api.json"
-"""In the state directory: ``{"url": …}``, where the API of the replica listens that leads, or led last."""
+"""In the state directory: ``{"url": …}``, the API of the replica that leads, or that led last."""
 
 
 def write_address(state: Path, url: str, *, over: bool) -> None:
-    """Write down for the command line where the API is; ``over`` another that may stand there. Raises ListenError."""
+    """Write the API's URL for the command line; ``over`` replaces a file that is there. Raises ListenError."""
     path, data = state / ADDRESS_FILE, json.dumps({"url": url}).encode() + b"\n"
     try:
         if over:
@@ -26,12 +26,12 @@ def write_address(state: Path, url: str, *, over: bool) -> None:
 
 
 def address(config: ApiConfig, port: int) -> str:
-    """The API's URL, by a name that its certificate has: the address it listens on, or else the first."""
+    """The API's URL by a name in its certificate: the address that it listens on, or else the first name."""
     return _url(config.listen.host if config.listen.host in config.names else config.names[0], port)
 
 
 def address_for_replicas(config: ApiConfig, port: int) -> str:
-    """The URL by which other replicas reach this one; they ask its certificate for the first name, whatever this is."""
+    """The URL by which other replicas reach this one. They verify the certificate by its first name."""
     listens_everywhere = config.listen.host in ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound to
     return _url(config.advertise or (config.names[0] if listens_everywhere else config.listen.host), port)
 

@@ -1,8 +1,8 @@
-"""What a replica that follows does not answer itself is passed on to the one that leads, over HTTPS.
+"""Forwards requests from a replica that follows to the replica that leads, over HTTPS.
 
-The leader is verified against the control CA, by the first name of the API's certificates, which all replicas share;
-who asks is judged there, by the bearer token that came with the request. What was passed on once is never passed on
-again: two replicas that each take the other for the leader answer 503.
+The leader is verified against the control CA, by the first name of the API's certificates, which all replicas share.
+The leader authenticates the client, by the bearer token of the request. A forwarded request is never forwarded again:
+two replicas that each take the other for the leader answer 503.
 """
 
 import ssl
@@ -18,31 +18,37 @@ from authority.election.interface import Election, Replica
 from tidemark.certificates import Certificate, to_pem
 
 FORWARDED = "Tidemark-Forwarded"
-"""Header of a request that another replica passed on: the address that it came from there."""
+"""Header of a forwarded request: the address that the request came from."""
 
 SECONDS = 25.0
-"""How long the leader is waited for: a little longer than it lets an operator wait for an answer."""
+"""How long to wait for the leader: a little longer than an operator's request may take there."""
 
 _CONNECT_SECONDS = 3.0
 _IDLE_SECONDS = 5.0  # half of what the leader allows: no request meets a connection that is being closed
 _CHUNK = 64 * 1024
-_READS = frozenset({"/api/v1/status", "/api/v1/fleet", "/api/v1/withdrawals"})
-_PASSED_ON = ("Authorization", "Content-Type")
-_PASSED_BACK = ("Content-Type", "WWW-Authenticate", "Allow")
+_LEADER_READS = frozenset({"/api/v1/status", "/api/v1/fleet", "/api/v1/withdrawals"})
+_REQUEST_HEADERS = ("Authorization", "Content-Type")
+_RESPONSE_HEADERS = ("Content-Type", "WWW-Authenticate", "Allow")
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderProxy:
-    """``session`` trusts the control CA alone; ``server_name`` is what the leader's certificate must have."""
+    """The middleware that forwards."""
 
     election: Election
     session: aiohttp.ClientSession
+    """Trusts the control CA alone."""
     server_name: str
+    """The name that the leader's certificate must have."""
 
+    @web.middleware
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer here, or by the leader. Writes and receipts need it; what is only read is answered here without it."""
+        """Answer here or let the leader answer.
+
+        Receipts and operators' requests need the leader. Reads fall back to this replica's own state.
+        """
         is_write = request.method == "POST"
-        if self.election.leads or not (is_write or request.path in _READS):
+        if self.election.leads or not (is_write or request.path in _LEADER_READS):
             return await handler(request)
         leader = self.election.leader
         if leader is None or FORWARDED in request.headers:
@@ -61,7 +67,7 @@ class LeaderProxy:
             ) from None
 
     async def _forward(self, request: web.Request, leader: Replica) -> web.StreamResponse:
-        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         headers[FORWARDED] = request.remote or "unknown"
         async with self.session.request(
             request.method,
@@ -71,9 +77,10 @@ class LeaderProxy:
             server_hostname=self.server_name,
             allow_redirects=False,
         ) as found:
-            passed_back = {name: found.headers[name] for name in _PASSED_BACK if name in found.headers}
-            response = web.StreamResponse(status=found.status, headers=passed_back)
-            chunk = await found.content.read(_CHUNK)  # what fails before this may still be answered in another way
+            response_headers = {name: found.headers[name] for name in _RESPONSE_HEADERS if name in found.headers}
+            response = web.StreamResponse(status=found.status, headers=response_headers)
+            # The first chunk is read before anything is sent: a failure up to here can still get another answer.
+            chunk = await found.content.read(_CHUNK)
             try:
                 await response.prepare(request)
                 while chunk:
@@ -82,7 +89,7 @@ class LeaderProxy:
                 await response.write_eof()
             except (aiohttp.ClientError, TimeoutError):
                 if request.transport is not None:
-                    request.transport.abort()  # half an answer must not look like a whole one
+                    request.transport.abort()  # half an answer must not look complete
             return response
 
 
@@ -90,7 +97,7 @@ class LeaderProxy:
 async def open_leader_proxy(
     election: Election, control_ca: Certificate, server_name: str
 ) -> AsyncIterator[LeaderProxy]:
-    """Opens the session to whoever leads; connections are kept for the next receipts."""
+    """Open the session to the leader; idle connections are reused for the next receipts."""
     context = ssl.create_default_context(cadata=to_pem([control_ca]).decode())
     timeout = aiohttp.ClientTimeout(total=SECONDS, sock_connect=_CONNECT_SECONDS)
     connector = aiohttp.TCPConnector(ssl=context, limit=32, keepalive_timeout=_IDLE_SECONDS)

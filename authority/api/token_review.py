@@ -1,7 +1,7 @@
-"""Whose token is it? Agents send receipts with a token that the kubelet projects for this audience, bound to their pod.
+"""Identifies agents by Kubernetes' TokenReview: the kubelet projects a token for this audience, bound to the pod.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/. An answer is remembered
-for a few minutes by the token's hash: a pod that is gone meanwhile is gone from the fleet, whatever its token is worth.
+for a few minutes by the token's hash. A pod that ends meanwhile leaves the fleet, so its token is of no use.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 
 KNOWN_SECONDS = 300.0
-"""How long a good answer is believed: the heartbeats of ten thousand agents would each be a question otherwise."""
+"""How long a valid token is remembered: otherwise every heartbeat of ten thousand agents would be a review."""
 
 REVIEW_SECONDS = 5.0
-"""How long an answer is waited for: an agent sends its receipt again."""
+"""How long to wait for a review: the agent sends its receipt again."""
 
 AWAY_SECONDS = 2.0
-"""After an API server that did not answer is found away: the next is asked then, and until it answers no other."""
+"""Pause after an API server gave no answer. Then one review tries; others wait for none until it succeeds."""
 
 _REFUSED_SECONDS = 10.0
 _REMEMBERED = 20_000
@@ -42,44 +42,46 @@ class _Answer:
 
 
 class KubernetesTokenReviewer:
-    """Implements ``Reviewer``."""
+    """Implements ``TokenReviewer``."""
 
     def __init__(self, client: KubernetesClient, audience: str) -> None:
         self._client = client
         self._audience = audience
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._away = ""
-        self._ask_at = 0.0
+        self._outage = ""  # why the last review got no answer, "" where it got one
+        self._retry_at = 0.0
 
     async def sender(self, token: str) -> PodIdentity | None:
-        """The pod that the token is bound to; None where it is not one of this audience.
+        """The pod that the token is bound to; None where the token is not valid for this audience.
 
         Raises TokenReviewUnavailable.
         """
-        if not token.isascii():  # RFC 6750; and nothing else could be sent on
+        if not token.isascii():  # RFC 6750 allows ASCII only, and nothing else fits into the review
             return None
         digest = hashlib.sha256(token.encode()).digest()
         clock = asyncio.get_running_loop().time
         known = self._answers.get(digest)
         if known is not None and clock() < known.until:
             return known.sender
-        sender = sender_of(await self._in_turn(token), self._audience)
+        sender = sender_of(await self._review_in_turn(token), self._audience)
         self._answers[digest] = _Answer(sender, clock() + (KNOWN_SECONDS if sender else _REFUSED_SECONDS))
         self._answers.move_to_end(digest)
         while len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
         return sender
 
-    async def _in_turn(self, token: str) -> TokenReviewStatus | None:
-        """Have it reviewed; refuse at once where others wait in vain, or thousands of them would keep all else out."""
-        now, was_away = asyncio.get_running_loop().time(), self._away
-        if was_away and now < self._ask_at:
-            raise TokenReviewUnavailable(was_away)
-        self._ask_at = now + REVIEW_SECONDS  # by then this one knows
+    async def _review_in_turn(self, token: str) -> TokenReviewStatus | None:
+        """Review a token, a few at a time; refuse at once during an outage: waiting receipts would hold up the API."""
+        now, outage = asyncio.get_running_loop().time(), self._outage
+        if outage and now < self._retry_at:
+            raise TokenReviewUnavailable(outage)
+        # During an outage this review is the one that tries: until it has ended, the next ones are refused above.
+        self._retry_at = now + REVIEW_SECONDS
         async with self._turns:
-            if self._away and not was_away:
-                raise TokenReviewUnavailable(self._away)
+            # An outage that began while this review waited for its turn: the others found out already.
+            if self._outage and not outage:
+                raise TokenReviewUnavailable(self._outage)
             return await self._review(token)
 
     async def _review(self, token: str) -> TokenReviewStatus | None:
@@ -88,17 +90,17 @@ class KubernetesTokenReviewer:
             async with asyncio.timeout(REVIEW_SECONDS):
                 review = await self._client.create(TokenReview(spec=spec))
         except (ApiServerUnreachable, TimeoutError) as error:
-            self._away = str(error) or f"kubernetes: expected a review within {REVIEW_SECONDS:g} s, found no answer"
-            self._ask_at = asyncio.get_running_loop().time() + AWAY_SECONDS
-            raise TokenReviewUnavailable(self._away) from None
+            self._outage = str(error) or f"kubernetes: expected a review within {REVIEW_SECONDS:g} s, found no answer"
+            self._retry_at = asyncio.get_running_loop().time() + AWAY_SECONDS
+            raise TokenReviewUnavailable(self._outage) from None
         except KubernetesError as error:
             raise TokenReviewUnavailable(str(error)) from None
-        self._away = ""
+        self._outage = ""
         return review.status
 
 
 def sender_of(status: TokenReviewStatus | None, audience: str) -> PodIdentity | None:
-    """The pod that a review names; None where the token is not good, of another audience or bound to no pod; pure."""
+    """The pod that a review names; None where the token is not valid, of another audience, or bound to no pod; pure."""
     if status is None or not status.authenticated or audience not in (status.audiences or ()):
         return None
     user = status.user

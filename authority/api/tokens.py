@@ -1,29 +1,19 @@
-"""Bearer tokens of the API: agents send receipts with theirs, operators ask for changes with theirs (RFC 6750).
+"""Bearer tokens of the API: who holds which, and what the holder may do (RFC 6750); pure.
 
-Each is a 0600 file of the state directory, ``<state>/tokens/<holder>``. The holder's name is a role, or a role with a
-name of its own (``operator-alice``), and goes into the journal with what the holder asked for. The files are read again
-and again: a token that was taken away is worth nothing from then on.
+Agents send receipts with a token of role ``agent``, operators ask for changes with a token of role ``operator``. The
+holder's name is the role, or the role with a name of its own (``operator-alice``); the journal records it with the
+request. ``authority/api/token_files.py`` reads the files.
 """
 
-import asyncio
 import hashlib
 import hmac
 import re
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Never, Protocol
+from typing import Protocol
 
 from authority.fleet.members import PodIdentity
-from authority.pki.keystore import KeystoreError
-from authority.support import atomic_files
-
-TOKENS = "tokens"
-
-LOOK_SECONDS = 2.0
-"""How often the files are read."""
 
 _SHORTEST = 32
 
@@ -31,7 +21,7 @@ _HOLDER = re.compile(r"(agent|operator)(-[A-Za-z0-9._-]{1,64})?")
 
 
 class TokenRole(StrEnum):
-    """What a token is good for."""
+    """The requests that a token is good for."""
 
     AGENT = "agent"
     OPERATOR = "operator"
@@ -39,88 +29,64 @@ class TokenRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenHolder:
-    """Who sent a request."""
+    """The sender of a request."""
 
     name: str
     role: TokenRole
 
 
+class TokenInvalid(ValueError):
+    """A name or a text is not that of a token; the message says what was expected, and never shows the text."""
+
+
 class TokenReviewUnavailable(Exception):
-    """Whoever knows the agents' tokens could not be asked; the message says why. Trying again is safe."""
+    """A token could not be reviewed; the message says why. Trying again is safe."""
 
 
 class TokenReviewer(Protocol):
-    """Knows the agents' tokens where they are not ours."""
+    """Reviews the agents' tokens where another system issues them."""
 
     async def sender(self, token: str) -> PodIdentity | None:
-        """Whose token it is; None where it is nobody's. Raises TokenReviewUnavailable."""
+        """The pod that holds the token; None where the token is not valid. Raises TokenReviewUnavailable."""
 
 
 @dataclass(slots=True)
 class Tokens:
-    """Holders by the SHA-256 of their token; agents are known by ``reviewer`` instead, where there is one."""
+    """The known holders. Where there is a ``reviewer``, it identifies the agents in place of a shared token."""
 
-    _holders: Mapping[bytes, TokenHolder] = field(repr=False)
+    holders: Mapping[bytes, TokenHolder] = field(repr=False)
+    """By the SHA-256 of the token."""
     reviewer: TokenReviewer | None = None
 
     def holder_of(self, token: str) -> TokenHolder | None:
-        """Who holds this token; takes the same time for every token."""
-        digest = hashlib.sha256(token.encode(errors="replace")).digest()
+        """The holder of this token, None where the token is unknown; takes the same time for every token."""
+        digest = token_digest(token)
         found = None
-        for known, holder in self._holders.items():
+        for known, holder in self.holders.items():
             if hmac.compare_digest(known, digest):
                 found = holder
         return found
 
-    async def keep_current(
-        self, state: Path, failed: Callable[[KeystoreError], None], look_seconds: float = LOOK_SECONDS
-    ) -> Never:
-        """Read the files again and again. While one of them is no token, what was read last counts, and it is told."""
-        while True:
-            await asyncio.sleep(look_seconds)
-            try:
-                self._holders = await asyncio.to_thread(_read_holders, state)
-            except KeystoreError as error:
-                failed(error)
+
+def token_digest(token: str) -> bytes:
+    """The SHA-256 by which a token is known."""
+    return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
-def create_token(state: Path, role: TokenRole) -> Path | None:
-    """Make the role's first token and return its file; None where one stands already. Raises KeystoreError."""
-    path = state / TOKENS / role
-    atomic_files.make_directory(path.parent)
+def parse_holder(name: str) -> TokenHolder:
+    """The holder that a token file's name says. Raises TokenInvalid."""
+    match = _HOLDER.fullmatch(name)
+    if not match:
+        raise TokenInvalid("expected a file named 'agent', 'operator' or 'operator-<name>'")
+    return TokenHolder(name, TokenRole(match[1]))
+
+
+def parse_token(content: bytes) -> str:
+    """The token in a file's content. Raises TokenInvalid."""
     try:
-        atomic_files.create_file(path, f"{secrets.token_urlsafe(32)}\n".encode(), atomic_files.SECRET)
-    except FileExistsError:
-        return None
-    except OSError as error:
-        raise KeystoreError(f"{path}: expected to write a token there, found {error.strerror}") from None
-    return path
-
-
-def read_tokens(state: Path) -> Tokens:
-    """Read every token of the state directory. Raises KeystoreError, also where agents or operators have none."""
-    holders = _read_holders(state)
-    if {holder.role for holder in holders.values()} != set(TokenRole):
-        raise KeystoreError(f"{state / TOKENS}: expected a token of agents and one of operators; run 'init' first")
-    return Tokens(holders)
-
-
-def _read_holders(state: Path) -> dict[bytes, TokenHolder]:
-    holders: dict[bytes, TokenHolder] = {}
-    for path in sorted((state / TOKENS).glob("[!.]*")):
-        if not (match := _HOLDER.fullmatch(path.name)):
-            raise KeystoreError(f"{path}: expected a file named 'agent', 'operator' or 'operator-<name>'")
-        holders[hashlib.sha256(read_token(path).encode()).digest()] = TokenHolder(path.name, TokenRole(match[1]))
-    return holders
-
-
-def read_token(path: Path) -> str:
-    """The token in a file. Raises KeystoreError, which never shows it."""
-    try:
-        token = path.read_text().strip()
-    except (OSError, ValueError) as error:
-        found = error.strerror if isinstance(error, OSError) else "bytes that are no text"
-        raise KeystoreError(f"{path}: expected a readable token, found {found}") from None
+        token = content.decode().strip()
+    except ValueError:
+        raise TokenInvalid("expected a readable token, found bytes that are no text") from None
     if len(token) < _SHORTEST or not token.isascii():
-        raise KeystoreError(f"{path}: expected a token of at least {_SHORTEST} ASCII characters, found {len(token)}")
+        raise TokenInvalid(f"expected a token of at least {_SHORTEST} ASCII characters, found {len(token)}")
     return token

@@ -1,4 +1,4 @@
-"""What the API answers, as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
+"""The API's answers as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,19 +25,21 @@ from tidemark.strict_json import dump_object
 
 Answer = dict[str, Any]
 
-_PIECE = 32  # agents, about a millisecond's work
+_PIECE = 32  # agents: about a millisecond of work
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Where everything stands at ``now``; ``hold`` is set while a CA is late to be activated."""
+    """The state that the answers are made from, at one instant."""
 
     now: int
+    """Unix seconds."""
     trust_domain: str
     clock: EpochClock
     history: History
     fleet: FleetView
     hold: Hold | None
+    """Set while a CA should sign and its gate is closed."""
 
 
 def status(situation: Situation) -> Answer:
@@ -62,7 +64,7 @@ def status(situation: Situation) -> Answer:
 
 
 def fleet(situation: Situation) -> Iterator[bytes]:
-    """``GET /api/v1/fleet`` as JSON, a few agents at a time: ten thousand at once would keep all else waiting."""
+    """``GET /api/v1/fleet`` as JSON, a few agents at a time: ten thousand in one piece would hold up other requests."""
     head = dump_object({"now": situation.now, "readable": situation.fleet.readable})
     yield f'{head[:-1]},"agents":['.encode()
     agents = situation.fleet.agents
@@ -71,59 +73,60 @@ def fleet(situation: Situation) -> Iterator[bytes]:
     yield b"]}"
 
 
-def bundles(history: History, ledger: ProofTimes) -> Answer:
+def bundles(history: History, proof_times: ProofTimes) -> Answer:
     """``GET /api/v1/bundles``: every statement that the journal holds, newest first."""
     openings = {record.ca: record.opening for record in reversed(history.activations)}
-    return {"bundles": [_bundle(summary, openings, ledger) for summary in history.summaries()]}
+    return {"bundles": [_bundle(summary, openings, proof_times) for summary in history.summaries()]}
 
 
 def withdrawals(
-    progress: Sequence[WithdrawalProgress], distrust: DistrustTimes, look: ConnectionScan | None
+    progress: Sequence[WithdrawalProgress], distrust_times: DistrustTimes, scan: ConnectionScan | None
 ) -> list[Answer]:
-    """Of ``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue.
+    """In ``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet, by order of issue.
 
-    ``connected`` are clients that came with a certificate of it and are still there; null where no server was asked.
+    ``connected`` are clients that logged in with a certificate of the CA and are still connected; null where no server
+    was asked.
     """
     return [
-        _withdrawal(each, distrust.of(each.ca.sha256))
-        | {"connected": [asdict(one) for one in look.connected if one.ca == each.ca.sha256] if look else None}
+        _withdrawal(each, distrust_times.of(each.ca.sha256))
+        | {"connected": [asdict(one) for one in scan.connected if one.ca == each.ca.sha256] if scan else None}
         for each in progress
     ]
 
 
-def in_short(answer: Answer) -> Answer:
-    """One withdrawal as ``status`` has it, with counts: of agents that distrust the CA, and of clients."""
+def withdrawal_summary(answer: Answer) -> Answer:
+    """One withdrawal in ``GET /api/v1/status``: counts in place of the names of agents and clients."""
     return answer | {
         "distrusted": len(answer["distrusted"]),
         "connected": None if answer["connected"] is None else len(answer["connected"]),
     }
 
 
-def _withdrawal(each: WithdrawalProgress, known: CaDistrustTimes) -> Answer:
+def _withdrawal(each: WithdrawalProgress, times: CaDistrustTimes) -> Answer:
     ca, asked, replacement = each.ca, each.ca.withdrawal, each.replacement
-    asked_at = known.asked_at or (asked.at if asked else None)
-    left_out_at = known.left_out_at or (ca.left_out.at if ca.left_out else None)
+    requested_at = times.requested_at or (asked.at if asked else None)
+    removed_at = times.removed_at or (ca.left_out.at if ca.left_out else None)
     return {
         "ca": ca.sha256,
         "epoch": ca.epoch,
         "not_after": ca.not_after,
         "cause": asked and asked.cause.value,
-        "now": bool(asked and asked.urgent),
+        "now": bool(asked and asked.urgent),  # the name on the wire; inside, "now" is always the time
         "automatic": bool(asked and asked.automatic),
         "who": asked and asked.who,
         "reason": asked and asked.reason,
-        "asked_at": asked_at,
+        "asked_at": requested_at,
         "stage": each.stage.value,
         "waiting": list(each.waiting),
         "until": each.until,
         "replacement": replacement and {"epoch": replacement.epoch, "sha256": replacement.sha256},
         "statement": ca.left_out and ca.left_out.sequence,
-        "left_out_at": left_out_at,
+        "left_out_at": removed_at,
         "distrusted": {
-            name: {"since_asked": _since(asked_at, at), "since_statement": _since(left_out_at, at)}
-            for name, at in known.proven.items()
+            name: {"since_asked": _since(requested_at, at), "since_statement": _since(removed_at, at)}
+            for name, at in times.proven.items()
         },
-        "slowest": _since(asked_at, max(known.proven.values())) if known.proven else None,
+        "slowest": _since(requested_at, max(times.proven.values())) if times.proven else None,
     }
 
 
@@ -131,8 +134,8 @@ def _since(begin: float | None, at: float) -> float | None:
     return None if begin is None else round(max(0.0, at - begin), 3)
 
 
-def prospect(found: WithdrawalPreview, wanted: WithdrawalRequest) -> Answer:
-    """What a withdrawal does or would do; ``replacement`` is null where a new CA is made for it."""
+def preview(found: WithdrawalPreview, wanted: WithdrawalRequest) -> Answer:
+    """What a withdrawal does or would do; ``replacement`` is null where a new CA replaces it."""
     replacement = found.replacement
     return {
         "ca": found.ca.sha256,
@@ -150,7 +153,7 @@ def _ca(ca: EpochCa) -> Answer:
 
 
 def _gate(situation: Situation) -> Answer:
-    """The gate of the CA that is late, or else of the newest that waits for its activation."""
+    """The gate of the CA that is held, or else of the newest CA that waits for its activation."""
     hold, history = situation.hold, situation.history
     waiting = [ca for ca in history.candidates if not ca.is_expired(situation.now)]
     ca = hold.ca if hold else (waiting[-1] if waiting else None)
@@ -183,12 +186,12 @@ def _agent(agent: AgentView) -> bytes:
         "fresh": agent.fresh,
         "received_at": received.exact if received else None,
     }
-    receipt = received.receipt.to_json() if received else b"null"  # is JSON already: not taken apart once more
+    receipt = received.receipt.to_json() if received else b"null"  # already JSON, so it is not parsed again
     return dump_object(fields)[:-1].encode() + b',"receipt":' + receipt + b"}"
 
 
-def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: ProofTimes) -> Answer:
-    proofs = ledger.proofs(summary.digest)
+def _bundle(summary: StatementSummary, openings: dict[str, Opening], proof_times: ProofTimes) -> Answer:
+    proofs = proof_times.proofs(summary.digest)
     opening = openings.get(summary.ca)
     return asdict(summary) | {
         "cause": summary.cause.value,
@@ -200,7 +203,7 @@ def _bundle(summary: StatementSummary, openings: dict[str, Opening], ledger: Pro
 
 
 def replica(election: Election) -> Answer:
-    """Which replica answers, and who leads."""
+    """The replica that answers, and the replica that leads."""
     leader = election.leader
     return {"name": election.me.name, "leads": election.leads, "leader": asdict(leader) if leader else None}
 
@@ -214,8 +217,11 @@ def leaves(states: Mapping[str, LeafState], history: History) -> list[Answer]:
     return answers
 
 
-def one_off(made: ManualLeaf) -> Answer:
-    """A leaf for an operator: ``certificate`` (leaf, then its CA) and ``key`` in PEM. Nowhere else is a key told."""
+def manual_leaf(made: ManualLeaf) -> Answer:
+    """A leaf for an operator: ``certificate`` (leaf, then its CA) and ``key`` in PEM.
+
+    This is the only answer with a private key.
+    """
     return {
         "ca": made.signing.sha256,
         "epoch": made.signing.epoch,
@@ -227,7 +233,7 @@ def one_off(made: ManualLeaf) -> Answer:
 
 
 def publishers(states: Mapping[str, TargetState]) -> list[Answer]:
-    """Every publisher's last look."""
+    """Every publisher with the result of its last run."""
     return [{"name": name} | asdict(state) for name, state in states.items()]
 
 

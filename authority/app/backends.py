@@ -1,4 +1,4 @@
-"""Who keeps roots, CAs, statement keys, control CA and journal, as the configuration says: files, or OpenBao."""
+"""Opens the configured storage backends of roots, CAs, statement keys, control CA and journal: files, or OpenBao."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,27 +28,27 @@ from authority.support.clock_skew import ReferenceClock
 
 JOURNAL = "journal"
 
-_LONGEST_WAIT = 10.0  # between two looks whether OpenBao is there
+_LONGEST_WAIT = 10.0  # seconds between two tries to reach OpenBao
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """What an authority stands on."""
+    """The implementations that the configuration chooses."""
 
     control: ControlCa
     issuer: Issuer
     signer: StatementSigner
     journal: Journal
     references: Mapping[str, ReferenceClock] = field(default_factory=dict)
-    """The clocks of others among them, by their names, that ours has to agree with."""
+    """Clocks of other systems, by name, that the authority's own clock has to agree with."""
 
 
 @asynccontextmanager
 async def open_backends(config: AuthorityConfig, clock: Callable[[], float]) -> AsyncIterator[Backends]:
-    """Open what the configuration names.
+    """Open the backends for as long as the context lasts.
 
     Raises:
-        KeystoreError, SignerError: it is not what ``init`` makes, or OpenBao does not let us in.
+        KeystoreError, SignerError: the state is not what ``init`` makes, or OpenBao refuses the login.
     """
     if config.openbao is None:
         yield _embedded(config)
@@ -61,15 +61,15 @@ async def open_backends(config: AuthorityConfig, clock: Callable[[], float]) -> 
         yield await _in_openbao(config, config.openbao, client, clock)
 
 
-async def openbao_answers(
-    access: OpenBaoAccess, stop: asyncio.Event, told: Callable[[OpenBaoError, float], None]
+async def wait_for_openbao(
+    access: OpenBaoAccess, stop: asyncio.Event, failed: Callable[[OpenBaoError, float], None]
 ) -> None:
-    """Return once OpenBao is there and unsealed, says that it will not let us in, or ``stop`` is set.
+    """Return once OpenBao is reachable and unsealed, or ``stop`` is set.
 
-    An authority that starts beside an OpenBao that is sealed, or not up yet, waits for it. ``told`` gets each failure
-    and the seconds until the next try. Raises KeystoreError.
+    An authority that starts while OpenBao is sealed or not up yet waits for it. ``failed`` gets each failure and the
+    seconds until the next try. Raises KeystoreError where OpenBao refuses the login.
     """
-    asking = asyncio.ensure_future(_ask(access, Backoff[str](_LONGEST_WAIT), told))
+    asking = asyncio.ensure_future(_ask_until_reachable(access, Backoff[str](_LONGEST_WAIT), failed))
     stopped = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,14 +83,16 @@ async def openbao_answers(
         await asyncio.gather(asking, stopped, return_exceptions=True)
 
 
-async def _ask(access: OpenBaoAccess, pauses: Backoff[str], told: Callable[[OpenBaoError, float], None]) -> None:
+async def _ask_until_reachable(
+    access: OpenBaoAccess, backoff: Backoff[str], failed: Callable[[OpenBaoError, float], None]
+) -> None:
     async with OpenBaoClient(access, pauses=()) as client:
         while True:
             try:
                 await client.read("auth/token/lookup-self")
             except OpenBaoUnreachable as error:
-                seconds = pauses.failed(access.url)
-                told(error, seconds)
+                seconds = backoff.failed(access.url)
+                failed(error, seconds)
                 await asyncio.sleep(seconds)
             else:
                 return

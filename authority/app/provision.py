@@ -1,6 +1,6 @@
-"""Making what an authority is: root, signing key, control CA and tokens, under its state directory.
+"""``init``: makes root CA, signing key, control CA and tokens in the state directory, or in OpenBao.
 
-May be repeated: what stands is kept as it is, what is missing is made.
+``init`` may be repeated: it makes what is missing, and leaves alone what exists.
 """
 
 from dataclasses import dataclass, replace
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cryptography.x509 import NameOID
 
-from authority.api.tokens import TOKENS, TokenRole, create_token
+from authority.api.token_files import TOKENS, create_token
+from authority.api.tokens import TokenRole
 from authority.config.load import AuthorityConfig
 from authority.issuer.embedded import ROOTS, create_root
 from authority.openbao.client import OpenBaoClient
@@ -23,24 +24,26 @@ from authority.support import atomic_files
 
 @dataclass(frozen=True, slots=True)
 class ProvisionedPart:
-    """One thing that ``init`` takes care of; ``made`` is False where it stood already."""
+    """One thing that ``init`` makes."""
 
     name: str
     path: Path | str
+    """The file, or the path in OpenBao."""
     made: bool
+    """False where it existed already."""
 
 
 def initialise(config: AuthorityConfig, now: int) -> list[ProvisionedPart]:
-    """Make what is missing, and say what was made and what stood already.
+    """Make what is missing in the state directory; return every part, made or not.
 
     Raises:
-        KeystoreError: something could not be made, or what stands there is another trust domain's.
+        KeystoreError: a part could not be made, or the state directory belongs to another trust domain.
     """
     state, domain, passphrase = config.state, config.trust_domain, config.passphrase
     try:
         atomic_files.make_directory(state)
         tokens = [(f"{role} token", state / TOKENS / role, create_token(state, role)) for role in TokenRole]
-        if config.openbao is not None:  # there, everything else is kept in OpenBao
+        if config.openbao is not None:  # OpenBao keeps everything else
             return [ProvisionedPart(name, path, made=fresh is not None) for name, path, fresh in tokens]
         root = state / ROOTS / "1"
         if root.exists():
@@ -57,7 +60,7 @@ def initialise(config: AuthorityConfig, now: int) -> list[ProvisionedPart]:
 
 
 async def initialise_openbao(config: AuthorityConfig, now: int) -> list[ProvisionedPart]:
-    """Make what is missing in OpenBao, with the operator's token. Raises KeystoreError."""
+    """Make what is missing in OpenBao, with the operator's token; return every part. Raises KeystoreError."""
     if config.openbao is None:
         raise KeystoreError("issuer: expected 'openbao' in the configuration, found 'embedded'")
     access = replace(config.openbao.access, login=config.openbao.operator)
@@ -71,7 +74,7 @@ async def initialise_openbao(config: AuthorityConfig, now: int) -> list[Provisio
 
 
 def _check_domain(root: Path, config: AuthorityConfig) -> None:
-    """A state directory belongs to one trust domain for ever."""
+    """A state directory belongs to one trust domain for good."""
     certificate = keystore.read_certificate(root)
     found = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value
     if found != config.trust_domain:

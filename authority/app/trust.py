@@ -12,10 +12,10 @@ from tidemark.trust import Trust
 
 
 async def trust_of(config: AuthorityConfig) -> Trust:
-    """Whom agents of this authority are to believe. Raises KeystoreError, SignerError."""
+    """The trust file of this authority. Raises KeystoreError, SignerError."""
     if config.openbao is not None:
-        async with open_backends(config, time.time) as kept:
-            return await trust_by(config, kept.signer, kept.control.certificate)
+        async with open_backends(config, time.time) as backends:
+            return await trust_by(config, backends.signer, backends.control.certificate)
     signer = open_signer(config.state, config.trust_domain, config.passphrase)
     return await trust_by(config, signer, read_control_certificate(config.state))
 

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from authority.api.address import ADDRESS_FILE
-from authority.api.tokens import TOKENS, TokenRole, read_token
+from authority.api.token_files import TOKENS, read_token
+from authority.api.tokens import TokenRole
 from authority.app.provision import initialise, initialise_openbao
 from authority.app.trust import trust_of
 from authority.cli import bundle_sources, render

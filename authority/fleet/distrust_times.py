@@ -1,7 +1,7 @@
-"""Time to distrust: when each agent was first seen to have proven a statement without a withdrawn CA; pure.
+"""Time to distrust: when each agent's first proof of a statement without a withdrawn CA arrived; pure.
 
-Instants are Unix seconds with fractions, by the authority's clock. After a restart they are those of the first receipts
-since, and so upper bounds.
+Instants are Unix seconds with fractions, by the authority's clock. After a restart the authority only sees the receipts
+since then, so the instants are upper bounds.
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,27 @@ from tidemark.receipt import Receipt
 
 
 @dataclass(slots=True)
-class _Page:
+class _Record:
     digests: frozenset[str] = frozenset()
-    asked_at: float | None = None
-    left_out_at: float | None = None
+    """Statements whose proof shows that an agent distrusts the CA."""
+    requested_at: float | None = None
+    removed_at: float | None = None
     proven: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CaDistrustTimes:
-    """Of one withdrawn CA: when its withdrawal was asked for, when it was left out, and each agent's proof of that.
+    """The times of one withdrawn CA.
 
-    The first two are exact where this process took part (None where it did not: the journal has whole seconds).
+    ``requested_at`` and ``removed_at`` are None where this process took no part; then the journal has whole seconds.
     """
 
-    asked_at: float | None
-    left_out_at: float | None
+    requested_at: float | None
+    """When the withdrawal was asked for."""
+    removed_at: float | None
+    """When the first statement without the CA was committed."""
     proven: Mapping[str, float]
+    """By agent: when its first proof of a statement without the CA arrived."""
 
 
 NOTHING = CaDistrustTimes(None, None, MappingProxyType({}))
@@ -37,39 +41,39 @@ NOTHING = CaDistrustTimes(None, None, MappingProxyType({}))
 
 @dataclass(slots=True)
 class DistrustTimes:
-    """A page for each CA that is withdrawn and that the journal still knows, by fingerprint."""
+    """One record for each withdrawn CA that the journal still holds, by fingerprint."""
 
-    _pages: dict[str, _Page] = field(default_factory=dict)
-    _followed: History = EMPTY
+    _records: dict[str, _Record] = field(default_factory=dict)
+    _history: History = EMPTY
 
-    def asked(self, ca: str, at: float) -> None:
-        """Somebody asked for the withdrawal of this CA, for the first time."""
-        page = self._pages.setdefault(ca, _Page())
-        if page.asked_at is None:
-            page.asked_at = at
+    def withdrawal_requested(self, ca: str, at: float) -> None:
+        """The withdrawal of this CA was asked for; only the first request counts."""
+        record = self._records.setdefault(ca, _Record())
+        if record.requested_at is None:
+            record.requested_at = at
 
-    def left_out(self, ca: str, at: float) -> None:
+    def anchor_removed(self, ca: str, at: float) -> None:
         """A statement without this CA was committed."""
-        self._pages.setdefault(ca, _Page()).left_out_at = at
+        self._records.setdefault(ca, _Record()).removed_at = at
 
     def received(self, receipt: Receipt, history: History, at: float) -> None:
-        """A receipt of an expected agent has arrived."""
-        if history is not self._followed:
-            self._follow(history)
+        """A receipt of an expected agent arrived."""
+        if history is not self._history:
+            self._update_records(history)
         if receipt.proven is None:
             return
-        for page in self._pages.values():
-            if receipt.proven.digest in page.digests:
-                page.proven.setdefault(receipt.pod, at)
+        for record in self._records.values():
+            if receipt.proven.digest in record.digests:
+                record.proven.setdefault(receipt.pod, at)
 
     def of(self, ca: str) -> CaDistrustTimes:
         """What is known of one CA."""
-        page = self._pages.get(ca)
-        return CaDistrustTimes(page.asked_at, page.left_out_at, page.proven) if page else NOTHING
+        record = self._records.get(ca)
+        return CaDistrustTimes(record.requested_at, record.removed_at, record.proven) if record else NOTHING
 
-    def _follow(self, history: History) -> None:
-        self._followed = history
+    def _update_records(self, history: History) -> None:
+        self._history = history
         withdrawn = {ca.sha256: ca for ca in history.cas if ca.withdrawal or ca.withdrawn}
-        self._pages = {sha256: self._pages.get(sha256) or _Page() for sha256 in withdrawn}
-        for sha256, page in self._pages.items():
-            page.digests = distrusting_digests(withdrawn[sha256], history)
+        self._records = {sha256: self._records.get(sha256) or _Record() for sha256 in withdrawn}
+        for sha256, record in self._records.items():
+            record.digests = distrusting_digests(withdrawn[sha256], history)

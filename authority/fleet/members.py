@@ -1,6 +1,6 @@
-"""Which agents belong to the fleet: the port, and the agents that the configuration lists."""
+"""The members of the fleet: the port, and the agents that the configuration lists."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from tidemark.receipt import Receipt
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """The pod that a receipt came from, as the token shows that came with it."""
+    """The pod that sent a receipt, as shown by the token that came with the receipt."""
 
     namespace: str
     pod: str
@@ -18,20 +18,23 @@ class PodIdentity:
 
 
 class UnexpectedAgent(Exception):
-    """A receipt came from an agent that nobody expects; the message names it and says what to do."""
+    """A receipt came from an agent that is not expected; the message names the agent and says what to do."""
 
 
 class Members(Protocol):
-    """Who belongs to the fleet."""
+    """The agents that belong to the fleet."""
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Have ``on_change`` called whenever agents come, change or go. Before the members are watched, and once."""
 
     def expected(self) -> Sequence[ExpectedAgent] | None:
-        """The agents that should be there; None where nobody can say."""
+        """The agents that should be there; None while the list is not known."""
 
     def admit(self, receipt: Receipt, sender: PodIdentity | None) -> Receipt:
-        """The receipt under the name that its agent has in the fleet; ``sender`` where a token showed who sent it.
+        """The receipt under the name that its agent has in the fleet; ``sender`` is None where no token shows it.
 
         Raises:
-            UnexpectedAgent: nobody expects it; what is remembered is bounded by who is expected.
+            UnexpectedAgent: the agent is not expected. So memory is bounded by the number of expected agents.
         """
 
 
@@ -41,12 +44,15 @@ class ConfiguredMembers:
     def __init__(self, expected: Iterable[ExpectedAgent]) -> None:
         self._expected = {agent.name: agent for agent in expected}
 
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Does nothing: the configuration is read once."""
+
     def expected(self) -> tuple[ExpectedAgent, ...]:
-        """All of them, always."""
+        """Every configured agent."""
         return tuple(self._expected.values())
 
     def admit(self, receipt: Receipt, sender: PodIdentity | None) -> Receipt:
-        """The receipt as it is. Raises UnexpectedAgent."""
+        """The receipt, unchanged. Raises UnexpectedAgent."""
         if receipt.pod not in self._expected:
             raise UnexpectedAgent(
                 f"receipt of {receipt.pod!r}: expected an agent that the configuration names; add it to [[agents]]"

@@ -24,15 +24,12 @@ CLASS_LABEL = "tidemark.io/class"
 _PHASES = frozenset({"Pending", "Running", "Succeeded", "Failed", "Unknown"})
 _NOT_RUNNING = frozenset({"Pending", "Succeeded", "Failed"})
 _STATUSES = ("True", "False", "Unknown")
-_NOBODY = "?"  # no token has this uid, so no receipt counts for the pod
+_UNKNOWN_UID = "?"  # no token has this uid, so no receipt counts for the pod
 
 
 @dataclass(frozen=True, slots=True)
 class AgentPod:
-    """What is kept of a pod. ``since`` (Unix seconds) is when its readiness last changed.
-
-    ``strange`` names what could not be read of it.
-    """
+    """The parts of a pod that the fleet needs. Nine fields, since they are one flat record of one object."""
 
     namespace: str
     name: str
@@ -40,9 +37,12 @@ class AgentPod:
     pod_class: PodClass
     is_running: bool
     is_terminating: bool
+    """Whether the pod is being deleted."""
     is_ready: bool
     since: int
-    strange: tuple[str, ...] = ()
+    """When the readiness last changed, in Unix seconds."""
+    unreadable: tuple[str, ...] = ()
+    """The parts of the pod that are missing or not understood."""
 
     @property
     def full_name(self) -> str:
@@ -51,10 +51,10 @@ class AgentPod:
 
 
 def agent_pod(pod: Pod) -> AgentPod:
-    """Take from a pod what is kept of it; pure.
+    """Read the parts of a pod that the fleet needs; pure.
 
-    What it does not say, or says in a way that nobody understands, is taken as what keeps the gate closed: a required
-    agent that is there and ready, and has proven nothing.
+    A part that is missing or not understood is read as the value that keeps the gate closed: a required agent that is
+    running and ready, and has proven nothing.
     """
     metadata, status = fields_of(pod.raw.get("metadata")), fields_of(pod.raw.get("status"))
     uid, phase, deleted = (
@@ -80,23 +80,27 @@ def agent_pod(pod: Pod) -> AgentPod:
         "status of the condition Ready": ready is None or ready.get("status") in _STATUSES,
         "the instants": since is not None,
     }
-    strange = tuple(name for name, legible in is_legible.items() if not legible)
+    unreadable = tuple(name for name, legible in is_legible.items() if not legible)
     is_application = fields_of(metadata.get("labels")).get(CLASS_LABEL) == PodClass.APPLICATION
     return AgentPod(
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
-        uid=uid or _NOBODY,
+        uid=uid or _UNKNOWN_UID,
         pod_class=PodClass.APPLICATION if is_application else PodClass.REQUIRED,
         is_running=phase not in _NOT_RUNNING,
         is_terminating=bool(deleted),
-        is_ready=bool(strange) or (ready is not None and ready["status"] == "True"),
+        is_ready=bool(unreadable) or (ready is not None and ready["status"] == "True"),
         since=since or 0,
-        strange=strange,
+        unreadable=unreadable,
     )
 
 
+def _do_nothing() -> None:
+    """Called on a change before anything has subscribed."""
+
+
 def _instant(value: object) -> int | None:
-    """Unix seconds of an RFC 3339 instant; None where it is none."""
+    """Unix seconds of an RFC 3339 instant; None where ``value`` is not one."""
     try:
         instant = datetime.fromisoformat(text_of(value))
         return int(instant.timestamp()) if instant.tzinfo is not None else None
@@ -105,7 +109,7 @@ def _instant(value: object) -> int | None:
 
 
 def expected(pods: Sequence[AgentPod]) -> tuple[ExpectedAgent, ...]:
-    """Running pods that nobody deletes, in the order of their names; pure."""
+    """Running pods that are not being deleted, in the order of their names; pure."""
     return tuple(
         ExpectedAgent(pod.full_name, pod.pod_class, pod.uid, pod.is_ready, pod.since)
         for pod in sorted(pods, key=lambda pod: pod.full_name)
@@ -114,33 +118,35 @@ def expected(pods: Sequence[AgentPod]) -> tuple[ExpectedAgent, ...]:
 
 
 class PodMembers:
-    """Implements ``Members``. ``on_change`` is called when pods came, changed or went.
+    """Implements ``Members``.
 
-    A namespace whose pods nobody can say makes the whole fleet unreadable; a pod that cannot be read does not, and is
-    waited for. ``failed`` takes both.
+    While the pods of one namespace are not known, the whole fleet is unreadable. A single pod that cannot be read does
+    not make it so: the gate waits for that pod. ``failed`` is called for both.
     """
 
-    def __init__(
-        self, client: KubernetesClient, namespaces: Sequence[str], on_change: Callable[[], None], failed: WatchFailed
-    ) -> None:
-        self._on_change = on_change
+    def __init__(self, client: KubernetesClient, namespaces: Sequence[str], failed: WatchFailed) -> None:
+        self._on_change: Callable[[], None] = _do_nothing
         self._failed = failed
         self._expected: tuple[ExpectedAgent, ...] | None = None
-        self._watches = {
+        self._informers = {
             namespace: Informer(
-                client, Selection(Pod, namespace, labels=(AGENT_LABEL,)), self._take, self._changed, failed
+                client, Selection(Pod, namespace, labels=(AGENT_LABEL,)), self._read, self._pods_changed, failed
             )
             for namespace in namespaces
         }
 
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Have ``on_change`` called whenever pods come, change or go."""
+        self._on_change = on_change
+
     def expected(self) -> tuple[ExpectedAgent, ...] | None:
-        """The agents that should be there; None where nobody can say."""
+        """The agents that should be there; None while the pods of a namespace are not known."""
         pods: list[AgentPod] = []
-        if not all(watch.is_synced for watch in self._watches.values()):
+        if not all(informer.is_synced for informer in self._informers.values()):
             return None
         if self._expected is None:
-            for watch in self._watches.values():
-                pods += watch.objects or ()
+            for informer in self._informers.values():
+                pods += informer.objects or ()
             self._expected = expected(pods)
         return self._expected
 
@@ -153,8 +159,8 @@ class PodMembers:
                 f"receipt of {receipt.pod!r}, uid {receipt.uid!r}: expected that of the pod whose token came with it, "
                 f"{sender.pod!r}, uid {sender.uid!r}; set TIDEMARK_POD and TIDEMARK_POD_UID from the downward API"
             )
-        watch = self._watches.get(sender.namespace)
-        pod = watch.find(sender.namespace, sender.pod) if watch is not None else None
+        informer = self._informers.get(sender.namespace)
+        pod = informer.find(sender.namespace, sender.pod) if informer is not None else None
         if pod is None or pod.uid != sender.uid:
             raise UnexpectedAgent(
                 f"receipt of {sender.namespace}/{sender.pod}: expected a pod labelled {'='.join(AGENT_LABEL)} in a "
@@ -165,16 +171,16 @@ class PodMembers:
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for namespace, watch in self._watches.items():
-                group.create_task(watch.run(), name=f"watch pods in {namespace}")
+            for namespace, informer in self._informers.items():
+                group.create_task(informer.run(), name=f"watch pods in {namespace}")
 
-    def _take(self, pod: Pod) -> AgentPod:
-        taken = agent_pod(pod)
-        if taken.strange:
-            found = f"found {', '.join(taken.strange)} missing or strange; it is waited for as one that is ready"
-            self._failed(f"pod {taken.full_name}", f"pod {taken.full_name}: expected a pod, {found}", 0.0)
-        return taken
+    def _read(self, pod: Pod) -> AgentPod:
+        read = agent_pod(pod)
+        if read.unreadable:
+            found = f"found {', '.join(read.unreadable)} missing or strange; it is waited for as one that is ready"
+            self._failed(f"pod {read.full_name}", f"pod {read.full_name}: expected a pod, {found}", 0.0)
+        return read
 
-    def _changed(self) -> None:
+    def _pods_changed(self) -> None:
         self._expected = None
         self._on_change()

@@ -1,8 +1,8 @@
-"""Serving the injector: HTTPS for the API server, under a certificate that the webhook configuration trusts.
+"""The injector's web application: the API server posts AdmissionReviews to ``/inject``.
 
-``/inject`` answers AdmissionReviews. ``keep_ca_bundle`` has the MutatingWebhookConfiguration trust the control CA: it
-sets ``caBundle`` of every webhook there and touches nothing else, so whoever applies the rest (a GitOps controller) has
-to leave out or ignore ``.webhooks[].clientConfig.caBundle``.
+The API server verifies it by ``caBundle`` of the webhook configuration, which ``authority/injector/ca_bundle.py``
+sets. A GitOps controller that applies that configuration has to leave out or ignore
+``.webhooks[].clientConfig.caBundle``.
 """
 
 import logging
@@ -19,14 +19,14 @@ log = logging.getLogger("authority")
 
 
 def application(settings: SidecarSettings) -> web.Application:
-    """``POST /inject``, and ``GET /livez``. What is no AdmissionReview is answered with 400 and a sentence."""
+    """``POST /inject``, and ``GET /livez``. Any other body is answered with 400 and a sentence."""
 
     async def inject(request: web.Request) -> web.Response:
         try:
             decision = decide(await request.read(), settings)
         except ReviewError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
-        _tell(decision)
+        _log_decision(decision)
         return web.json_response(decision.response())
 
     async def livez(_: web.Request) -> web.Response:
@@ -37,7 +37,7 @@ def application(settings: SidecarSettings) -> web.Application:
     return made
 
 
-def _tell(decision: AdmissionDecision) -> None:
+def _log_decision(decision: AdmissionDecision) -> None:
     if decision.refusal:
         log.warning("injection_refused", extra={"fields": {"pod": decision.pod, "error": decision.refusal}})
     elif decision.patch:

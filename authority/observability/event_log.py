@@ -1,4 +1,4 @@
-"""Events as people and programs read them: log lines, and the last few for the API."""
+"""The event log: every event as a log line, and the last few for the API."""
 
 import logging
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from authority.rotation.events import AppendConflict, Event, Failed, Held, Surpassed, WithdrawalAsked, Withdrawing
 from authority.rotation.withdrawal import WithdrawalStage
-from authority.support.log_format import RepeatFilter
+from authority.support.log_format import RecentTexts
 
 KEPT = 50
 """How many events the API shows."""
@@ -44,28 +44,29 @@ def _level(event: Event) -> int:
 
 
 class EventLog:
-    """Logs every event and keeps the last ones, numbered from 1 in the order in which they happened.
+    """Logs every event and keeps the last ones for the API, numbered from 1 in the order in which they happened.
 
-    A failure that repeats what was told less than a minute ago is left out: one that stays would hide all else.
+    Of a step that fails again and again with the same error, one failure a minute is kept: more would push out all
+    else.
     """
 
     def __init__(self) -> None:
         self._count = 0
         self._last: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._repetitions = RepeatFilter()
+        self._failures = RecentTexts()
 
     def observe(self, event: Event) -> None:
-        """Take an event."""
-        if isinstance(event, Failed):
-            place = f"{event.step} {event.target}"
-            if self._repetitions.is_one(place, event.error, event.at):
-                return
-        self._count += 1
-        told = event_fields(event)
-        self._last.append({"number": self._count} | told)
-        name = told.pop("event")
-        del told["at"]  # the line has its own time
-        log.log(_level(event), name, extra={"fields": told})
+        """Log the event and keep it."""
+        fields = event_fields(event)
+        is_repeated = isinstance(event, Failed) and self._failures.is_repeated(
+            f"{event.step} {event.target} {event.error}", event.at
+        )
+        if not is_repeated:
+            self._count += 1
+            self._last.append({"number": self._count} | fields)
+        name = fields.pop("event")
+        del fields["at"]  # the line has its own time
+        log.log(_level(event), name, extra={"fields": fields})
 
     def last(self) -> list[dict[str, Any]]:
         """The last events, oldest first."""

@@ -23,7 +23,10 @@ _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 
 
 class AuthorityMetrics:
-    """Counts events as they happen; the gauges show the state that ``show`` was given last."""
+    """Counts events as they happen; the gauges have the state that ``set_state`` and ``set_fleet`` were given last.
+
+    Sixteen fields, since each is one metric.
+    """
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # the library does not say its type
@@ -59,7 +62,7 @@ class AuthorityMetrics:
         return Histogram(name, text, labels, registry=self.registry, buckets=_BUCKETS)
 
     def observe(self, event: Event) -> None:
-        """Take an event of the sequencers."""
+        """Count an event of the controllers."""
         match event:
             case Prepared(seconds=seconds):
                 self._attempts.labels("prepared").inc()
@@ -80,8 +83,8 @@ class AuthorityMetrics:
             case Failed(step=Step.PUBLISH, target=target):
                 self._publish_total.labels(target, "failed").inc()
 
-    def show(self, history: History, *, leads: bool) -> None:
-        """Set the gauges of what every replica knows. Of the fleet only the leader tells: it has the receipts."""
+    def set_state(self, history: History, *, leads: bool) -> None:
+        """Set the gauges that every replica knows. Those of the fleet only the leader knows: it has the receipts."""
         self._leads.set(leads)
         if not leads:
             self._agents.clear()
@@ -97,7 +100,7 @@ class AuthorityMetrics:
         if history.activations:
             self._last_success.set(history.activations[-1].at)
 
-    def show_fleet(self, fleet: FleetView, *, held: bool) -> None:
+    def set_fleet(self, fleet: FleetView, *, held: bool) -> None:
         """Set the gauges of agents and gate."""
         for gauge, counts in ((self._agents, fleet.counts()), (self._required, fleet.counts(PodClass.REQUIRED))):
             for state, count in counts.items():

@@ -4,8 +4,9 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,27 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from authority.api.routes import Api
-from authority.api.tokens import TokenRole, create_token, read_tokens
+from authority.api.authentication import Authenticator
+from authority.api.operations import Operations
+from authority.api.routes import application
+from authority.api.token_files import read_tokens
+from authority.app.assembly import AuthorityParts, assemble
+from authority.app.backends import open_backends
 from authority.controllers.command_queue import CommandQueue
-from authority.controllers.leaf_requests import LeafOrder
-from authority.fleet.members import PodIdentity
+from authority.election.file import FileElection
+from authority.election.interface import Replica
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import StatementRecord
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
+from authority.support.log_format import RepeatFilter
 from authority.web.connection_limit import connection_deadlines
 from authority.web.listener import ListenError
 from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, answers, ask, eventually, receipt
 from tidemark.certificates import not_after
-from tidemark.receipt import MAX_BYTES, Receipt
+from tidemark.receipt import MAX_BYTES
 from tidemark.verify import Mark, VerifiedBundle
 
 EPOCH = 1200  # seconds, of the preset "testing"
@@ -301,11 +308,11 @@ async def test_no_connection_is_kept_for_the_next_receipt(
         assert response.headers["Connection"] == "close"
 
 
-class StuckDesk:
-    """A desk whose sequencer has no time for requests, but begins with what ``rotate`` asks for."""
+class StuckQueue:
+    """Carries out no request in time; only ``rotate`` has begun when its answer is late."""
 
     def __init__(self) -> None:
-        self.turns = CommandQueue[list[str]](
+        self.commands = CommandQueue[list[str]](
             (RotationRefused,), lambda error: RotationRefused(str(error)), patience=0.01
         )
         self.done: list[str] = []
@@ -314,48 +321,8 @@ class StuckDesk:
 
     async def serve(self) -> None:
         await self.beginning.wait()
-        while self.turns:
-            await self.turns.serve_next(self.done)
-
-    def unready(self) -> str:
-        return "expected a CA that signs, found none yet"
-
-    def metrics(self) -> bytes:
-        return b""
-
-    def status(self) -> dict[str, Any]:
-        return {}
-
-    def fleet(self) -> Iterator[bytes]:
-        return iter(())
-
-    def bundles(self) -> dict[str, Any]:
-        return {}
-
-    def bundle(self, sequence: int) -> None:
-        return None
-
-    def receive(self, receipt: Receipt, sender: PodIdentity | None) -> int:
-        return 0
-
-    def withdrawals(self) -> dict[str, Any]:
-        return {}
-
-    def prospect(self, wanted: WithdrawalRequest) -> dict[str, Any]:
-        return {}
-
-    async def rotate(self, who: str, reason: str) -> dict[str, Any]:
-        self.beginning.set()
-        return await self.ask("rotate")
-
-    async def override(self, who: str, reason: str) -> dict[str, Any]:
-        return await self.ask("override")
-
-    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> dict[str, Any]:
-        return await self.ask("withdraw")
-
-    async def leaf(self, order: LeafOrder) -> dict[str, Any]:
-        return await self.ask("leaf")
+        while self.commands:
+            await self.commands.serve_next(self.done)
 
     async def ask(self, name: str) -> dict[str, Any]:
         async def carry_out(done: list[str]) -> dict[str, Any]:
@@ -363,20 +330,52 @@ class StuckDesk:
             done.append(name)
             return {}
 
-        return await self.turns.ask(carry_out)
+        return await self.commands.ask(carry_out)
 
 
-async def test_a_request_without_an_answer_in_time_is_withdrawn_or_the_answer_says_that_it_may_be_done(
-    tmp_path: Path,
-) -> None:
-    for role in TokenRole:
-        create_token(tmp_path, role)
-    desk = StuckDesk()
-    serving = asyncio.create_task(desk.serve())
-    api = Api(desk, read_tokens(tmp_path), open_reads=True)
-    headers = {"Authorization": f"Bearer {(tmp_path / 'tokens/operator').read_text().strip()}"}
-    assert connection_deadlines in api.application().middlewares  # or a slow answer would be cut off
-    async with TestServer(api.application()) as server, aiohttp.ClientSession(server.make_url("/")) as session:
+@dataclass(frozen=True)
+class StuckOperations(Operations):
+    """Operations whose rotation controller has no time for requests, but begins with what ``rotate`` asks for."""
+
+    queue: StuckQueue
+
+    async def rotate(self, who: str, reason: str) -> dict[str, Any]:
+        self.queue.beginning.set()
+        return await self.queue.ask("rotate")
+
+    async def override(self, who: str, reason: str) -> dict[str, Any]:
+        return await self.queue.ask("override")
+
+    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> dict[str, Any]:
+        return await self.queue.ask("withdraw")
+
+
+@asynccontextmanager
+async def stuck_api(tmp_path: Path, queue: StuckQueue) -> AsyncIterator[web.Application]:
+    """The API of an authority that is assembled and does not run."""
+    deployment = AuthorityDeployment.create(tmp_path, preset="testing")
+    deployment.init()
+    config = deployment.config
+    election = FileElection(Replica("one", "https://one"), config.election.directory, lambda _: None, 5)
+    async with open_backends(config, time.time) as backends:
+        parts = AuthorityParts(config, await deployment.trust(), backends, election, None, time.time)
+        assembly = assemble(parts, [])
+        real = assembly.operations
+        operations = StuckOperations(real.rotation, real.registry, real.clock, queue)
+        authenticator = Authenticator(read_tokens(config.state), open_reads=True)
+        yield application(assembly.queries, operations, authenticator)
+
+
+async def test_late_request_is_withdrawn_or_its_answer_says_that_it_may_be_done(tmp_path: Path) -> None:
+    queue = StuckQueue()
+    serving = asyncio.create_task(queue.serve())
+    async with (
+        stuck_api(tmp_path, queue) as api,
+        TestServer(api) as server,
+        aiohttp.ClientSession(server.make_url("/")) as session,
+    ):
+        assert connection_deadlines in api.middlewares  # or a slow answer would be cut off
+        headers = {"Authorization": f"Bearer {(tmp_path / 'state/tokens/operator').read_text().strip()}"}
         refused = partial(refusal, session, "POST", json={"reason": "in vain"}, headers=headers)
         for path, name in (("override", "override"), ("revoke", "revocation")):
             assert await refused(path=f"/api/v1/{path}") == (
@@ -390,9 +389,9 @@ async def test_a_request_without_an_answer_in_time_is_withdrawn_or_the_answer_sa
             "status before you try again",
         )
         assert await refusal(session, "GET", "/readyz") == (503, "expected a CA that signs, found none yet")
-    desk.may_go_on.set()
+    queue.may_go_on.set()
     await serving
-    assert desk.done == ["rotate"]
+    assert queue.done == ["rotate"]
 
 
 async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out(
@@ -409,8 +408,10 @@ async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out
             hostile.append(writer)
     proven = mark(await deployment.bundle("nats-0"))
     assert await send(agent, receipt("nats-0", proven, None, 1).to_json()) == {"newest_sequence": 1}
-    (told,) = [record for record in caplog.records if record.message == "connection_turned_away"]
-    assert told.__dict__["fields"] == {"server": "api", "address": "127.0.0.2"}
+    repeats = RepeatFilter()
+    lines = [record for record in caplog.records if record.message == "connection_limit_reached"]
+    (line,) = [record for record in lines if repeats.filter(record)]
+    assert line.__dict__["fields"] == {"server": "api", "address": "127.0.0.2"}
     assert 0 < len(hostile) <= 50
     for writer in hostile:
         writer.transport.abort()

@@ -113,7 +113,7 @@ def test_no_pod_whatever_is_in_it_vanishes_from_those_who_must_prove(raw: Any) -
         is_application = says(raw, "metadata", "labels", "tidemark.io/class") == "application"
         assert one.pod_class is (PodClass.APPLICATION if is_application else PodClass.REQUIRED)
         assert one.uid  # "" would let the receipt of any pod of this name count
-        assert one.ready or not pod.strange  # never put into quarantine for what nobody understands
+        assert one.ready or not pod.unreadable  # never put into quarantine for what nobody understands
         fleet = view(counted, ReceiptBook(), "", PLAYGROUND.clock, one.since)
         assert [agent.state for agent in fleet.agents] == [FleetState.MISSING]
 
@@ -144,7 +144,7 @@ async def test_a_strange_pod_hides_no_other_and_is_waited_for(
         server.store.put(POD, body(name))
     server.interfere = damaged
     told: list[str] = []
-    members = PodMembers(client, ["nats"], lambda: None, lambda what, error, _: told.append(f"{what}: {error}"))
+    members = PodMembers(client, ["nats"], lambda what, error, _: told.append(f"{what}: {error}"))
     task = asyncio.create_task(members.run())
     await until(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "both pods")
     assert [one.pod_class for one in members.expected() or ()] == [PodClass.REQUIRED] * 2
@@ -167,7 +167,7 @@ def test_expected_are_running_pods_that_nobody_deletes() -> None:
 
 @asynccontextmanager
 async def watched(client: KubernetesClient, *namespaces: str) -> AsyncIterator[PodMembers]:
-    members = PodMembers(client, namespaces, lambda: None, lambda *_: None)
+    members = PodMembers(client, namespaces, lambda *_: None)
     task = asyncio.create_task(members.run())
     yield members
     task.cancel()
@@ -202,7 +202,7 @@ async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesC
     server.namespace("nats")
     server.bookmark_seconds = 0.02
     failures: list[str] = []
-    members = PodMembers(client, ["nats"], lambda: None, lambda _, error, __: failures.append(error))
+    members = PodMembers(client, ["nats"], lambda _, error, __: failures.append(error))
     task = asyncio.create_task(members.run())
     version = server.store.version
     server.namespace("other")
@@ -236,12 +236,12 @@ async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiSe
     server.namespace("apps")
     server.interfere = refuse
     async with watched(client, "nats", "apps") as members:
-        roster = FleetRegistry(members, PLAYGROUND.clock)
+        registry = FleetRegistry(members, PLAYGROUND.clock)
         await until(lambda: server.watches == 1, "the readable namespace")
-        assert not roster.fleet(JournalBuilder().history, START).readable
+        assert not registry.fleet(JournalBuilder().history, START).readable
         server.interfere = None
         await until(lambda: members.expected() is not None, "the fleet")
-        assert roster.fleet(JournalBuilder().history, START).readable
+        assert registry.fleet(JournalBuilder().history, START).readable
 
 
 async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, client: KubernetesClient) -> None:
@@ -254,20 +254,20 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
     uid = server.store.put(POD, body("nats-0"))["metadata"]["uid"]
     sent = replace(receipt("nats-0", proven, None, 1), uid=uid)
     async with watched(client, "nats") as members:
-        roster = FleetRegistry(members, PLAYGROUND.clock)
+        registry = FleetRegistry(members, PLAYGROUND.clock)
         await until(members.expected, "the pod")
-        assert roster.receive(sent, PodIdentity("nats", "nats-0", uid), story.history, START)
-        (view,) = roster.fleet(story.history, START).agents
+        assert registry.receive(sent, PodIdentity("nats", "nats-0", uid), story.history, START)
+        (view,) = registry.fleet(story.history, START).agents
         assert (view.name, view.state) == ("nats/nats-0", FleetState.PROVEN)
 
         # Another pod of the same name has another uid, and has proven nothing.
         server.store.delete(POD, "nats", "nats-0")
         again = server.store.put(POD, body("nats-0"))["metadata"]["uid"]
         await until(lambda: [one.uid for one in members.expected() or ()] == [again], "the next pod")
-        (view,) = roster.fleet(story.history, START).agents
+        (view,) = registry.fleet(story.history, START).agents
         assert view.state is FleetState.MISSING
         with pytest.raises(UnexpectedAgent, match=f"found none with uid '{uid}'"):
-            roster.receive(replace(sent, number=2), PodIdentity("nats", "nats-0", uid), story.history, START)
+            registry.receive(replace(sent, number=2), PodIdentity("nats", "nats-0", uid), story.history, START)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +282,6 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
 async def test_receipts_of_others_are_refused(
     client: KubernetesClient, sender: PodIdentity | None, complaint: str
 ) -> None:
-    members = PodMembers(client, ["nats"], lambda: None, lambda *_: None)
+    members = PodMembers(client, ["nats"], lambda *_: None)
     with pytest.raises(UnexpectedAgent, match=complaint):
         members.admit(receipt("nats-0", MARK, None, 1), sender)

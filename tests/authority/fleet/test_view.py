@@ -1,5 +1,6 @@
 """The fleet view: which receipts count, for how long, and where each agent stands."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -147,6 +148,9 @@ class Deploying:
 
     there: list[ExpectedAgent] = field(default_factory=list)
 
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        pass
+
     def expected(self) -> list[ExpectedAgent]:
         return self.there
 
@@ -154,14 +158,14 @@ class Deploying:
         return receipt
 
 
-def test_pods_that_have_gone_are_forgotten() -> None:
+def test_receipts_of_pods_that_have_gone_are_forgotten() -> None:
     members = Deploying()
-    roster = FleetRegistry(members, CLOCK)
+    registry = FleetRegistry(members, CLOCK)
     for number in range(20):
         now = START + 30 * number
         members.there = [pod(f"orders-{number}")]
-        roster.receive(receipt(f"orders-{number}", proven=OLD), None, EMPTY, float(now))
-        roster.fleet(EMPTY, now)
-    remembered = [number for number in range(20) if roster._book.last(f"orders-{number}")]
+        registry.receive(receipt(f"orders-{number}", proven=OLD), None, EMPTY, float(now))
+        registry.fleet(EMPTY, now)
+    remembered = [number for number in range(20) if registry._receipts.last(f"orders-{number}")]
     assert remembered[-1] == 19
     assert len(remembered) <= 3

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from authority.config.load import AuthorityConfigError, load
-from authority.injector.ca_bundle import keep_ca_bundle
+from authority.injector.ca_bundle import reconcile_ca_bundle
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from authority.pki.control_ca import read_control_certificate
@@ -169,7 +169,7 @@ async def test_a_foreign_ca_bundle_is_replaced_and_a_failure_tried_again(tmp_pat
     kubeconfig = Kubeconfig(injector.deployment.root / "kubeconfig")
     async with KubernetesClient(kubeconfig) as client:
         keeping = asyncio.create_task(
-            keep_ca_bundle(client, NAME, injector.ca, lambda error: told.append(str(error)), look_seconds=0.01)
+            reconcile_ca_bundle(client, NAME, injector.ca, lambda error: told.append(str(error)), every=0.01)
         )
         await until(lambda: told, "the complaint")
         assert told[0] == (

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 
 import aiohttp
 
-from authority.api.tokens import read_token
+from authority.api.token_files import read_token
 from authority.app.provision import initialise
 from authority.app.run import run
 from authority.app.trust import trust_of
