@@ -19,7 +19,7 @@ class Reloaded:
     server: str
     """Host and port of the server that the new transport is connected to."""
     seconds: float
-    """From reading the directory until the old transport has nothing to do any more."""
+    """From reading the directory until the old transport is closed."""
 
 
 OnReload = Callable[[Reloaded], Awaitable[None]]
