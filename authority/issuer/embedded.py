@@ -33,7 +33,7 @@ CAS = "issuer"
 
 
 def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, passphrase: bytes | None) -> Path | None:
-    """Make the first root and return where it is kept; None where one stands already. Raises KeystoreError."""
+    """Make the first root and return its directory; None where there is a root already. Raises KeystoreError."""
     directory = state / ROOTS / "1"
     atomic_files.make_directory(directory.parent)
     atomic_files.make_directory(state / CAS)
@@ -48,7 +48,7 @@ def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, pas
 class EmbeddedIssuer:
     """Implements ``Issuer``; of several processes on one state directory only the leader may call it.
 
-    Where two lead for a moment, what one has made for an intent is what the other gets.
+    Where two processes lead for a moment, both get the one CA that was made for an intent.
     """
 
     def __init__(self, state: Path, key_type: KeyType, passphrase: bytes | None) -> None:
@@ -66,7 +66,7 @@ class EmbeddedIssuer:
         return await asyncio.to_thread(self._issue_ca, request)
 
     async def activate(self, intent: str) -> None:
-        """Nothing to do but to see that the CA is there: this issuer signs for nobody but the authority itself."""
+        """Check that the CA exists; nothing else, as this issuer signs for the authority alone."""
         await asyncio.to_thread(self._existing, intent)
 
     async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
@@ -109,7 +109,7 @@ class EmbeddedIssuer:
             keystore.create_pair(directory, pair, self._passphrase)
         except KeystoreError as error:
             if directory.exists() and request.is_met_by(other := self._read(directory).certificate):
-                return other  # two leaders for a moment: one made it, and both have it
+                return other  # two leaders for a moment: the other one made it
             raise IssuerError(str(error)) from None
         return pair.certificate
 
@@ -159,7 +159,7 @@ class EmbeddedIssuer:
 
 
 def _fingerprint(directory: Path) -> str:
-    """Of the CA kept there; "" where it cannot sign. Its key is not opened."""
+    """The fingerprint of the CA in the directory; "" where it has no key. The key is not opened."""
     try:
         return fingerprint(keystore.read_certificate(directory)) if (directory / KEY_FILE).is_file() else ""
     except KeystoreError:

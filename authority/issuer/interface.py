@@ -1,4 +1,4 @@
-"""Where certificate authorities live: the interface that the embedded issuer and OpenBao stand behind."""
+"""The port that makes CAs and signs leaves: embedded (files) or OpenBao."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,15 @@ _INTENT = re.compile(r"epoch-[0-9]{1,16}-[0-9]{1,16}")
 
 
 class IssuerError(StateUnusable):
-    """The issuer could not do what it was asked; the message names the thing, and what to do. Trying again is safe."""
+    """The issuer could not carry a request out; the message names the CA or path, and what to do. A retry is safe."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaRequest:
-    """A CA to be made. ``intent`` is its name for ever: ``epoch-<N>-<sequence>``; instants are Unix seconds."""
+    """A CA to be made; instants are Unix seconds."""
 
     intent: str
+    """The CA's name for ever: ``epoch-<N>-<sequence>``."""
     trust_domain: str
     epoch: int
     not_before: int
@@ -33,7 +34,7 @@ class CaRequest:
         return f"intermediate epoch {self.epoch}"
 
     def is_met_by(self, certificate: Certificate) -> bool:
-        """Whether domain, epoch and NotAfter agree; NotBefore is when it was first made."""
+        """Whether domain, epoch and NotAfter agree. NotBefore does not count: it says when the CA was first made."""
         values = {attribute.oid: attribute.value for attribute in certificate.subject}
         found = (values.get(NameOID.ORGANIZATION_NAME), values.get(NameOID.COMMON_NAME), not_after(certificate))
         return found == (self.trust_domain, self.common_name, self.not_after)
@@ -52,46 +53,47 @@ class LeafRequest:
 
 @dataclass(frozen=True, slots=True)
 class IssuedLeaf:
-    """What goes into ``tls.crt`` (leaf, then the CA that signed it) and ``tls.key`` (PKCS#8, unencrypted)."""
+    """A leaf certificate with its key."""
 
     certificate_pem: bytes
+    """For ``tls.crt``: the leaf, then the CA that signed it."""
     key_pem: bytes = field(repr=False)
+    """For ``tls.key``: PKCS#8, unencrypted."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssuerHoldings:
-    """What an issuer holds.
-
-    ``cas`` has the intent of every CA that exists, be it in part, with its certificate's fingerprint: "" where it
-    cannot sign. ``active`` is the intent of the one that signs for others, "" where that is none of ours, and None
-    where the issuer signs for nobody but the authority.
-    """
+    """What an issuer holds."""
 
     cas: Mapping[str, str]
+    """Intent of every CA that exists, be it in part -> its certificate's fingerprint, "" where the CA cannot sign."""
     active: str | None = None
+    """Intent of the CA that signs for others: "" where that CA is not ours, None where the issuer signs for the
+    authority alone."""
 
 
 def is_intent(name: str) -> bool:
     """Whether a CA of ours can have this name, which becomes part of paths.
 
-    What has another name is somebody else's: in OpenBao the mount may have been in use before, and is not cleared.
+    A CA with another name belongs to another program: in OpenBao the mount may have been in use before, and is not
+    cleared.
     """
     return _INTENT.fullmatch(name) is not None
 
 
 def check_intent(name: str) -> str:
-    """Return the name. Raises IssuerError for one that no CA can have."""
+    """Return the name. Raises IssuerError where no CA can have it."""
     if not is_intent(name):
         raise IssuerError(f"intent {name[:100]!r}: expected epoch-<epoch>-<sequence>")
     return name
 
 
 class Issuer(Protocol):
-    """Makes, uses and deletes CAs; their keys never leave it.
+    """Makes, uses and deletes CAs; their keys never leave the issuer.
 
-    Every method may be repeated: after a crash the caller asks again with the same intent. A CA that a method returned
-    is durable. Callers serialise their calls; nobody but the sequencers calls. Errors are IssuerError, and the caller
-    retries with backoff.
+    Every method may be repeated: after a crash the caller calls again with the same intent. A CA that a method returned
+    is durable. Callers serialise their calls; only controllers call. Errors are IssuerError, and the caller retries
+    with back-off.
     """
 
     async def roots(self) -> tuple[Certificate, ...]:
@@ -100,8 +102,8 @@ class Issuer(Protocol):
     async def issue_ca(self, request: CaRequest) -> Certificate:
         """Make the CA, or return the one already made for this intent if it is what is asked for now.
 
-        One that was made for this intent with another epoch or NotAfter (a clock changed between a crash and the
-        restart) was never published: it is deleted and made anew.
+        A CA that was made for this intent with another epoch or NotAfter (a clock changed between a crash and the
+        restart) was never published: it is deleted and made again.
         """
 
     async def activate(self, intent: str) -> None:
@@ -114,4 +116,4 @@ class Issuer(Protocol):
         """What is there now, published or not."""
 
     async def delete(self, intents: Sequence[str]) -> None:
-        """Delete CAs and their keys; one that is gone already is no error."""
+        """Delete CAs and their keys; a CA that is gone already is no error."""

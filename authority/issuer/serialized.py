@@ -1,4 +1,4 @@
-"""One issuer for several sequencers: its calls one after another, as ``Issuer`` demands of its callers."""
+"""One issuer for several controllers: one call at a time, as ``Issuer`` demands of its callers."""
 
 import asyncio
 from collections.abc import Sequence

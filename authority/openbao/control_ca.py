@@ -13,7 +13,7 @@ from tidemark.strict_json import format_instant
 
 
 class OpenBaoControlCa:
-    """Implements ``ControlCa``."""
+    """Implements ``ControlCa``: the key stays in OpenBao."""
 
     def __init__(self, client: OpenBaoClient, layout: OpenBaoLayout, certificate: Certificate) -> None:
         self._client = client
@@ -34,7 +34,7 @@ class OpenBaoControlCa:
 
 
 async def open_control_ca(client: OpenBaoClient, layout: OpenBaoLayout) -> OpenBaoControlCa:
-    """Learn the control CA's certificate. Raises KeystoreError."""
+    """Read the control CA's certificate. Raises KeystoreError."""
     try:
         certificate = await default_issuer(client, layout.control)
     except OpenBaoError as error:

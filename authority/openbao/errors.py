@@ -1,8 +1,8 @@
-"""What can go wrong with OpenBao, by what a caller can do about it."""
+"""Errors of OpenBao, by what a caller can do about them."""
 
 
 class OpenBaoError(Exception):
-    """OpenBao did not do what it was asked; the message names the request, what was found and what to do."""
+    """OpenBao did not carry a request out; the message names the request, what was found and what to do."""
 
 
 class OpenBaoUnreachable(OpenBaoError):
@@ -10,7 +10,7 @@ class OpenBaoUnreachable(OpenBaoError):
 
 
 class OpenBaoSealed(OpenBaoUnreachable):
-    """The server runs and is sealed: somebody has to unseal it."""
+    """The server runs and is sealed: an operator has to unseal it."""
 
 
 class OpenBaoLoginRefused(OpenBaoError):
@@ -18,7 +18,7 @@ class OpenBaoLoginRefused(OpenBaoError):
 
 
 class TokenRevoked(OpenBaoError):
-    """The token is revoked, expired or unknown, and there is nothing to log in again with."""
+    """The token is revoked, expired or unknown, and there are no credentials for another login."""
 
 
 class OpenBaoPermissionMissing(OpenBaoError):
@@ -31,7 +31,7 @@ class OpenBaoPermissionMissing(OpenBaoError):
 
 
 class CasConflict(OpenBaoError):
-    """KV v2: another version stands there than the one that was to be replaced."""
+    """KV v2: the secret has another version than the one that was to be replaced."""
 
 
 class RequestRefused(OpenBaoError):

@@ -1,4 +1,4 @@
-"""Where everything is in OpenBao, and the least policy that lets the authority work there. Pure."""
+"""The mounts and names in OpenBao, and the least policy with which the authority can work there; pure."""
 
 from dataclasses import dataclass
 

@@ -11,15 +11,15 @@ Json = dict[str, Any]
 
 
 class Login(Protocol):
-    """How a token is come by."""
+    """How the client gets a token."""
 
     async def request(self) -> tuple[str, Json] | str:
-        """Path and body of the login; or the token itself, where somebody else made it. Raises OpenBaoLoginRefused."""
+        """Path and body of the login; or the token itself, where an operator made it. Raises OpenBaoLoginRefused."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogin:
-    """A token that an operator made: renewed as far as it goes, never replaced."""
+    """A token that an operator made: renewed as far as its longest life allows, never replaced."""
 
     token: str = field(repr=False)
 
@@ -32,7 +32,7 @@ class TokenLogin:
 
 @dataclass(frozen=True, slots=True)
 class AppRoleLogin:
-    """``auth/approle``: a role id, which may be known, and a secret id, which may not."""
+    """``auth/approle``: a role id, which is no secret, and a secret id, which is."""
 
     role_id: str
     secret_id: str = field(repr=False)
@@ -49,7 +49,7 @@ class AppRoleLogin:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesLogin:
-    """``auth/kubernetes``: the pod's own service-account token, read anew each time because the kubelet replaces it."""
+    """``auth/kubernetes``: the pod's service-account token, read for each login because the kubelet replaces it."""
 
     role: str
     jwt_file: Path
@@ -66,9 +66,10 @@ class KubernetesLogin:
 
 @dataclass(frozen=True, slots=True)
 class OpenBaoAccess:
-    """Where OpenBao is and how to get in; ``ca_file``, which may be replaced, None trusts the system's CAs."""
+    """Where OpenBao is, and how to log in."""
 
     url: str
     login: Login
     namespace: str = ""
     ca_file: Path | None = None
+    """The CA that signed OpenBao's certificate; the file may be replaced at any time. None trusts the system's CAs."""

@@ -1,7 +1,7 @@
 """Setting OpenBao up for an authority: mounts, roots, roles and the statement key (``init --openbao``).
 
-For an operator's token; the authority itself runs with ``OpenBaoLayout.policy`` alone. May be repeated: what stands is
-kept (roles are brought up to date), what is missing is made, also after a crash anywhere in between.
+It needs an operator's token; the authority itself runs with ``OpenBaoLayout.policy`` alone. It may be repeated, also
+after a crash at any point: what exists is kept (roles are brought up to date), what is missing is made.
 """
 
 import hashlib
@@ -30,16 +30,17 @@ _TIDY: Json = {"enabled": True, "tidy_cert_store": True, "interval_duration": "1
 
 @dataclass(frozen=True, slots=True)
 class ProvisionedObject:
-    """One thing that was looked after; ``made`` is False where it stood already."""
+    """An object of the set-up."""
 
     name: str
     path: str
     made: bool
+    """False where it existed already."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """What the authority's configuration says of itself."""
+    """The part of the authority's configuration that the set-up needs."""
 
     trust_domain: str
     key_type: KeyType
@@ -49,7 +50,7 @@ class SetupRequest:
 async def set_up(
     client: OpenBaoClient, layout: OpenBaoLayout, wanted: SetupRequest, now: int
 ) -> list[ProvisionedObject]:
-    """Make what is missing. Raises OpenBaoError, also where something stands that is of another kind."""
+    """Make what is missing. Raises OpenBaoError, also where an object of another kind exists."""
     made = [await _mount(client, layout.root, "pki"), await _mount(client, layout.intermediate, "pki")]
     made += [await _mount(client, layout.control, "pki"), await _mount(client, layout.transit, "transit")]
     made += [await _mount(client, layout.kv, "kv")]
@@ -97,22 +98,22 @@ _API_ROLE: Json = {
 
 
 async def _mount(client: OpenBaoClient, mount: str, kind: str) -> ProvisionedObject:
-    standing = (await client.read("sys/mounts") or {}).get(f"{mount}/")
-    if standing is None:
+    found = (await client.read("sys/mounts") or {}).get(f"{mount}/")
+    if found is None:
         config = {"config": {"max_lease_ttl": _LONGEST}} if kind == "pki" else {}
         options = {"options": {"version": "2"}} if kind == "kv" else {}
         await client.write(f"sys/mounts/{mount}", {"type": kind, **config, **options})
-    elif standing.get("type") != kind:
-        raise OpenBaoError(f"mount {mount}: expected type {kind}, found {standing.get('type')}; configure another name")
-    elif kind == "kv" and (standing.get("options") or {}).get("version") != "2":
+    elif found.get("type") != kind:
+        raise OpenBaoError(f"mount {mount}: expected type {kind}, found {found.get('type')}; configure another name")
+    elif kind == "kv" and (found.get("options") or {}).get("version") != "2":
         raise OpenBaoError(f"mount {mount}: expected kv version 2, found another; configure another name")
     if kind == "pki" and not (await client.read(f"{mount}/config/auto-tidy") or {}).get("enabled"):
         await client.write(f"{mount}/config/auto-tidy", _TIDY)
-    return ProvisionedObject(f"{kind} mount", mount, made=standing is None)
+    return ProvisionedObject(f"{kind} mount", mount, made=found is None)
 
 
 async def _check_lasting(client: OpenBaoClient, mount: str) -> None:
-    """The journal may not be deleted by itself."""
+    """Refuse a mount that deletes the journal by itself."""
     life = (await client.read(f"{mount}/config") or {}).get("delete_version_after", "0s")
     if life != "0s":
         raise OpenBaoError(
@@ -123,7 +124,7 @@ async def _check_lasting(client: OpenBaoClient, mount: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """A CA signed by itself; ``name`` is its common name, and its key's and issuer's name."""
+    """A self-signed CA; ``name`` is its common name, and the name of its key and its issuer."""
 
     name: str
     trust_domain: str
@@ -132,9 +133,9 @@ class _Root:
 
 
 async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> ProvisionedObject:
-    standing = await default_issuer(client, mount)
-    if standing is not None:
-        _check_domain(mount, standing, root.trust_domain)
+    found = await default_issuer(client, mount)
+    if found is not None:
+        _check_domain(mount, found, root.trust_domain)
         return ProvisionedObject(f"{root.name} CA", mount, made=False)
     keys = (await client.list(f"{mount}/keys")).get("key_info") or {}
     if root.name not in [info.get("key_name") for info in keys.values()]:
@@ -156,7 +157,7 @@ async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> Pro
 
 
 def _check_domain(mount: str, root: Certificate, trust_domain: str) -> None:
-    """A mount belongs to one trust domain for ever."""
+    """Refuse the CA of another trust domain: a mount belongs to one for ever."""
     found = [name.value for name in root.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     if found != [trust_domain]:
         subject = root.subject.rfc4514_string()
@@ -168,16 +169,16 @@ def _check_domain(mount: str, root: Certificate, trust_domain: str) -> None:
 
 async def _role(client: OpenBaoClient, mount: str, role: str, body: Json) -> ProvisionedObject:
     path = f"{mount}/roles/{role}"
-    stood = await client.read(path) is not None
+    existed = await client.read(path) is not None
     await client.write(path, body)
-    return ProvisionedObject("role", path, made=not stood)
+    return ProvisionedObject("role", path, made=not existed)
 
 
 async def _statement_key(client: OpenBaoClient, layout: OpenBaoLayout) -> ProvisionedObject:
     path = f"{layout.transit}/keys/{layout.key}"
-    standing = await client.read(path)
-    if standing is None:
+    found = await client.read(path)
+    if found is None:
         await client.write(path, {"type": "ed25519"})
-    elif standing.get("type") != "ed25519":
-        raise OpenBaoError(f"{path}: expected a key of type ed25519, found {standing.get('type')}; configure another")
-    return ProvisionedObject("signing key", path, made=standing is None)
+    elif found.get("type") != "ed25519":
+        raise OpenBaoError(f"{path}: expected a key of type ed25519, found {found.get('type')}; configure another")
+    return ProvisionedObject("signing key", path, made=found is None)

@@ -15,7 +15,7 @@ _SUFFIX = ".key"
 
 
 def create_key(state: Path, passphrase: bytes | None) -> Path | None:
-    """Make the first signing key and return where it is kept; None where one stands already. Raises KeystoreError."""
+    """Make the first signing key and return its file; None where there is a key already. Raises KeystoreError."""
     directory = state / KEYS
     atomic_files.make_directory(directory)
     if any(directory.glob(f"[!.]*{_SUFFIX}")):
@@ -39,7 +39,7 @@ def open_signer(state: Path, trust_domain: str, passphrase: bytes | None) -> "Em
 
 
 class EmbeddedSigner:
-    """Implements ``StatementSigner``. The label of a key, its file's name, is the end of its name."""
+    """Implements ``StatementSigner``. A key's name is ``<trust domain>/<label>``; the label is its file's name."""
 
     def __init__(self, signers: tuple[Signer, ...]) -> None:
         self._signers = signers

@@ -1,4 +1,4 @@
-"""Who signs statements: the interface that the embedded signer and OpenBao's transit stand behind."""
+"""The port that signs statements: embedded (files) or OpenBao's transit engine."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from tidemark.note import SignedNote, Verifier
 
 
 class SignerError(StateUnusable):
-    """The statement could not be signed; the message names the key and what to do. Trying again is safe."""
+    """The statement could not be signed; the message names the key and what to do. A retry is safe."""
 
 
 class StatementSigner(Protocol):

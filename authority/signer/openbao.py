@@ -1,8 +1,8 @@
-"""The signer in OpenBao: an Ed25519 key of the transit engine, which never leaves it.
+"""The signer in OpenBao: an Ed25519 key of the transit engine, which the key never leaves.
 
 Each version of the transit key is a signing key of its own, with the label ``<key>-<version>``. ``bao write -f
 transit/keys/<key>/rotate`` makes the next one, and statements are then signed by both; raising the key's
-``min_decryption_version`` drops the old one. A running authority goes on with the versions that it started with.
+``min_decryption_version`` drops the old one. A running authority keeps to the versions that it started with.
 """
 
 import base64
@@ -48,7 +48,7 @@ class TransitSigner:
         return tuple(version.verifier for version in self._versions)
 
     async def sign(self, text: str) -> SignedNote:
-        """Sign with every version; what comes back is checked before it is used."""
+        """Sign with every version; each signature is verified before it is used."""
         try:
             note.check_text(text)
             return SignedNote(
