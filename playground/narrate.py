@@ -79,15 +79,15 @@ _SENTENCES = {
     "prepared": "made the CA of epoch {epoch} ({ca}), statement {sequence} ({cause})",
     "published": "{target} shows statement {sequence} ({outcome}, {seconds} s)",
     "fleet_proven": "every required agent has proven statement {sequence}, {seconds} s after it was made",
-    "held": "HELD: the CA of epoch {epoch} may not sign yet, waiting for {waiting}",
+    "gate_held": "HELD: the CA of epoch {epoch} may not sign yet, waiting for {waiting}",
     "activated": "the CA of epoch {epoch} ({ca}) signs from now on ({opening}); left behind: {unproven}",
-    "overridden": "{who} opened the gate of the CA of epoch {epoch}: {reason}",
-    "withdrawal_asked": "the CA of epoch {epoch} ({ca}) is to be withdrawn ({cause}): {reason}",
-    "withdrawing": "withdrawal of the CA of epoch {epoch}: {stage}, waiting for {waiting}",
-    "left_out": "statement {sequence} leaves out {cas} ({cause})",
+    "gate_overridden": "{who} opened the gate of the CA of epoch {epoch}: {reason}",
+    "withdrawal_requested": "the CA of epoch {epoch} ({ca}) is to be withdrawn ({cause}): {reason}",
+    "withdrawal_stage_reached": "withdrawal of the CA of epoch {epoch}: {stage}, waiting for {waiting}",
+    "anchors_removed": "statement {sequence} leaves out {cas} ({cause})",
     "retired": "deleted {intents}",
-    "failed": "{step} {target} failed, again in {retry_in} s: {error}",
-    "conflict": "{step}: somebody else wrote the journal first: {error}",
+    "step_failed": "{step} {target} failed, again in {retry_in} s: {error}",
+    "append_conflict": "{step}: somebody else wrote the journal first: {error}",
 }
 
 

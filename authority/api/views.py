@@ -15,7 +15,7 @@ from authority.fleet.view import AgentView, FleetView
 from authority.journal.history import EpochCa, History, StatementSummary
 from authority.journal.record_types import Opening
 from authority.rotation.actions import Hold, Step
-from authority.rotation.events import Failed
+from authority.rotation.events import StepFailed
 from authority.rotation.gate import Gate, gate_of
 from authority.rotation.operator_requests import WithdrawalPreview, WithdrawalRequest
 from authority.rotation.withdrawal import WithdrawalProgress
@@ -237,6 +237,6 @@ def publishers(states: Mapping[str, TargetState]) -> list[Answer]:
     return [{"name": name} | asdict(state) for name, state in states.items()]
 
 
-def failures(failed: Mapping[Step, Failed]) -> list[Answer]:
+def failures(failed: Mapping[Step, StepFailed]) -> list[Answer]:
     """Steps that failed when they were last tried."""
     return [asdict(failure) for failure in failed.values()]

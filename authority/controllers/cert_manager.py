@@ -13,7 +13,7 @@ from authority.controllers.context import ControllerContext
 from authority.journal.interface import JournalConflict, JournalError
 from authority.kubernetes.errors import KubernetesError, ObjectConflict, ObjectMissing
 from authority.rotation.actions import Step
-from authority.rotation.events import CertificateMarked, Failed
+from authority.rotation.events import CertificateMarked, StepFailed
 from authority.rotation.leaf_renewal import signing_ca
 from authority.rotation.reissue import Issuance, is_due, outdated_before
 from authority.support.backoff import Backoff
@@ -100,7 +100,7 @@ class CertManagerController:
 
     def _failed(self, pauses: Backoff[str], thing: str, target: str, error: str) -> float:
         seconds = pauses.failed(thing)
-        self._here.observe(Failed(self._here.now(), Step.REISSUE, target, error, seconds))
+        self._here.observe(StepFailed(self._here.now(), Step.REISSUE, target, error, seconds))
         return seconds
 
 

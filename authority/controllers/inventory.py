@@ -11,7 +11,7 @@ from authority.controllers.context import ControllerContext
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
 from authority.rotation.actions import Step
-from authority.rotation.events import Failed
+from authority.rotation.events import StepFailed
 
 
 class IssuerInventory:
@@ -80,4 +80,4 @@ class IssuerInventory:
             f"CA {ca.intent} ({ca.sha256[:16]}…): expected the issuer to hold its key, found none; it signs nothing "
             f"any more, and another is made for epoch {ca.epoch}"
         )
-        self._here.observe(Failed(self._here.now(), Step.INSPECT, ca.intent, error, 0.0))
+        self._here.observe(StepFailed(self._here.now(), Step.INSPECT, ca.intent, error, 0.0))

@@ -7,7 +7,7 @@ from authority.controllers.context import ControllerContext
 from authority.election.interface import Election
 from authority.journal.interface import JournalError
 from authority.rotation.actions import Step
-from authority.rotation.events import Failed, Following, Leading
+from authority.rotation.events import Following, Leading, StepFailed
 from authority.support.tasks import Task, until
 
 FOLLOW_SECONDS = 2.0
@@ -34,5 +34,5 @@ async def follow(election: Election, here: ControllerContext) -> None:
             try:
                 await here.timeline.read()
             except JournalError as error:
-                here.observe(Failed(here.now(), Step.JOURNAL, "", str(error), FOLLOW_SECONDS))
+                here.observe(StepFailed(here.now(), Step.JOURNAL, "", str(error), FOLLOW_SECONDS))
         await asyncio.sleep(min(FOLLOW_SECONDS, here.heartbeat))

@@ -17,7 +17,7 @@ from authority.journal.store import NotLeading
 from authority.publishers.interface import PublishError
 from authority.publishers.leaf_store import LeafStore
 from authority.rotation.actions import Step
-from authority.rotation.events import Failed, LeafWritten
+from authority.rotation.events import LeafWritten, StepFailed
 from authority.rotation.leaf_renewal import (
     LeafSubject,
     cause_of_renewal,
@@ -90,7 +90,7 @@ class LeafController:
             except (IssuerError, PublishError, JournalError, LeafRejected, ClockDiffers) as error:
                 seconds = pauses.failed(workload.name)
                 self._states[workload.name] = replace(self._states[workload.name], error=str(error))
-                self._here.observe(Failed(self._here.now(), Step.LEAF, workload.name, str(error), seconds))
+                self._here.observe(StepFailed(self._here.now(), Step.LEAF, workload.name, str(error), seconds))
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await changed.wait()

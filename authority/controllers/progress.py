@@ -10,7 +10,7 @@ from authority.controllers.context import ControllerContext
 from authority.controllers.statements import CommittedStatement
 from authority.fleet.view import FleetState
 from authority.rotation.actions import Hold
-from authority.rotation.events import FleetProven, Held, Withdrawing
+from authority.rotation.events import FleetProven, GateHeld, WithdrawalStageReached
 from authority.rotation.snapshot import Scene
 from authority.rotation.withdrawal import WithdrawalProgress, progress
 from tidemark.receipt import PodClass
@@ -23,8 +23,8 @@ class ProgressReporter:
         self._here = surroundings
         self.hold: Hold | None = None
         self.committed: CommittedStatement | None = None
-        self._held: Held | None = None
-        self._withdrawing: dict[str, Withdrawing] = {}
+        self._held: GateHeld | None = None
+        self._withdrawing: dict[str, WithdrawalStageReached] = {}
 
     def forget(self) -> None:
         """Another replica may have led meanwhile: everything is told anew."""
@@ -52,7 +52,7 @@ class ProgressReporter:
         last, self._held = self._held, None
         if hold is None:
             return
-        event = Held(now, hold.ca.epoch, hold.ca.sha256, hold.since, hold.until, hold.closed, hold.waiting)
+        event = GateHeld(now, hold.ca.epoch, hold.ca.sha256, hold.since, hold.until, hold.closed, hold.waiting)
         is_another = last is None or (event.ca, event.closed) != (last.ca, last.closed)
         is_due = last is not None and event.waiting != last.waiting and now >= last.at + self._here.heartbeat
         self._held = event if is_another or is_due else last
@@ -71,6 +71,6 @@ class ProgressReporter:
                 self._here.observe(event)
 
 
-def _withdrawing(each: WithdrawalProgress, now: int) -> Withdrawing:
+def _withdrawing(each: WithdrawalProgress, now: int) -> WithdrawalStageReached:
     replacement = each.replacement.sha256 if each.replacement else ""
-    return Withdrawing(now, each.ca.epoch, each.ca.sha256, each.stage, replacement, each.waiting, each.until)
+    return WithdrawalStageReached(now, each.ca.epoch, each.ca.sha256, each.stage, replacement, each.waiting, each.until)

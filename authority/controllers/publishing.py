@@ -14,7 +14,7 @@ from authority.journal.history import SignedStatement
 from authority.journal.interface import JournalConflict, JournalError
 from authority.publishers.interface import Publisher, PublishError, PublishOutcome, PublishResult
 from authority.rotation.actions import Step
-from authority.rotation.events import Failed, Published, Surpassed
+from authority.rotation.events import HigherStatementFound, Published, StepFailed
 from authority.support.backoff import Backoff
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
@@ -101,10 +101,10 @@ class PublishingController:
         else:
             pause = pauses.failed(name)
         if brought.failed:
-            self._here.observe(Failed(now, Step.PUBLISH, name, _sentence(brought.failed), pause))
+            self._here.observe(StepFailed(now, Step.PUBLISH, name, _sentence(brought.failed), pause))
         if brought.newer:
             if last is None or (last.sequence, last.newer) != (sequence, brought.newer):
-                self._here.observe(Surpassed(now, name, sequence, brought.newer))
+                self._here.observe(HigherStatementFound(now, name, sequence, brought.newer))
             self._on_newer()
         is_news = last is None or last.sequence != sequence or last.error or outcome is not PublishOutcome.UNCHANGED
         if outcome is not None and is_news:

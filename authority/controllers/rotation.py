@@ -42,7 +42,14 @@ from authority.rotation.actions import (
     Work,
 )
 from authority.rotation.compose import BundleFull
-from authority.rotation.events import Activated, AppendConflict, Failed, Overridden, Retired, WithdrawalAsked
+from authority.rotation.events import (
+    Activated,
+    AppendConflict,
+    GateOverridden,
+    Retired,
+    StepFailed,
+    WithdrawalRequested,
+)
 from authority.rotation.operator_requests import (
     RotationRefused,
     WithdrawalPreview,
@@ -110,7 +117,7 @@ class RotationController:
         self._wake = asyncio.Event()
         self._requests = CommandQueue[History](StepError, _refusal)
         self._has_looked = False
-        self._failures: dict[Step, Failed] = {}
+        self._failures: dict[Step, StepFailed] = {}
         self._ongoing = ProgressReporter(surroundings)
 
     @property
@@ -129,7 +136,7 @@ class RotationController:
         return self._inventory.active
 
     @property
-    def failures(self) -> dict[Step, Failed]:
+    def failures(self) -> dict[Step, StepFailed]:
         """Steps that failed when they were last tried."""
         return dict(self._failures)
 
@@ -172,7 +179,7 @@ class RotationController:
                 raise RotationRefused("override: expected a CA that waits for its gate, found none")
             ca = waiting[-1]
             await self._here.timeline.append(history, OverrideRecord(now, ca.sha256, who, reason))
-            self._here.observe(Overridden(now, ca.epoch, ca.sha256, who, reason))
+            self._here.observe(GateOverridden(now, ca.epoch, ca.sha256, who, reason))
             return ca
 
         return await self._ask(carry_out)
@@ -218,7 +225,7 @@ class RotationController:
     async def _append_withdrawal(self, history: History, record: WithdrawalRecord, ca: EpochCa) -> None:
         await self._here.timeline.append(history, record)
         self._here.observe(
-            WithdrawalAsked(
+            WithdrawalRequested(
                 at=record.at,
                 epoch=ca.epoch,
                 ca=ca.sha256,
@@ -314,7 +321,7 @@ class RotationController:
         return None
 
     def _failed(self, step: Step, error: Exception) -> None:
-        failure = Failed(self._here.now(), step, "", str(error), self._pauses.failed(step))
+        failure = StepFailed(self._here.now(), step, "", str(error), self._pauses.failed(step))
         self._failures[step] = failure
         self._here.observe(failure)
 
@@ -367,7 +374,7 @@ class RotationController:
         self._has_looked = True
 
     def _could_not_look(self, publisher: str, error: str) -> None:
-        self._here.observe(Failed(self._here.now(), Step.RESUME, publisher, error, 0.0))
+        self._here.observe(StepFailed(self._here.now(), Step.RESUME, publisher, error, 0.0))
 
 
 def _refusal(error: Exception | str) -> RotationRefused:

@@ -7,7 +7,15 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from authority.rotation.events import AppendConflict, Event, Failed, Held, Surpassed, WithdrawalAsked, Withdrawing
+from authority.rotation.events import (
+    AppendConflict,
+    Event,
+    GateHeld,
+    HigherStatementFound,
+    StepFailed,
+    WithdrawalRequested,
+    WithdrawalStageReached,
+)
 from authority.rotation.withdrawal import WithdrawalStage
 from authority.support.log_format import RecentTexts
 
@@ -18,15 +26,23 @@ _NAMED = 20
 
 log = logging.getLogger("authority")
 
-_WARNINGS: frozenset[type[Event]] = frozenset({Held, WithdrawalAsked, Withdrawing, Failed, AppendConflict, Surpassed})
+_WARNINGS: frozenset[type[Event]] = frozenset(
+    {GateHeld, WithdrawalRequested, WithdrawalStageReached, StepFailed, AppendConflict, HigherStatementFound}
+)
 
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
+def event_name(kind: type[Event]) -> str:
+    """The name of an event in log and API: ``leaf_written`` for ``LeafWritten``."""
+    return _CAPITAL.sub("_", kind.__name__).lower()
+
+
 def event_fields(event: Event) -> dict[str, Any]:
-    """An event as JSON has it: its name (``leaf_written``), then its fields."""
-    name = _CAPITAL.sub("_", type(event).__name__).lower()
-    return {"event": name} | {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+    """An event as JSON: its name, then its fields."""
+    return {"event": event_name(type(event))} | {
+        field.name: _plain(getattr(event, field.name)) for field in fields(event)
+    }
 
 
 def _plain(value: object) -> object:
@@ -39,7 +55,7 @@ def _plain(value: object) -> object:
 
 
 def _level(event: Event) -> int:
-    is_over = isinstance(event, Withdrawing) and event.stage is WithdrawalStage.DONE
+    is_over = isinstance(event, WithdrawalStageReached) and event.stage is WithdrawalStage.DONE
     return logging.WARNING if type(event) in _WARNINGS and not is_over else logging.INFO
 
 
@@ -58,7 +74,7 @@ class EventLog:
     def observe(self, event: Event) -> None:
         """Log the event and keep it."""
         fields = event_fields(event)
-        is_repeated = isinstance(event, Failed) and self._failures.is_repeated(
+        is_repeated = isinstance(event, StepFailed) and self._failures.is_repeated(
             f"{event.step} {event.target} {event.error}", event.at
         )
         if not is_repeated:

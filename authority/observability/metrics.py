@@ -10,10 +10,10 @@ from authority.rotation.events import (
     AnchorsRemoved,
     AppendConflict,
     Event,
-    Failed,
     FleetProven,
     Prepared,
     Published,
+    StepFailed,
 )
 from tidemark.receipt import PodClass
 
@@ -71,7 +71,7 @@ class AuthorityMetrics:
                 self._attempts.labels("withdrawn").inc()
             case Activated():
                 self._attempts.labels("activated").inc()
-            case Failed(step=Step.PREPARE | Step.ACTIVATE | Step.LEAVE_OUT):
+            case StepFailed(step=Step.PREPARE | Step.ACTIVATE | Step.LEAVE_OUT):
                 self._attempts.labels("failed").inc()
             case AppendConflict():
                 self._attempts.labels("conflict").inc()
@@ -80,7 +80,7 @@ class AuthorityMetrics:
             case Published(target=target, outcome=outcome, seconds=seconds):
                 self._publish_total.labels(target, outcome.value).inc()
                 self._publish_duration.labels(target).observe(seconds)
-            case Failed(step=Step.PUBLISH, target=target):
+            case StepFailed(step=Step.PUBLISH, target=target):
                 self._publish_total.labels(target, "failed").inc()
 
     def set_state(self, history: History, *, leads: bool) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from authority.fleet.registry import FleetRegistry
 from authority.journal.history import SignedStatement
-from authority.rotation.events import AnchorsRemoved, Event, Prepared, WithdrawalAsked
+from authority.rotation.events import AnchorsRemoved, Event, Prepared, WithdrawalRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ProofRecorder:
                 # The record has to exist before it can be marked as ours: receipts alone would create it too late.
                 self.registry.proof_times.follow(self.statements())
                 self.registry.proof_times.committed(digest)
-            case WithdrawalAsked(ca=ca):
+            case WithdrawalRequested(ca=ca):
                 self.registry.distrust_times.withdrawal_requested(ca, self.clock())
         if isinstance(event, AnchorsRemoved):
             for ca in event.cas:

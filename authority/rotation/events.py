@@ -41,7 +41,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Surpassed:
+class HigherStatementFound:
     """Targets show a validly signed higher statement than ours: the journal lost some, or another authority writes.
 
     Nothing is written over it; the authority reads what they show and goes on above it.
@@ -63,7 +63,7 @@ class FleetProven:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class GateHeld:
     """The gate is closed past its time: ``waiting`` names who is waited for; the last resort opens it at ``until``.
 
     Reported when it begins, whenever ``closed`` (why) changes, and every heartbeat where ``waiting`` has changed.
@@ -91,7 +91,7 @@ class Activated:
 
 
 @dataclass(frozen=True, slots=True)
-class Overridden:
+class GateOverridden:
     """An operator opened the gate of one CA."""
 
     at: int
@@ -102,7 +102,7 @@ class Overridden:
 
 
 @dataclass(frozen=True, slots=True)
-class WithdrawalAsked:
+class WithdrawalRequested:
     """A CA is to be taken out of use: ``who`` asked for it ("" for a rollback that nobody had to ask for)."""
 
     at: int
@@ -115,7 +115,7 @@ class WithdrawalAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawing:
+class WithdrawalStageReached:
     """How far a withdrawal has come; reported when ``stage`` changes, and every heartbeat where ``waiting`` has.
 
     ``replacement`` is a fingerprint, "" before there is one; the stage ends at ``until`` whoever is waited for.
@@ -187,7 +187,7 @@ class CertificateMarked:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class StepFailed:
     """A step failed and is tried again in ``retry_in`` seconds; ``target`` names what it was about ("" for none)."""
 
     at: int
@@ -226,19 +226,19 @@ class Following:
 Event = (
     Prepared
     | Published
-    | Surpassed
+    | HigherStatementFound
     | FleetProven
-    | Held
+    | GateHeld
     | Activated
-    | Overridden
-    | WithdrawalAsked
-    | Withdrawing
+    | GateOverridden
+    | WithdrawalRequested
+    | WithdrawalStageReached
     | AnchorsRemoved
     | Retired
     | LeafWritten
     | LeafIssued
     | CertificateMarked
-    | Failed
+    | StepFailed
     | AppendConflict
     | Leading
     | Following

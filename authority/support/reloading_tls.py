@@ -50,4 +50,4 @@ class ReloadingSSLContext(ssl.SSLContext):
         """Once, however many handshakes come until it is mended."""
         if fault != self._told:
             self._told = fault
-            log.warning("ca_not_read", extra={"fields": {"error": fault}})
+            log.warning("ca_reload_failed", extra={"fields": {"error": fault}})

@@ -24,7 +24,7 @@ from authority.kubernetes.credentials import Kubeconfig
 from authority.kubernetes.errors import ObjectConflict
 from authority.kubernetes.selection import Selection
 from authority.rotation.actions import Step
-from authority.rotation.events import CertificateMarked, Event, Failed
+from authority.rotation.events import CertificateMarked, Event, StepFailed
 from authority.rotation.reissue import FAILURE_SECONDS, Issuance, is_due, outdated_before
 from tests.harness.authority.deployment import AuthorityDeployment, ask, eventually
 from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, TRUST, JournalBuilder, running
@@ -240,7 +240,7 @@ class World:
 
     def errors(self) -> dict[str, str]:
         """By target."""
-        return {e.target: e.error for e in self.events if isinstance(e, Failed) and e.step is Step.REISSUE}
+        return {e.target: e.error for e in self.events if isinstance(e, StepFailed) and e.step is Step.REISSUE}
 
 
 def look(found: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from authority.fleet.view import ExpectedAgent
 from authority.journal.record_types import Opening
-from authority.rotation.events import Activated, Held
+from authority.rotation.events import Activated, GateHeld
 from authority.rotation.gate import ClosedReason
 from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness
@@ -79,7 +79,7 @@ def test_an_empty_fleet_stays_closed_until_the_last_resort() -> None:
 
     machine = live(story)
     assert openings(machine) == [(0, Opening.BOOTSTRAP), (60, Opening.LAST_RESORT)]
-    assert {event.closed for event in machine.of(Held)} == {ClosedReason.EMPTY}
+    assert {event.closed for event in machine.of(GateHeld)} == {ClosedReason.EMPTY}
 
 
 def test_an_unreadable_fleet_stays_closed_and_opens_once_it_can_be_read() -> None:
@@ -136,7 +136,7 @@ def test_a_pod_that_crashes_again_and_again_holds_until_the_last_resort_which_na
     activated = machine.of(Activated)
     assert [event.opening for event in activated] == [Opening.BOOTSTRAP, Opening.LAST_RESORT]
     assert activated[-1].unproven == ("nats-1",)
-    assert all(event.waiting == ("nats-1",) for event in machine.of(Held))
+    assert all(event.waiting == ("nats-1",) for event in machine.of(GateHeld))
 
 
 def test_a_crashed_pod_that_is_back_is_waited_for_again() -> None:

@@ -13,7 +13,7 @@ from authority.pki import certificates
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.keystore import CaPair
 from authority.rotation.actions import Step
-from authority.rotation.events import Activated, Failed, LeafWritten
+from authority.rotation.events import Activated, LeafWritten, StepFailed
 from authority.rotation.leaf_renewal import (
     LeafCause,
     LeafSubject,
@@ -205,7 +205,7 @@ def test_a_target_that_fails_is_tried_again_and_holds_nobody_else_up() -> None:
         machine.boot()
         await machine.until(START + 25)
         assert [e.workload for e in machine.of(LeafWritten)] == ["nats-0", "nats-0"]
-        failures = machine.of(Failed, lambda e: e.step is Step.LEAF)
+        failures = machine.of(StepFailed, lambda e: e.step is Step.LEAF)
         assert {e.target for e in failures} == {"orders"}
         assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
         assert machine.leaves.states["orders"].error == "secrets/orders: down"
@@ -244,7 +244,7 @@ async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: Authority
     machine.issuer.cas = dict.fromkeys(machine.issuer.cas, other)  # keys that are not the journal's CAs
     machine.leaf.leaf = None
     await machine.until(START + 18)
-    assert any("expected a chain to one of 1 anchors" in failed.error for failed in machine.of(Failed))
+    assert any("expected a chain to one of 1 anchors" in failed.error for failed in machine.of(StepFailed))
     leaf, signing = machine.leaf.certificate, machine.timeline.history.signing
     assert leaf is not None
     assert signing is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents, side_by_side
 from authority.rotation.actions import Step
-from authority.rotation.events import Failed, Prepared, Published, Surpassed
+from authority.rotation.events import HigherStatementFound, Prepared, Published, StepFailed
 from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import EPOCH, START, running
@@ -57,11 +57,11 @@ def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
         await machine.until(START + 1)
         broken.is_down, ahead.bundle = True, fourth()
         await machine.until(START + 9)
-        (surpassed,) = machine.of(Surpassed)
+        (surpassed,) = machine.of(HigherStatementFound)
         assert (surpassed.target, surpassed.sequence, surpassed.newer) == ("cluster", 1, ("ahead",))
         assert [e.sequence for e in machine.of(Prepared)] == [1, 5]
         assert (machine.target.sequence, ahead.sequence) == (5, 5)
-        failures = machine.of(Failed)
+        failures = machine.of(StepFailed)
         assert {(e.step, e.target, e.error) for e in failures} == {
             (Step.PUBLISH, "cluster", "broken: down"),
             (Step.RESUME, "cluster", "broken: down"),
@@ -81,7 +81,7 @@ def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> 
         await machine.until(START + 1)
         fresh.bundle, ahead.bundle = None, fourth()
         await machine.until(START + 9)
-        assert [e.newer for e in machine.of(Surpassed)] == [("ahead",)]
+        assert [e.newer for e in machine.of(HigherStatementFound)] == [("ahead",)]
         outcomes = [e.outcome for e in machine.of(Published, lambda e: e.target == "cluster")]
         assert outcomes[:2] == [PublishOutcome.WRITTEN, PublishOutcome.NEWER]
         assert (machine.target.sequence, fresh.sequence, ahead.sequence) == (5, 5, 5)
@@ -99,7 +99,7 @@ async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine:
     await machine.stop()
     machine.boot()
     await machine.until(START + 9)
-    assert [(e.target, e.newer) for e in machine.of(Surpassed)] == [("cluster", ("ahead",))]
+    assert [(e.target, e.newer) for e in machine.of(HigherStatementFound)] == [("cluster", ("ahead",))]
     state = machine.rotation.targets["cluster"]
     assert (state.outcome, state.error, state.newer) == (PublishOutcome.NEWER, "", ("ahead",))
 

@@ -26,13 +26,13 @@ from authority.rotation.events import (
     Activated,
     AnchorsRemoved,
     AppendConflict,
-    Failed,
     FleetProven,
-    Held,
-    Overridden,
+    GateHeld,
+    GateOverridden,
     Prepared,
     Published,
     Retired,
+    StepFailed,
 )
 from authority.rotation.gate import ClosedReason
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
@@ -83,8 +83,8 @@ async def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start(machi
         (60, Opening.GATE),
     ]
     assert [e.sequence for e in machine.of(FleetProven)] == [1, 2, 3, 4]
-    assert machine.of(Held) == []
-    assert machine.of(Failed) == []
+    assert machine.of(GateHeld) == []
+    assert machine.of(StepFailed) == []
 
 
 def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
@@ -94,13 +94,13 @@ def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
         machine.boot()
         await machine.until(START + 22)
         assert machine.rotation.hold is not None
-        (held,) = machine.of(Held)
+        (held,) = machine.of(GateHeld)
         assert (held.at - START, held.epoch, held.closed) == (20, EPOCH + 1, ClosedReason.WAITING)
         assert (held.waiting, held.until - START) == (("nats-0", "nats-1"), 60)
         machine.pods.prove("nats-1", machine.pods_mark(), machine.now())
         machine.rotation.wake()
         await machine.until(START + 59)
-        assert [e.waiting for e in machine.of(Held)] == [("nats-0", "nats-1"), ("nats-0",), ("nats-0", "nats-1")]
+        assert [e.waiting for e in machine.of(GateHeld)] == [("nats-0", "nats-1"), ("nats-0",), ("nats-0", "nats-1")]
         assert len(machine.of(Activated)) == 1
         await machine.until(START + 61)
         last = machine.of(Activated)[-1]
@@ -174,7 +174,7 @@ def test_what_agents_would_refuse_is_neither_committed_nor_published() -> None:
         machine.issuer = CrookedIssuer(machine.effects)
         machine.boot()
         await machine.settle()
-        failed = machine.of(Failed)[0]
+        failed = machine.of(StepFailed)[0]
         assert failed.step is Step.PREPARE
         assert "anchors" in failed.error
         assert (machine.journal.last, machine.target.bundle) == (0, None)
@@ -202,7 +202,12 @@ def test_nothing_is_activated_or_deleted_while_the_clocks_differ() -> None:
         there.server_time = START - 3600.0
         machine.boot()
         await machine.until(START + 25)
-        assert {failed.step for failed in machine.of(Failed)} == {Step.SWITCH, Step.ACTIVATE, Step.RETIRE, Step.LEAF}
+        assert {each.step for each in machine.of(StepFailed)} == {
+            Step.SWITCH,
+            Step.ACTIVATE,
+            Step.RETIRE,
+            Step.LEAF,
+        }
         assert machine.issuer.active == "another"
         assert len(machine.of(Activated)) == 1
         assert "epoch-1-1" in machine.issuer.cas
@@ -225,7 +230,7 @@ def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None
         assert machine.target.sequence == 1
         await machine.until(START + 50)
         assert machine.target.sequence == 3
-        failures = machine.of(Failed, lambda e: e.step is Step.PUBLISH)
+        failures = machine.of(StepFailed, lambda e: e.step is Step.PUBLISH)
         assert {e.target for e in failures} == {"broker"}
         assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
         assert "down" in machine.rotation.targets["broker"].error
@@ -321,7 +326,7 @@ def test_what_a_stranger_signed_is_reported_and_written_over() -> None:
         machine.target.bundle = forged.bundle
         machine.boot()
         await machine.settle()
-        (failed,) = machine.of(Failed)
+        (failed,) = machine.of(StepFailed)
         assert (failed.step, failed.target) == (Step.RESUME, "mounts")
         assert "signature" in failed.error
         assert [e.sequence for e in machine.of(Prepared)] == [1]
@@ -348,7 +353,7 @@ async def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it(mac
     await machine.until(START + 11)
     machine.issuer.is_down = True
     await machine.until(START + 30)
-    failures = machine.of(Failed, lambda e: e.step is Step.PREPARE)
+    failures = machine.of(StepFailed, lambda e: e.step is Step.PREPARE)
     assert len(failures) > 3
     assert Step.PREPARE in machine.rotation.failures
     machine.issuer.is_down = False
@@ -366,7 +371,7 @@ async def test_a_journal_that_is_down_stops_everything_until_it_is_back(machine:
     assert Step.JOURNAL in machine.rotation.failures
     machine.rotation.wake()
     await machine.settle()
-    assert len(machine.of(Failed, lambda e: e.step is Step.JOURNAL)) < 10
+    assert len(machine.of(StepFailed, lambda e: e.step is Step.JOURNAL)) < 10
     machine.journal.is_down = False
     await machine.until(START + 37)
     assert machine.target.sequence == 3
@@ -418,7 +423,7 @@ async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: Authority
     await machine.until(PREPARED + 1)
     del machine.issuer.cas[f"epoch-{EPOCH + 1}-2"]
     await machine.until(START + 25)
-    (failed,) = machine.of(Failed)
+    (failed,) = machine.of(StepFailed)
     assert (failed.step, failed.target) == (Step.INSPECT, f"epoch-{EPOCH + 1}-2")
     assert machine.issuer.active == f"epoch-{EPOCH + 1}-3"
     assert [e.sequence for e in machine.of(Prepared)] == [1, 2, 3]
@@ -439,8 +444,8 @@ async def test_what_agents_would_refuse_is_never_committed(machine: AuthorityHar
     machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
     await machine.until(START + 19)
     assert machine.timeline.history.next_sequence == 2
-    assert all("signature" in e.error for e in machine.of(Failed, lambda e: e.step is Step.PREPARE))
-    assert machine.of(Failed)
+    assert all("signature" in e.error for e in machine.of(StepFailed, lambda e: e.step is Step.PREPARE))
+    assert machine.of(StepFailed)
     assert machine.target.sequence == 1
 
 
@@ -520,7 +525,7 @@ def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
         await machine.until(START + 45)
         assert set(machine.issuer.cas) == {ca.intent for ca in machine.rotation.history.cas}
         assert machine.issuer.active == f"epoch-{EPOCH + 2}-4"
-        assert (machine.of(AppendConflict), machine.of(Failed)) == ([], [])
+        assert (machine.of(AppendConflict), machine.of(StepFailed)) == ([], [])
         await machine.stop()
 
     virtual_time.run(main())
@@ -596,7 +601,7 @@ def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
         await machine.until(START + 25)
         ca = await machine.rotation.override("ada", "nats-0 is being replaced")
         await machine.settle()
-        assert [(e.epoch, e.who, e.reason) for e in machine.of(Overridden)] == [
+        assert [(e.epoch, e.who, e.reason) for e in machine.of(GateOverridden)] == [
             (EPOCH + 1, "ada", "nats-0 is being replaced")
         ]
         activated = machine.of(Activated)[-1]
@@ -639,7 +644,7 @@ def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) 
         assert (first.opening, first.epoch) == (Opening.GATE, PRESETS[after].clock.epoch_at(machine.now()))
         await machine.sleep(PRESETS[after].clock.epoch_seconds * 6)
         assert {e.opening for e in machine.of(Activated)} == {Opening.GATE}
-        assert machine.of(Failed) == []
+        assert machine.of(StepFailed) == []
         await machine.stop()
 
     virtual_time.run(main())
@@ -665,7 +670,7 @@ def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdr
         (left_out,) = machine.of(AnchorsRemoved)
         statements = {one.statement.sequence: one.statement for one in machine.rotation.history.statements}
         assert statements[left_out.sequence].clock == PLAYGROUND.clock
-        assert machine.of(Failed) == []
+        assert machine.of(StepFailed) == []
         await machine.stop()
 
     virtual_time.run(main())

@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from authority.journal.record_types import Opening
-from authority.rotation.events import Activated, Failed, Held, LeafWritten, Prepared
+from authority.rotation.events import Activated, GateHeld, LeafWritten, Prepared, StepFailed
 from authority.rotation.leaf_renewal import LeafCause
 from tests.harness.authority.fleet_simulation import FleetSimulation, deployment, epochs_of, patience, simulate
 from tests.harness.authority.journal_builder import DOMAIN, SIGNER, START, running
@@ -34,8 +34,8 @@ def test_steady_operation(preset: str) -> None:
     activated = machine.of(Activated)
     assert len(activated) >= EPOCHS[preset]
     assert {e.opening for e in activated[1:]} == {Opening.GATE}
-    assert machine.of(Held) == []
-    assert machine.of(Failed) == []
+    assert machine.of(GateHeld) == []
+    assert machine.of(StepFailed) == []
     assert {e.cause for e in machine.of(LeafWritten)} == {LeafCause.MISSING, LeafCause.ACTIVATION}
 
 

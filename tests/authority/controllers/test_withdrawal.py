@@ -8,11 +8,11 @@ from authority.journal.record_types import Opening, StatementRecord
 from authority.rotation.events import (
     Activated,
     AnchorsRemoved,
-    Failed,
     LeafWritten,
     Prepared,
-    WithdrawalAsked,
-    Withdrawing,
+    StepFailed,
+    WithdrawalRequested,
+    WithdrawalStageReached,
 )
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from authority.rotation.withdrawal import WithdrawalStage
@@ -34,7 +34,7 @@ def shown(machine: AuthorityHarness) -> Statement:
 
 def stages(machine: AuthorityHarness) -> list[WithdrawalStage]:
     """The stages that were told, each once."""
-    told = [event.stage for event in machine.of(Withdrawing)]
+    told = [event.stage for event in machine.of(WithdrawalStageReached)]
     return [stage for stage, before in zip(told, [None, *told[:-1]], strict=True) if stage is not before]
 
 
@@ -70,7 +70,7 @@ async def test_a_rollback_of_the_signing_ca_goes_back_to_the_one_before(machine:
     ca = await roll_back(machine)
     assert (ca.sha256, ca.epoch) == (bad, EPOCH + 1)
     await machine.until(NEXT + 5)
-    (asked,) = machine.of(WithdrawalAsked)
+    (asked,) = machine.of(WithdrawalRequested)
     assert (asked.who, asked.reason, asked.cause, asked.urgent) == (
         "ada",
         "nats-2 refuses it",
@@ -88,7 +88,7 @@ async def test_a_rollback_of_the_signing_ca_goes_back_to_the_one_before(machine:
     assert statement.next_update == NEXT + 12  # the next epoch's, not the withdrawn one's
     await machine.until(NEXT + 9)
     assert stages(machine) == [WithdrawalStage.DISTRUSTING, WithdrawalStage.DONE]
-    assert machine.of(Failed) == []
+    assert machine.of(StepFailed) == []
 
 
 @alive
@@ -102,7 +102,7 @@ async def test_the_withdrawn_epoch_is_skipped_until_the_next_one(machine: Author
     assert bad in shown(machine).withdrawn
     await machine.until(NEXT + 80 + 13)  # the next statement after it has expired
     assert shown(machine).withdrawn == ()
-    assert machine.of(Failed) == []
+    assert machine.of(StepFailed) == []
 
 
 @alive
@@ -116,7 +116,7 @@ async def test_leaves_are_waited_for_and_the_operator_is_told_who_until_the_last
     machine.on_view = lambda now: prove_with(machine, now, old_leaf)
     await roll_back(machine)
     await machine.until(NEXT + 55)
-    told = machine.of(Withdrawing)[-1]
+    told = machine.of(WithdrawalStageReached)[-1]
     assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("orders",), NEXT + 60)
     assert machine.of(AnchorsRemoved) == []
     assert bad in {anchor.sha256 for anchor in shown(machine).intermediates}
@@ -141,7 +141,7 @@ async def test_a_closed_gate_holds_a_revocation_until_the_last_resort(machine: A
     (prepared,) = machine.of(Prepared, lambda e: e.cause is Cause.FORCED)
     assert prepared.epoch == EPOCH
     assert stages(machine) == [WithdrawalStage.TRUSTING]
-    told = machine.of(Withdrawing)[-1]
+    told = machine.of(WithdrawalStageReached)[-1]
     assert (told.replacement, told.waiting, told.until) == (prepared.ca, ("nats-0",), START + 60)
     await machine.until(START + 59)
     assert [e.opening for e in machine.of(Activated)] == [Opening.BOOTSTRAP]
@@ -284,11 +284,11 @@ async def test_reverts_of_more_than_a_third_roll_the_newest_ca_back_unasked(mach
 
     machine.on_view = report
     await machine.until(NEXT - 4)
-    assert machine.of(WithdrawalAsked) == []
+    assert machine.of(WithdrawalRequested) == []
     refusing.add("nats-1")
     machine.rotation.wake()
     await machine.settle()
-    (asked,) = machine.of(WithdrawalAsked)
+    (asked,) = machine.of(WithdrawalRequested)
     assert (asked.who, asked.reason) == ("", "2 of 3 required agents have put statement 2 back")
     assert shown(machine).withdrawn == (ca_of(machine, SECOND),)
     assert shown(machine).cause is Cause.ROLLBACK
@@ -312,7 +312,7 @@ async def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn(machin
     assert bad not in {anchor.sha256 for anchor in shown(machine).anchors}
     await machine.until(NEXT + 30)
     assert bad in shown(machine).withdrawn
-    assert machine.of(Failed) == []
+    assert machine.of(StepFailed) == []
 
 
 @alive
@@ -344,4 +344,4 @@ async def test_of_a_folded_journal_an_auditor_can_still_follow_the_chain(machine
             followed = set(held)
             assert follow({f"{sequence}": bundle for sequence, bundle in held.items()}, TRUST).faults == ()
     assert min(followed) > 1, "nothing was folded away"
-    assert machine.of(Failed) == []
+    assert machine.of(StepFailed) == []

@@ -174,7 +174,7 @@ async def test_the_api_servers_ca_can_be_replaced_while_the_authority_runs(
             await server.start()
             assert await client.get(Secret, "a", "tidemark") is not None
     (told,) = caplog.records
-    assert told.getMessage() == "ca_not_read"
+    assert told.getMessage() == "ca_reload_failed"
     source = tmp_path if is_in_cluster else kubeconfig
     error = told.__dict__["fields"]["error"]
     assert error.startswith(f"{source}: expected credentials for Kubernetes, found: {ca_file}: [")

@@ -8,17 +8,17 @@ import pytest
 
 from authority.observability.event_log import KEPT, EventLog, event_fields
 from authority.rotation.actions import Step
-from authority.rotation.events import Failed, Held, Retired, Withdrawing
+from authority.rotation.events import GateHeld, Retired, StepFailed, WithdrawalStageReached
 from authority.rotation.gate import ClosedReason
 from authority.rotation.withdrawal import WithdrawalStage
 
 NOW = 1_800_000_000
 
-HELD = Held(NOW, 7, "ab" * 32, NOW - 5, NOW + 5, ClosedReason.WAITING, ("nats-0", "nats-1"))
+HELD = GateHeld(NOW, 7, "ab" * 32, NOW - 5, NOW + 5, ClosedReason.WAITING, ("nats-0", "nats-1"))
 
 
-def failed(error: str, at: int = NOW) -> Failed:
-    return Failed(at, Step.PUBLISH, "jetstream", error, 0.5)
+def failed(error: str, at: int = NOW) -> StepFailed:
+    return StepFailed(at, Step.PUBLISH, "jetstream", error, 0.5)
 
 
 def test_events_are_numbered_and_the_last_ones_kept() -> None:
@@ -48,7 +48,7 @@ def test_failure_that_stays_is_kept_once_a_minute() -> None:
 def test_withdrawal_is_a_warning_until_it_is_done(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "authority"):
         for stage in (WithdrawalStage.REISSUING, WithdrawalStage.DONE):
-            EventLog().observe(Withdrawing(NOW, 7, "ab" * 32, stage, "cd" * 32, ("nats-0",), NOW + 5))
+            EventLog().observe(WithdrawalStageReached(NOW, 7, "ab" * 32, stage, "cd" * 32, ("nats-0",), NOW + 5))
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
@@ -56,7 +56,7 @@ def test_line_has_the_fields_of_the_event_without_its_time(caplog: pytest.LogCap
     with caplog.at_level(logging.INFO, "authority"):
         EventLog().observe(HELD)
     (record,) = caplog.records
-    assert (record.levelname, record.getMessage()) == ("WARNING", "held")
+    assert (record.levelname, record.getMessage()) == ("WARNING", "gate_held")
     assert record.__dict__["fields"] == {
         "epoch": 7,
         "ca": "ab" * 32,
@@ -65,7 +65,7 @@ def test_line_has_the_fields_of_the_event_without_its_time(caplog: pytest.LogCap
         "closed": "waiting",
         "waiting": ["nats-0", "nats-1"],
     }
-    assert event_fields(HELD)["event"] == "held"
+    assert event_fields(HELD)["event"] == "gate_held"
 
 
 def test_long_list_of_agents_is_shortened() -> None:

@@ -161,7 +161,7 @@ async def test_openbaos_ca_can_be_replaced_while_the_authority_runs(
                     line.cut = 1
                     assert await client.read("sys/mounts")
                     assert line.cut == 0
-                assert [record.getMessage() for record in caplog.records] == ["ca_not_read"] * 3
+                assert [record.getMessage() for record in caplog.records] == ["ca_reload_failed"] * 3
                 ca_file.unlink()
                 line.cut = 1
                 assert await client.read("sys/mounts")

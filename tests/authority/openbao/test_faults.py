@@ -13,7 +13,7 @@ from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import Opening
 from authority.journal.replay import replay
 from authority.rotation.actions import Step
-from authority.rotation.events import Activated, AppendConflict, Failed, Prepared
+from authority.rotation.events import Activated, AppendConflict, Prepared, StepFailed
 from tests.harness import virtual_time
 from tests.harness.authority.journal_builder import PLAYGROUND
 from tests.harness.openbao.harness import OpenBaoHarness, some_epoch
@@ -80,7 +80,7 @@ def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao
                 with virtual_time.from_outside():
                     await openbao.unseal()
             assert machine.target.sequence == shown
-            told = machine.of(Failed, lambda failed: failed.step is Step.JOURNAL)
+            told = machine.of(StepFailed, lambda failed: failed.step is Step.JOURNAL)
             assert "expected OpenBao unsealed, found it sealed; unseal it" in told[-1].error
             assert len(told) > 5
             await machine.until(START + 6 * CLOCK.epoch_seconds - 2)
@@ -100,7 +100,7 @@ def test_a_revoked_token_is_no_fault(openbao: OpenBaoServer) -> None:
                 with virtual_time.from_outside():
                     await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
             await machine.until(START + 45)
-            assert machine.of(Failed) == []
+            assert machine.of(StepFailed) == []
             assert [prepared.epoch - EPOCH for prepared in machine.of(Prepared)] == [0, 1, 2]
             await check(space, machine)
 
@@ -132,7 +132,7 @@ def test_a_missing_permission_is_named_and_mended_when_it_is_given(
             with virtual_time.from_outside():
                 await write_policy(space, policy.replace(f'path "{path}" ', f'path "{path}/other" '))
             await machine.until(START + 26)
-            told = machine.of(Failed)
+            told = machine.of(StepFailed)
             named = re.escape(path).replace(r"\+", "[^ ]+").replace(r"\*", "[^ ]*")
             assert {failed.step for failed in told} == {step} or path.startswith("secret/")
             assert any(re.search(f"policies to allow '{capability}' on '{named}'", failed.error) for failed in told)

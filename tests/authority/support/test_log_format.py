@@ -19,18 +19,18 @@ def record(event: str, level: int = logging.WARNING, at: float = 1_800_000_000.5
 
 
 def test_text_line_has_time_level_event_and_fields() -> None:
-    assert TextLines().format(record("held", **HELD)) == (
-        "2027-01-15T08:00:00.500Z WARNING held epoch=7 closed=waiting waiting=nats-0,nats-1"
+    assert TextLines().format(record("gate_held", **HELD)) == (
+        "2027-01-15T08:00:00.500Z WARNING gate_held epoch=7 closed=waiting waiting=nats-0,nats-1"
     )
-    failure = record("failed", target="jetstream", error="not there", retry_in=0.5)
+    failure = record("step_failed", target="jetstream", error="not there", retry_in=0.5)
     assert TextLines().format(failure).endswith('target=jetstream error="not there" retry_in=0.500')
 
 
 def test_json_line_has_time_level_event_and_fields() -> None:
-    assert json.loads(JsonLines().format(record("held", **HELD))) == {
+    assert json.loads(JsonLines().format(record("gate_held", **HELD))) == {
         "time": "2027-01-15T08:00:00.500Z",
         "level": "WARNING",
-        "event": "held",
+        "event": "gate_held",
         **HELD,
     }
 
