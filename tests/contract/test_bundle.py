@@ -72,7 +72,7 @@ def test_statement_text_has_the_documented_fields() -> None:
     assert list(fields()["anchors"][-1]) == ["role", "sha256", "not_before", "not_after"]
 
 
-def test_what_was_read_is_what_was_said() -> None:
+def test_parsed_statement_has_the_values_of_its_text() -> None:
     statement = Statement.parse(text_of(fields() | {"reason": "rollback", "withdrawn": ["ab" * 32]}))
     assert statement.clock == CLOCK
     assert (statement.epoch, statement.sequence, statement.cause) == (EPOCH, 7, Cause.ROLLBACK)
@@ -158,7 +158,7 @@ TEXTS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("fault", TEXTS)
-def test_what_is_no_statement_is_refused(fault: str) -> None:
+def test_text_that_is_no_statement_is_refused(fault: str) -> None:
     text = text_of(fields())
     assert TEXTS[fault](text) != text
     with pytest.raises(StatementError):
@@ -185,7 +185,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
-def test_contradictions_are_refused_by_name(contradiction: str) -> None:
+def test_contradicting_fields_of_a_text_are_named(contradiction: str) -> None:
     changes, message = CONTRADICTIONS[contradiction]
     with pytest.raises(StatementError, match=message):
         Statement.parse(text_of(fields() | changes))
@@ -203,7 +203,7 @@ def test_an_epoch_beyond_the_calendar_is_refused() -> None:
             Statement.parse(text_of(far))
 
 
-def test_a_statement_that_contradicts_itself_cannot_be_made_either() -> None:
+def test_contradicting_fields_of_a_new_statement_are_refused() -> None:
     statement = Statement.parse(text_of(fields()))
     with pytest.raises(StatementError, match="epoch"):
         replace(statement, epoch=EPOCH - 1)
@@ -212,12 +212,12 @@ def test_a_statement_that_contradicts_itself_cannot_be_made_either() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "bus.example.com", "A_1-b", "0", "x" * 64])
-def test_trust_domains(name: str) -> None:
+def test_allowed_trust_domains_pass(name: str) -> None:
     assert check_trust_domain(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a/b", "a+b", ".a", "a.", "-a", "ä", "a\n", "a\x00", "\u0661"])
-def test_what_cannot_be_a_trust_domain_is_refused(name: str) -> None:
+def test_other_trust_domains_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="trust domain"):
         check_trust_domain(name)
 
@@ -266,6 +266,6 @@ def test_a_bundle_that_is_not_utf_8_cannot_be_json() -> None:
         (b'{"ca.crt":"\\ud800","bundle.note":"x"}', "ca.crt"),
     ],
 )
-def test_what_is_no_bundle_is_refused_by_name(data: bytes, message: str) -> None:
+def test_json_that_is_no_bundle_is_refused_by_name(data: bytes, message: str) -> None:
     with pytest.raises(FieldError, match=message):
         Bundle.from_json(data)

@@ -111,7 +111,7 @@ ODD_DER: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("setting", ["error", "ignore"])
 @pytest.mark.parametrize("fault", ODD_DER)
-def test_odd_certificates_are_refused_whatever_the_warning_filter(fault: str, setting: str) -> None:
+def test_odd_certificates_are_refused_under_every_warning_filter(fault: str, setting: str) -> None:
     make, message = ODD_DER[fault]
     with warnings.catch_warnings():
         warnings.simplefilter(setting)  # type: ignore[arg-type]  # one of the two above
@@ -119,7 +119,7 @@ def test_odd_certificates_are_refused_whatever_the_warning_filter(fault: str, se
             parse_certificates(block(make()))
 
 
-def test_the_odd_certificate_itself_is_fine() -> None:
+def test_certificate_without_the_fault_is_read() -> None:
     assert parse_certificates(block(ODD.make().der))
     assert parse_certificates(block(with_attribute(NameOID.COUNTRY_NAME, "DE")))
     assert parse_certificates(block(with_attribute(NameOID.COMMON_NAME, "x" * 64)))
@@ -127,7 +127,7 @@ def test_the_odd_certificate_itself_is_fine() -> None:
         assert parse_certificates(block(replace(ODD, key=ec_key("other curve", curve)).make().der))
 
 
-def test_a_key_of_an_unknown_algorithm_is_read_and_proves_nothing() -> None:
+def test_key_of_unknown_algorithm_is_read_and_verifies_nothing() -> None:
     der = patched(ODD.make().der, "06072a8648ce3d0201", "06072a8648ce3d0277")
     (certificate,) = parse_certificates(block(der))
     assert is_ca(certificate)
@@ -158,7 +158,7 @@ def verdict(data: bytes, setting: str) -> tuple[x509.Certificate, ...] | None:
 
 @settings(max_examples=400)
 @given(st.data())
-def test_mutated_der_is_refused_or_read_whole_whatever_the_warning_filter(data: st.DataObject) -> None:
+def test_mutated_der_is_refused_or_read_whole_under_every_warning_filter(data: st.DataObject) -> None:
     der = bytearray(RICH.der)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(der) - 1))
@@ -182,7 +182,7 @@ CA_KINDS: dict[str, tuple[Recipe, bool]] = {
 
 
 @pytest.mark.parametrize("kind", CA_KINDS)
-def test_a_ca_says_so_twice(kind: str) -> None:
+def test_ca_needs_basic_constraints_and_key_usage(kind: str) -> None:
     recipe, expected = CA_KINDS[kind]
     assert is_ca(recipe.make().certificate) is expected
 
@@ -205,13 +205,13 @@ def test_issued_by_means_name_and_key(algorithm: str) -> None:
     assert not issued_by(issuer.certificate, issued)
 
 
-def test_validity_counts_both_its_ends() -> None:
+def test_validity_includes_its_first_and_last_second() -> None:
     certificate = Recipe("short", begin=NOW, end=NOW + 10).make().certificate
     assert (not_before(certificate), not_after(certificate)) == (NOW, NOW + 10)
     assert [is_valid_at(certificate, NOW + shift) for shift in (-1, 0, 10, 11)] == [False, True, True, False]
 
 
-def test_validity_beyond_2049_and_without_end_reads_to_the_second() -> None:
+def test_validity_after_2049_and_until_9999_is_exact() -> None:
     far = 253_402_300_799  # 9999-12-31T23:59:59Z: "no well-defined expiration" of RFC 5280
     (certificate,) = parse_certificates(Recipe("for ever", end=far).make().pem)
     assert not_after(certificate) == far

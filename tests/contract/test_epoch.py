@@ -92,7 +92,7 @@ def test_presets_are_the_documented_ones() -> None:
 
 
 @pytest.mark.parametrize(("d", "v", "leaf"), [(100, 300, 100), (100, 350, 150), (100, 400, 200), (100, 2400, 200)])
-def test_a_leaf_lives_two_epochs_or_what_the_validity_leaves(d: int, v: int, leaf: int) -> None:
+def test_default_leaf_lives_two_epochs_or_what_validity_allows(d: int, v: int, leaf: int) -> None:
     assert default_leaf_seconds(EpochClock(epoch_seconds=d, validity_seconds=v, prepare_seconds=10)) == leaf
 
 

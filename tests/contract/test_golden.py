@@ -18,11 +18,11 @@ FILES = golden_files.files(CA_CRT)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_written_is_byte_for_byte_what_it_was(name: str) -> None:
+def test_written_files_equal_the_kept_files_byte_for_byte(name: str) -> None:
     assert FILES[name] == (golden_files.FOLDER / name).read_bytes()
 
 
-def test_no_other_file_is_there() -> None:
+def test_kept_files_are_complete() -> None:
     assert {path.name for path in golden_files.FOLDER.iterdir()} == {"ca.crt", *FILES}
 
 
@@ -30,7 +30,7 @@ def kept(name: str) -> bytes:
     return (golden_files.FOLDER / name).read_bytes()
 
 
-def test_what_was_written_is_read_as_it_was_meant() -> None:
+def test_kept_files_are_read_with_their_values() -> None:
     said = golden_files.statement(CA_CRT)
     assert Statement.parse(kept("statement.txt").decode()) == said
     assert Bundle.from_json(kept("bundle.json")) == Bundle(CA_CRT, kept("bundle.note"))

@@ -78,7 +78,7 @@ def test_a_leaf_with_its_key_reads_as_it_is(algorithm: str) -> None:
         assert leaf_issuer(leaf, ANCHORS, (), NOW) == CA.certificate
 
 
-def test_a_leaf_does_not_show_its_key() -> None:
+def test_repr_of_a_leaf_hides_its_key() -> None:
     assert "PRIVATE" not in repr(leaf_of(LEAF))
     assert LEAF.key_pem.decode().splitlines()[1] not in repr(leaf_of(LEAF))
 
@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_files_that_are_no_leaf_are_refused_with_their_reason(fault: str) -> None:
+def test_files_without_a_usable_leaf_are_refused_with_their_reason(fault: str) -> None:
     reason, certificate_pem, key_pem = REFUSED[fault]
     key = key_pem()
     with pytest.raises(LeafRejected) as refused:
@@ -206,18 +206,18 @@ def reason_of(*certificates: MadeCertificate, **known: Any) -> str:
     return refused.value.reason
 
 
-def test_intermediates_alone_are_anchors_enough() -> None:
+def test_intermediates_without_a_root_are_sufficient_anchors() -> None:
     assert issuer_of(LEAF, anchors=(CA,)) == CA.certificate
     assert reason_of(LEAF, anchors=(CAS[1],)) == "chain"
     assert reason_of(LEAF, CA, anchors=(CAS[1],)) == "chain"
 
 
-def test_a_root_of_its_own_in_tls_crt_makes_no_anchor() -> None:
+def test_root_in_tls_crt_is_no_anchor() -> None:
     other = Recipe("their intermediate", OTHER_ROOT).make()
     assert reason_of(leaf_recipe(other).make(), other, OTHER_ROOT) == "chain"
 
 
-def test_a_withdrawn_ca_issues_nothing_even_while_its_root_is_in() -> None:
+def test_withdrawn_ca_is_no_issuer_even_with_its_root_as_anchor() -> None:
     assert reason_of(LEAF, CA, withdrawn=(CA,), anchors=CAS[1:]) == "chain"
     assert reason_of(LEAF, CA, withdrawn=(CA,), anchors=CAS) == "chain"
     assert issuer_of(leaf_recipe(CAS[1]).make(), withdrawn=(CA,), anchors=CAS[1:]) == CAS[1].certificate
@@ -232,7 +232,7 @@ def test_no_chain_passes_through_a_withdrawn_ca_further_up() -> None:
     assert reason_of(leaf, below, middle, anchors=(ROOT,), withdrawn=(ROOT,)) == "chain"
 
 
-def test_validity_of_the_leaf_counts_both_its_ends() -> None:
+def test_leaf_validity_includes_its_first_and_last_second() -> None:
     leaf = replace(leaf_recipe(CA), begin=NOW, end=NOW + 10).make()
     assert issuer_of(leaf, now=NOW)
     assert issuer_of(leaf, now=NOW + 10)
@@ -252,7 +252,7 @@ def test_every_ca_of_the_chain_must_be_valid() -> None:
     assert reason_of(leaf_recipe(ca).make(), ca, anchors=(old_root,), now=NOW + 6) == "chain"
 
 
-def test_what_is_no_ca_issues_nothing() -> None:
+def test_certificate_that_is_no_ca_is_no_issuer() -> None:
     for changes in ({"ca": False}, {"usages": None}, {"usages": ("digital_signature",)}):
         impostor = replace(Recipe("impostor", ROOT), **changes).make()
         assert reason_of(leaf_recipe(impostor).make(), impostor, anchors=(ROOT,)) == "chain"
@@ -287,7 +287,7 @@ def test_the_longest_chain_that_tls_crt_takes() -> None:
     assert issuer_of(leaf, *cas[1:], anchors=(ROOT,)) == cas[-1].certificate
 
 
-def test_cas_that_issue_each_other_end_in_a_refusal() -> None:
+def test_cas_that_sign_each_other_are_refused() -> None:
     one = Recipe("one", key=ec_key("one")).make()
     two = Recipe("two", one, key=ec_key("two")).make()
     one_by_two = Recipe("one", two, key=ec_key("one")).make()
@@ -296,14 +296,14 @@ def test_cas_that_issue_each_other_end_in_a_refusal() -> None:
     assert issuer_of(leaf, two, one_by_two, one, anchors=(one,)) == two.certificate
 
 
-def test_many_cas_of_one_name_and_key_end_in_a_refusal_too() -> None:
+def test_many_cas_of_one_name_and_key_are_refused() -> None:
     alike = [Recipe("alike", key=ec_key("alike"), serial=serial).make() for serial in range(1, 10)]
     leaf = leaf_recipe(alike[0]).make()  # 9^9 paths, none of which leads anywhere
     assert reason_of(leaf, *alike) == "chain"
     assert issuer_of(leaf, *alike, anchors=(alike[8],)) == alike[8].certificate
 
 
-def test_the_refusal_names_the_issuer_and_what_was_there() -> None:
+def test_refusal_names_issuer_or_validity() -> None:
     with pytest.raises(LeafRejected, match=f"one of 4 anchors, found none for issuer .*intermediate epoch {EPOCH}"):
         issuer_of(LEAF, anchors=CAS[1:])
     with pytest.raises(LeafRejected, match=f"valid at {NOW + 10**6}, it ended at {NOW + 2400}"):

@@ -84,7 +84,7 @@ def tried(times: int, candidates: st.SearchStrategy[Bundle], judge: Callable[[Bu
     return seen
 
 
-def test_refused_or_what_the_original_meant() -> None:
+def test_mutated_bundle_is_refused_or_means_the_original() -> None:
     foreign = tried(MUTATIONS // 2, tampered(), means_the_original)
     signed = tried(MUTATIONS // 2, resigned(), means_what_it_says)
     both = foreign + signed

@@ -58,7 +58,7 @@ def test_the_published_signing_key_signs_to_the_published_bytes() -> None:
 
 
 @given(TEXTS, st.permutations([SIGNER, SECOND, STRANGER]), st.integers(1, 3))
-def test_what_is_signed_reads_back(text: str, signers: list[Signer], count: int) -> None:
+def test_signed_note_reads_back(text: str, signers: list[Signer], count: int) -> None:
     signed = note.sign(text, signers[:count])
     read = note.parse(bytes(signed))
     assert read == signed
@@ -99,7 +99,7 @@ def test_a_wrong_signature_by_a_trusted_key_is_refused_even_beside_a_good_one() 
         note.verify(replace(good, signatures=(*good.signatures, forged)), [SIGNER.verifier, SECOND.verifier])
 
 
-def test_one_key_signing_twice_counts_once() -> None:
+def test_two_signatures_of_one_key_count_once() -> None:
     signed = note.sign("text\n", [SIGNER, SIGNER])
     with pytest.raises(SignatureError):
         note.verify(signed, [SIGNER.verifier, SECOND.verifier], threshold=2)
@@ -178,13 +178,13 @@ def test_as_many_signatures_as_allowed_pass() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no newline", "tab\there\n", "\x7f\r\n", "half a pair \ud800\n"])
-def test_what_cannot_be_the_text_of_a_note_is_not_signed(text: str) -> None:
+def test_text_that_no_note_can_hold_is_not_signed(text: str) -> None:
     with pytest.raises(NoteError):
         note.sign(text, [SIGNER])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "a\u00a0b", "a\u2028b", "a\x07b"])
-def test_key_names_are_checked_wherever_a_key_is_made(name: str) -> None:
+def test_key_names_are_checked_in_signer_and_verifier(name: str) -> None:
     with pytest.raises(NoteError, match="key name"):
         Verifier(name, SIGNER.verifier.public_key)
     with pytest.raises(NoteError, match="key name"):
@@ -226,7 +226,7 @@ def test_a_verifier_key_holds_32_bytes() -> None:
         Verifier("n", b"short")
 
 
-def test_a_private_key_reads_back_and_shows_nowhere_but_in_its_dump() -> None:
+def test_private_key_reads_back_and_appears_only_in_its_dump() -> None:
     made = Signer.generate("bus.test/fresh")
     again = Signer.parse(made.dump() + "\n")
     assert again.verifier == made.verifier
@@ -235,7 +235,7 @@ def test_a_private_key_reads_back_and_shows_nowhere_but_in_its_dump() -> None:
     assert made.dump().split("+", 4)[4] not in repr(made)
 
 
-def test_a_key_in_its_name_s_place_is_not_shown() -> None:
+def test_errors_hide_a_key_that_stands_in_place_of_its_name() -> None:
     dump = signer("c").dump()
     _, _, name, key_id, secret = dump.split("+", 4)
     assert "+" not in secret  # or this would be another fault
@@ -251,7 +251,7 @@ def shows(message: str, secret: str) -> bool:
 
 
 @given(st.data())
-def test_errors_about_a_private_key_show_none_of_it(data: st.DataObject) -> None:
+def test_errors_about_a_private_key_hide_it(data: st.DataObject) -> None:
     dump = SIGNER.dump()
     parts = dump.split("+", 4)
     secret = parts[4]

@@ -47,7 +47,7 @@ GOOD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("form", GOOD)
-def test_forms_that_every_reader_takes_alike(form: str, tmp_path: Path) -> None:
+def test_forms_that_every_parser_accepts_are_read(form: str, tmp_path: Path) -> None:
     assert len(parse_certificates(GOOD[form])) == 2
     assert openssl(GOOD[form], tmp_path) == {
         c.public_bytes(serialization.Encoding.DER) for c in parse_certificates(GOOD[form])
@@ -120,13 +120,13 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_anything_else_is_refused_and_says_where(fault: str) -> None:
+def test_other_content_is_refused_with_its_place(fault: str) -> None:
     data, message = BAD[fault]
     with pytest.raises(PemError, match=message):
         parse_certificates(data)
 
 
-def test_at_most_as_many_as_asked_for() -> None:
+def test_more_certificates_than_allowed_are_refused() -> None:
     assert len(parse_certificates(FIRST * 64)) == 64
     with pytest.raises(PemError, match="at most 64"):
         parse_certificates(FIRST * 65)
@@ -204,7 +204,7 @@ PIECES = [
 
 @settings(max_examples=600)
 @given(st.data())
-def test_what_is_accepted_means_the_same_to_openssl_and_to_go(data: st.DataObject) -> None:
+def test_accepted_files_mean_the_same_to_openssl_and_go(data: st.DataObject) -> None:
     mutated = bytearray(FIRST + b"# comment\n" + SECOND)
     ends = st.deferred(lambda: st.sampled_from(line_ends(bytes(mutated))))
     for _ in range(data.draw(st.integers(1, 2))):

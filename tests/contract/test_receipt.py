@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_values_that_say_nothing_are_refused_by_name(fault: str) -> None:
+def test_meaningless_values_are_refused_by_name(fault: str) -> None:
     make, message = BAD[fault]
     with pytest.raises(ValueError, match=message) as refused:
         read(make())
@@ -193,7 +193,7 @@ def test_the_longest_receipt_that_is_read() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"pod":NaN}', b"[" * 60_000])
-def test_what_is_no_object_is_refused(data: bytes) -> None:
+def test_text_that_is_no_object_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="expected"):
         Receipt.from_json(data)
 
@@ -224,6 +224,6 @@ def test_a_receipt_of_long_and_odd_texts_is_cut_rather_than_refused() -> None:
     assert replace(again, targets=(), failure=None, leaf=None) == replace(RECEIPT, targets=(), failure=None, leaf=None)
 
 
-def test_levels_are_ordered_by_how_sure_they_are() -> None:
+def test_levels_are_ordered_by_certainty() -> None:
     assert sorted(Level, reverse=True) == [Level.PROVEN, Level.RELOADED, Level.SIGNALLED, Level.NONE]
     assert [Level.parse(level.word) for level in Level] == list(Level)

@@ -115,7 +115,7 @@ RIGHT: dict[str, list[tuple[Any, Any]]] = {
 @pytest.mark.parametrize(
     ("reader", "value", "read"), [(reader, *pair) for reader, pairs in RIGHT.items() for pair in pairs]
 )
-def test_values_read_as_what_they_say(reader: str, value: object, read: object) -> None:
+def test_values_are_read_by_type(reader: str, value: object, read: object) -> None:
     assert READERS[reader](parse_object(json.dumps({"x": value}).encode())) == read
 
 
@@ -145,7 +145,7 @@ NOT_ONE_OBJECT = {
 
 
 @pytest.mark.parametrize("fault", NOT_ONE_OBJECT)
-def test_what_is_not_one_plain_object_is_refused(fault: str) -> None:
+def test_text_that_is_not_one_plain_object_is_refused(fault: str) -> None:
     with pytest.raises(FieldError) as refused:
         parse_object(NOT_ONE_OBJECT[fault])
     if "twice" in fault:
@@ -178,7 +178,7 @@ def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON, max_size=4))
-def test_what_is_dumped_is_one_line_of_ascii_that_reads_back(values: dict[str, Any]) -> None:
+def test_dumped_object_is_one_line_of_ascii_that_reads_back(values: dict[str, Any]) -> None:
     text = dump_object(values)
     assert text.isascii()
     assert "\n" not in text
@@ -191,7 +191,7 @@ def test_instants_read_back_from_the_year_1_to_9999(instant: int) -> None:
 
 
 @given(st.datetimes(min_value=datetime(1, 1, 1), max_value=datetime(9999, 12, 31)))  # noqa: DTZ001 - made aware below
-def test_instants_are_what_the_calendar_says(moment: datetime) -> None:
+def test_instants_agree_with_the_calendar(moment: datetime) -> None:
     moment = moment.replace(microsecond=0, tzinfo=UTC)
     text = f"{moment.year:04}-{moment.month:02}-{moment.day:02}T{moment.hour:02}:{moment.minute:02}:{moment.second:02}Z"
     assert parse_instant(text, "x") == int(moment.timestamp())

@@ -145,18 +145,18 @@ CONTROL_CAS = {
 
 
 @pytest.mark.parametrize("kind", CONTROL_CAS)
-def test_a_control_ca_that_is_none_is_named(kind: str) -> None:
+def test_control_ca_without_ca_certificates_is_named(kind: str) -> None:
     with pytest.raises(TrustError, match="control_ca: ") as refused:
         Trust(DOMAIN, (SIGNER.verifier,), control_ca=CONTROL_CAS[kind])
     assert ROOT.key_pem.decode().split("\n")[1] not in str(refused.value)
 
 
-def test_two_control_cas_while_one_is_replaced() -> None:
+def test_two_control_cas_are_allowed() -> None:
     both = CONTROL + CAS[0].pem.decode()
     assert Trust(DOMAIN, (SIGNER.verifier,), control_ca=both).control_ca == both
 
 
-def test_an_empty_control_ca_is_none() -> None:
+def test_empty_control_ca_reads_as_none() -> None:
     assert Trust.parse((MINIMAL + 'control_ca = ""').encode()).control_ca is None
 
 

@@ -53,7 +53,7 @@ def rejected(draft: BundleDraft) -> BundleRejected:
     return refused.value
 
 
-def test_the_draft_itself_passes() -> None:
+def test_bundle_without_a_fault_passes() -> None:
     result = BundleDraft().verify()
     assert result.bundle == bundle()
     assert result.certificates == tuple(ca.certificate for ca in CAS)
@@ -86,7 +86,7 @@ def test_each_fault_is_refused_at_its_step(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_of_two_faults_the_earlier_step_names_itself(name: str) -> None:
+def test_of_two_faults_the_earlier_step_is_named(name: str) -> None:
     reason, fault = FAULTS[name]
     for later, (its_reason, its_fault) in FAULTS.items():
         if STEPS[its_reason] <= STEPS[reason]:
@@ -100,7 +100,7 @@ def test_of_two_faults_the_earlier_step_names_itself(name: str) -> None:
 # What is good
 
 
-def test_a_bundle_is_good_for_its_whole_life() -> None:
+def test_bundle_passes_from_issue_to_expiry() -> None:
     # From the moment that the authority may have issued it, seen by the slowest clock, to the end of its newest CA: its
     # older CAs expire one after the other meanwhile.
     issued = CLOCK.prepare_at(EPOCH)
@@ -113,14 +113,14 @@ def test_a_bundle_is_good_for_its_whole_life() -> None:
         assert verify(made, TRUST, Known(), now).sequence == SEQUENCE
 
 
-def test_after_its_newest_ca_has_expired_nothing_in_it_is_valid() -> None:
+def test_bundle_is_refused_after_its_newest_ca_has_expired() -> None:
     # Within the tolerance step 7 lets it pass, but no TLS stack would take any CA of it.
     refused = rejected(BundleDraft(known=Known(), now=CLOCK.expiry(EPOCH) + 1))
     assert refused.reason is Reason.ANCHORS
     assert "an intermediate valid at" in refused.expected
 
 
-def test_an_older_ca_that_lives_longer_keeps_a_bundle_going_within_the_tolerance() -> None:
+def test_bundle_passes_within_tolerance_while_an_older_ca_is_valid() -> None:
     longer = Recipe("of a longer epoch", ROOT, end=NOW + 10**6, epoch=3).make()
     made = bundle((CAS[0], longer, ROOT))
     end = CLOCK.expiry(EPOCH)
@@ -139,7 +139,7 @@ def test_a_first_bundle_passes_on_a_clock_that_is_behind_by_the_tolerance() -> N
         verify(made, TRUST, Known(), issued - TOLERANCE - 1)
 
 
-def test_an_intermediate_must_be_valid_now_whatever_the_tolerance() -> None:
+def test_tolerance_does_not_apply_to_intermediates() -> None:
     coming = Recipe("coming", ROOT, begin=NOW + 1, end=CLOCK.expiry(EPOCH), epoch=EPOCH).make()
     assert rejected(BundleDraft(cas=[coming, ROOT], known=Known())).reason is Reason.ANCHORS
     assert BundleDraft(cas=[coming, ROOT], known=Known(), now=NOW + 1).verify()
@@ -153,7 +153,7 @@ def test_a_statement_may_be_issued_long_after_its_cas_and_before_they_begin() ->
     assert BundleDraft(statement=lambda made: made | {"issued_at": iso(0)}).verify()
 
 
-def test_held_until_the_second_that_it_says() -> None:
+def test_held_bundle_passes_from_the_second_of_retry_at() -> None:
     draft = BundleDraft()
     issued_ahead(TOLERANCE + 30)(draft)
     refused = rejected(draft)
@@ -187,12 +187,12 @@ def test_the_sizes_that_are_allowed_pass() -> None:
 
 
 @pytest.mark.parametrize("change", [b"\r\n", b" \n"])
-def test_line_ends_and_comments_mean_nothing(change: bytes) -> None:
+def test_line_ends_and_comments_change_nothing(change: bytes) -> None:
     result = verified(bundle(ca_crt=b"# tidemark\n\n" + pem(CAS).replace(b"\n", change)))
     assert result.certificates == tuple(ca.certificate for ca in CAS)
 
 
-def test_two_signatures_while_a_key_is_replaced() -> None:
+def test_bundle_with_two_signatures_passes_with_either_key() -> None:
     first, second = (f"{signer.name}+{signer.verifier.hash}" for signer in (SIGNER, SECOND))
     text = text_of(fields())
     both = Bundle(pem(CAS), signed(text, (SIGNER, SECOND)))
@@ -207,7 +207,7 @@ def test_two_signatures_while_a_key_is_replaced() -> None:
 # Step 5: the installed text
 
 
-def test_the_installed_text_passes_whatever_time_and_sequence_say() -> None:
+def test_installed_text_passes_at_any_time_and_sequence() -> None:
     installed = verified(bundle())
     known = Known(highest=Mark(SEQUENCE + 9, "0" * 64), installed=installed, shown=SEQUENCE + 9)
     for trust in (TRUST, replace(TRUST, min_sequence=SEQUENCE + 5)):
@@ -218,7 +218,7 @@ def test_the_installed_text_passes_whatever_time_and_sequence_say() -> None:
             assert again.digest == installed.digest
 
 
-def test_the_installed_text_with_other_bytes_or_another_signature_does_not() -> None:
+def test_installed_text_with_other_bytes_or_signature_is_refused() -> None:
     known = Known(installed=verified(bundle()))
     with pytest.raises(BundleRejected, match="digest"):
         verify(Bundle(pem(CAS) + b"\n", bundle().note), TRUST, known, NOW)
@@ -269,7 +269,7 @@ SEQUENCES = {
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_sequences_only_go_forward(name: str) -> None:
+def test_only_higher_sequences_pass(name: str) -> None:
     case = SEQUENCES[name]
     digest = digest_of(text_of(fields())) if case.digest == "same" else "0" * 64
     known = Known(
@@ -303,12 +303,12 @@ def in_place(*ends: int) -> tuple[Known, list[MadeCertificate]]:
     return installed_of(*made), made
 
 
-def test_one_ca_in_common_is_enough() -> None:
+def test_one_common_ca_is_enough_overlap() -> None:
     assert BundleDraft(known=installed_of(intermediate(EPOCH - 3))).verify()
     assert BundleDraft(known=installed_of(intermediate(EPOCH - 4), intermediate(EPOCH - 3))).verify()
 
 
-def test_a_root_in_common_is_not() -> None:
+def test_common_root_is_no_overlap() -> None:
     assert rejected(BundleDraft(known=replace(KNOWN, installed=DISJOINT))).reason is Reason.OVERLAP
 
 
@@ -321,7 +321,7 @@ def test_a_revocation_needs_no_overlap() -> None:
         assert rejected(draft).reason is Reason.OVERLAP
 
 
-def test_cas_that_have_expired_by_now_and_the_tolerance_need_none() -> None:
+def test_expired_installed_cas_need_no_overlap() -> None:
     known, made = in_place(NOW + TOLERANCE, NOW - 1)
     end = CLOCK.expiry(EPOCH - 3)
     late = BundleDraft(known=known, now=end - TOLERANCE)
@@ -330,7 +330,7 @@ def test_cas_that_have_expired_by_now_and_the_tolerance_need_none() -> None:
     assert len(made) == 3
 
 
-def test_cas_that_are_withdrawn_need_none() -> None:
+def test_withdrawn_installed_cas_need_no_overlap() -> None:
     known, made = in_place(NOW + 3000)
     draft = BundleDraft(known=known)
     assert rejected(draft).reason is Reason.OVERLAP
@@ -340,14 +340,14 @@ def test_cas_that_are_withdrawn_need_none() -> None:
     assert draft.verify()
 
 
-def test_expired_and_withdrawn_together_need_none() -> None:
+def test_expired_and_withdrawn_installed_cas_need_no_overlap() -> None:
     known, made = in_place(NOW + TOLERANCE)
     draft = BundleDraft(known=known)
     state(withdrawn=[made[0].sha256])(draft)
     assert draft.verify()
 
 
-def test_nothing_installed_needs_none() -> None:
+def test_first_bundle_needs_no_overlap() -> None:
     assert BundleDraft(known=replace(KNOWN, installed=None)).verify()
 
 
@@ -368,7 +368,7 @@ def test_a_verified_bundle_is_made_by_verification_alone() -> None:
         made.digest = "0" * 64  # type: ignore[misc]  # it is frozen
 
 
-def test_reopening_takes_what_time_has_passed_over() -> None:
+def test_reopening_accepts_an_expired_set() -> None:
     again = reopen(bundle(issued_at=iso(NOW + 10**6)), TRUST)
     assert again.already_installed
     assert again.certificates == tuple(ca.certificate for ca in CAS)
@@ -376,7 +376,7 @@ def test_reopening_takes_what_time_has_passed_over() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n, (reason, _) in FAULTS.items() if STEPS[reason] in (1, 2, 3, 4, 5, 8, 9)])
-def test_reopening_refuses_what_is_no_longer_what_was_signed(name: str) -> None:
+def test_reopening_refuses_a_changed_set(name: str) -> None:
     reason, fault = FAULTS[name]
     draft = BundleDraft()
     fault(draft)
@@ -385,7 +385,7 @@ def test_reopening_refuses_what_is_no_longer_what_was_signed(name: str) -> None:
     assert refused.value.reason is reason
 
 
-def test_refusals_stay_short_whatever_the_bundle_says() -> None:
+def test_refusals_are_short_for_every_bundle() -> None:
     names = [note.Signer(f"{'x' * 500}{i}", STRANGER.private_key) for i in range(100)]
     for made in (
         Bundle(pem(CAS), signed(text_of(fields()), names)),

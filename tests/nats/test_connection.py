@@ -24,7 +24,7 @@ def test_importing_the_contract_imports_no_network_library() -> None:
     assert shown.strip() == "[]"
 
 
-async def test_a_flush_proves_that_the_server_has_it(
+async def test_flush_proves_that_the_server_has_every_message(
     lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:
     async with await eventually(lone.urls, output) as other:
@@ -37,7 +37,7 @@ async def test_a_flush_proves_that_the_server_has_it(
             assert subscription.delivered == number
 
 
-async def test_a_flush_that_was_given_up_on_does_no_harm(connection: Connection) -> None:
+async def test_connection_works_after_a_flush_timed_out(connection: Connection) -> None:
     with pytest.raises(nats.errors.FlushTimeoutError):
         await connection.flush(timeout=0)
     await connection.flush()
@@ -46,7 +46,7 @@ async def test_a_flush_that_was_given_up_on_does_no_harm(connection: Connection)
     assert (await subscription.next_msg(timeout=5)).data == b"all is well"
 
 
-async def test_request_and_its_failures(connection: Connection) -> None:
+async def test_request_gets_its_answer_or_its_error(connection: Connection) -> None:
     async def echo(message: Msg) -> None:
         await message.respond(message.data.upper())
 
@@ -96,12 +96,14 @@ async def test_headers_queue_groups_and_iteration(connection: Connection) -> Non
 
 
 @pytest.mark.parametrize("subject", ["", "two words", "line\r\nPUB x 0\r\n", "a..b", "a.>.b"])
-async def test_a_subject_that_is_none_is_refused(connection: Connection, subject: str) -> None:
+async def test_invalid_subject_is_refused(connection: Connection, subject: str) -> None:
     with pytest.raises(nats.errors.BadSubjectError):
         await connection.subscribe(subject)
 
 
-async def test_an_error_in_a_callback_is_told_and_ends_nothing(lone: NatsServers, output: InstalledOutput) -> None:
+async def test_error_in_a_callback_goes_to_error_cb_and_ends_nothing(
+    lone: NatsServers, output: InstalledOutput
+) -> None:
     told: list[Exception] = []
     seen: list[bytes] = []
 
@@ -121,7 +123,7 @@ async def test_an_error_in_a_callback_is_told_and_ends_nothing(lone: NatsServers
     assert {type(error) for error in told} == {LookupError}
 
 
-async def test_drain_finishes_what_came_in_and_sends_what_waits(
+async def test_drain_processes_received_and_sends_waiting_messages(
     lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:
     closed = asyncio.Event()
@@ -154,7 +156,7 @@ async def test_drain_finishes_what_came_in_and_sends_what_waits(
     await draining.close()
 
 
-async def test_drain_does_not_wait_for_messages_that_nobody_fetches(lone: NatsServers, output: InstalledOutput) -> None:
+async def test_drain_does_not_wait_for_unfetched_messages(lone: NatsServers, output: InstalledOutput) -> None:
     connection = await eventually(lone.urls, output)
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
@@ -188,7 +190,7 @@ async def test_close_ends_iterators_and_waiting_calls(connection: Connection) ->
     assert not connection.is_connected
 
 
-async def test_a_publish_made_again_is_stored_once(connection: Connection) -> None:
+async def test_repeated_publish_is_stored_once(connection: Connection) -> None:
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
     headers = {api.Header.MSG_ID.value: "mine"}
@@ -202,7 +204,7 @@ async def test_a_publish_made_again_is_stored_once(connection: Connection) -> No
     assert stored.headers[api.Header.MSG_ID.value]
 
 
-async def test_a_publish_without_an_acknowledgement_is_repeated_and_stored_once(
+async def test_unacknowledged_publish_is_repeated_and_stored_once(
     lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:
     jetstream = connection.jetstream()
@@ -217,7 +219,7 @@ async def test_a_publish_without_an_acknowledgement_is_repeated_and_stored_once(
     assert (await jetstream.stream_info("S")).state.messages == 20
 
 
-async def test_a_server_that_paces_an_ordered_consumer_is_answered(connection: Connection) -> None:
+async def test_flow_control_of_an_ordered_consumer_is_answered(connection: Connection) -> None:
     """More than it sends without hearing that it was taken; at rest nobody looks whether an answer is owed."""
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
@@ -242,7 +244,7 @@ async def test_a_subject_without_a_stream_is_an_error(connection: Connection) ->
         await connection.jetstream().publish("nowhere", timeout=0.3)
 
 
-async def test_the_servers_of_the_cluster_are_found(
+async def test_servers_of_the_cluster_are_discovered(
     cluster: NatsServers, output: InstalledOutput, first: ClusterCa
 ) -> None:
     everyone = {f"127.0.0.1:{node.port}" for node in cluster.nodes}
@@ -258,6 +260,6 @@ async def test_the_servers_of_the_cluster_are_found(
         assert found() == everyone
 
 
-async def test_connect_says_what_is_wrong_with_the_directory(lone: NatsServers, tmp_path: object) -> None:
+async def test_connect_names_the_fault_of_the_directory(lone: NatsServers, tmp_path: object) -> None:
     with pytest.raises(tidemark.nats.SetUnreadable, match="nowhere"):
         await tidemark.nats.connect(lone.urls, directory=f"{tmp_path}/nowhere")

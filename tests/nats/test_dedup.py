@@ -33,24 +33,24 @@ async def passed(
 
 
 @given(first=st.integers(0, 20), overlaps=st.integers(0, 20), more=st.integers(0, 20), long=st.booleans())
-async def test_each_passes_once_in_order(first: int, overlaps: int, more: int, *, long: bool) -> None:
+async def test_each_message_is_delivered_once_in_order(first: int, overlaps: int, more: int, *, long: bool) -> None:
     everything = [delivery(number, long=long) for number in range(1, first + overlaps + more + 1)]
     assert await passed(everything[: first + overlaps], everything[first:]) == everything
 
 
 @given(lag=st.integers(0, 10))
-async def test_what_comes_late_by_another_server_is_known(lag: int) -> None:
+async def test_late_copy_from_another_server_is_dropped(lag: int) -> None:
     everything = [delivery(number) for number in range(1, 21)]
     new = everything[5:]
     assert await passed(everything[:15], new[:lag], new[lag:]) == everything
 
 
-async def test_the_old_wire_broke_and_brought_nothing() -> None:
+async def test_every_message_of_the_new_transport_is_delivered_if_the_old_brought_none() -> None:
     new = [delivery(7), delivery(8)]
     assert await passed([], new) == new
 
 
-async def test_consumers_and_inboxes_are_apart() -> None:
+async def test_consumers_and_inboxes_are_deduplicated_apart() -> None:
     old = [delivery(5), delivery(9, sid=2, consumer="d")]
     new = [
         delivery(5),
@@ -62,7 +62,7 @@ async def test_consumers_and_inboxes_are_apart() -> None:
     assert await passed(old, new) == [*old, delivery(6), delivery(1, consumer="again"), delivery(3, sid=3)]
 
 
-async def test_a_status_that_the_old_wire_brought_before_a_message_does_not_pass_again() -> None:
+async def test_status_before_a_delivered_message_is_not_repeated() -> None:
     old = [delivery(4), delivery(None), delivery(5)]
     assert await passed(old, [delivery(None), delivery(5), delivery(None), delivery(6)]) == [
         *old,
@@ -71,7 +71,7 @@ async def test_a_status_that_the_old_wire_brought_before_a_message_does_not_pass
     ]
 
 
-async def test_what_comes_while_the_kept_ones_pass_keeps_its_place() -> None:
+async def test_message_that_arrives_during_release_keeps_its_place() -> None:
     dedup, through = Deduplicator(), []
     dedup.stops_new(delivery(1))
 

@@ -32,7 +32,7 @@ async def tell(url: str, output: InstalledOutput, **more: Any) -> tuple[int, dic
         return answer.status, await answer.json()
 
 
-async def test_it_answers_with_what_is_in_use(
+async def test_answer_has_the_digests_in_use(
     connection: Connection, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     async with served(connection) as url:
@@ -43,13 +43,13 @@ async def test_it_answers_with_what_is_in_use(
         assert await tell(url, output) == (200, {"ca_sha256": ca, "leaf_sha256": leaf})
 
 
-async def test_the_leaf_need_not_be_asked_for(connection: Connection, output: InstalledOutput) -> None:
+async def test_request_without_a_leaf_is_answered(connection: Connection, output: InstalledOutput) -> None:
     async with served(connection) as url:
         status, _ = await tell(url, output, leaf_sha256=None)
     assert status == 200
 
 
-async def test_another_set_than_the_one_asked_for_is_a_conflict(
+async def test_other_set_than_requested_is_a_conflict(
     connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     async with served(connection) as url:
@@ -63,7 +63,7 @@ async def test_another_set_than_the_one_asked_for_is_a_conflict(
             assert (answer["ca_sha256"], answer["leaf_sha256"]) == (ca, leaf)
 
 
-async def test_a_reload_that_fails_says_so_and_what_is_still_in_use(
+async def test_failed_reload_answers_with_the_digests_still_in_use(
     connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     before = {"ca_sha256": connection.ca_sha256, "leaf_sha256": connection.leaf_sha256}
@@ -75,7 +75,7 @@ async def test_a_reload_that_fails_says_so_and_what_is_still_in_use(
         assert answer == before
 
 
-async def test_all_connections_reload_or_it_is_a_failure(
+async def test_one_connection_on_another_set_is_a_conflict(
     lone: NatsServers, connection: Connection, output: InstalledOutput, tmp_path: Path, first: ClusterCa
 ) -> None:
     other = InstalledOutput(tmp_path / "other")
@@ -103,13 +103,13 @@ async def test_all_connections_reload_or_it_is_a_failure(
         (b"\xff", "decode"),
     ],
 )
-async def test_a_request_that_is_not_understood(connection: Connection, body: bytes, complaint: str) -> None:
+async def test_malformed_request_is_answered_with_400(connection: Connection, body: bytes, complaint: str) -> None:
     async with served(connection) as url, aiohttp.request("POST", url, data=body) as answer:
         assert answer.status == 400
         assert complaint in (await answer.json())["error"]
 
 
-async def test_only_post_is_answered_and_only_there(connection: Connection) -> None:
+async def test_only_post_to_the_path_is_answered(connection: Connection) -> None:
     async with served(connection) as url:
         async with aiohttp.request("GET", url) as answer:
             assert answer.status == 405
@@ -117,9 +117,7 @@ async def test_only_post_is_answered_and_only_there(connection: Connection) -> N
             assert answer.status == 404
 
 
-async def test_it_is_mounted_into_an_application(
-    connection: Connection, output: InstalledOutput, first: ClusterCa
-) -> None:
+async def test_route_works_in_an_application(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
     async def hello(request: web.Request) -> web.Response:
         return web.Response(text="hello")
 
@@ -139,12 +137,12 @@ async def test_it_is_mounted_into_an_application(
         await runner.cleanup()
 
 
-def test_a_route_without_a_connection_is_a_mistake() -> None:
+def test_route_without_a_connection_is_refused() -> None:
     with pytest.raises(TypeError, match="expected a connection"):
         add_reload_route(web.Application())
 
 
-async def test_a_port_that_is_taken_is_an_error(connection: Connection) -> None:
+async def test_taken_port_is_an_error(connection: Connection) -> None:
     async with served(connection) as url:
         with pytest.raises(OSError, match="address already in use"):
             await serve_reload(connection, port=int(url.split(":")[2].split("/")[0]))

@@ -68,7 +68,7 @@ def turn(theirs: InstalledOutput, first: ClusterCa, second: ClusterCa) -> Callab
     return lambda: theirs.install(first.pem + second.pem, *issuers.pop(0).leaf())
 
 
-async def test_worker(
+async def test_worker_takes_every_order_across_rotations(
     lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
 ) -> None:
     jetstream = connection.jetstream()
@@ -88,7 +88,7 @@ async def test_worker(
     assert (await jetstream.consumer_info("ORDERS", "workers")).num_ack_pending == 0
 
 
-async def test_service(
+async def test_service_answers_across_rotations_by_sighup(
     lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
 ) -> None:
     async with example("service.py", lone, theirs) as service:
@@ -103,7 +103,7 @@ async def test_service(
         assert await service.stop() == 0
 
 
-async def test_web(
+async def test_web_service_stores_orders_across_rotations_by_endpoint(
     lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
 ) -> None:
     await connection.jetstream().add_stream(name="ORDERS", subjects=["orders.*"])

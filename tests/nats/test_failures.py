@@ -24,7 +24,9 @@ async def _still_works(connection: Connection, before: tuple[str, str]) -> None:
     assert digests(connection) == before
 
 
-async def test_garbage_in_the_directory(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_garbage_in_the_directory_fails_at_step_read(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     before = digests(connection)
     output.install(b"garbage", *first.leaf())
     with pytest.raises(ReloadFailed, match=r"step 'read'.*ca\.crt") as failed:
@@ -33,7 +35,7 @@ async def test_garbage_in_the_directory(connection: Connection, output: Installe
     await _still_works(connection, before)
 
 
-async def test_calls_at_once_share_one_failure(
+async def test_simultaneous_reloads_share_one_failure(
     connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     output.install(b"garbage", *first.leaf())
@@ -42,7 +44,9 @@ async def test_calls_at_once_share_one_failure(
     assert len({id(failure) for failure in failures}) == 1
 
 
-async def test_a_key_of_another_leaf(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_key_of_another_leaf_fails_at_step_read(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     before = digests(connection)
     output.install(first.pem, first.leaf()[0], first.leaf()[1])
     with pytest.raises(ReloadFailed, match=r"step 'read'.*tls\.key"):
@@ -50,7 +54,7 @@ async def test_a_key_of_another_leaf(connection: Connection, output: InstalledOu
     await _still_works(connection, before)
 
 
-async def test_a_leaf_that_the_server_does_not_trust(
+async def test_leaf_that_the_server_does_not_trust_fails_at_step_connect(
     lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     before = digests(connection)
@@ -61,7 +65,7 @@ async def test_a_leaf_that_the_server_does_not_trust(
     await _still_works(connection, before)
 
 
-async def test_a_server_that_we_do_not_trust(
+async def test_server_that_the_set_does_not_trust_fails_at_step_connect(
     connection: Connection, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     before = digests(connection)
@@ -71,7 +75,7 @@ async def test_a_server_that_we_do_not_trust(
     await _still_works(connection, before)
 
 
-async def test_after_a_failure_the_next_good_set_is_taken(
+async def test_next_good_set_is_used_after_a_failure(
     connection: Connection, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     output.install(b"garbage", *first.leaf())
@@ -82,7 +86,7 @@ async def test_after_a_failure_the_next_good_set_is_taken(
     await _still_works(connection, output.digests())
 
 
-async def test_a_server_that_hangs_ends_the_reload_in_time(
+async def test_reload_fails_in_time_if_the_server_hangs(
     lone: NatsServers, output: InstalledOutput, first: ClusterCa
 ) -> None:
     async with await eventually(lone.urls, output, reload_timeout=0.5) as connection:
@@ -113,7 +117,7 @@ async def test_a_closed_connection_does_not_reload(
 # -- servers that hang or go away
 
 
-async def test_a_server_that_hangs_is_left_for_another(
+async def test_reload_moves_from_a_hanging_server_to_another(
     tmp_path: Path, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     told: list[Exception] = []
@@ -212,7 +216,7 @@ def withdrawal(signing: ClusterCa, withdrawn: ClusterCa) -> bytes:
     return bytes(note.sign(statement.text(), [note.Signer.generate("bus.test/a")]))
 
 
-async def test_a_reload_ends_a_reconnect_and_sends_what_waited(
+async def test_reload_ends_a_reconnect_and_sends_waiting_messages(
     lone: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa
 ) -> None:
     node = lone.nodes[0]

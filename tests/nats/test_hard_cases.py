@@ -103,7 +103,9 @@ def node_of(connection: Connection, cluster: NatsServers) -> NatsNode:
     return next(node for node in cluster.nodes if node.port == connection.connected_url.port)
 
 
-async def test_slow_handlers(member: Connection, peer: Connection, turns: Turns) -> None:
+async def test_slow_handlers_process_each_message_once_across_reloads(
+    member: Connection, peer: Connection, turns: Turns
+) -> None:
     ledgers = {queue: Ledger() for queue in ("slow", "")}
     busy: dict[str, int] = dict.fromkeys(ledgers, 0)
 
@@ -133,7 +135,9 @@ async def test_slow_handlers(member: Connection, peer: Connection, turns: Turns)
 
 
 @pytest.mark.parametrize("batch", [1, 50])
-async def test_fetches_outstanding(member: Connection, peer: Connection, turns: Turns, batch: int) -> None:
+async def test_fetches_that_wait_are_answered_across_reloads(
+    member: Connection, peer: Connection, turns: Turns, batch: int
+) -> None:
     async with stream(peer.jetstream()):
         pullers = [await member.jetstream().pull_subscribe("s.x", durable=f"d{n}", stream="STREAM") for n in range(5)]
         for round_ in range(3):
@@ -159,7 +163,7 @@ async def first_of(fetch: "asyncio.Task[list[Msg]]") -> Msg:
 
 
 @pytest.mark.parametrize("batch", [1, 10])
-async def test_a_fetch_from_nobody_says_so_at_once(member: Connection, turns: Turns, batch: int) -> None:
+async def test_fetch_from_a_deleted_consumer_fails_at_once(member: Connection, turns: Turns, batch: int) -> None:
     """As nats-py's does, and not only after its time-out; it must be the server's own 503 that ends it."""
     async with stream(member.jetstream()):
         puller = await member.jetstream().pull_subscribe("s.x", durable="d", stream="STREAM")
@@ -183,7 +187,7 @@ async def until_nobody_serves(puller: JetStreamContext.PullSubscription) -> None
 
 
 @pytest.mark.parametrize("batch", [1, 10])
-async def test_heartbeats_of_a_fetch(member: Connection, turns: Turns, batch: int) -> None:
+async def test_heartbeats_of_a_fetch_continue_across_a_reload(member: Connection, turns: Turns, batch: int) -> None:
     """They say that the server is there and has nothing; through a swap they go on to say so."""
     async with stream(member.jetstream()):
         puller = await member.jetstream().pull_subscribe("s.x", durable="d", stream="STREAM")
@@ -224,7 +228,9 @@ async def eventually_stored(connection: Connection, payload: bytes) -> None:
             return
 
 
-async def test_requests_in_flight(member: Connection, peer: Connection, turns: Turns) -> None:
+async def test_requests_in_flight_are_answered_across_reloads(
+    member: Connection, peer: Connection, turns: Turns
+) -> None:
     asked: list[Msg] = []
 
     async def keep(message: Msg) -> None:
@@ -245,7 +251,9 @@ async def test_requests_in_flight(member: Connection, peer: Connection, turns: T
         asked.clear()
 
 
-async def test_the_answering_side_swaps(member: Connection, peer: Connection, turns: Turns) -> None:
+async def test_requests_are_answered_while_the_responder_reloads(
+    member: Connection, peer: Connection, turns: Turns
+) -> None:
     async def slowly(message: Msg) -> None:
         await asyncio.sleep(0.001)
         await message.respond(message.data)
@@ -271,7 +279,7 @@ async def until_heard(connection: Connection, subject: str) -> None:
             return
 
 
-async def test_acknowledgements_outstanding(member: Connection, turns: Turns) -> None:
+async def test_outstanding_acknowledgements_arrive_across_reloads(member: Connection, turns: Turns) -> None:
     jetstream = member.jetstream()
     async with stream(jetstream):
         acks = []
@@ -286,7 +294,9 @@ async def test_acknowledgements_outstanding(member: Connection, turns: Turns) ->
         assert not any(answer.duplicate for answer in answers)
 
 
-async def test_bursts(member: Connection, peer: Connection, turns: Turns) -> None:
+async def test_bursts_during_reloads_lose_and_repeat_nothing(
+    member: Connection, peer: Connection, turns: Turns
+) -> None:
     core, stored = Ledger(), Ledger()
 
     async def count(message: Msg) -> None:
@@ -319,7 +329,7 @@ async def test_bursts(member: Connection, peer: Connection, turns: Turns) -> Non
         assert (stored.missing(3000), stored.duplicated, stored.redelivered, stored.out_of_order) == (0, 0, 0, 0)
 
 
-async def test_a_swap_during_a_reconnect(
+async def test_reload_during_a_reconnect_loses_nothing(
     cluster: NatsServers, away: NatsNode, peer: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     """Told in the very moment in which the server is lost."""
@@ -373,7 +383,7 @@ async def fetched(
             await asyncio.sleep(0.05)
 
 
-async def test_servers_restarting_during_swaps(
+async def test_servers_restarting_during_reloads_lose_no_stored_message(
     cluster: NatsServers, member: Connection, peer: Connection, turns: Turns
 ) -> None:
     """Each server once, in the middle of a swap. What is stored comes; ordered, it comes once and in order."""

@@ -23,7 +23,7 @@ def test_digests_are_of_the_files_and_the_context_checks_everything(output: Inst
     assert len(installed.context.get_ca_certs(binary_form=True)) == 2
 
 
-def test_a_plain_directory_is_taken_too(tmp_path: Path, first: ClusterCa) -> None:
+def test_plain_directory_is_read(tmp_path: Path, first: ClusterCa) -> None:
     certificate, key = first.leaf()
     for name, content in (("ca.crt", first.pem), ("tls.crt", certificate), ("tls.key", key)):
         (tmp_path / name).write_bytes(content)
@@ -93,7 +93,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         read_installed(tmp_path / "nowhere")
 
 
-def test_data_that_is_no_link_is_refused(output: InstalledOutput) -> None:
+def test_data_directory_in_place_of_the_link_is_refused(output: InstalledOutput) -> None:
     (output.path / "..data").unlink()
     (output.path / "..data").mkdir()
     with pytest.raises(SetUnreadable, match=r"\.\.data: expected a symbolic link"):
@@ -108,7 +108,7 @@ def test_a_bundle_cut_in_its_second_certificate_is_refused(
         read_installed(output.path)
 
 
-def test_another_key_is_refused_and_not_shown(output: InstalledOutput, first: ClusterCa) -> None:
+def test_key_of_another_leaf_is_refused_and_hidden(output: InstalledOutput, first: ClusterCa) -> None:
     certificate, _ = first.leaf()
     _, key = first.leaf()
     output.install(first.pem, certificate, key)
@@ -142,5 +142,5 @@ def test_reading_leaves_no_copy_of_the_key(output: InstalledOutput) -> None:
     assert stat.S_ISLNK((output.path / "tls.key").lstat().st_mode)
 
 
-def test_the_key_is_in_no_repr(output: InstalledOutput) -> None:
+def test_repr_hides_the_key(output: InstalledOutput) -> None:
     assert "context" not in repr(read_installed(output.path))

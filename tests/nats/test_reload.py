@@ -52,7 +52,7 @@ async def test_the_new_connection_is_to_the_same_server(
             assert connection.connected_url == before
 
 
-async def test_a_server_that_takes_no_more_is_left_for_another_without_a_loss(
+async def test_reload_moves_from_a_full_server_to_another_without_loss(
     cluster: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa
 ) -> None:
     full = cluster.nodes[0]
@@ -79,7 +79,7 @@ async def test_a_server_that_takes_no_more_is_left_for_another_without_a_loss(
     assert flow.faults() == {}
 
 
-async def test_another_server_takes_over_once_its_interest_is_known(
+async def test_other_server_takes_over_after_its_subscriptions_propagated(
     tmp_path: Path, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     servers = NatsServers(tmp_path / "pair", count=2, jetstream=False)
@@ -135,7 +135,7 @@ async def test_reloading_the_same_set_keeps_the_connection(lone: NatsServers, co
     assert await lone.nodes[0].connections() == before
 
 
-async def test_calls_at_once_make_one_connection(
+async def test_simultaneous_reloads_make_one_connection(
     lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     before = await lone.nodes[0].connections()
@@ -145,7 +145,7 @@ async def test_calls_at_once_make_one_connection(
     assert digests(connection) == output.digests()
 
 
-async def test_calls_while_one_runs_wait_for_one_more(
+async def test_reloads_requested_during_one_wait_for_one_more(
     lone: NatsServers, connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     before = await lone.nodes[0].connections()
@@ -160,7 +160,7 @@ async def test_calls_while_one_runs_wait_for_one_more(
     assert digests(connection) == output.digests()
 
 
-async def test_what_is_published_keeps_its_order(
+async def test_published_messages_keep_their_order_across_reloads(
     lone: NatsServers, connection: Connection, output: InstalledOutput, tmp_path: Path, first: ClusterCa
 ) -> None:
     elsewhere = InstalledOutput(tmp_path / "elsewhere")
@@ -205,7 +205,7 @@ async def test_a_request_in_flight_gets_its_answer(
     assert (await request).data == b"answer"
 
 
-async def test_a_slow_callback_goes_on_and_none_runs_beside_it(
+async def test_slow_callback_is_never_run_twice_at_once_across_a_reload(
     connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     seen: list[int] = []
@@ -235,7 +235,7 @@ async def test_a_slow_callback_goes_on_and_none_runs_beside_it(
     assert seen == list(range(20))
 
 
-async def test_a_fetch_that_waits_gets_what_comes_after_the_reload(
+async def test_waiting_fetch_gets_a_message_stored_after_the_reload(
     connection: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     jetstream = connection.jetstream()
@@ -273,7 +273,9 @@ async def test_a_subscription_can_be_ended_after_a_reload(
     assert subscription.pending_msgs == 0
 
 
-async def test_a_limit_counts_over_a_reload(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_subscription_limit_counts_across_a_reload(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     subscription = await connection.subscribe("limited")
     await subscription.unsubscribe(limit=3)
     await connection.publish("limited", b"1")
@@ -285,7 +287,9 @@ async def test_a_limit_counts_over_a_reload(connection: Connection, output: Inst
     assert [message.data async for message in subscription.messages] == [b"1", b"2", b"3"]
 
 
-async def test_reloads_leave_nothing_behind(connection: Connection, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_reloads_leave_no_task_file_or_transport_behind(
+    connection: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
     await connection.subscribe("any", cb=_nothing)
     await connection.flush()
     tasks, files = len(asyncio.all_tasks()), descriptors()

@@ -60,7 +60,9 @@ def no_sighup() -> Any:
 
 
 @pytest.mark.usefixtures("no_sighup")
-async def test_sighup(told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_sighup_reloads_until_the_connection_is_closed(
+    told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa
+) -> None:
     reload_on_sighup(told)
     for number in range(1, 4):
         output.install(first.pem, *first.leaf())
@@ -77,7 +79,7 @@ async def test_sighup(told: Connection, heard: Heard, output: InstalledOutput, f
     assert (len(heard.failed), heard.errors) == (1, [])
 
 
-async def test_the_directory_is_watched(
+async def test_change_of_the_directory_reloads(
     told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
     reload_on_change(told, every=0.01)
@@ -94,7 +96,7 @@ async def test_the_directory_is_watched(
     assert heard.errors == []
 
 
-async def test_what_was_installed_before_the_watch_began_is_taken(
+async def test_set_installed_before_the_watch_is_used(
     told: Connection, output: InstalledOutput, first: ClusterCa
 ) -> None:
     output.install(first.pem, *first.leaf())
@@ -102,7 +104,7 @@ async def test_what_was_installed_before_the_watch_began_is_taken(
     await until(lambda: digests(told) == output.digests(), "it is taken")
 
 
-async def test_a_failed_change_is_tried_again(  # noqa: PLR0917 # fixtures
+async def test_failed_reload_of_the_watch_is_tried_again(  # noqa: PLR0917 # fixtures
     lone: NatsServers, told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
     reload_on_change(told, every=0.01)
@@ -113,7 +115,7 @@ async def test_a_failed_change_is_tried_again(  # noqa: PLR0917 # fixtures
     await until(lambda: digests(told) == output.digests(), "it is taken once the server does")
 
 
-async def test_another_watcher_may_say_when(
+async def test_watch_checks_the_directory_at_each_given_change(
     told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa
 ) -> None:
     with Inotify() as inotify:
@@ -127,7 +129,7 @@ async def test_another_watcher_may_say_when(
     assert heard.errors == []
 
 
-async def test_a_watch_that_fails_is_told(told: Connection, heard: Heard) -> None:
+async def test_error_of_the_watch_goes_to_error_cb(told: Connection, heard: Heard) -> None:
     async def broken() -> AsyncIterator[object]:
         yield None
         raise OSError("too many watches")
@@ -136,7 +138,7 @@ async def test_a_watch_that_fails_is_told(told: Connection, heard: Heard) -> Non
     await until(lambda: heard.errors, "it is told")
 
 
-async def test_events_say_what_happened(
+async def test_callbacks_get_each_reload_and_each_failure_once(
     lone: NatsServers, told: Connection, heard: Heard, output: InstalledOutput, first: ClusterCa
 ) -> None:
     await told.reload()  # the same set: nothing to tell
@@ -152,7 +154,7 @@ async def test_events_say_what_happened(
     assert heard.errors == []
 
 
-async def test_an_event_that_raises_fails_no_reload(
+async def test_callback_that_raises_fails_no_reload(
     lone: NatsServers, output: InstalledOutput, heard: Heard, first: ClusterCa
 ) -> None:
     async def fail(reloaded: Reloaded) -> None:
@@ -165,7 +167,7 @@ async def test_an_event_that_raises_fails_no_reload(
     assert [type(error) for error in heard.errors] == [LookupError]
 
 
-async def test_an_event_may_reload(lone: NatsServers, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_callback_may_reload(lone: NatsServers, output: InstalledOutput, first: ClusterCa) -> None:
     again: list[object] = []
 
     async def once_more(reloaded: Reloaded) -> None:
@@ -178,7 +180,9 @@ async def test_an_event_may_reload(lone: NatsServers, output: InstalledOutput, f
     assert len(again) == 1
 
 
-async def test_an_event_may_close(lone: NatsServers, output: InstalledOutput, heard: Heard, first: ClusterCa) -> None:
+async def test_callback_may_close_the_connection(
+    lone: NatsServers, output: InstalledOutput, heard: Heard, first: ClusterCa
+) -> None:
     async def enough(reloaded: Reloaded) -> None:
         await connection.close()
 
@@ -189,7 +193,7 @@ async def test_an_event_may_close(lone: NatsServers, output: InstalledOutput, he
     assert heard.errors == []
 
 
-async def test_a_failure_nobody_hears_is_logged(
+async def test_failure_without_a_callback_is_logged(
     connection: Connection, output: InstalledOutput, first: ClusterCa, caplog: pytest.LogCaptureFixture
 ) -> None:
     output.install(b"garbage", *first.leaf())
@@ -198,7 +202,9 @@ async def test_a_failure_nobody_hears_is_logged(
     assert "reload failed at step 'read'" in caplog.text
 
 
-async def test_metrics(lone: NatsServers, output: InstalledOutput, first: ClusterCa) -> None:
+async def test_metrics_count_reloads_by_connection(
+    lone: NatsServers, output: InstalledOutput, first: ClusterCa
+) -> None:
     registry = CollectorRegistry()
 
     def value(metric: str, **labels: str) -> float | None:
@@ -237,6 +243,6 @@ def test_importing_the_library_imports_nothing_optional() -> None:
     assert shown.strip() == "set()"
 
 
-async def test_one_connection_at_least() -> None:
+async def test_sighup_without_a_connection_is_refused() -> None:
     with pytest.raises(TypeError, match="found none"):
         tidemark.nats.reload_on_sighup()
