@@ -20,10 +20,12 @@ from bench.document import Cell, ReportTable
 from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
 from bench.sample import Sample
 from tests.harness.agent.fake_authority import TOKEN, Authority
+from tests.harness.agent.mounts import bundle_files, leaf_files, parsed
 from tests.harness.agent.sandbox import AgentProcess
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats.announcement_broker import AnnouncementBroker
-from tests.harness.nats.server import NatsServer, bundle_files, eventually, leaf_files, parsed
+from tests.harness.nats.server import NatsServer
+from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates, to_pem
 

@@ -24,10 +24,12 @@ from nats.js import JetStreamContext, api
 import tidemark.nats
 from bench.document import ReportTable
 from bench.sample import Sample
+from playground.layout import free_ports
 from playground.ledger import Ledger
 from playground.load import CORE_SUBJECT, JETSTREAM_SUBJECT, READY_SUBJECT, STREAM, make_stream
-from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, eventually, free_ports, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
 from tests.harness.nats.load_applications import Application
+from tests.harness.waiting import eventually
 from tidemark.nats.installed_set import read_installed
 
 TITLE = "Applications: a consumer changes its trust at 2,000 messages per second"
@@ -222,7 +224,7 @@ async def _measure(way: Way, home: Path, servers: NatsServers, ca: ClusterCa) ->
     publisher.output.install(ca.pem, *ca.leaf("publisher"))
     seconds: list[float] = []
     gaps: dict[str, list[float]] = {"core": [], "stored": []}
-    async with await eventually(servers.urls, output) as connection:
+    async with await connect_eventually(servers.urls, output) as connection:
         await make_stream(connection.jetstream())
         await way.open(servers.urls, output, counts)
         await publisher.start(servers.urls, "--rate", "2000")
@@ -261,7 +263,7 @@ async def _measure(way: Way, home: Path, servers: NatsServers, ca: ClusterCa) ->
 
 async def _flows_on(counts: Counts) -> None:
     core, stored = counts.core.received + 300, counts.stored.received + 300
-    await until(lambda: counts.have(core, stored), "messages flow")
+    await eventually(lambda: counts.have(core, stored), "messages flow")
 
 
 async def _settled(counts: Counts) -> None:

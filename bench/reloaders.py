@@ -21,9 +21,12 @@ from typing import Protocol
 import psutil
 
 from agent.store.state_file import STATE_FILE
+from tests.harness.agent.mounts import KubeletMount, bundle_files, leaf_files
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats.server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
+from tests.harness.nats.server import NatsServer
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, Bundle
 
 BAO = Path(sys.executable).parent / "bao"

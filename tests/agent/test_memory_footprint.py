@@ -6,8 +6,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.harness.agent.sandbox import CHECKOUT
 from tests.harness.nats.cluster import ClusterCa
+from tests.harness.paths import CHECKOUT
 
 PROGRAM = """
 import json, os, sys

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.harness.agent.sandbox import CHECKOUT, AgentProcess, AgentSandbox, serves
+from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, serves
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import PATIENCE, NatsServer, eventually, free_port
+from tests.harness.nats.server import NatsServer
+from tests.harness.paths import CHECKOUT
+from tests.harness.ports import free_port
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState, Level
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.documents.markdown import CHECKOUT, fenced, headings, prose, section
+from tests.harness.documents.markdown import fenced, headings, prose, section
+from tests.harness.paths import CHECKOUT
 from tidemark.verify import STEPS
 
 ARCHITECTURE = CHECKOUT / "docs" / "architecture.md"

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-DECISIONS = Path(__file__).parents[2] / "docs" / "decisions"
+from tests.harness.paths import DOCS
+
+DECISIONS = DOCS / "decisions"
 INDEX = DECISIONS / "README.md"
 PAGES = sorted(DECISIONS.glob("[0-9]*.md"))
 _LONGEST_TITLE = 60

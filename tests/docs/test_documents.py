@@ -20,8 +20,9 @@ from authority.config.load import parse
 from authority.injector.annotations import INJECT, InjectionRefused, SidecarMode, read_injection_request
 from authority.injector.annotations import PREFIX as ANNOTATIONS
 from authority.observability.metrics import AuthorityMetrics
-from tests.harness.documents.markdown import CHECKOUT, DOCUMENTS, blocks, prose, section
+from tests.harness.documents.markdown import DOCUMENTS, blocks, prose, section
 from tests.harness.manifests.custom_resources import is_custom, validate
+from tests.harness.paths import CHECKOUT
 from tidemark.nats.metrics import Metrics as ApplicationMetrics
 
 

@@ -24,7 +24,7 @@ from authority.openbao.errors import OpenBaoPermissionMissing
 from authority.openbao.login import TokenLogin
 from authority.openbao.transport import OpenBaoTransport
 from authority.support.backoff import REQUEST_PAUSES
-from tests.harness.authority.deployment import Program, ask, command, eventually
+from tests.harness.authority.deployment import Program, ask, command
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.documents.install_guide import AuthorityPod, admit, environment_of, furnish, template_of
 from tests.harness.documents.markdown import beginning, fenced, inline, section
@@ -35,6 +35,7 @@ from tests.harness.kubernetes.kinds import CONFIG_MAP, MUTATING_WEBHOOKS, SECRET
 from tests.harness.kubernetes.node import AgentsPod, FakeNode
 from tests.harness.openbao.server import CLOSED, ROOT_TOKEN, OpenBaoServer, serving
 from tests.harness.openbao.server import ask as ask_openbao
+from tests.harness.waiting import eventually
 from tidemark.certificates import fingerprint, not_after, not_before, parse_leaf, to_pem
 from tidemark.trust import Trust
 

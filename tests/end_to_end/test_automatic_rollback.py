@@ -8,7 +8,7 @@ from playground.deployment import authority_session, deployed
 from playground.layout import Layout
 from playground.observe import Observer
 from playground.record import KINDS, message_counts
-from tests.harness.authority.deployment import eventually
+from tests.harness.waiting import eventually
 
 Answer = dict[str, Any]
 

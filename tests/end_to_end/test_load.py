@@ -4,8 +4,9 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.harness.nats.cluster import ClusterCa, NatsServers, until
+from tests.harness.nats.cluster import ClusterCa, NatsServers
 from tests.harness.nats.load_applications import applications
+from tests.harness.waiting import eventually
 
 
 async def test_every_message_is_counted_once_through_reloads(
@@ -22,7 +23,7 @@ async def test_every_message_is_counted_once_through_reloads(
 
         async def flows_on() -> None:
             before = received()
-            await until(lambda: received() > before + 300, "it flows on")
+            await eventually(lambda: received() > before + 300, "it flows on")
 
         await flows_on()
         for turn in range(4):
@@ -55,7 +56,7 @@ async def test_a_loss_is_counted(cluster: NatsServers, tmp_path: Path, first: Cl
             one.output.install(first.pem, *first.leaf())
         await consumer.start(cluster.urls, "--expect", str(publisher.state_file))
         await publisher.start(cluster.urls, "--rate", "200")
-        await until(lambda: consumer.state.get("core", {}).get("received", 0) > 20, "it flows")
+        await eventually(lambda: consumer.state.get("core", {}).get("received", 0) > 20, "it flows")
         assert await publisher.stop() == 0
         sent = publisher.state
         sent["core"]["published"] += 3

@@ -16,7 +16,9 @@ from bench.document import Cell, ReportTable
 from bench.sample import Sample
 from tests.harness.agent.sandbox import AgentSandbox, begin, serves
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import NATS_SERVER, NatsServer, free_port
+from tests.harness.nats.server import NatsServer
+from tests.harness.paths import NATS_SERVER
+from tests.harness.ports import free_port
 from tests.harness.soak import report, size
 from tidemark.receipt import AgentState, Level
 

@@ -15,10 +15,11 @@ from authority.journal.history import History
 from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import StatementRecord
 from authority.journal.replay import replay
-from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, Program, ask, command, eventually
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, Program, ask, command
 from tests.harness.authority.receipt_fleet import Fleet
 from tests.harness.authority.replicas import two
 from tests.harness.openbao.server import ROOT_TOKEN, OpenBaoNamespace, OpenBaoServer
+from tests.harness.waiting import eventually
 from tidemark.certificates import not_after
 from tidemark.trust import Trust
 

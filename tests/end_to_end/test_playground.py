@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.harness.paths import CHECKOUT
+
 UP = "counting from here"
 PATIENCE = 120.0
 
@@ -30,7 +31,7 @@ class Run:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "playground", "--directory", str(directory), *arguments],
-            cwd=ROOT,
+            cwd=CHECKOUT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -57,7 +58,7 @@ class Run:
         """What a command of the authority says, typed while it runs."""
         program = [sys.executable, "-m", "authority", "--config", str(self.directory / "authority.toml")]
         done = subprocess.run(
-            [*program, *command], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+            [*program, *command], cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -15,8 +15,9 @@ from authority.app.run import run
 from authority.election.interface import LEASE_SECONDS, Election, Replica
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import LeafRecord, StatementRecord
-from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, eventually, receipt
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, receipt
 from tests.harness.authority.replicas import LEASE, PAUSE, TAKEOVER_SECONDS, post, report_takeover, two
+from tests.harness.waiting import eventually
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.trust import Trust
 from tidemark.verify import Known, Mark, reopen, verify

@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from bench.sample import Sample
-from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
 from tests.harness.nats.load_applications import Application, applications
 from tests.harness.nats.restart import all_there, restart
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection
 
 ROTATIONS = int(os.environ.get("SOAK_ROTATIONS", "20"))
@@ -71,7 +72,7 @@ class Soak:
 
     async def flows_on(self, messages: int = RATE // 10) -> None:
         wanted = self.received() + messages
-        await until(lambda: self.received() >= wanted, "it flows on")
+        await eventually(lambda: self.received() >= wanted, "it flows on")
 
     async def install(self) -> None:
         """The servers and both applications get leaves of the other CA."""
@@ -89,7 +90,7 @@ class Soak:
 
     async def rotate_and_kill(self) -> None:
         """A random server dies in the middle of the applications' swap, and comes back."""
-        await until(lambda: self.holes() == self.lost_at_kills, "no message is missing but by kills")
+        await eventually(lambda: self.holes() == self.lost_at_kills, "no message is missing but by kills")
         await self.install()
         reloading = [asyncio.create_task(one.ask_to_reload()) for one in self.both]
         await restart(random.choice(self.cluster.nodes))  # noqa: S311 # any will do
@@ -109,7 +110,7 @@ class Soak:
 
 async def until_reloaded(one: Application) -> None:
     """As an agent does: again, until it is done."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while (await one.ask_to_reload())[0] != 200:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.1)
@@ -117,7 +118,7 @@ async def until_reloaded(one: Application) -> None:
 
 async def caught_up(connection: Connection) -> None:
     """Until every server has all of the stream: else the next kill would lose what it alone has."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
             cluster = (await connection.jetstream(timeout=1).stream_info("PLAYGROUND")).cluster
@@ -133,7 +134,10 @@ async def caught_up(connection: Connection) -> None:
 async def test_soak(  # noqa: PLR0917 # fixtures
     cluster: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa, kill_every: int
 ) -> None:
-    async with applications(tmp_path) as (publisher, consumer), await eventually(cluster.urls, output) as watcher:
+    async with (
+        applications(tmp_path) as (publisher, consumer),
+        await connect_eventually(cluster.urls, output) as watcher,
+    ):
         for one in (publisher, consumer):
             one.output.install(first.pem, *first.leaf())
         await publisher.start(cluster.urls, "--rate", str(RATE))
@@ -177,7 +181,7 @@ def append(report: str, told: dict[str, Any]) -> None:
 
 
 async def cleared(connection: Connection) -> None:
-    await connection.jetstream(timeout=SECONDS).delete_stream("PLAYGROUND")
+    await connection.jetstream(timeout=PATIENCE).delete_stream("PLAYGROUND")
 
 
 def report(soak: Soak, sent: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from bench.document import Cell, ReportTable
 from bench.sample import Sample
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, serves
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import NatsServer, eventually
+from tests.harness.nats.server import NatsServer
 from tests.harness.soak import report, size
+from tests.harness.waiting import eventually
 
 SWAPS = size("SOAK_SWAPS", 50)
 WARM = SWAPS // 2

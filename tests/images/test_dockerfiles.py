@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.images.build import CHECKOUT, IMAGES
+from tests.harness.images.build import IMAGES
 from tests.harness.images.dockerfile import Dockerfile, pairs, read
+from tests.harness.paths import CHECKOUT
 
 
 @pytest.fixture(params=IMAGES)

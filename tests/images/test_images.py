@@ -15,8 +15,9 @@ import pytest
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox
 from tests.harness.authority.deployment import AuthorityDeployment
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.images.build import CHECKOUT, HOME, IMAGES, Image, cook
-from tests.harness.nats.server import PATIENCE, eventually
+from tests.harness.images.build import HOME, IMAGES, Image, cook
+from tests.harness.paths import CHECKOUT
+from tests.harness.waiting import PATIENCE, eventually
 
 MEGABYTE = 1_000_000
 LARGEST = {"agent": 60, "authority": 80}

@@ -9,7 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.harness.manifests.build import BUILT, MANIFESTS, WITH_PODS, Object, build, containers, everything, pods
+from tests.harness.manifests.build import BUILT, WITH_PODS, Object, build, containers, everything, pods
+from tests.harness.paths import MANIFESTS
 
 MINORS = ("1.30", "1.33", "1.37")
 """The first with everything that is used here, the one that was measured, and the newest that there are schemas of."""

@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from tests.harness.agent.mounts import bundle_files, leaf_files
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.manifests.build import Object, build, one
-from tests.harness.nats.server import NATS_SERVER, bundle_files, eventually, free_port, leaf_files
+from tests.harness.paths import NATS_SERVER
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 
 OBJECTS = build("examples/nats")
 STATEFUL_SET: Object = one(OBJECTS, "StatefulSet", "nats")["spec"]

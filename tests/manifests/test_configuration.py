@@ -12,11 +12,12 @@ import pytest
 
 from authority.config.kubernetes import SecretName
 from authority.config.load import AuthorityConfig, parse
+from tests.harness.agent.mounts import bundle_files, leaf_files
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.documents.markdown import fenced, section
-from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.harness.manifests.build import Object, build, one, pods
 from tests.harness.manifests.rights import granted
-from tests.harness.nats.server import NATS_SERVER, bundle_files, leaf_files
+from tests.harness.paths import MANIFESTS, NATS_SERVER
 
 OVERLAYS = ("overlays/openbao", "overlays/embedded")
 SECONDS = 1_800_000_000

@@ -18,7 +18,9 @@ from aiohttp.test_utils import TestServer
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.manifests.build import Object, build, one, pods
-from tests.harness.nats.server import NATS_SERVER, eventually, free_port
+from tests.harness.paths import NATS_SERVER
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 
 
 class Pod:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.harness.manifests.admission_policies import Request, denials
-from tests.harness.manifests.build import BUILT, MANIFESTS, Object, build, one, pods
+from tests.harness.manifests.build import BUILT, Object, build, one, pods
 from tests.harness.manifests.rights import ALLOWED, AUTHORITY, NARROWED, NUDGE, granted
+from tests.harness.paths import MANIFESTS
 
 DOCUMENT = MANIFESTS.parent / "docs/kubernetes.md"
 WRITING = {"create", "update", "patch", "delete", "deletecollection"}

@@ -14,12 +14,13 @@ from aiohttp import web
 
 from authority.app.provision import initialise
 from authority.config.load import load
-from tests.harness.authority.deployment import AuthorityDeployment, Program, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, KINDS, MUTATING_WEBHOOKS, NAMESPACE, POD, SECRET
 from tests.harness.manifests.admission_policies import Request, denials
 from tests.harness.manifests.build import build, one, pods
+from tests.harness.waiting import eventually
 
 OVERLAY, NATS = "overlays/embedded", "examples/nats"
 USER = "system:serviceaccount:tidemark:tidemark-authority"

@@ -8,7 +8,8 @@ import pytest
 
 from agent.config import AgentConfig, read_config
 from agent.workloads.targets import HttpTarget, SignalTarget
-from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.harness.manifests.build import Object, build, one, pods
+from tests.harness.paths import MANIFESTS
 from tidemark.receipt import PodClass
 
 EXAMPLES = ("examples/nats", "examples/application")

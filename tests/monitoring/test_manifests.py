@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from tests.harness.authority.monitoring_stack import rule_groups
-from tests.harness.manifests.build import MANIFESTS, Object, build, one, pods
+from tests.harness.manifests.build import Object, build, one, pods
 from tests.harness.manifests.custom_resources import is_custom, validate
+from tests.harness.paths import DOCS, MONITORING
 
-OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
+OPERATE = DOCS / "operate.md"
 ALERTS: list[dict[str, Any]] = [
     rule
     for group in rule_groups()
@@ -30,10 +31,8 @@ def test_everything_builds_into_one_namespace() -> None:
     dashboard = one(objects, "ConfigMap", "tidemark-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(dashboard["data"]["dashboard.json"])["uid"] == "tidemark"
-    for file in (MANIFESTS / "monitoring").iterdir():
-        assert (
-            file.name in (MANIFESTS / "monitoring" / "kustomization.yaml").read_text() or file.stem == "kustomization"
-        )
+    for file in MONITORING.iterdir():
+        assert file.name in (MONITORING / "kustomization.yaml").read_text() or file.stem == "kustomization"
 
 
 def test_objects_fit_their_schemas() -> None:
@@ -98,7 +97,7 @@ def test_one_line_says_where_the_runbook_is() -> None:
     built = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
     place = "https://tidemark.example.com/docs/operate.md"
     assert built == [f"{place}#{rule['alert'].lower()}" for rule in ALERTS]
-    assert (MANIFESTS / "monitoring/kustomization.yaml").read_text().count(place) == 1
+    assert (MONITORING / "kustomization.yaml").read_text().count(place) == 1
 
 
 def test_somebody_elses_bundle_wakes_somebody() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from tests.harness.authority.monitoring_stack import (
-    MONITORING,
     MonitoringStack,
     labels_on,
     metrics_in,
@@ -23,6 +22,7 @@ from tests.harness.authority.monitoring_stack import (
     rule_groups,
     selectors_in,
 )
+from tests.harness.paths import MONITORING
 from tests.harness.tools import tool
 
 AUTHORITY = {

@@ -16,10 +16,10 @@ import yaml
 
 from playground.deployment import deployed
 from playground.layout import Layout
-from tests.harness.authority.deployment import eventually
 from tests.harness.authority.monitoring_stack import MonitoringStack, rule_groups
-from tests.harness.nats.server import free_port
+from tests.harness.ports import free_port
 from tests.harness.tools import tool
+from tests.harness.waiting import eventually
 from tidemark.trust import Trust
 
 Alerts = set[tuple[str, str]]

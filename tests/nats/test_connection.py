@@ -12,7 +12,8 @@ from nats.aio.msg import Msg
 from nats.js import api
 
 import tidemark.nats
-from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection
 
 
@@ -27,7 +28,7 @@ def test_importing_the_contract_imports_no_network_library() -> None:
 async def test_flush_proves_that_the_server_has_every_message(
     lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:
-    async with await eventually(lone.urls, output) as other:
+    async with await connect_eventually(lone.urls, output) as other:
         subscription = await other.subscribe("large")
         await other.flush()
         for number in range(1, 21):
@@ -114,11 +115,11 @@ async def test_error_in_a_callback_goes_to_error_cb_and_ends_nothing(
         seen.append(message.data)
         raise LookupError(message.data)
 
-    async with await eventually(lone.urls, output, error_cb=tell) as connection:
+    async with await connect_eventually(lone.urls, output, error_cb=tell) as connection:
         await connection.subscribe("fails", cb=fail)
         for number in range(3):
             await connection.publish("fails", b"%d" % number)
-        await until(lambda: len(told) == 3, "all errors are told")
+        await eventually(lambda: len(told) == 3, "all errors are told")
     assert seen == [b"0", b"1", b"2"]
     assert {type(error) for error in told} == {LookupError}
 
@@ -131,7 +132,7 @@ async def test_drain_processes_received_and_sends_waiting_messages(
     async def note() -> None:
         closed.set()
 
-    draining = await eventually(lone.urls, output, closed_cb=note)
+    draining = await connect_eventually(lone.urls, output, closed_cb=note)
     done = await connection.subscribe("done")
     await connection.flush()
 
@@ -157,7 +158,7 @@ async def test_drain_processes_received_and_sends_waiting_messages(
 
 
 async def test_drain_does_not_wait_for_unfetched_messages(lone: NatsServers, output: InstalledOutput) -> None:
-    connection = await eventually(lone.urls, output)
+    connection = await connect_eventually(lone.urls, output)
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
     puller = await jetstream.pull_subscribe("s", durable="d")
@@ -168,7 +169,7 @@ async def test_drain_does_not_wait_for_unfetched_messages(lone: NatsServers, out
     await asyncio.wait([fetch])
     for _ in range(10):
         await jetstream.publish("s")
-    await until(lambda: puller.pending_msgs > 0, "some lie there unfetched")
+    await eventually(lambda: puller.pending_msgs > 0, "some lie there unfetched")
     before = time.monotonic()
     await connection.drain()
     assert time.monotonic() - before < 10  # nats-py waits 30 s for them
@@ -227,15 +228,17 @@ async def test_flow_control_of_an_ordered_consumer_is_answered(connection: Conne
     for acknowledged in [await jetstream.publish_async("s", payload) for _ in range(count)]:
         await acknowledged
     ordered = await jetstream.subscribe("s", stream="S", ordered_consumer=True, idle_heartbeat=60)
-    await until(lambda: ordered.pending_msgs > 10, "the server has sent some")
+    await eventually(lambda: ordered.pending_msgs > 10, "the server has sent some")
     seen = 0
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         async for message in ordered.messages:
             seen += 1
             assert message.metadata.sequence.stream == seen
             if seen == count:
                 break
-    await until(lambda: not any("flow" in task.get_name() for task in asyncio.all_tasks()), "the last answer is given")
+    await eventually(
+        lambda: not any("flow" in task.get_name() for task in asyncio.all_tasks()), "the last answer is given"
+    )
     assert not any("check_flow_control" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
@@ -248,12 +251,12 @@ async def test_servers_of_the_cluster_are_discovered(
     cluster: NatsServers, output: InstalledOutput, first: ClusterCa
 ) -> None:
     everyone = {f"127.0.0.1:{node.port}" for node in cluster.nodes}
-    async with await eventually(cluster.urls[:1], output) as connection:
+    async with await connect_eventually(cluster.urls[:1], output) as connection:
 
         def found() -> set[str]:
             return {url.netloc for url in connection._switch.current.servers}
 
-        await until(lambda: found() == everyone, "the server has told of the others")
+        await eventually(lambda: found() == everyone, "the server has told of the others")
         output.install(first.pem, *first.leaf())
         await connection.reload()
         assert connection.connected_url is not None

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, eventually
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
 from tidemark.nats import Connection
 from tidemark.nats.endpoint import add_reload_route, serve_reload
 
@@ -80,7 +80,10 @@ async def test_one_connection_on_another_set_is_a_conflict(
 ) -> None:
     other = InstalledOutput(tmp_path / "other")
     other.install(first.pem, *first.leaf())
-    async with await eventually(lone.urls, output) as also, await eventually(lone.urls, other) as elsewhere:
+    async with (
+        await connect_eventually(lone.urls, output) as also,
+        await connect_eventually(lone.urls, other) as elsewhere,
+    ):
         output.install(first.pem, *first.leaf())
         async with served(connection, also) as url:
             status, _ = await tell(url, output)

@@ -11,10 +11,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, free_ports, until
+from playground.layout import free_ports
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers
+from tests.harness.paths import CHECKOUT
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection
 
-ROOT = Path(__file__).parents[2]
 TURNS = 3
 
 
@@ -32,13 +34,13 @@ class Example:
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), SECONDS)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
 
 @asynccontextmanager
 async def example(name: str, servers: NatsServers, output: InstalledOutput, *more: str) -> AsyncIterator[Example]:
-    command = [sys.executable, str(ROOT / "examples" / name), "--servers", ",".join(servers.urls)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}  # in place of an installed wheel
+    command = [sys.executable, str(CHECKOUT / "examples" / name), "--servers", ",".join(servers.urls)]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}  # in place of an installed wheel
     process = await asyncio.create_subprocess_exec(
         *command, "--directory", str(output.path), *more, stdout=asyncio.subprocess.PIPE, env=environment
     )
@@ -75,14 +77,14 @@ async def test_worker_takes_every_order_across_rotations(
     await jetstream.add_stream(name="ORDERS", subjects=["orders.*"])
     node = lone.nodes[0]
     async with example("worker.py", lone, theirs) as worker:
-        await until(lambda: "ready" in worker.lines, "it is up")
+        await eventually(lambda: "ready" in worker.lines, "it is up")
         for number in range(TURNS):
             before = await node.connections()
             turn()
             while await node.connections() == before:
                 pass  # until it has seen and taken the new set
             await jetstream.publish("orders.created", b"%d" % number)
-            await until(lambda number=number: f"order {number}" in worker.lines, "it is taken")  # type: ignore[misc]
+            await eventually(lambda number=number: f"order {number}" in worker.lines, "it is taken")  # type: ignore[misc, arg-type]
         assert await worker.stop() == 0
     assert worker.lines == ["ready", *(f"order {number}" for number in range(TURNS))]
     assert (await jetstream.consumer_info("ORDERS", "workers")).num_ack_pending == 0
@@ -92,14 +94,14 @@ async def test_service_answers_across_rotations_by_sighup(
     lone: NatsServers, connection: Connection, theirs: InstalledOutput, turn: Callable[[], None]
 ) -> None:
     async with example("service.py", lone, theirs) as service:
-        await until(lambda: "ready" in service.lines, "it is up")
+        await eventually(lambda: "ready" in service.lines, "it is up")
         for number in range(TURNS):
             turn()
             service.process.send_signal(signal.SIGHUP)
-            await until(lambda number=number: len(service.lines) == number + 2, "it says so")  # type: ignore[misc]
+            await eventually(lambda number=number: len(service.lines) == number + 2, "it says so")  # type: ignore[misc]
             assert f"leaf {theirs.digests()[1][:8]}" in service.lines[-1]
-            assert (await connection.request("prices.get", b"pear", timeout=SECONDS)).data == b"45"
-            assert (await connection.request("prices.get", b"plum", timeout=SECONDS)).data == b""
+            assert (await connection.request("prices.get", b"pear", timeout=PATIENCE)).data == b"45"
+            assert (await connection.request("prices.get", b"plum", timeout=PATIENCE)).data == b""
         assert await service.stop() == 0
 
 
@@ -112,7 +114,7 @@ async def test_web_service_stores_orders_across_rotations_by_endpoint(
         example("web.py", lone, theirs, "--port", str(port)) as web,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
-        await until(lambda: any("Running on" in line for line in web.lines), "it is up")
+        await eventually(lambda: any("Running on" in line for line in web.lines), "it is up")
         for number in range(TURNS):
             turn()
             ca, leaf = theirs.digests()

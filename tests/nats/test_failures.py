@@ -9,7 +9,8 @@ import nats.errors
 import pytest
 
 import tidemark.nats
-from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually, digests
+from tests.harness.waiting import eventually
 from tidemark import note
 from tidemark.bundle import NO_PREVIOUS, Anchor, Cause, Role, Statement
 from tidemark.certificates import fingerprint, not_after, not_before
@@ -89,7 +90,7 @@ async def test_next_good_set_is_used_after_a_failure(
 async def test_reload_fails_in_time_if_the_server_hangs(
     lone: NatsServers, output: InstalledOutput, first: ClusterCa
 ) -> None:
-    async with await eventually(lone.urls, output, reload_timeout=0.5) as connection:
+    async with await connect_eventually(lone.urls, output, reload_timeout=0.5) as connection:
         before = digests(connection)
         output.install(first.pem, *first.leaf())
         lone.nodes[0].signal(signal.SIGSTOP)
@@ -131,9 +132,9 @@ async def test_reload_moves_from_a_hanging_server_to_another(
         for servers in pair:
             servers.set_trust([first, second], first)
             servers.nodes[0].start()
-        async with await eventually([other.url], output):
+        async with await connect_eventually([other.url], output):
             pass
-        async with await eventually(
+        async with await connect_eventually(
             [hanging.url, other.url], output, error_cb=tell, dont_randomize=True, connect_timeout=0.2
         ) as connection:
             assert connection.connected_url is not None
@@ -156,7 +157,7 @@ async def test_a_reconnect_presents_the_newest_set(
     output.install(second.pem, *second.leaf())
     lone.set_trust([second], second)  # the set that it was connected with is worth nothing any more
     lone.nodes[0].start()
-    await until(lambda: digests(connection) == output.digests(), "it is connected with the newest")
+    await eventually(lambda: digests(connection) == output.digests(), "it is connected with the newest")
     await _still_works(connection, output.digests())
 
 
@@ -166,9 +167,9 @@ async def test_a_reconnect_goes_back_to_the_last_set_that_worked(
     before = digests(connection)
     output.install(first.pem, *stranger.leaf())
     lone.nodes[0].kill()
-    await until(lambda: not connection.is_connected, "it notices")
+    await eventually(lambda: not connection.is_connected, "it notices")
     lone.nodes[0].start()
-    await until(lambda: connection.is_connected, "it is connected again")
+    await eventually(lambda: connection.is_connected, "it is connected again")
     await _still_works(connection, before)
 
 
@@ -180,17 +181,17 @@ async def test_a_reconnect_never_goes_back_to_a_set_with_a_withdrawn_ca(
     async def failed(error: Exception) -> None:
         errors.append(error)
 
-    async with await eventually(lone.urls, output, reconnect_time_wait=0.05, error_cb=failed) as connection:
+    async with await connect_eventually(lone.urls, output, reconnect_time_wait=0.05, error_cb=failed) as connection:
         output.install(second.pem, *second.leaf(), withdrawal(second, first))
         node = lone.nodes[0]  # whoever has the key of the first CA can be this server
         node.kill()
         node.start()
-        await until(lambda: sum("verify failed" in str(error) for error in errors) >= 4, "it has tried four times")
+        await eventually(lambda: sum("verify failed" in str(error) for error in errors) >= 4, "it has tried four times")
         assert not connection.is_connected
         node.kill()
         node.set_trust([first, second], second)
         node.start()
-        await until(lambda: connection.is_connected, "it is back")
+        await eventually(lambda: connection.is_connected, "it is back")
         assert digests(connection) == output.digests()
 
 
@@ -220,10 +221,10 @@ async def test_reload_ends_a_reconnect_and_sends_waiting_messages(
     lone: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa
 ) -> None:
     node = lone.nodes[0]
-    async with await eventually(lone.urls, output, reconnect_time_wait=3600) as connection:
+    async with await connect_eventually(lone.urls, output, reconnect_time_wait=3600) as connection:
         subscription = await connection.subscribe("waited")
         node.kill()
-        await until(lambda: connection.is_reconnecting, "it notices")
+        await eventually(lambda: connection.is_reconnecting, "it notices")
         for number in range(5):
             await connection.publish("waited", b"%d" % number)
         output.install(second.pem, *second.leaf())
@@ -231,7 +232,7 @@ async def test_reload_ends_a_reconnect_and_sends_waiting_messages(
             await connection.reload()
         lone.set_trust([second], second)
         node.start()
-        await until(lambda: node.log.count("Server is ready") == 2, "it is up again")
+        await eventually(lambda: node.log.count("Server is ready") == 2, "it is up again")
         await connection.reload()
         assert [(await subscription.next_msg(timeout=5)).data for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
         await _still_works(connection, output.digests())
@@ -243,7 +244,7 @@ async def test_reload_ends_a_reconnect_and_sends_waiting_messages(
 async def test_connect_names_every_server_that_refused(
     lone: NatsServers, output: InstalledOutput, first: ClusterCa, stranger: ClusterCa
 ) -> None:
-    async with await eventually(lone.urls, output):
+    async with await connect_eventually(lone.urls, output):
         pass
     output.install(first.pem, *stranger.leaf())
     with pytest.raises(tidemark.nats.ConnectFailed) as failed:

@@ -16,17 +16,9 @@ from nats.js import JetStreamContext, api
 from nats.js.kv import KeyValue
 
 from playground.ledger import Ledger
-from tests.harness.nats.cluster import (
-    SECONDS,
-    ClusterCa,
-    InstalledOutput,
-    NatsNode,
-    NatsServers,
-    digests,
-    eventually,
-    until,
-)
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsNode, NatsServers, connect_eventually, digests
 from tests.harness.nats.restart import all_there, restart
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection, JetStream, ReloadFailed
 
 STREAM = api.StreamConfig(name="STREAM", subjects=["s.>"], num_replicas=3, storage=api.StorageType.MEMORY)
@@ -41,7 +33,7 @@ async def stream(jetstream: JetStream) -> AsyncIterator[None]:
 
 async def deleted(jetstream: JetStream, name: str) -> None:
     """Asked again where the request was lost, as it is while the cluster elects another leader."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
             await jetstream.delete_stream(name)
@@ -56,7 +48,7 @@ async def deleted(jetstream: JetStream, name: str) -> None:
 @pytest.fixture
 async def member(cluster: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
     """Connected to the cluster."""
-    async with await eventually(cluster.urls, output, reconnect_time_wait=0.05) as made:
+    async with await connect_eventually(cluster.urls, output, reconnect_time_wait=0.05) as made:
         yield made
 
 
@@ -65,7 +57,7 @@ async def peer(cluster: NatsServers, tmp_path: Path, first: ClusterCa, second: C
     """Another application's connection, with an output directory of its own."""
     other = InstalledOutput(tmp_path / "peer")
     other.install(first.pem + second.pem, *first.leaf())
-    async with await eventually(cluster.urls, other, reconnect_time_wait=0.05) as made:
+    async with await connect_eventually(cluster.urls, other, reconnect_time_wait=0.05) as made:
         yield made
 
 
@@ -130,7 +122,7 @@ async def test_slow_handlers_process_each_message_once_across_reloads(
         await peer.flush()
         await turns.take()  # far from all have been worked on
     assert all(ledger.received < 200 for ledger in ledgers.values())
-    await until(lambda: all(ledger.received == 200 for ledger in ledgers.values()), "all are worked on")
+    await eventually(lambda: all(ledger.received == 200 for ledger in ledgers.values()), "all are worked on")
     assert all((ledger.missing(200), ledger.duplicated) == (0, 0) for ledger in ledgers.values())
 
 
@@ -141,14 +133,14 @@ async def test_fetches_that_wait_are_answered_across_reloads(
     async with stream(peer.jetstream()):
         pullers = [await member.jetstream().pull_subscribe("s.x", durable=f"d{n}", stream="STREAM") for n in range(5)]
         for round_ in range(3):
-            fetches = [asyncio.create_task(puller.fetch(batch, timeout=SECONDS)) for puller in pullers]
+            fetches = [asyncio.create_task(puller.fetch(batch, timeout=PATIENCE)) for puller in pullers]
             for puller in pullers:
                 while (await puller.consumer_info()).num_waiting == 0:
                     pass  # until the server has the request
             await turns.take()
             assert not any(fetch.done() for fetch in fetches)
             await peer.jetstream().publish("s.x", b"%d" % round_)
-            done = await asyncio.wait_for(asyncio.gather(*(first_of(fetch) for fetch in fetches)), SECONDS / 2)
+            done = await asyncio.wait_for(asyncio.gather(*(first_of(fetch) for fetch in fetches)), PATIENCE / 2)
             assert [message.data for message in done] == [b"%d" % round_] * len(pullers)
             for message in done:
                 await message.ack_sync()
@@ -170,13 +162,13 @@ async def test_fetch_from_a_deleted_consumer_fails_at_once(member: Connection, t
     await until_nobody_serves(puller)
     for _ in range(2):
         with pytest.raises(nats.js.errors.ServiceUnavailableError):
-            await puller.fetch(batch, timeout=SECONDS)
+            await puller.fetch(batch, timeout=PATIENCE)
         await turns.take()
 
 
 async def until_nobody_serves(puller: JetStreamContext.PullSubscription) -> None:
     """Until the consumer's own server has heard that its stream was deleted: before that it may take a last request."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
             await puller.fetch(1, timeout=0.5)
@@ -203,21 +195,21 @@ async def test_a_fetch_outlives_its_server(output: InstalledOutput, peer: Connec
         consumer = await peer.jetstream().add_consumer("STREAM", durable_name="d", ack_policy="explicit")
         assert consumer.cluster is not None
         leader = next(node for node in cluster.nodes if node.home.name == consumer.cluster.leader)
-        async with await eventually([leader.url], output, reconnect_time_wait=0.05) as connection:
+        async with await connect_eventually([leader.url], output, reconnect_time_wait=0.05) as connection:
             puller = await connection.jetstream().pull_subscribe_bind("d", "STREAM")
             fetch = asyncio.create_task(fetched(puller, 1, timeout=600))
             while (await puller.consumer_info()).num_waiting == 0:
                 pass  # until the server has the request
             await restart(leader)
-            await until(lambda: connection.is_connected, "it is connected again")
+            await eventually(lambda: connection.is_connected, "it is connected again")
             await eventually_stored(peer, b"after")
-            assert (await asyncio.wait_for(first_of(fetch), SECONDS)).data == b"after"
+            assert (await asyncio.wait_for(first_of(fetch), PATIENCE)).data == b"after"
         await all_there(cluster, peer)
 
 
 async def eventually_stored(connection: Connection, payload: bytes) -> None:
     """Through the election of another leader, and maybe of another server to talk to."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     headers = {"Nats-Msg-Id": "one"}
     while True:
         try:
@@ -239,8 +231,8 @@ async def test_requests_in_flight_are_answered_across_reloads(
     await peer.subscribe("slow", queue="service", cb=keep)
     await peer.flush()
     for round_ in range(3):
-        requests = [asyncio.create_task(member.request("slow", b"%d" % n, timeout=SECONDS)) for n in range(100)]
-        await until(lambda: len(asked) == 100, "all questions are there")
+        requests = [asyncio.create_task(member.request("slow", b"%d" % n, timeout=PATIENCE)) for n in range(100)]
+        await eventually(lambda: len(asked) == 100, "all questions are there")
         for message in asked[:50]:
             await message.respond(message.data)  # these answers come in during the swap, or before
         await turns.take()
@@ -262,17 +254,17 @@ async def test_requests_are_answered_while_the_responder_reloads(
     await member.flush()
     await until_heard(peer, "echo")
     for _ in range(5):
-        requests = [asyncio.create_task(peer.request("echo", b"%d" % n, timeout=SECONDS)) for n in range(100)]
+        requests = [asyncio.create_task(peer.request("echo", b"%d" % n, timeout=PATIENCE)) for n in range(100)]
         await turns.take()
         assert [answer.data for answer in await asyncio.gather(*requests)] == [b"%d" % n for n in range(100)]
 
 
 async def until_heard(connection: Connection, subject: str) -> None:
     """Until the connection's server knows that someone answers, maybe elsewhere in the cluster."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
-            await connection.request(subject, b"0", timeout=SECONDS)
+            await connection.request(subject, b"0", timeout=PATIENCE)
         except nats.errors.NoRespondersError:
             assert asyncio.get_running_loop().time() < deadline
         else:
@@ -289,7 +281,7 @@ async def test_outstanding_acknowledgements_arrive_across_reloads(member: Connec
                 acks.append(await jetstream.publish_async("s.x", b"%d" % number, headers=headers))
             assert jetstream.publish_async_pending() > 0
             await turns.take()
-        answers = await asyncio.wait_for(asyncio.gather(*acks), SECONDS)
+        answers = await asyncio.wait_for(asyncio.gather(*acks), PATIENCE)
         assert [answer.seq for answer in answers] == list(range(1, 1001))
         assert not any(answer.duplicate for answer in answers)
 
@@ -304,7 +296,7 @@ async def test_bursts_during_reloads_lose_and_repeat_nothing(
 
     async def fetch(puller: JetStreamContext.PullSubscription) -> None:
         while stored.received < 3000:
-            for message in await puller.fetch(500, timeout=SECONDS):
+            for message in await puller.fetch(500, timeout=PATIENCE):
                 redelivered = message.metadata.num_delivered > 1
                 stored.arrived(int(message.data[:6]), time.monotonic_ns(), redelivered=redelivered)
                 await message.ack()
@@ -322,9 +314,9 @@ async def test_bursts_during_reloads_lose_and_repeat_nothing(
                 await peer.publish("burst", b"%06d" % number + bytes(500))
                 acks.append(await peer.jetstream().publish_async("s.burst", b"%06d" % number + bytes(500)))
             await reloading
-        await asyncio.wait_for(asyncio.gather(*acks), SECONDS)
-        await asyncio.wait_for(fetching, SECONDS)
-        await until(lambda: core.received == 3000, "all have come")
+        await asyncio.wait_for(asyncio.gather(*acks), PATIENCE)
+        await asyncio.wait_for(fetching, PATIENCE)
+        await eventually(lambda: core.received == 3000, "all have come")
         assert (core.missing(3000), core.duplicated) == (0, 0)
         assert (stored.missing(3000), stored.duplicated, stored.redelivered, stored.out_of_order) == (0, 0, 0, 0)
 
@@ -339,7 +331,7 @@ async def test_reload_during_a_reconnect_loses_nothing(
         lost.set()
 
     async with (
-        await eventually([away.url], output, disconnected_cb=note) as connection,
+        await connect_eventually([away.url], output, disconnected_cb=note) as connection,
         stream(peer.jetstream()),
     ):
         seen: list[bytes] = []
@@ -359,12 +351,12 @@ async def test_reload_during_a_reconnect_loses_nothing(
         await connection.publish("plain", b"waited")
         await connection.reload()
         assert digests(connection) == output.digests()
-        assert (await plain.next_msg(timeout=SECONDS)).data == b"waited"
+        assert (await plain.next_msg(timeout=PATIENCE)).data == b"waited"
         away.start()
         await connection.publish("plain", b"core")
-        assert (await plain.next_msg(timeout=SECONDS)).data == b"core"
-        await peer.jetstream(timeout=SECONDS).publish("s.x", b"stored")
-        await until(lambda: seen == [b"stored"], "the ordered consumer goes on")
+        assert (await plain.next_msg(timeout=PATIENCE)).data == b"core"
+        await peer.jetstream(timeout=PATIENCE).publish("s.x", b"stored")
+        await eventually(lambda: seen == [b"stored"], "the ordered consumer goes on")
         assert [message.data for message in await fetched(puller)] == [b"stored"]
 
 
@@ -374,7 +366,7 @@ async def fetched(
     timeout: float = 1,  # noqa: ASYNC109 # of each fetch
 ) -> list[Msg]:
     """As an application fetches: again where a consumer has no leader at the moment (503)."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
             return await puller.fetch(batch, timeout=timeout)
@@ -429,7 +421,7 @@ async def test_servers_restarting_during_reloads_lose_no_stored_message(
     def complete() -> bool:
         return all(not one.missing(put if kind == "watched" else published) for kind, one in ledgers.items())
 
-    sending = peer.jetstream(timeout=SECONDS)
+    sending = peer.jetstream(timeout=PATIENCE)
     receiving = member.jetstream()  # an ordered consumer that begins anew asks again after so long, if a server died
     bucket = await sending.create_key_value(bucket="B", replicas=3, storage=api.StorageType.MEMORY)
     async with stream(sending):
@@ -452,11 +444,11 @@ async def test_servers_restarting_during_reloads_lose_no_stored_message(
                     assert node_of(member, cluster)  # no server took it in time: it goes on as it was
                 await turns.take()
                 wanted = published + 20, put + 20
-                await until(partial(flowed, wanted), "all flows as it did")
+                await eventually(partial(flowed, wanted), "all flows as it did")
                 await all_there(cluster, peer)
             stop.set()
             await asyncio.wait(foreground)
-            await until(complete, "all that was stored has come")
+            await eventually(complete, "all that was stored has come")
             for task in background:
                 task.cancel()
     await sending.delete_key_value("B")

@@ -8,8 +8,9 @@ from pathlib import Path
 from nats.aio.msg import Msg
 
 from playground.ledger import Ledger
-from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, digests, eventually, slow_link, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually, digests, slow_link
 from tests.harness.nats.traffic import traffic
+from tests.harness.waiting import eventually
 from tidemark.nats import Connection
 from tidemark.nats.transport import Transport
 
@@ -25,8 +26,8 @@ async def test_twenty_reloads_under_load_lose_and_repeat_nothing(
     for output in outputs:
         output.install(first.pem, *first.leaf())
     async with (
-        await eventually(cluster.urls, outputs[0]) as sender,
-        await eventually(cluster.urls, outputs[1]) as receiver,
+        await connect_eventually(cluster.urls, outputs[0]) as sender,
+        await connect_eventually(cluster.urls, outputs[1]) as receiver,
         traffic(sender, receiver) as flow,
     ):
         for turn in range(20):
@@ -44,7 +45,7 @@ async def test_twenty_reloads_under_load_lose_and_repeat_nothing(
 async def test_the_new_connection_is_to_the_same_server(
     cluster: NatsServers, output: InstalledOutput, first: ClusterCa
 ) -> None:
-    async with await eventually(cluster.urls, output) as connection:
+    async with await connect_eventually(cluster.urls, output) as connection:
         for _ in range(6):
             before = connection.connected_url
             output.install(first.pem, *first.leaf())
@@ -59,8 +60,8 @@ async def test_reload_moves_from_a_full_server_to_another_without_loss(
     other = InstalledOutput(tmp_path / "other")
     other.install(first.pem, *first.leaf())
     async with (
-        await eventually([cluster.urls[1]], other) as sender,
-        await eventually([full.url], output) as receiver,
+        await connect_eventually([cluster.urls[1]], other) as sender,
+        await connect_eventually([full.url], output) as receiver,
         traffic(sender, receiver) as flow,
     ):
         full.extra = "max_connections: 1"
@@ -92,10 +93,10 @@ async def test_other_server_takes_over_after_its_subscriptions_propagated(
             node.start()
         try:
             async with (
-                await eventually([left.url], output) as sender,
-                await eventually([left.url, right.url], output, dont_randomize=True) as receiver,
+                await connect_eventually([left.url], output) as sender,
+                await connect_eventually([left.url, right.url], output, dont_randomize=True) as receiver,
             ):
-                await until(lambda: "Route connection created" in right.log, "they are a cluster")
+                await eventually(lambda: "Route connection created" in right.log, "they are a cluster")
                 ledger, stop = Ledger(), asyncio.Event()
 
                 async def count(message: Msg) -> None:
@@ -120,10 +121,10 @@ async def test_other_server_takes_over_after_its_subscriptions_propagated(
                 assert receiver.connected_url is not None
                 assert receiver.connected_url.geturl() == right.url
                 received = ledger.received
-                await until(lambda: ledger.received > received + 100, "it flows by the other server")
+                await eventually(lambda: ledger.received > received + 100, "it flows by the other server")
                 stop.set()
                 published = await publishing
-                await until(lambda: ledger.highest == published, "the last has come")
+                await eventually(lambda: ledger.highest == published, "the last has come")
                 assert (ledger.missing(published), ledger.duplicated) == (0, 0)
         finally:
             servers.kill()
@@ -178,7 +179,7 @@ async def test_published_messages_keep_their_order_across_reloads(
                 await connection.publish("ordered", b"%01000d" % number)
             await asyncio.sleep(0)
 
-    async with await eventually(lone.urls, elsewhere) as receiver:
+    async with await connect_eventually(lone.urls, elsewhere) as receiver:
         await receiver.subscribe("ordered", cb=count)
         await receiver.flush()
         publishing = asyncio.create_task(publish())
@@ -188,7 +189,7 @@ async def test_published_messages_keep_their_order_across_reloads(
         stop.set()
         await publishing
         await connection.flush()
-        await until(lambda: ledger.highest == number, "the last has come")
+        await eventually(lambda: ledger.highest == number, "the last has come")
     assert (ledger.missing(number), ledger.duplicated, ledger.out_of_order) == (0, 0, 0)
 
 
@@ -223,7 +224,7 @@ async def test_slow_callback_is_never_run_twice_at_once_across_a_reload(
     for number in range(10):
         await connection.publish("work", b"%d" % number)
     await connection.flush()
-    await until(lambda: seen, "the first is being worked on")
+    await eventually(lambda: seen, "the first is being worked on")
     output.install(first.pem, *first.leaf())
     await connection.reload()
     for number in range(10, 20):
@@ -231,7 +232,7 @@ async def test_slow_callback_is_never_run_twice_at_once_across_a_reload(
     await connection.flush()
     assert seen == [0]
     may_go_on.set()
-    await until(lambda: len(seen) == 20, "all are worked on")
+    await eventually(lambda: len(seen) == 20, "all are worked on")
     assert seen == list(range(20))
 
 

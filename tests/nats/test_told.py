@@ -14,7 +14,8 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 import tidemark.nats
-from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, digests, eventually, until
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually, digests
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection, Reloaded, ReloadFailed, reload_on_change, reload_on_sighup
 
 
@@ -49,7 +50,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 async def told(lone: NatsServers, output: InstalledOutput, heard: Heard) -> AsyncIterator[Connection]:
-    async with await eventually(lone.urls, output, **heard.options) as connection:
+    async with await connect_eventually(lone.urls, output, **heard.options) as connection:
         yield connection
 
 
@@ -67,11 +68,11 @@ async def test_sighup_reloads_until_the_connection_is_closed(
     for number in range(1, 4):
         output.install(first.pem, *first.leaf())
         os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda number=number: len(heard.reloaded) == number, "it is told")  # type: ignore[misc]
+        await eventually(lambda number=number: len(heard.reloaded) == number, "it is told")  # type: ignore[misc]
         assert digests(told) == output.digests()
     output.install(b"garbage", *first.leaf())
     os.kill(os.getpid(), signal.SIGHUP)
-    await until(lambda: heard.failed, "the failure is told")
+    await eventually(lambda: heard.failed, "the failure is told")
     assert heard.failed[0].step == "read"
     await told.close()
     os.kill(os.getpid(), signal.SIGHUP)  # which would end the process if nobody took it any more
@@ -85,11 +86,11 @@ async def test_change_of_the_directory_reloads(
     reload_on_change(told, every=0.01)
     for ca in (first, second, first):
         output.install(ca.pem + first.pem, *ca.leaf())
-        await until(lambda: digests(told) == output.digests(), "it is taken")
+        await eventually(lambda: digests(told) == output.digests(), "it is taken")
     output.install(b"garbage", *first.leaf())
-    await until(lambda: heard.failed, "the failure is told")
+    await eventually(lambda: heard.failed, "the failure is told")
     output.install(first.pem, *first.leaf())
-    await until(lambda: digests(told) == output.digests(), "the next good one is taken")
+    await eventually(lambda: digests(told) == output.digests(), "the next good one is taken")
     assert {failed.step for failed in heard.failed} == {"read"}
     await told.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("tidemark")]
@@ -101,7 +102,7 @@ async def test_set_installed_before_the_watch_is_used(
 ) -> None:
     output.install(first.pem, *first.leaf())
     reload_on_change(told, every=3600)
-    await until(lambda: digests(told) == output.digests(), "it is taken")
+    await eventually(lambda: digests(told) == output.digests(), "it is taken")
 
 
 async def test_failed_reload_of_the_watch_is_tried_again(  # noqa: PLR0917 # fixtures
@@ -109,10 +110,10 @@ async def test_failed_reload_of_the_watch_is_tried_again(  # noqa: PLR0917 # fix
 ) -> None:
     reload_on_change(told, every=0.01)
     output.install(first.pem, *stranger.leaf())
-    await until(lambda: heard.failed, "the server refuses it")
+    await eventually(lambda: heard.failed, "the server refuses it")
     lone.set_trust([first, stranger], first)
     await lone.reload()
-    await until(lambda: digests(told) == output.digests(), "it is taken once the server does")
+    await eventually(lambda: digests(told) == output.digests(), "it is taken once the server does")
 
 
 async def test_watch_checks_the_directory_at_each_given_change(
@@ -123,7 +124,7 @@ async def test_watch_checks_the_directory_at_each_given_change(
         reload_on_change(told, changes=inotify)
         for number in range(1, 4):
             output.install(first.pem, *first.leaf())
-            await until(lambda number=number: len(heard.reloaded) == number, "it is taken")  # type: ignore[misc]
+            await eventually(lambda number=number: len(heard.reloaded) == number, "it is taken")  # type: ignore[misc]
             assert digests(told) == output.digests()
         await told.close()
     assert heard.errors == []
@@ -135,7 +136,7 @@ async def test_error_of_the_watch_goes_to_error_cb(told: Connection, heard: Hear
         raise OSError("too many watches")
 
     reload_on_change(told, changes=broken())
-    await until(lambda: heard.errors, "it is told")
+    await eventually(lambda: heard.errors, "it is told")
 
 
 async def test_callbacks_get_each_reload_and_each_failure_once(
@@ -160,7 +161,7 @@ async def test_callback_that_raises_fails_no_reload(
     async def fail(reloaded: Reloaded) -> None:
         raise LookupError
 
-    async with await eventually(lone.urls, output, **(heard.options | {"on_reload": fail})) as connection:
+    async with await connect_eventually(lone.urls, output, **(heard.options | {"on_reload": fail})) as connection:
         output.install(first.pem, *first.leaf())
         await connection.reload()
         assert digests(connection) == output.digests()
@@ -174,9 +175,9 @@ async def test_callback_may_reload(lone: NatsServers, output: InstalledOutput, f
         again.append(reloaded)
         await connection.reload()  # nothing has changed since
 
-    async with await eventually(lone.urls, output, on_reload=once_more) as connection:
+    async with await connect_eventually(lone.urls, output, on_reload=once_more) as connection:
         output.install(first.pem, *first.leaf())
-        await asyncio.wait_for(connection.reload(), SECONDS)
+        await asyncio.wait_for(connection.reload(), PATIENCE)
     assert len(again) == 1
 
 
@@ -186,9 +187,9 @@ async def test_callback_may_close_the_connection(
     async def enough(reloaded: Reloaded) -> None:
         await connection.close()
 
-    connection = await eventually(lone.urls, output, **(heard.options | {"on_reload": enough}))
+    connection = await connect_eventually(lone.urls, output, **(heard.options | {"on_reload": enough}))
     output.install(first.pem, *first.leaf())
-    await asyncio.wait_for(connection.reload(), SECONDS)
+    await asyncio.wait_for(connection.reload(), PATIENCE)
     assert connection.is_closed
     assert heard.errors == []
 
@@ -211,8 +212,8 @@ async def test_metrics_count_reloads_by_connection(
         return registry.get_sample_value(f"ca_rotation_application_{metric}", labels)
 
     async with (
-        await eventually(lone.urls, output, registry=registry, name="orders") as orders,
-        await eventually(lone.urls, output, registry=registry, name="bills") as bills,
+        await connect_eventually(lone.urls, output, registry=registry, name="orders") as orders,
+        await connect_eventually(lone.urls, output, registry=registry, name="bills") as bills,
     ):
         assert value("reloads_total", connection="orders", outcome="reloaded") == 0
         output.install(first.pem, *first.leaf())

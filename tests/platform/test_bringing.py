@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.paths import CHECKOUT
 from tests.harness.tools import TOOLS
 
-CHECKOUT = Path(__file__).parents[2]
 NEEDED = ("bash", "cp", "dirname", "env", "find", "id", "install", "mkdir", "realpath", "rm", "tail", "timeout")
 """All that the machine has, beside apt."""
 BROUGHT = [name for name, one in TOOLS.items() if one.brought]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.harness.paths import CHECKOUT
+
 SAMPLE = """
 import pytest
 

@@ -23,13 +23,13 @@ from tests.harness.contract.ca_factory import MadeCertificate, Recipe
 from tests.harness.kubernetes.certificates import serving_files
 from tests.harness.nats.cluster import ClusterCa
 from tests.harness.openbao.server import TOLERANCE, OpenBaoNamespace, OpenBaoServer
+from tests.harness.paths import CHECKOUT
 from tests.harness.pki import certificates
 from tests.harness.pki.strict_verifiers import Chain, NotVerified, Verifier, by_go, by_openssl, by_python
 from tidemark.certificates import to_pem
 
 __all__ = ["empty_space", "openbao", "space"]
 
-CHECKOUT = Path(__file__).parents[2]
 DOMAIN = "bus.example.com"
 VERIFIERS = [
     pytest.param(by_python, id="python"),

@@ -14,14 +14,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[2]
+from tests.harness.paths import CHECKOUT
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(ROOT)]
+    command += ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(CHECKOUT)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     (made,) = folder.iterdir()
     return made
@@ -43,7 +43,7 @@ def test_its_classifiers_name_the_oldest_python_that_it_allows(wheel: Path) -> N
 def test_it_holds_tidemark_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tidemark").rglob("*.py")}
+    modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tidemark").rglob("*.py")}
     rest = {name for name in names if not re.match(r"tidemark_ca-[^/]+\.dist-info/", name)}
     typed = {"tidemark/py.typed"}
     assert rest == modules | typed

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.agent.mounts import KubeletMount, bundle_files
 from tests.harness.agent.sandbox import AgentSandbox, Observed, serves, snapshot
 from tests.harness.contract.bundle_factory import DOMAIN, BundleFactory
-from tests.harness.nats.server import KubeletMount, NatsServer, bundle_files, eventually
+from tests.harness.nats.server import NatsServer
+from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle
 from tidemark.certificates import fingerprint, not_after, not_before, to_pem
 from tidemark.note import Signer

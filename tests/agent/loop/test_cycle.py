@@ -9,7 +9,9 @@ import pytest
 from agent.reporting.status import unready
 from tests.harness.agent.sandbox import AgentSandbox, begin, write_set
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import NatsServer, eventually, launch
+from tests.harness.nats.server import NatsServer
+from tests.harness.processes import launch
+from tests.harness.waiting import eventually
 from tidemark.bundle import Cause
 from tidemark.receipt import AgentState, Level
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.document import ReportTable
 from tests.harness.agent.killing import KINDS, STEPS
-from tests.harness.agent.sandbox import CHECKOUT
+from tests.harness.paths import CHECKOUT
 from tests.harness.soak import report, size
 
 KILLS = size("SOAK_KILLS", 20)

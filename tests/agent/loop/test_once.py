@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from agent.__main__ import HELP
-from tests.harness.agent.sandbox import CHECKOUT, AgentSandbox, snapshot, write_set
+from tests.harness.agent.sandbox import AgentSandbox, snapshot, write_set
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.nats.announcement_broker import AnnouncementBroker
 from tests.harness.nats.server import NatsServer
+from tests.harness.paths import CHECKOUT
 from tidemark.note import Signer
 
 

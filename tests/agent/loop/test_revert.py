@@ -11,7 +11,9 @@ from agent.loop.timing import RetryPolicy
 from tests.harness.agent.sandbox import BRIEF, AgentSandbox, Observed, begin, serves, snapshot
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.nats.announcement_broker import AnnouncementBroker
-from tests.harness.nats.server import NatsServer, eventually, without_privileges
+from tests.harness.nats.server import NatsServer
+from tests.harness.privileges import without_privileges
+from tests.harness.waiting import eventually
 from tidemark.receipt import AgentState, Level
 
 MakeServer = Callable[..., NatsServer]

@@ -9,7 +9,7 @@ import pytest
 from tests.harness.agent.fake_authority import TOKEN, Authority
 from tests.harness.agent.sandbox import AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import eventually
+from tests.harness.waiting import eventually
 from tidemark.certificates import to_pem
 from tidemark.epoch import EpochClock
 from tidemark.receipt import AgentState, PodClass
@@ -71,7 +71,7 @@ async def test_a_failure_is_reported(factory: BundleFactory, sandbox: AgentSandb
         await observed.is_proven(3)
         sandbox.mount(factory.bundle(2))
         failure = await eventually(
-            lambda: authority.receipts and (f := authority.receipts[-1].failure) and f, "the receipt of a failure"
+            lambda: authority.receipts[-1].failure if authority.receipts else None, "the receipt of a failure"
         )
         assert (failure.reason, failure.sequence) == ("replay", 2)
 
@@ -87,7 +87,7 @@ async def test_an_authority_that_is_away_is_told_later(
         assert authority.receipts == []
         await authority.start()
         proven = await eventually(
-            lambda: authority.receipts and (p := authority.receipts[-1].proven) and p, "a receipt after all"
+            lambda: authority.receipts[-1].proven if authority.receipts else None, "a receipt after all"
         )
         assert proven.sequence == 2
 

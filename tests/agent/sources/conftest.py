@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.nats.server import KubeletMount
+from tests.harness.agent.mounts import KubeletMount
 
 
 @pytest.fixture

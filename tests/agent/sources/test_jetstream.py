@@ -14,7 +14,8 @@ from agent.sources import jetstream
 from tests.harness.agent.sandbox import BRIEF, AgentProcess, AgentSandbox, Observed
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.nats.announcement_broker import AnnouncementBroker
-from tests.harness.nats.server import eventually, free_port
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle
 from tidemark.note import Signer
 from tidemark.receipt import AgentState

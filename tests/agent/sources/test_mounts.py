@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.sources.mounts import BUNDLE_FILES, LEAF_FILES, read_mount
 from tests.harness.agent.mount_revisions import files, revision
-from tests.harness.nats.server import KubeletMount
+from tests.harness.agent.mounts import KubeletMount
 from tidemark.verify import MAX_BYTES
 
 

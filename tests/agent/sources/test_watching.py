@@ -14,9 +14,11 @@ from agent.sources.directory_watch import WatchMode
 from agent.sources.mounts import SourceSnapshot
 from agent.sources.watching import MountSources, WatchTimes
 from tests.harness.agent.mount_revisions import LinkedMount, files, fuse_mount, no_inotify_instances, revision, watching
+from tests.harness.agent.mounts import KubeletMount
 from tests.harness.agent.sandbox import AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import KubeletMount, eventually, without_privileges
+from tests.harness.privileges import without_privileges
+from tests.harness.waiting import eventually
 
 BRIEF = WatchTimes(reread=0.3, missing=0.3, announcement=0.3)
 NEVER = WatchTimes(reread=3600.0, missing=3600.0)

@@ -14,9 +14,10 @@ import pytest
 from agent.selection.trust_set import TrustSet
 from agent.store.output_directory import InstallFailed, OutputDirectory, StateFileUnreadable
 from agent.store.state_file import PersistentState, ProvenSet
+from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats.server import NOBODY, parsed
+from tests.harness.privileges import NOBODY
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState

@@ -20,7 +20,9 @@ from agent.workloads.nats_reloader import SystemReloader
 from agent.workloads.targets import SystemTarget, parse_target
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, write_set
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import NATS_SERVER, eventually, free_port
+from tests.harness.paths import NATS_SERVER
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.receipt import AgentState, Level
 
 ACCOUNTS = """

@@ -14,9 +14,12 @@ from agent.workloads.interface import Expectation, NotProven, Proof, ReloadAnswe
 from agent.workloads.provers import EchoProver, ServerProver
 from agent.workloads.signal_reloader import SignalReloader
 from agent.workloads.targets import SignalTarget, parse_target
+from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import write_set
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats.server import NatsServer, eventually, free_port, parsed
+from tests.harness.nats.server import NatsServer
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates
 from tidemark.receipt import Level

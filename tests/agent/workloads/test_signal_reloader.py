@@ -23,7 +23,10 @@ from agent.workloads.signal_reloader import FIRST_SECOND, SignalReloader
 from agent.workloads.targets import HttpTarget, SignalTarget, parse_target
 from tests.harness.agent.sandbox import write_set
 from tests.harness.contract.bundle_factory import BundleFactory
-from tests.harness.nats.server import NOBODY, eventually, free_port, launch, started, without_privileges
+from tests.harness.ports import free_port
+from tests.harness.privileges import NOBODY, without_privileges
+from tests.harness.processes import launch, started
+from tests.harness.waiting import eventually
 
 PYTHON = Path(sys.executable).resolve()
 EXPECTED = Expectation(7, "c" * 64, (), None, Path("/out"), 0.0)

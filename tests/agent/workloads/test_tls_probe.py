@@ -17,10 +17,12 @@ from OpenSSL import SSL
 
 from agent.workloads.targets import Address
 from agent.workloads.tls_probe import WithheldHandshakes, client_context, look, passes_silence
+from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import write_set
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.nats.listeners import KINDS, NOTED, Listeners, established
-from tests.harness.nats.server import NATS_SERVER, OLDEST_NATS_SERVER, eventually, parsed
+from tests.harness.paths import NATS_SERVER, OLDEST_NATS_SERVER
+from tests.harness.waiting import eventually
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time, socket(7)
 _USER_CANCELED = b"\x15\x03\x03\x00\x02\x01\x5a"  # an alert in the clear, RFC 8446, 6.1

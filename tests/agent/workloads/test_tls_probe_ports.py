@@ -11,10 +11,12 @@ import pytest
 from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, ReloadAnswer
 from agent.workloads.provers import ServerProver
 from agent.workloads.targets import Address, SignalTarget, parse_target
+from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import BRIEF, AgentSandbox, write_set
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
 from tests.harness.nats.listeners import KINDS, NOTED, Listeners, established
-from tests.harness.nats.server import NATS_SERVER, OLDEST_NATS_SERVER, PATIENCE, eventually, parsed
+from tests.harness.paths import NATS_SERVER, OLDEST_NATS_SERVER
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.bundle import Bundle
 from tidemark.certificates import parse_certificates
 from tidemark.receipt import Level

@@ -32,7 +32,8 @@ from authority.rotation.operator_requests import RotationRefused, WithdrawalRequ
 from authority.support.log_format import RepeatFilter
 from authority.web.connection_limit import connection_deadlines
 from authority.web.listener import ListenError
-from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, answers, ask, eventually, receipt
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, answers, ask, receipt
+from tests.harness.waiting import eventually
 from tidemark.certificates import not_after
 from tidemark.receipt import MAX_BYTES
 from tidemark.verify import Mark, VerifiedBundle

@@ -13,8 +13,9 @@ import pytest
 
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import OverrideRecord, WithdrawalRecord
-from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, ask, command, eventually, receipt
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, ask, command, receipt
 from tests.harness.nats.jetstream_broker import JetStreamBroker
+from tests.harness.waiting import eventually
 from tidemark.bundle import Cause
 from tidemark.certificates import fingerprint
 from tidemark.verify import Mark

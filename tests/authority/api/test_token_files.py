@@ -8,7 +8,7 @@ import pytest
 from authority.api.token_files import create_token, read_token, read_tokens, reload_tokens
 from authority.api.tokens import TokenHolder, TokenRole
 from authority.pki.keystore import KeystoreError
-from tests.harness.authority.deployment import eventually
+from tests.harness.waiting import eventually
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from authority.api.token_review import POD_NAME, POD_UID, KubernetesTokenReviewe
 from authority.api.tokens import TokenReviewUnavailable
 from authority.fleet.members import PodIdentity
 from authority.kubernetes.client import KubernetesClient
-from tests.harness.authority.deployment import eventually
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import POD
+from tests.harness.waiting import eventually
 
 OURS = "tidemark-authority"
 

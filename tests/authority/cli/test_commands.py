@@ -11,8 +11,9 @@ import pytest
 
 from authority.journal.directory import DirectoryJournal
 from authority.journal.record_types import ActivationRecord, StatementRecord
-from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, Program, ask, command, eventually
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, Program, ask, command
 from tests.harness.authority.receipt_fleet import Fleet
+from tests.harness.waiting import eventually
 from tidemark.bundle import Statement, digest_of
 from tidemark.certificates import not_after
 from tidemark.note import parse

@@ -26,13 +26,14 @@ from authority.kubernetes.selection import Selection
 from authority.rotation.actions import Step
 from authority.rotation.events import CertificateMarked, Event, StepFailed
 from authority.rotation.reissue import FAILURE_SECONDS, Issuance, is_due, outdated_before
-from tests.harness.authority.deployment import AuthorityDeployment, ask, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, ask
 from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, TRUST, JournalBuilder, running
 from tests.harness.authority.memory_backends import Effects, MemoryJournal
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import CERTIFICATE
 from tests.harness.manifests.build import build
+from tests.harness.waiting import eventually
 from tidemark.bundle import Cause
 
 BEFORE = 1_800_000_000

@@ -28,11 +28,11 @@ from authority.controllers.context import ControllerContext
 from authority.journal.store import JournalStore
 from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
-from tests.harness.authority.deployment import eventually
 from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, TRUST, running
 from tests.harness.authority.memory_backends import MemoryJournal
 from tests.harness.contract.issued_bundles import IssuedBundles
 from tests.harness.nats.jetstream_broker import JetStreamBroker
+from tests.harness.waiting import eventually
 from tidemark.verify import VerifiedBundle
 
 CLIENTS = 5

@@ -23,10 +23,11 @@ from authority.rotation.events import LeafIssued
 from authority.rotation.leaf_renewal import LeafSubject
 from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
-from tests.harness.authority.deployment import AuthorityDeployment, ask, command, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, ask, command
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import DOMAIN, PLAYGROUND, START, running
 from tests.harness.authority.memory_backends import MemoryIssuer, MemoryJournal, MemorySigner
+from tests.harness.waiting import eventually
 from tidemark.certificates import fingerprint, leaf_issuer, not_after, not_before, parse_leaf
 from tidemark.trust import Trust
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from authority.election.file import FileElection
 from authority.election.interface import ElectionError, Replica
-from tests.harness.authority.deployment import PATIENCE, eventually
+from tests.harness.waiting import PATIENCE, eventually
 
 LEASE = 10.0
 

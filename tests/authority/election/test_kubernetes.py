@@ -15,7 +15,7 @@ from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import LEASE
-from tests.harness.kubernetes.waiting import until
+from tests.harness.waiting import eventually
 
 QUICK = LeaseTimes(lease=3, renew=2, retry=0.05)
 STILL = LeaseTimes(lease=9, renew=6, retry=1.5)
@@ -206,7 +206,7 @@ async def test_one_that_ends_lets_go_and_another_leads(server: ApiServer, candid
         async with asyncio.timeout(30):
             await one.won()
         async with candidates.running(two):
-            await until(lambda: two.leader == one.me, "the other to follow")
+            await eventually(lambda: two.leader == one.me, "the other to follow")
             running.cancel()
             async with asyncio.timeout(30):
                 await two.won()
@@ -220,7 +220,7 @@ async def test_a_leader_that_cannot_renew_is_told_and_loses(server: ApiServer, c
         await one.won()
         await server.stop()
         await one.lost()
-        await until(lambda: candidates.failures, "a word about it")
+        await eventually(lambda: candidates.failures, "a word about it")
         await server.start()
         await one.won()
     assert "election tidemark/tidemark-authority: expected to hold it by a Lease" in candidates.failures[0]

@@ -25,7 +25,7 @@ from tests.harness.authority.deployment import receipt
 from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import POD
-from tests.harness.kubernetes.waiting import until
+from tests.harness.waiting import eventually
 from tidemark.receipt import PodClass
 from tidemark.verify import Mark
 
@@ -146,10 +146,10 @@ async def test_a_strange_pod_hides_no_other_and_is_waited_for(
     told: list[str] = []
     members = PodMembers(client, ["nats"], lambda what, error, _: told.append(f"{what}: {error}"))
     task = asyncio.create_task(members.run())
-    await until(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "both pods")
+    await eventually(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "both pods")
     assert [one.pod_class for one in members.expected() or ()] == [PodClass.REQUIRED] * 2
     server.store.put(POD, body("nats-2"))
-    await until(lambda: "nats/nats-2" in (names(members) or ()), "the pod that came later")
+    await eventually(lambda: "nats/nats-2" in (names(members) or ()), "the pod that came later")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert [line.partition(": expected a pod, found ")[0] for line in told] == (
@@ -186,16 +186,18 @@ async def test_pods_come_become_ready_and_go(server: ApiServer, client: Kubernet
     server.store.put(POD, body("stranger", "other"))
     async with watched(client, "nats", "apps") as members:
         assert names(members) is None
-        await until(lambda: names(members) == {"nats/nats-0"}, "the pod that is there")
+        await eventually(lambda: names(members) == {"nats/nats-0"}, "the pod that is there")
         server.store.put(POD, body("nats-0", "apps", phase="Pending"))
         server.store.put(POD, body("nats-1", ready=False))
-        await until(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "a pod that starts")
+        await eventually(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "a pod that starts")
         server.store.put(POD, body("nats-0", "apps"))
-        await until(lambda: names(members) == {"apps/nats-0", "nats/nats-0", "nats/nats-1"}, "one of the same name")
+        await eventually(
+            lambda: names(members) == {"apps/nats-0", "nats/nats-0", "nats/nats-1"}, "one of the same name"
+        )
         server.store.terminate(POD, "nats", "nats-1")
-        await until(lambda: names(members) == {"apps/nats-0", "nats/nats-0"}, "one that is going")
+        await eventually(lambda: names(members) == {"apps/nats-0", "nats/nats-0"}, "one that is going")
         server.store.delete(POD, "apps", "nats-0")
-        await until(lambda: names(members) == {"nats/nats-0"}, "one that is gone")
+        await eventually(lambda: names(members) == {"nats/nats-0"}, "one that is gone")
 
 
 async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesClient) -> None:
@@ -206,9 +208,9 @@ async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesC
     task = asyncio.create_task(members.run())
     version = server.store.version
     server.namespace("other")
-    await until(lambda: server.bookmarked > version, "a bookmark")
+    await eventually(lambda: server.bookmarked > version, "a bookmark")
     server.store.put(POD, body("nats-0"))
-    await until(lambda: names(members) == {"nats/nats-0"}, "what came after it")
+    await eventually(lambda: names(members) == {"nats/nats-0"}, "what came after it")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert failures == []
@@ -222,7 +224,7 @@ async def test_a_fleet_of_many_namespaces_leaves_connections_for_everything_else
     for namespace in namespaces:
         server.namespace(namespace)
     async with watched(client, *namespaces) as members:
-        await until(lambda: server.watches == len(namespaces), "every watch")
+        await eventually(lambda: server.watches == len(namespaces), "every watch")
         assert names(members) == set()
         async with asyncio.timeout(5):
             assert await client.get(Lease, "tidemark-authority", "tidemark") is None
@@ -237,10 +239,10 @@ async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiSe
     server.interfere = refuse
     async with watched(client, "nats", "apps") as members:
         registry = FleetRegistry(members, PLAYGROUND.clock)
-        await until(lambda: server.watches == 1, "the readable namespace")
+        await eventually(lambda: server.watches == 1, "the readable namespace")
         assert not registry.fleet(JournalBuilder().history, START).readable
         server.interfere = None
-        await until(lambda: members.expected() is not None, "the fleet")
+        await eventually(lambda: members.expected() is not None, "the fleet")
         assert registry.fleet(JournalBuilder().history, START).readable
 
 
@@ -255,7 +257,7 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
     sent = replace(receipt("nats-0", proven, None, 1), uid=uid)
     async with watched(client, "nats") as members:
         registry = FleetRegistry(members, PLAYGROUND.clock)
-        await until(members.expected, "the pod")
+        await eventually(members.expected, "the pod")
         assert registry.receive(sent, PodIdentity("nats", "nats-0", uid), story.history, START)
         (view,) = registry.fleet(story.history, START).agents
         assert (view.name, view.state) == ("nats/nats-0", FleetState.PROVEN)
@@ -263,7 +265,7 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
         # Another pod of the same name has another uid, and has proven nothing.
         server.store.delete(POD, "nats", "nats-0")
         again = server.store.put(POD, body("nats-0"))["metadata"]["uid"]
-        await until(lambda: [one.uid for one in members.expected() or ()] == [again], "the next pod")
+        await eventually(lambda: [one.uid for one in members.expected() or ()] == [again], "the next pod")
         (view,) = registry.fleet(story.history, START).agents
         assert view.state is FleetState.MISSING
         with pytest.raises(UnexpectedAgent, match=f"found none with uid '{uid}'"):

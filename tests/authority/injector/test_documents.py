@@ -1,14 +1,14 @@
 """docs/install.md tells of the injector what it does: its annotations are those of the code, its example works."""
 
 import re
-from pathlib import Path
 
 import yaml
 
 from authority.injector.annotations import KEYS, SidecarMode
 from tests.harness.kubernetes.injector_pods import environment, injected
+from tests.harness.paths import DOCS
 
-INSTALL = (Path(__file__).parents[3] / "docs" / "install.md").read_text()
+INSTALL = (DOCS / "install.md").read_text()
 SECTION = INSTALL.partition("## The injector\n")[2].partition("\n## ")[0]
 
 

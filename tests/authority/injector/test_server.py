@@ -18,13 +18,14 @@ from authority.injector.ca_bundle import reconcile_ca_bundle
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
 from authority.pki.control_ca import read_control_certificate
-from tests.harness.authority.deployment import AuthorityDeployment, Program, command, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, command
 from tests.harness.kubernetes.accounts import Rule, rules_of
 from tests.harness.kubernetes.admission_reviews import Json, admitted, check_valid, pod, review
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import MUTATING_WEBHOOKS
-from tests.harness.kubernetes.waiting import until
-from tests.harness.manifests.build import MANIFESTS
+from tests.harness.paths import MANIFESTS
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.certificates import to_pem
 
 NAME = "tidemark-injector"
@@ -58,12 +59,6 @@ def configuration(ca_bundle: str = "") -> Json:
         "metadata": {"name": NAME},
         "webhooks": webhooks,
     }
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Injector:
@@ -171,7 +166,7 @@ async def test_a_foreign_ca_bundle_is_replaced_and_a_failure_tried_again(tmp_pat
         keeping = asyncio.create_task(
             reconcile_ca_bundle(client, NAME, injector.ca, lambda error: told.append(str(error)), every=0.01)
         )
-        await until(lambda: told, "the complaint")
+        await eventually(lambda: told, "the complaint")
         assert told[0] == (
             "MutatingWebhookConfiguration tidemark-injector: expected it, found none; apply manifests/base/injector"
         )

@@ -14,7 +14,7 @@ from authority.kubernetes.informer import Informer
 from authority.kubernetes.selection import Selection
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE
-from tests.harness.kubernetes.waiting import until
+from tests.harness.waiting import eventually
 
 LABELLED = Selection(Namespace, labels=(("on", "yes"),))
 
@@ -44,14 +44,14 @@ async def test_what_comes_changes_and_leaves(server: ApiServer, client: Kubernet
     server.namespace("a", on="yes")
     async with watching(client, []) as known:
         assert known() is None
-        await until(lambda: known() == {"a"}, "what is there")
+        await eventually(lambda: known() == {"a"}, "what is there")
         server.namespace("b")
         server.namespace("c", on="yes")
-        await until(lambda: known() == {"a", "c"}, "what was labelled later")
+        await eventually(lambda: known() == {"a", "c"}, "what was labelled later")
         server.namespace("a", on="no")
-        await until(lambda: known() == {"c"}, "what lost its label to leave")
+        await eventually(lambda: known() == {"c"}, "what lost its label to leave")
         server.store.delete(NAMESPACE, "", "c")
-        await until(lambda: known() == set(), "what was deleted to leave")
+        await eventually(lambda: known() == set(), "what was deleted to leave")
 
 
 async def test_a_line_ends_where_json_ends_and_not_at_what_else_unicode_calls_a_line_end(
@@ -60,22 +60,22 @@ async def test_a_line_ends_where_json_ends_and_not_at_what_else_unicode_calls_a_
     """Who may annotate an object could else stop the watch of all of them."""
     failures: list[str] = []
     async with watching(client, failures) as known:
-        await until(lambda: known() == set() and server.watches, "the watch")
+        await eventually(lambda: known() == set() and server.watches, "the watch")
         metadata = {"name": "a", "labels": {"on": "yes"}, "annotations": {"text": "one\u0085two\u2028three"}}
         server.store.put(NAMESPACE, {"metadata": metadata})
         server.namespace("b", on="yes")
-        await until(lambda: failures or known() == {"a", "b"}, "what came")
+        await eventually(lambda: failures or known() == {"a", "b"}, "what came")
     assert failures == []
 
 
 async def test_it_goes_on_where_a_watch_ended(server: ApiServer, client: KubernetesClient) -> None:
     async with watching(client, []) as known:
-        await until(lambda: known() == set() and server.watches, "the watch")
+        await eventually(lambda: known() == set() and server.watches, "the watch")
         for number in range(3):
             server.close_watches()
             server.namespace(f"n{number}", on="yes")
             names = {f"n{count}" for count in range(number + 1)}
-            await until(lambda names=names: known() == names, "what happened meanwhile")  # type: ignore[misc]
+            await eventually(lambda names=names: known() == names, "what happened meanwhile")  # type: ignore[misc]
     assert len(begun(server)) == 4
     assert len(listed(server)) == 1
 
@@ -85,24 +85,24 @@ async def test_what_is_forgotten_is_listed_anew(server: ApiServer, client: Kuber
     server.gone_as_event = as_event
     server.bookmark_seconds = 60
     async with watching(client, []) as known:
-        await until(lambda: known() == set() and server.watches, "the watch")
+        await eventually(lambda: known() == set() and server.watches, "the watch")
         await server.stop()
         server.namespace("a", on="yes")
         server.store.compact()
         await server.start()
-        await until(lambda: known() == {"a"}, "what the new list shows")
+        await eventually(lambda: known() == {"a"}, "what the new list shows")
 
 
 async def test_bookmarks_keep_its_place_fresh(server: ApiServer, client: KubernetesClient) -> None:
     server.bookmark_seconds = 0.02
     async with watching(client, []) as known:
-        await until(lambda: known() == set() and server.watches, "the watch")
+        await eventually(lambda: known() == set() and server.watches, "the watch")
         server.store.put(CONFIG_MAP, {"metadata": {"name": "other", "namespace": "tidemark"}})
         version = server.store.version
         server.store.compact()  # only who has seen a bookmark since can go on
-        await until(lambda: server.bookmarked > version, "a bookmark")
+        await eventually(lambda: server.bookmarked > version, "a bookmark")
         server.close_watches()
-        await until(lambda: len(begun(server)) == 2, "the next watch")
+        await eventually(lambda: len(begun(server)) == 2, "the next watch")
         assert f"resourceVersion={version + 1}" in begun(server)[-1]
     assert len(listed(server)) == 1
 
@@ -127,10 +127,10 @@ async def test_refusals_are_told_and_tried_again(
     server.interfere = refuse
     failures: list[str] = []
     async with watching(client, failures) as known:
-        await until(lambda: len(failures) >= 2, "failures")
+        await eventually(lambda: len(failures) >= 2, "failures")
         refusing = False
         server.namespace("a", on="yes")
-        await until(lambda: known() == {"a"}, "what is there")
+        await eventually(lambda: known() == {"a"}, "what is there")
     assert "expected to watch namespaces, found" in failures[0]
 
 
@@ -140,8 +140,8 @@ async def test_what_nobody_confirms_is_not_known(
     monkeypatch.setattr(informer, "STALE_SECONDS", 0.5)
     server.bookmark_seconds = 0.05
     async with watching(client, []) as known:
-        await until(lambda: known() == set(), "the list")
+        await eventually(lambda: known() == set(), "the list")
         await server.stop()
-        await until(lambda: known() is None, "doubt")
+        await eventually(lambda: known() is None, "doubt")
         await server.start()
-        await until(lambda: known() == set(), "certainty")
+        await eventually(lambda: known() == set(), "certainty")

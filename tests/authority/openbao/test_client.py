@@ -27,9 +27,9 @@ from authority.openbao.errors import (
 )
 from authority.openbao.login import AppRoleLogin, KubernetesLogin, Login, OpenBaoAccess, TokenLogin
 from tests.harness import virtual_time
-from tests.harness.authority.deployment import eventually
 from tests.harness.kubernetes.certificates import serving_files
 from tests.harness.openbao.server import QUICK, ROOT_TOKEN, OpenBaoNamespace, serving
+from tests.harness.waiting import eventually
 
 POLICY = 'path "secret/data/open/*" { capabilities = ["create", "read", "update"] }\n'
 LONG = (0.05,) * 100

@@ -19,7 +19,7 @@ from authority.publishers.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, Kuber
 from tests.harness.contract.issued_bundles import CLOCK, IssuedBundles
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
-from tests.harness.kubernetes.waiting import until
+from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle, Cause
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle
@@ -343,7 +343,7 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
     assert (await nudging.publish(await foundry.bundle(1))).outcome is PublishOutcome.WRITTEN
     assert nudged() == {}, "its delivery waits for nothing"
     task = asyncio.create_task(nudge.run(again_seconds=0.05))
-    await until(lambda: nudged() == {"nats-0": "1"}, "the nudge")
+    await eventually(lambda: nudged() == {"nats-0": "1"}, "the nudge")
 
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         return internal_error() if request.method == "PATCH" and "/pods/" in request.path else await handle(request)
@@ -354,12 +354,12 @@ async def test_agents_that_mount_it_are_nudged_when_it_changes(
     server.requests.clear()
     second = await foundry.bundle(2)
     assert (await nudging.publish(second)).outcome is PublishOutcome.WRITTEN
-    await until(lambda: complaints, "a complaint")
+    await eventually(lambda: complaints, "a complaint")
     assert "by themselves" in complaints[0]
     patched = [line for line in server.requests if line.startswith("PATCH") and "/pods/" in line]
     assert len(set(patched)) < 57, "where nobody answers not every pod is tried"
     server.interfere = None
-    await until(lambda: set(nudged().values()) == {"2"} and len(nudged()) == 58, "all of them")
+    await eventually(lambda: set(nudged().values()) == {"2"} and len(nudged()) == 58, "all of them")
     server.requests.clear()
     await nudging.publish(second)
     await asyncio.sleep(0.2)
@@ -392,10 +392,10 @@ async def test_a_namespace_labelled_later_and_a_secret_that_was_deleted_get_it_w
 ) -> None:
     bundle = await foundry.bundle(1)
     async with kept(publisher, lambda: publisher.publish(bundle)):
-        await until(lambda: live(server, "nats") == bundle.bundle, "the first")
+        await eventually(lambda: live(server, "nats") == bundle.bundle, "the first")
         server.namespace("other", **ENABLED)
-        await until(lambda: live(server, "other") == bundle.bundle, "the namespace labelled later")
+        await eventually(lambda: live(server, "other") == bundle.bundle, "the namespace labelled later")
         server.store.delete(SECRET, "nats", LIVE_SECRET)
-        await until(lambda: live(server, "nats") == bundle.bundle, "the deleted one to come back")
+        await eventually(lambda: live(server, "nats") == bundle.bundle, "the deleted one to come back")
         server.store.merge(SECRET, "nats", LIVE_SECRET, {"data": {"ca.crt": "AAAA"}}, "kubectl-edit")
-        await until(lambda: live(server, "nats") == bundle.bundle, "the edited one to come back")
+        await eventually(lambda: live(server, "nats") == bundle.bundle, "the edited one to come back")

@@ -15,7 +15,7 @@ from authority.publishers.leaf_secret import KubernetesLeafStore
 from tests.harness.contract.issued_bundles import IssuedBundles
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import POD, SECRET
-from tests.harness.kubernetes.waiting import until
+from tests.harness.waiting import eventually
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_the_pods_that_mount_it_are_nudged(
         assert one is not None
         return one["metadata"].get("annotations")
 
-    await until(lambda: annotations("nats-0"), "the nudge")
+    await eventually(lambda: annotations("nats-0"), "the nudge")
     assert annotations("nats-0") == {NUDGE_ANNOTATION: found(server)["metadata"]["resourceVersion"]}
     assert annotations("nats-1") is None
     task.cancel()

@@ -11,11 +11,12 @@ import aiohttp
 from aiohttp import web
 
 from authority.app.run import run
-from tests.harness.authority.deployment import AuthorityDeployment, answers, ask, eventually, receipt
+from tests.harness.authority.deployment import AuthorityDeployment, answers, ask, receipt
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
 from tests.harness.kubernetes.kinds import POD, SECRET
 from tests.harness.kubernetes.node import AUDIENCE, AgentsPod, FakeNode
 from tests.harness.kubernetes.selectors import selects
+from tests.harness.waiting import eventually
 from tidemark.verify import Mark
 
 

@@ -8,10 +8,11 @@ import time
 from aiohttp import web
 
 from authority.election.interface import LEASE_SECONDS
-from tests.harness.authority.deployment import AuthorityDeployment, eventually
+from tests.harness.authority.deployment import AuthorityDeployment
 from tests.harness.authority.replicas import PAUSE, TAKEOVER_SECONDS, ReplicaProcess, report_takeover
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import LEASE, SECRET
+from tests.harness.waiting import eventually
 from tidemark.bundle import NOTE_FILE, Statement
 from tidemark.note import parse
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tests.harness.authority.deployment import AuthorityDeployment, Program, ask, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, ask
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.node import AgentsPod, FakeNode
+from tests.harness.waiting import eventually
 
 
 async def test_a_statement_that_is_put_back_is_rolled_back_unasked(

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from authority.kubernetes.nudge import NUDGE_ANNOTATION
-from tests.harness.authority.deployment import AuthorityDeployment, Program, ask, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program, ask
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import LEASE, POD, SECRET
 from tests.harness.kubernetes.node import AgentsPod, FakeNode
 from tests.harness.kubernetes.selectors import selects
+from tests.harness.waiting import eventually
 from tidemark.certificates import fingerprint, parse_leaf
 
 

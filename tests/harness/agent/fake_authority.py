@@ -7,8 +7,8 @@ import time
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.harness.nats.server import free_port
 from tests.harness.pki.certificates import Lifetime, SigningCa, ca_certificate, common_name, key_pem, leaf_certificate
+from tests.harness.ports import free_port
 from tidemark.certificates import to_pem
 from tidemark.receipt import Receipt
 

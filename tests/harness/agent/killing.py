@@ -28,7 +28,8 @@ from agent import log
 from agent.loop.timing import RetryPolicy
 from tests.harness.agent.sandbox import AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats.server import PATIENCE, NatsServer
+from tests.harness.nats.server import NatsServer
+from tests.harness.waiting import PATIENCE, wait_until
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import parse_leaf
 from tidemark.receipt import AgentState
@@ -206,13 +207,6 @@ def served_leaf(server: NatsServer) -> str:
         context.wrap_socket(raw) as connection,
     ):
         return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"expected {what}"
-        time.sleep(0.005)
 
 
 def begin(folder: Path) -> tuple[AgentSandbox, NatsServer, LeafFiles]:

@@ -12,7 +12,8 @@ import asyncinotify
 import agent.sources.polling  # noqa: F401 - imported late elsewhere, and who has given up privileges may not find it
 from agent.sources.mounts import BUNDLE_FILES, LEAF_FILES, MountContents, SourceSnapshot
 from agent.sources.watching import MountSources
-from tests.harness.nats.server import KubeletMount, without_privileges
+from tests.harness.agent.mounts import KubeletMount
+from tests.harness.privileges import without_privileges
 from tests.harness.tools import tool
 
 

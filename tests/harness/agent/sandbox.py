@@ -20,14 +20,16 @@ from agent.clocks import Clocks
 from agent.config import read_config
 from agent.loop.timing import RetryPolicy
 from agent.reporting.status import AgentStatus
+from tests.harness.agent.mounts import KubeletMount, bundle_files, leaf_files
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
-from tests.harness.nats.server import KubeletMount, NatsServer, bundle_files, eventually, free_port, leaf_files
+from tests.harness.nats.server import NatsServer
+from tests.harness.paths import CHECKOUT
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.bundle import CA_FILE, NOTE_FILE, Bundle
 from tidemark.receipt import AgentState
 from tidemark.trust import Trust
 from tidemark.verify import VerifiedBundle, reopen
-
-CHECKOUT = Path(__file__).parents[3]
 
 BRIEF = RetryPolicy(
     proof_timeout=1.0,

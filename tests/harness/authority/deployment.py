@@ -7,7 +7,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,24 +21,15 @@ from authority.app.run import run
 from authority.app.trust import trust_of
 from authority.config.load import AuthorityConfig, load
 from authority.support import projected_directory
+from tests.harness.paths import CHECKOUT
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import Leaf, fingerprint, not_after, not_before, parse_leaf
 from tidemark.receipt import AgentState, LeafReport, Level, PodClass, Receipt, TargetReport
 from tidemark.trust import Trust
 from tidemark.verify import Mark, VerifiedBundle, reopen
 
-PATIENCE = 30.0
 AGENTS = ("nats-0", "app-0")
-
-
-async def eventually(look: Callable[[], Awaitable[Any]], what: str, patience: float = PATIENCE) -> Any:
-    """Look until there is something; fails naming ``what`` after ``patience`` seconds."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if found := await look():
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"expected {what} within {patience} s, it did not happen")
 
 
 @dataclass(frozen=True)
@@ -293,7 +284,7 @@ async def _start(
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", module, *map(str, arguments)),
-        cwd=Path(__file__).parents[3],
+        cwd=CHECKOUT,
         env={"PATH": os.environ["PATH"], **environment},
         stdin=asyncio.subprocess.PIPE if output == asyncio.subprocess.PIPE else asyncio.subprocess.DEVNULL,
         stdout=output,

@@ -9,10 +9,11 @@ from pathlib import Path
 import yaml
 
 from tests.harness.agent.sandbox import AgentProcess
-from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, eventually
-from tests.harness.nats.server import free_port
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment
+from tests.harness.paths import MONITORING
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 
-MONITORING = Path(__file__).parents[3] / "manifests" / "monitoring"
 CLOCK = "[clock]\nepoch_seconds = 12\nvalidity_seconds = 48\nprepare_seconds = 7"
 """An agent is missing after D/2 and two heartbeats: 12 s."""
 

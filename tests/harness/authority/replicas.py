@@ -8,8 +8,9 @@ from typing import Any
 import aiohttp
 
 from bench.document import ReportTable
-from tests.harness.authority.deployment import AuthorityDeployment, Program, eventually
+from tests.harness.authority.deployment import AuthorityDeployment, Program
 from tests.harness.soak import report, size
+from tests.harness.waiting import eventually
 
 LEASE = 2
 

@@ -5,9 +5,9 @@ applications of different versions would no longer understand each other: a chan
 """
 
 import hashlib
-from pathlib import Path
 
 from tests.harness.contract.ca_factory import CLOCK, DOMAIN, EPOCH, NOW, SECOND, SIGNER
+from tests.harness.paths import VECTORS
 from tidemark import note
 from tidemark.bundle import Anchor, Bundle, Cause, Role, Statement, digest_of
 from tidemark.certificates import Certificate, fingerprint, not_after, not_before, parse_certificates
@@ -15,7 +15,7 @@ from tidemark.receipt import AgentState, Failure, LeafReport, Level, PodClass, R
 from tidemark.trust import Trust
 from tidemark.verify import Mark
 
-FOLDER = Path(__file__).parents[2] / "vectors" / "bundle-v1"
+FOLDER = VECTORS / "bundle-v1"
 
 
 def _anchor(place: int, certificate: Certificate) -> Anchor:

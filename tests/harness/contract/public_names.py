@@ -11,11 +11,12 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from pathlib import Path
 from types import ModuleType
 
-FILE = Path(__file__).parents[2] / "vectors" / "public-names.txt"
-PACKAGE = Path(__file__).parents[3] / "tidemark"
+from tests.harness.paths import CHECKOUT, VECTORS
+
+FILE = VECTORS / "public-names.txt"
+PACKAGE = CHECKOUT / "tidemark"
 
 PUBLIC_IN_NATS = ("tidemark.nats", "tidemark.nats.endpoint")
 """The other modules of ``tidemark.nats`` are its own."""

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[3]
+from tests.harness.paths import CHECKOUT
+
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.harness.documents.markdown import CHECKOUT
+from tests.harness.paths import CHECKOUT
 
 PATIENCE = 120
 _BIN = Path(sys.executable).parent

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.images.dockerfile import Dockerfile, read
+from tests.harness.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[3]
 IMAGES = ("agent", "authority")
 HOME = "opt/tidemark"
 

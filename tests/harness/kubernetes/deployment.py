@@ -11,8 +11,8 @@ from authority.config.load import load
 from tests.harness.authority.deployment import AuthorityDeployment
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import ApiServer
+from tests.harness.paths import MANIFESTS
 
-MANIFESTS = Path(__file__).parents[3] / "manifests"
 CONFIG = """\
 trust_domain = "bus.example.com"
 preset = "testing"

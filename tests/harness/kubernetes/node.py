@@ -19,6 +19,7 @@ from authority.support import projected_directory as mount
 from authority.support.projected_directory import FileContent
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, POD, SECRET, ResourceKind
+from tests.harness.paths import CHECKOUT
 
 AUDIENCE = "tidemark-authority"
 
@@ -116,7 +117,7 @@ class AgentsPod:
                 "TIDEMARK_LISTEN": listen,
             }
             with (node.directory / f"{self.name}-log").open("wb") as log:
-                checkout = Path(__file__).parents[3]
+                checkout = CHECKOUT
                 command = (sys.executable, "-m", "agent")
                 process = await asyncio.create_subprocess_exec(
                     *command, env=environment, cwd=checkout, stdout=log, stderr=log

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from tests.harness.paths import MANIFESTS
+
 KUBECTL = Path(sys.executable).parent / "kubectl"
-MANIFESTS = Path(__file__).parents[3] / "manifests"
 WITH_PODS = ("overlays/openbao", "overlays/embedded", "examples/nats", "examples/application")
 BUILT = (*WITH_PODS, "examples/cert-manager")
 """What is applied as it stands; everything else is a part of these."""

@@ -8,7 +8,9 @@ import aiohttp
 from nats.js.api import StreamConfig
 
 import tidemark.nats
-from tests.harness.nats.server import NATS_SERVER, eventually, free_port
+from tests.harness.paths import NATS_SERVER
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 from tidemark.announcement import FORMAT, FORMAT_HEADER, STREAM, SUBJECT
 from tidemark.bundle import Bundle
 

@@ -3,11 +3,9 @@
 import asyncio
 import hashlib
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import tidemark.nats
+from playground.layout import free_ports
+from tests.harness.paths import NATS_SERVER
 from tests.harness.pki.certificates import Lifetime, SigningCa, ca_certificate, common_name, key_pem, leaf_certificate
-
-SERVER = Path(sys.executable).parent / "nats-server"
-SECONDS = 20.0
+from tests.harness.waiting import PATIENCE, eventually
 
 
 class ClusterCa:
@@ -99,7 +97,7 @@ class NatsNode:
         return path.read_text() if path.exists() else ""
 
     def start(self) -> None:
-        command = [str(SERVER), "-c", str(self.home / "nats.conf")]
+        command = [str(NATS_SERVER), "-c", str(self.home / "nats.conf")]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def signal(self, number: int) -> None:
@@ -128,7 +126,7 @@ class NatsNode:
 
         before = times()
         self.signal(signal.SIGHUP)
-        await until(lambda: times() > before, f"{self.home.name} reloads")
+        await eventually(lambda: times() > before, f"{self.home.name} reloads")
 
 
 class NatsServers:
@@ -210,27 +208,9 @@ async def slow_link(target: int, delay: float) -> AsyncIterator[int]:
             task.cancel()
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Poll until the condition holds."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited {SECONDS} s in vain until {what}"
-        await asyncio.sleep(0.005)
-
-
-async def eventually(servers: list[str], output: InstalledOutput, **options: Any) -> tidemark.nats.Connection:
+async def connect_eventually(servers: list[str], output: InstalledOutput, **options: Any) -> tidemark.nats.Connection:
     """Connect to servers that may be still starting."""
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
             return await tidemark.nats.connect(servers, directory=output.path, **options)

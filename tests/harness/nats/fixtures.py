@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from nats.js.errors import APIError
 
-from tests.harness.nats.cluster import SECONDS, ClusterCa, InstalledOutput, NatsServers, eventually
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
+from tests.harness.waiting import PATIENCE
 from tidemark.nats import Connection
 
 
@@ -44,9 +45,9 @@ async def cluster(
     running: NatsServers, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> AsyncIterator[NatsServers]:
     """Three servers that trust both CAs and can place a replicated stream, as ``STREAM`` if a test makes one."""
-    async with await eventually(running.urls, output) as connection:
+    async with await connect_eventually(running.urls, output) as connection:
         jetstream = connection.jetstream(timeout=0.5)
-        deadline = asyncio.get_running_loop().time() + SECONDS
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             try:
                 await jetstream.add_stream(name="PROBE", subjects=["probe"], num_replicas=3)
@@ -81,5 +82,5 @@ def output(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> InstalledOutp
 @pytest.fixture
 async def connection(lone: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
     """To the server of the test's own."""
-    async with await eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
+    async with await connect_eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
         yield made

@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-NATS_SERVER = Path(sys.executable).parent / "nats-server"
-PATIENCE = 20.0
+from tests.harness.paths import NATS_SERVER
+from tests.harness.waiting import PATIENCE
 
 
 class JetStreamBroker:

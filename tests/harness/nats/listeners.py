@@ -3,7 +3,9 @@
 import subprocess
 from pathlib import Path
 
-from tests.harness.nats.server import NATS_SERVER, eventually, free_port
+from tests.harness.paths import NATS_SERVER
+from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 
 KINDS = {"client": "nats", "leafnode": "nats", "route": "tls", "gateway": "tls", "websocket": "tls"}
 """Each kind of port, and the key of a target's URL that it goes by."""

@@ -11,7 +11,9 @@ from typing import Any
 
 import aiohttp
 
-from tests.harness.nats.cluster import SECONDS, InstalledOutput, free_ports
+from playground.layout import free_ports
+from tests.harness.nats.cluster import InstalledOutput
+from tests.harness.waiting import PATIENCE
 
 
 class Application:
@@ -47,7 +49,7 @@ class Application:
     async def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), SECONDS)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
 
 @asynccontextmanager

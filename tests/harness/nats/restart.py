@@ -5,7 +5,8 @@ import asyncio
 import nats.errors
 import nats.js.errors
 
-from tests.harness.nats.cluster import SECONDS, NatsNode, NatsServers, until
+from tests.harness.nats.cluster import NatsNode, NatsServers
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection
 
 
@@ -14,13 +15,13 @@ async def restart(node: NatsNode) -> None:
     ups = node.log.count("Server is ready")
     node.kill()
     node.start()
-    await until(lambda: node.log.count("Server is ready") > ups, f"{node.home.name} is up again")
+    await eventually(lambda: node.log.count("Server is ready") > ups, f"{node.home.name} is up again")
 
 
 async def all_there(cluster: NatsServers, connection: Connection) -> None:
     """Until the cluster can place what needs all its servers."""
     jetstream = connection.jetstream(timeout=1)
-    deadline = asyncio.get_running_loop().time() + SECONDS
+    deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
             await jetstream.add_stream(name="ALL", subjects=["all"], num_replicas=len(cluster.nodes))

@@ -14,7 +14,7 @@ from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
 from playground.ledger import Ledger
-from tests.harness.nats.cluster import SECONDS, until
+from tests.harness.waiting import PATIENCE, eventually
 from tidemark.nats import Connection
 
 KINDS = ("group", "plain", "iterated", "stored", "pushed", "shared", "ordered", "watched")
@@ -139,7 +139,7 @@ class Traffic:
             self.answered,
             self.objects,
         )
-        await until(
+        await eventually(
             lambda: (
                 self.answered > answered
                 and self.objects > objects
@@ -193,7 +193,7 @@ async def traffic(sender: Connection, receiver: Connection, rate: float = 400) -
             yield flow
             stop.set()
             await asyncio.wait(sending)
-            await asyncio.wait_for(asyncio.gather(*flow.acks), SECONDS)
+            await asyncio.wait_for(asyncio.gather(*flow.acks), PATIENCE)
             await sender.flush()
             await settled(flow)
             for task in receiving:

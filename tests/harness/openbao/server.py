@@ -26,6 +26,7 @@ from authority.openbao.setup import SetupRequest, set_up
 from authority.openbao.transport import OpenBaoTransport
 from authority.pki.keystore import KeyType
 from tests.harness.authority.memory_backends import Effects
+from tests.harness.waiting import PATIENCE
 
 ROOT_TOKEN = "root"
 
@@ -33,7 +34,6 @@ DOMAIN = "bus.example.com"
 
 TOLERANCE = 30
 
-PATIENCE = 30.0
 
 QUICK = (0.01, 0.02)
 """Pauses for tests of what does not pass by itself."""
