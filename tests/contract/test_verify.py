@@ -1,10 +1,10 @@
 """Verification: each step refuses for its own reason, in the order of the steps; what is good passes all its life."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from tests.harness.contract.bundle_faults import DISJOINT, FAULTS, KEY, LATE, issued_ahead, state
+from tests.harness.contract.bundle_faults import FAULTS, KEY, issued_ahead
 from tests.harness.contract.ca_factory import (
     CAS,
     CLOCK,
@@ -20,7 +20,6 @@ from tests.harness.contract.ca_factory import (
     TOLERANCE,
     TRUST,
     BundleDraft,
-    MadeCertificate,
     Recipe,
     bundle,
     fields,
@@ -39,18 +38,11 @@ from tidemark.verify import (
     STEPS,
     BundleRejected,
     Known,
-    Mark,
     Reason,
     VerifiedBundle,
     reopen,
     verify,
 )
-
-
-def rejected(draft: BundleDraft) -> BundleRejected:
-    with pytest.raises(BundleRejected) as refused:
-        draft.verify()
-    return refused.value
 
 
 def test_bundle_without_a_fault_passes() -> None:
@@ -75,7 +67,7 @@ def test_each_fault_is_refused_at_its_step(name: str) -> None:
     reason, fault = FAULTS[name]
     draft = BundleDraft()
     fault(draft)
-    refused = rejected(draft)
+    refused = draft.rejected()
     assert (refused.reason, refused.step) == (reason, STEPS[reason])
     assert str(refused).startswith(f"bundle rejected at step {STEPS[reason]} ({reason.value}): expected ")
     assert refused.expected in str(refused)
@@ -94,7 +86,7 @@ def test_of_two_faults_the_earlier_step_is_named(name: str) -> None:
         draft = BundleDraft()
         its_fault(draft)
         fault(draft)
-        assert rejected(draft).reason is reason, later
+        assert draft.rejected().reason is reason, later
 
 
 # What is good
@@ -115,7 +107,7 @@ def test_bundle_passes_from_issue_to_expiry() -> None:
 
 def test_bundle_is_refused_after_its_newest_ca_has_expired() -> None:
     # Within the tolerance step 7 lets it pass, but no TLS stack would take any CA of it.
-    refused = rejected(BundleDraft(known=Known(), now=CLOCK.expiry(EPOCH) + 1))
+    refused = BundleDraft(known=Known(), now=CLOCK.expiry(EPOCH) + 1).rejected()
     assert refused.reason is Reason.ANCHORS
     assert "an intermediate valid at" in refused.expected
 
@@ -141,11 +133,11 @@ def test_a_first_bundle_passes_on_a_clock_that_is_behind_by_the_tolerance() -> N
 
 def test_tolerance_does_not_apply_to_intermediates() -> None:
     coming = Recipe("coming", ROOT, begin=NOW + 1, end=CLOCK.expiry(EPOCH), epoch=EPOCH).make()
-    assert rejected(BundleDraft(cas=[coming, ROOT], known=Known())).reason is Reason.ANCHORS
+    assert BundleDraft(cas=[coming, ROOT], known=Known()).rejected().reason is Reason.ANCHORS
     assert BundleDraft(cas=[coming, ROOT], known=Known(), now=NOW + 1).verify()
     old = Recipe("old", ROOT, begin=0, end=NOW - 1, epoch=EPOCH - 5).make()
-    assert rejected(BundleDraft(cas=[coming, old, ROOT], known=Known())).reason is Reason.ANCHORS
-    assert rejected(BundleDraft(cas=[coming, old, ROOT], known=Known())).got == "none"  # the root does not count
+    assert BundleDraft(cas=[coming, old, ROOT], known=Known()).rejected().reason is Reason.ANCHORS
+    assert BundleDraft(cas=[coming, old, ROOT], known=Known()).rejected().got == "none"  # the root does not count
 
 
 def test_a_statement_may_be_issued_long_after_its_cas_and_before_they_begin() -> None:
@@ -156,7 +148,7 @@ def test_a_statement_may_be_issued_long_after_its_cas_and_before_they_begin() ->
 def test_held_bundle_passes_from_the_second_of_retry_at() -> None:
     draft = BundleDraft()
     issued_ahead(TOLERANCE + 30)(draft)
-    refused = rejected(draft)
+    refused = draft.rejected()
     assert refused.retry_at == NOW + 30
     assert f"the clocks differ by {TOLERANCE + 30} s" in refused.got
     made = draft.bundle()
@@ -202,153 +194,6 @@ def test_bundle_with_two_signatures_passes_with_either_key() -> None:
     assert verify(both, new, Known(), NOW).signed_by == (second,)
     assert verify(both, replace(TRUST, threshold=2), Known(), NOW)
     assert verify(Bundle(pem(CAS), signed(text, (STRANGER, SECOND))), TRUST, Known(), NOW).signed_by == (second,)
-
-
-# Step 5: the installed text
-
-
-def test_installed_text_passes_at_any_time_and_sequence() -> None:
-    installed = verified(bundle())
-    known = Known(highest=Mark(SEQUENCE + 9, "0" * 64), installed=installed, shown=SEQUENCE + 9)
-    for trust in (TRUST, replace(TRUST, min_sequence=SEQUENCE + 5)):
-        for now in (0, NOW, LATE):
-            again = verify(bundle(), trust, known, now)
-            assert again.already_installed
-            assert again.certificates == installed.certificates
-            assert again.digest == installed.digest
-
-
-def test_installed_text_with_other_bytes_or_signature_is_refused() -> None:
-    known = Known(installed=verified(bundle()))
-    with pytest.raises(BundleRejected, match="digest"):
-        verify(Bundle(pem(CAS) + b"\n", bundle().note), TRUST, known, NOW)
-    with pytest.raises(BundleRejected, match="signature"):
-        verify(Bundle(pem(CAS), signed(text_of(fields()), (STRANGER,))), TRUST, known, NOW)
-
-
-def test_the_same_text_signed_by_another_trusted_key_is_the_same() -> None:
-    known = Known(installed=verified(bundle()))
-    result = verify(Bundle(pem(CAS), signed(text_of(fields()), (SECOND,))), TRUST, known, NOW)
-    assert result.already_installed
-    assert result.signed_by == (f"{SECOND.name}+{SECOND.verifier.hash}",)
-
-
-# Step 10: sequence
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a verifier knew, relative to the candidate's sequence; "same" is the candidate's own digest."""
-
-    highest: int | None
-    digest: str = "other"
-    shown: int | None = None
-    floor: int = 0
-    refused: Reason | None = None
-
-
-SEQUENCES = {
-    "nothing known": Case(None),
-    "one above": Case(-1),
-    "many above": Case(-5),
-    "verified before, not installed": Case(0, "same"),
-    "verified before, and shown": Case(0, "same", shown=0),
-    "verified before, though the mount showed a later one": Case(0, "same", shown=2),
-    "verified before, with other text": Case(0, refused=Reason.EQUIVOCATION),
-    "the mount lags behind the broker": Case(1, refused=Reason.SUPERSEDED),
-    "the mount lags, and shows the same again": Case(3, shown=0, refused=Reason.SUPERSEDED),
-    "the mount lags, but goes on": Case(3, shown=-1, refused=Reason.SUPERSEDED),
-    "the mount goes back": Case(3, shown=1, refused=Reason.REPLAY),
-    "the mount goes back by one": Case(1, shown=1, refused=Reason.REPLAY),
-    "above what was verified, below what the mount showed": Case(-1, shown=3),
-    "nothing known, the mount showed a later one": Case(None, shown=3),
-    "at the floor": Case(None, floor=0),
-    "below the floor": Case(None, floor=1, refused=Reason.FLOOR),
-    "below the floor and going back": Case(3, shown=3, floor=1, refused=Reason.FLOOR),
-}
-
-
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_only_higher_sequences_pass(name: str) -> None:
-    case = SEQUENCES[name]
-    digest = digest_of(text_of(fields())) if case.digest == "same" else "0" * 64
-    known = Known(
-        highest=None if case.highest is None else Mark(SEQUENCE + case.highest, digest),
-        installed=KNOWN.installed,
-        shown=0 if case.shown is None else SEQUENCE + case.shown,
-    )
-    draft = BundleDraft(known=known, trust=replace(TRUST, min_sequence=SEQUENCE + case.floor))
-    if case.refused is None:
-        assert not draft.verify().already_installed
-    else:
-        assert rejected(draft).reason is case.refused
-
-
-# Step 11: overlap
-
-
-def installed_of(*made: MadeCertificate) -> Known:
-    """A verifier that has these CAs (and the root) in place."""
-    return replace(KNOWN, installed=reopen(bundle((*made, ROOT)), TRUST))
-
-
-def ending(label: str, end: int) -> MadeCertificate:
-    """A CA that is in no other bundle, made under another clock, and ends then."""
-    return Recipe(label, ROOT, end=end, epoch=EPOCH - 1).make()
-
-
-def in_place(*ends: int) -> tuple[Known, list[MadeCertificate]]:
-    first = Recipe("in place", ROOT, end=CLOCK.expiry(EPOCH - 3), epoch=EPOCH - 3).make()
-    made = [first, *(ending(f"in place {end}", end) for end in ends)]
-    return installed_of(*made), made
-
-
-def test_one_common_ca_is_enough_overlap() -> None:
-    assert BundleDraft(known=installed_of(intermediate(EPOCH - 3))).verify()
-    assert BundleDraft(known=installed_of(intermediate(EPOCH - 4), intermediate(EPOCH - 3))).verify()
-
-
-def test_common_root_is_no_overlap() -> None:
-    assert rejected(BundleDraft(known=replace(KNOWN, installed=DISJOINT))).reason is Reason.OVERLAP
-
-
-def test_a_revocation_needs_no_overlap() -> None:
-    draft = BundleDraft(known=replace(KNOWN, installed=DISJOINT))
-    state(reason="revocation")(draft)
-    assert draft.verify()
-    for other in ("rotation", "forced", "rollback"):
-        state(reason=other)(draft)
-        assert rejected(draft).reason is Reason.OVERLAP
-
-
-def test_expired_installed_cas_need_no_overlap() -> None:
-    known, made = in_place(NOW + TOLERANCE, NOW - 1)
-    end = CLOCK.expiry(EPOCH - 3)
-    late = BundleDraft(known=known, now=end - TOLERANCE)
-    assert late.verify()
-    assert rejected(replace(late, now=end - TOLERANCE - 1)).reason is Reason.OVERLAP
-    assert len(made) == 3
-
-
-def test_withdrawn_installed_cas_need_no_overlap() -> None:
-    known, made = in_place(NOW + 3000)
-    draft = BundleDraft(known=known)
-    assert rejected(draft).reason is Reason.OVERLAP
-    state(withdrawn=[made[0].sha256])(draft)
-    assert rejected(draft).reason is Reason.OVERLAP
-    state(withdrawn=[ca.sha256 for ca in made])(draft)
-    assert draft.verify()
-
-
-def test_expired_and_withdrawn_installed_cas_need_no_overlap() -> None:
-    known, made = in_place(NOW + TOLERANCE)
-    draft = BundleDraft(known=known)
-    state(withdrawn=[made[0].sha256])(draft)
-    assert draft.verify()
-
-
-def test_first_bundle_needs_no_overlap() -> None:
-    assert BundleDraft(known=replace(KNOWN, installed=None)).verify()
 
 
 # VerifiedBundle and reopen

@@ -20,7 +20,7 @@ from tidemark.bundle import FORMAT, NO_PREVIOUS, Bundle, digest_of
 from tidemark.epoch import EpochClock
 from tidemark.note import Signer
 from tidemark.trust import Trust
-from tidemark.verify import Known, Mark, VerifiedBundle, verify
+from tidemark.verify import BundleRejected, Known, Mark, VerifiedBundle, verify
 
 DOMAIN = "bus.test"
 CLOCK = EpochClock(epoch_seconds=1200, validity_seconds=4800, prepare_seconds=300)
@@ -251,3 +251,11 @@ class BundleDraft:
 
     def verify(self) -> VerifiedBundle:
         return verify(self.bundle(), self.trust, self.known, self.now)
+
+    def rejected(self) -> BundleRejected:
+        """The rejection of this draft; fails where the draft is accepted."""
+        try:
+            self.verify()
+        except BundleRejected as refused:
+            return refused
+        raise AssertionError("expected this draft to be rejected, it was accepted")
