@@ -19,7 +19,7 @@ from agent.workloads.targets import Address
 from bench.document import Cell, ReportTable
 from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
 from bench.sample import Sample
-from tests.harness.agent.fake_authority import TOKEN, Authority
+from tests.harness.agent.fake_authority import TOKEN, FakeAuthority
 from tests.harness.agent.mounts import bundle_files, leaf_files, parsed
 from tests.harness.agent.sandbox import AgentProcess
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
@@ -59,7 +59,7 @@ class Bench:
 async def measure() -> list[ReportTable]:
     """The swaps of every way, then all of them at rest at once, then starts."""
     with tempfile.TemporaryDirectory() as home:
-        folder, factory, authority = Path(home), BundleFactory(int(time.time())), Authority()
+        folder, factory, authority = Path(home), BundleFactory(int(time.time())), FakeAuthority()
         server = NatsServer(folder / "nats", folder / "files")
         bench = Bench(factory, factory.leaf(), server, Monitor(server))
         (folder / "broker-files").mkdir()
@@ -117,7 +117,7 @@ async def _announce(broker: AnnouncementBroker, bench: Bench) -> None:
     await broker.announce(bundle)
 
 
-def _tidemark(folder: Path, bench: Bench, authority: Authority, broker: AnnouncementBroker) -> TidemarkAgent:
+def _tidemark(folder: Path, bench: Bench, authority: FakeAuthority, broker: AnnouncementBroker) -> TidemarkAgent:
     """With everything on: receipts, a leaf of its own, and the broker as its second source."""
     folder.mkdir()
     (folder / "token").write_text(TOKEN)

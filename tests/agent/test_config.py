@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.app import splay_of
 from agent.config import AgentConfigError, read_config
 from agent.log import Style
 from agent.workloads.targets import Address, HttpTarget, SignalTarget, SystemTarget, TargetError, parse_target
@@ -30,14 +29,14 @@ def faults(**changes: str) -> list[str]:
     return caught.value.faults
 
 
-def test_the_least_that_is_needed() -> None:
+def test_minimal_environment_has_defaults() -> None:
     config = read_config(LEAST | {"PATH": "/bin", "HOME": "/"})
     assert (config.leaf, config.targets, config.authority_url, config.token_file) == (None, (), None, None)
     assert (config.pod, config.uid, config.pod_class) == ("nats-0", "nats-0", PodClass.REQUIRED)
     assert (str(config.listen), config.splay, config.log) == ("0.0.0.0:9465", 0.0, Style.TEXT)
 
 
-def test_everything_that_can_be_said() -> None:
+def test_every_variable_is_read() -> None:
     config = read_config(
         LEAST
         | {
@@ -117,14 +116,14 @@ def test_everything_that_can_be_said() -> None:
         ("BUNDEL", "/x", "expected a known variable (TIDEMARK_BUNDLE, TIDEMARK_LEAF"),
     ],
 )
-def test_a_fault_names_its_variable(name: str, value: str, says: str) -> None:
+def test_fault_names_its_variable(name: str, value: str, says: str) -> None:
     others = {"TARGETS": "nats-sys://"} if name == "LEAF" else {}
     found = [fault for fault in faults(**others | {name: value}) if fault.startswith(f"TIDEMARK_{name}: ")]
     assert found
     assert says in found[0]
 
 
-def test_the_authority_needs_a_token_and_a_token_an_authority() -> None:
+def test_authority_url_and_token_need_each_other() -> None:
     assert faults(AUTHORITY_URL="https://authority:8443") == [
         "TIDEMARK_AUTHORITY_TOKEN_FILE: expected a path, as TIDEMARK_AUTHORITY_URL is set, found nothing"
     ]
@@ -133,7 +132,7 @@ def test_the_authority_needs_a_token_and_a_token_an_authority() -> None:
     ]
 
 
-def test_the_broker_needs_a_leaf_and_a_login_a_broker() -> None:
+def test_broker_needs_leaf_and_credentials_need_broker() -> None:
     assert faults(NATS_URL="tls://nats:4222") == [
         "TIDEMARK_LEAF: expected a directory, as TIDEMARK_NATS_URL is set (the leaf is the connection's), found nothing"
     ]
@@ -143,7 +142,7 @@ def test_the_broker_needs_a_leaf_and_a_login_a_broker() -> None:
     assert "word" not in " ".join(faults(NATS_URL="tls://user:word@nats:4222"))
 
 
-def test_a_broker_may_begin_with_tls() -> None:
+def test_broker_url_may_ask_for_tls_first() -> None:
     base = LEAST | {"TIDEMARK_LEAF": "/leaf"}
     first = "tls://a:1?handshake_first=true,tls://b?handshake_first=true"
     config = read_config(base | {"TIDEMARK_NATS_URL": first})
@@ -151,7 +150,7 @@ def test_a_broker_may_begin_with_tls() -> None:
     assert not read_config(base | {"TIDEMARK_NATS_URL": "tls://a:1"}).nats_handshake_first
 
 
-def test_what_the_kubelet_says_of_services_is_no_typo() -> None:
+def test_service_link_variables_are_ignored() -> None:
     links = {
         "TIDEMARK_AUTHORITY_SERVICE_HOST": "10.0.0.1",
         "TIDEMARK_AUTHORITY_SERVICE_PORT": "8443",
@@ -302,7 +301,7 @@ def test_any_text_is_a_target_or_an_error_that_says_so(text: str) -> None:
         st.sampled_from(["BUNDLE", "LEAF", "TARGETS", "CLASS", "LISTEN", "SPLAY", "POD", "X"]), st.text(max_size=40)
     )
 )
-def test_any_environment_is_a_configuration_or_faults_with_names(values: dict[str, str]) -> None:
+def test_any_environment_is_configuration_or_named_faults(values: dict[str, str]) -> None:
     try:
         read_config(LEAST | {f"TIDEMARK_{name}": value for name, value in values.items()})
     except AgentConfigError as error:
@@ -310,15 +309,3 @@ def test_any_environment_is_a_configuration_or_faults_with_names(values: dict[st
     else:
         found = []
     assert all(fault.startswith("TIDEMARK_") for fault in found)
-
-
-@given(st.text(min_size=1, max_size=60), st.floats(0, 3600))
-def test_a_pods_share_of_the_splay_is_its_own_and_within(pod: str, splay: float) -> None:
-    assert splay_of(pod, splay) == splay_of(pod, splay)
-    assert 0 <= splay_of(pod, splay) <= splay
-
-
-def test_a_fleets_splay_is_spread_evenly() -> None:
-    shares = [splay_of(f"web-{number}", 10.0) for number in range(1000)]
-    quarters = [sum(1 for share in shares if low <= share < low + 2.5) for low in (0, 2.5, 5, 7.5)]
-    assert all(200 < quarter < 300 for quarter in quarters)

@@ -41,7 +41,7 @@ def test_json_lines() -> None:
     assert failure["detail"] == 'expected "x", found a\nb'
 
 
-def test_the_same_line_is_not_repeated_within_a_minute() -> None:
+def test_line_is_not_repeated_within_one_minute() -> None:
     stream = io.StringIO()
     log.configure(Style.TEXT, stream)
     for _ in range(5):
@@ -50,7 +50,7 @@ def test_the_same_line_is_not_repeated_within_a_minute() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
-def test_prose_and_measurements_that_change_do_not_make_another_line() -> None:
+def test_lines_that_differ_in_prose_or_measurements_are_repeats() -> None:
     stream = io.StringIO()
     log.configure(Style.TEXT, stream)
     for seconds in range(5):
@@ -67,7 +67,7 @@ def test_prose_and_measurements_that_change_do_not_make_another_line() -> None:
     ]
 
 
-def test_what_libraries_log_is_in_the_same_style() -> None:
+def test_library_lines_have_configured_style() -> None:
     stream = io.StringIO()
     log.configure(Style.JSON, stream)
     try:
@@ -79,7 +79,7 @@ def test_what_libraries_log_is_in_the_same_style() -> None:
     assert "ValueError: invalid literal" in line["exception"]
 
 
-def test_a_line_is_remembered_for_a_minute_and_no_longer() -> None:
+def test_line_is_remembered_for_one_minute() -> None:
     stream = io.StringIO()
     log.configure(Style.TEXT, stream)
     (handler,) = logging.root.handlers

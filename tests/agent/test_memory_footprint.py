@@ -62,7 +62,7 @@ asyncio.run(main())
 """
 
 
-def test_what_is_left_out_is_not_missed() -> None:
+def test_omitted_modules_are_not_missed() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == {

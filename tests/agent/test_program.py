@@ -38,7 +38,7 @@ def run_agent(environment: Mapping[str, str]) -> "subprocess.CompletedProcess[st
     )
 
 
-def test_every_fault_of_the_configuration_is_reported_at_once() -> None:
+def test_every_configuration_fault_is_reported_at_once() -> None:
     run = run_agent(
         {
             "TIDEMARK_BUNDLE": "bundle",
@@ -57,7 +57,7 @@ def test_every_fault_of_the_configuration_is_reported_at_once() -> None:
     assert "TIDEMARK_CLASS: expected required or application, found 'important'" in run.stderr
 
 
-async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
+async def test_pod_starts_after_first_set_and_is_ready_once_proven(
     factory: BundleFactory, sandbox: AgentSandbox, nats_server: Callable[..., NatsServer], agent_process: StartAgent
 ) -> None:
     server = nats_server(sandbox.out)
@@ -89,7 +89,7 @@ async def test_the_workload_starts_after_the_first_set_and_is_ready_once_proven(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_stops_within_five_seconds(
+async def test_agent_stops_in_five_seconds(
     factory: BundleFactory, sandbox: AgentSandbox, agent_process: StartAgent, number: signal.Signals
 ) -> None:
     sandbox.targets = "signal:?process=tide-nobody"  # it waits for this one
@@ -101,7 +101,7 @@ async def test_it_stops_within_five_seconds(
     assert process.process.wait(5) == 0
 
 
-async def test_it_stops_within_five_seconds_while_it_waits_for_a_proof(
+async def test_agent_stops_in_five_seconds_while_waiting_for_proof(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -124,7 +124,7 @@ async def test_it_stops_within_five_seconds_while_it_waits_for_a_proof(
     await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
 
 
-async def test_it_stops_within_five_seconds_while_an_application_does_not_answer(
+async def test_agent_stops_in_five_seconds_while_application_is_silent(
     factory: BundleFactory, sandbox: AgentSandbox, application: "Application", agent_process: StartAgent
 ) -> None:
     asked = asyncio.Event()
@@ -145,7 +145,7 @@ async def test_it_stops_within_five_seconds_while_an_application_does_not_answer
     assert await asyncio.to_thread(process.process.wait, 5) == 0
 
 
-async def test_it_stops_within_five_seconds_on_the_way_back(
+async def test_agent_stops_in_five_seconds_during_revert(
     factory: BundleFactory, sandbox: AgentSandbox, application: "Application", agent_process: StartAgent, tmp_path: Path
 ) -> None:
     told_back = asyncio.Event()
@@ -181,9 +181,7 @@ async def test_it_stops_within_five_seconds_on_the_way_back(
     await eventually(lambda: (process.status().get("proven") or {}).get("sequence") == 2, "a proof")
 
 
-async def test_a_port_that_is_taken_is_named(
-    sandbox: AgentSandbox, factory: BundleFactory, agent_process: StartAgent
-) -> None:
+async def test_taken_port_is_named(sandbox: AgentSandbox, factory: BundleFactory, agent_process: StartAgent) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     environment = sandbox.environment()
     process = agent_process(environment)
@@ -194,7 +192,7 @@ async def test_a_port_that_is_taken_is_named(
     assert (line["event"], line["listen"]) == ("cannot_listen", environment["TIDEMARK_LISTEN"])
 
 
-async def test_sub_path_like_mounts_are_named_at_start(
+async def test_sub_path_mounts_are_warned_of_at_start(
     sandbox: AgentSandbox, factory: BundleFactory, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     sandbox.bundle_mount.path.mkdir()
@@ -208,7 +206,7 @@ async def test_sub_path_like_mounts_are_named_at_start(
     assert f"{sandbox.bundle_mount.path}: expected ..data" in json.loads(line[0])["detail"]
 
 
-async def test_an_agent_without_a_leaf_says_at_its_start_what_its_looks_will_leave(
+async def test_agent_without_leaf_warns_of_probe_without_client_certificate(
     sandbox: AgentSandbox, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     sandbox.leaf_managed = False
@@ -266,7 +264,7 @@ async def application(sandbox: AgentSandbox) -> AsyncIterator[Application]:
     await made.stop()
 
 
-async def test_an_application_is_told_what_to_use_and_proves_it(
+async def test_application_proves_set_by_echo(
     factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
     leaf = factory.leaf()
@@ -287,7 +285,7 @@ async def test_an_application_is_told_what_to_use_and_proves_it(
         ]
 
 
-async def test_an_application_that_uses_something_else_is_reverted(
+async def test_application_that_uses_other_files_is_reverted(
     factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
     first = factory.bundle(1)
@@ -305,7 +303,7 @@ async def test_an_application_that_uses_something_else_is_reverted(
         await observed.is_proven(2)
 
 
-async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
+async def test_absent_workload_does_not_stop_revert_of_others(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, application: Application
 ) -> None:
     def answer(request: dict[str, Any]) -> web.Response:
@@ -330,7 +328,7 @@ async def test_a_workload_that_is_away_keeps_no_other_from_being_put_back(
         assert [request["sequence"] for request in application.asked][-2:] == [2, 1], "it was told to go back"
 
 
-async def test_an_application_that_refuses_everything_is_told_apart(
+async def test_application_that_refuses_every_reload_is_reload_refused(
     factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -345,7 +343,7 @@ async def test_an_application_that_refuses_everything_is_told_apart(
         assert sandbox.installed().sequence == 1, "the proven set is back in place all the same"
 
 
-async def test_an_acknowledgement_is_all_that_some_applications_can_give(
+async def test_application_that_only_acknowledges_is_proven_at_that_level(
     factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
     application.answer = lambda _: web.Response(status=204)
@@ -356,7 +354,7 @@ async def test_an_acknowledgement_is_all_that_some_applications_can_give(
         assert (status.targets[0].level, status.targets[0].allowed) == (Level.RELOADED, Level.RELOADED)
 
 
-async def test_applications_are_told_within_the_splay(
+async def test_application_is_reloaded_within_splay(
     factory: BundleFactory, sandbox: AgentSandbox, application: Application
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -367,7 +365,7 @@ async def test_applications_are_told_within_the_splay(
         assert time.monotonic() - began > 0.3, "this pod's share of a second"
 
 
-async def test_the_log_is_json_without_secrets_and_says_nothing_twice_a_minute(
+async def test_json_log_has_no_secrets_and_no_repeated_lines(
     factory: BundleFactory, sandbox: AgentSandbox, application: Application, agent_process: StartAgent, tmp_path: Path
 ) -> None:
     token, password = tmp_path / "token", tmp_path / "password"

@@ -15,7 +15,7 @@ from authority.pki import keystore
 from authority.pki.certificates import LeafNames, Validity
 from authority.pki.control_ca import ControlCa, EmbeddedControlCa, create_control_ca, read_control_ca
 from authority.pki.keystore import KeyType
-from tests.harness.agent.fake_authority import Authority
+from tests.harness.agent.fake_authority import FakeAuthority
 from tests.harness.authority.fixtures import empty_space, openbao, space
 from tests.harness.contract import ca_factory
 from tests.harness.contract.bundle_factory import BundleFactory
@@ -121,7 +121,7 @@ def test_what_the_factory_of_cas_makes(passes: Callable[[Chain], None]) -> None:
 
 
 async def test_what_the_fake_authority_serves_with(passes: Callable[[Chain], None]) -> None:
-    authority = Authority()
+    authority = FakeAuthority()
     passes(Chain(to_pem([authority.ca]), *authority.serving_certificate()))
 
 

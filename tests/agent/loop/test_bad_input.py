@@ -123,7 +123,7 @@ async def assert_undisturbed(
 
 
 @pytest.mark.parametrize("kind", BAD)
-async def test_a_bad_bundle_never_reaches_the_server(
+async def test_bad_bundle_never_reaches_server(
     factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer, kind: str
 ) -> None:
     bad = BAD[kind]
@@ -150,7 +150,7 @@ async def test_a_bad_bundle_never_reaches_the_server(
         assert observed.agent.registry.get_sample_value("ca_rotation_verifications_total", rejections) == 1
 
 
-async def test_after_anything_bad_the_next_good_bundle_is_taken(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_good_bundle_is_adopted_after_each_bad_input(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     leaf = factory.leaf()
     for number, (kind, bad) in enumerate(BAD.items()):
         sandbox.out = sandbox.folder / f"out-{number}"
@@ -164,7 +164,7 @@ async def test_after_anything_bad_the_next_good_bundle_is_taken(factory: BundleF
             assert status.failure is None, kind
 
 
-async def test_a_statement_below_the_floor_of_the_trust_file(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_statement_below_floor_of_trust_file_is_rejected(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.write_trust_file(factory.trust(min_sequence=7))
     sandbox.mount(factory.bundle(6), factory.leaf())
     async with sandbox.agent() as observed:
@@ -174,9 +174,7 @@ async def test_a_statement_below_the_floor_of_the_trust_file(factory: BundleFact
         await observed.is_proven(7)
 
 
-async def test_a_held_statement_is_adopted_when_its_time_has_come(
-    factory: BundleFactory, sandbox: AgentSandbox
-) -> None:
+async def test_held_statement_is_adopted_when_due(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     ahead = 0.0
     sandbox.mount(factory.bundle(1, issued_at=factory.now + 100), factory.leaf())
     async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
@@ -196,7 +194,7 @@ async def test_a_held_statement_is_adopted_when_its_time_has_come(
         await observed.is_proven(1)
 
 
-async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(
+async def test_bundle_refused_by_wrong_clock_is_adopted_once_clock_is_right(
     factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
     ahead = 2.0 * factory.clock.validity_seconds
@@ -211,7 +209,7 @@ async def test_what_a_wrong_clock_refused_is_taken_when_it_is_right(
         assert status.failure is None
 
 
-async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
+async def test_absent_workload_does_not_delay_next_judgement(
     factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
     ahead = 0.0
@@ -228,7 +226,7 @@ async def test_a_workload_that_is_away_keeps_nothing_from_being_judged_again(
         await observed.is_proven(2)
 
 
-async def test_a_mount_without_data_is_named_and_harmless(
+async def test_mount_without_data_link_is_warned_of(
     factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
     server = nats_server(sandbox.out)
@@ -250,7 +248,7 @@ async def test_a_mount_without_data_is_named_and_harmless(
         assert (status.failure, status.warnings) == (None, ())
 
 
-async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(
+async def test_mount_that_kubelet_never_updates_is_used_with_warning(
     factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
     sandbox.bundle_mount.path.mkdir()
@@ -264,7 +262,7 @@ async def test_a_directory_that_no_kubelet_would_update_is_named_and_used(
         ]
 
 
-async def test_a_sub_path_mount_is_named(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_sub_path_mount_is_warned_of(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.bundle_mount.path.write_bytes(factory.bundle(1).ca)
     sandbox.mount(leaf=factory.leaf())
     async with sandbox.agent() as observed:
@@ -274,7 +272,7 @@ async def test_a_sub_path_mount_is_named(factory: BundleFactory, sandbox: AgentS
         assert status.state is AgentState.STARTING
 
 
-async def test_a_missing_mount_is_waited_for(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_missing_mount_is_waited_for(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     async with sandbox.agent() as observed:
         status = await observed.fails("mount_missing")
         assert status.failure
@@ -285,9 +283,7 @@ async def test_a_missing_mount_is_waited_for(factory: BundleFactory, sandbox: Ag
         await observed.is_proven(1)
 
 
-async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(
-    factory: BundleFactory, sandbox: AgentSandbox
-) -> None:
+async def test_recreated_mount_is_watched_again(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await observed.is_proven(1)
@@ -301,9 +297,7 @@ async def test_a_mount_that_was_deleted_and_made_again_is_watched_again(
 
 
 @pytest.mark.parametrize("content", ["not toml at all", "", 'trust_domain = "x"\n'])
-async def test_a_trust_file_that_is_none_is_waited_for(
-    factory: BundleFactory, sandbox: AgentSandbox, content: str
-) -> None:
+async def test_unusable_trust_file_is_waited_for(factory: BundleFactory, sandbox: AgentSandbox, content: str) -> None:
     sandbox.trust_file.write_text(content)
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
@@ -317,9 +311,7 @@ async def test_a_trust_file_that_is_none_is_waited_for(
         await observed.is_proven(2)
 
 
-async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(
-    factory: BundleFactory, sandbox: AgentSandbox
-) -> None:
+async def test_replaced_key_in_trust_file_counts_at_once(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     other = Signer.generate(f"{DOMAIN}/b")
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
@@ -335,7 +327,7 @@ async def test_a_key_that_is_replaced_in_the_trust_file_counts_at_once(
     ("kind", "reason"),
     [("expired", "leaf_expired"), ("key", "leaf_key_mismatch"), ("stranger", "leaf_chain"), ("garbage", "leaf_pem")],
 )
-async def test_a_leaf_that_does_not_fit_stays_out(
+async def test_unfitting_leaf_is_not_installed(
     factory: BundleFactory, sandbox: AgentSandbox, tmp_path: Path, kind: str, reason: str
 ) -> None:
     good = factory.leaf()
@@ -366,7 +358,7 @@ async def test_a_leaf_that_does_not_fit_stays_out(
         assert status.failure is None
 
 
-async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_renewed_leaf_is_installed_despite_rejected_bundle(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await observed.is_proven(1)
@@ -379,7 +371,7 @@ async def test_a_renewed_leaf_goes_in_beside_a_rejected_bundle(factory: BundleFa
         assert status.failure.reason == "signature"
 
 
-async def test_the_same_garbage_is_counted_once(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_same_rejected_bundle_is_counted_once(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await observed.is_proven(1)

@@ -30,7 +30,7 @@ async def load_time(server: NatsServer) -> object:
     return (await server.varz() or {})["config_load_time"]
 
 
-async def test_bundle_and_leaf_arrive_in_either_order(
+async def test_bundle_and_leaf_may_arrive_in_either_order(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     factory.include_root = False  # or a leaf of any CA that the root has signed would fit
@@ -57,7 +57,7 @@ async def test_bundle_and_leaf_arrive_in_either_order(
         assert server.complaints() == []
 
 
-async def test_a_journey_is_measured_from_the_switch(
+async def test_journey_is_measured_from_switch_of_mount(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -76,7 +76,7 @@ async def test_a_journey_is_measured_from_the_switch(
         assert [j.number for j in status.journeys] == sorted({j.number for j in status.journeys})
 
 
-async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
+async def test_absent_workload_that_starts_on_the_set_is_not_signalled(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -95,9 +95,7 @@ async def test_no_workload_is_waited_for_and_not_signalled_when_it_comes(
         assert "Reloaded server configuration" not in server.log.read_text()
 
 
-async def test_sets_that_nobody_took_do_not_pile_up(
-    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
-) -> None:
+async def test_unproven_sets_are_swept(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await begin(sandbox, server, observed)
@@ -112,7 +110,7 @@ async def test_sets_that_nobody_took_do_not_pile_up(
         await eventually(lambda: kept() == ["..1-1", "..6-1"], "the proven set and the one in place alone")
 
 
-async def test_a_stale_pid_file_harms_nobody(
+async def test_stale_pid_file_signals_no_other_process(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, bystander: subprocess.Popen[bytes]
 ) -> None:
     server.folder.mkdir()
@@ -128,7 +126,7 @@ async def test_a_stale_pid_file_harms_nobody(
         assert bystander.poll() is None
 
 
-async def test_a_workload_that_restarts_is_found_again(
+async def test_restarted_workload_is_found_again(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -142,7 +140,7 @@ async def test_a_workload_that_restarts_is_found_again(
         await observed.is_proven(2)
 
 
-async def test_a_workload_that_started_on_something_else_is_told_after_all(
+async def test_workload_that_started_on_other_files_is_reloaded(
     factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
     elsewhere, used = sandbox.folder / "elsewhere", sandbox.folder / "used"
@@ -162,7 +160,7 @@ async def test_a_workload_that_started_on_something_else_is_told_after_all(
         await observed.is_proven(2)
 
 
-async def test_a_workload_that_shows_nothing_is_told_of_every_set(
+async def test_workload_without_probe_is_reloaded_for_every_set(
     factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
 ) -> None:
     server = nats_server(sandbox.out)
@@ -190,7 +188,9 @@ async def test_a_workload_that_shows_nothing_is_told_of_every_set(
         await eventually(has_reloaded, "a reload")
 
 
-async def test_the_newest_of_many_wins(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
+async def test_newest_of_many_candidates_is_proven(
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
+) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await begin(sandbox, server, observed)
@@ -204,7 +204,7 @@ async def test_the_newest_of_many_wins(factory: BundleFactory, sandbox: AgentSan
         assert len(kept) == 1, "sets that nothing needs are swept"
 
 
-async def test_an_agent_that_restarts_does_not_disturb_the_workload(
+async def test_restarted_agent_does_not_reload_proven_workload(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -218,7 +218,7 @@ async def test_an_agent_that_restarts_does_not_disturb_the_workload(
         assert await load_time(server) == loaded
 
 
-async def test_an_agent_that_was_away_finishes_what_it_finds(
+async def test_restarted_agent_adopts_what_changed_meanwhile(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -230,7 +230,7 @@ async def test_an_agent_that_was_away_finishes_what_it_finds(
         await observed.is_proven(2, leaf)
 
 
-async def test_an_installed_set_counts_without_any_mount(
+async def test_installed_set_is_proven_without_mount(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -243,9 +243,7 @@ async def test_an_installed_set_counts_without_any_mount(
         assert status.failure.reason == "mount_missing"
 
 
-async def test_a_rollback_is_a_newer_statement(
-    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
-) -> None:
+async def test_rollback_statement_is_adopted(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
     sandbox.mount(factory.bundle(1, [factory.epoch + 1, factory.epoch]), factory.leaf())
     async with sandbox.agent() as observed:
         await begin(sandbox, server, observed)
@@ -254,7 +252,7 @@ async def test_a_rollback_is_a_newer_statement(
         await observed.is_proven(2)
 
 
-async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
+async def test_leaf_is_orphaned_by_revocation_until_new_leaf(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     first = factory.leaf()
@@ -276,7 +274,7 @@ async def test_a_revocation_leaves_the_leaf_an_orphan_until_another_comes(
         assert status.failure is None
 
 
-async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
+async def test_current_bundle_with_expired_oldest_ca_is_valid(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     ahead = 0
@@ -296,7 +294,9 @@ async def test_the_oldest_ca_may_expire_while_the_bundle_is_current(
 
 
 @pytest.mark.parametrize("epochs_late", [0.5, 0.99, 2.0, 3.5])
-async def test_an_agent_may_start_late(factory: BundleFactory, sandbox: AgentSandbox, epochs_late: float) -> None:
+async def test_late_started_agent_adopts_current_bundle(
+    factory: BundleFactory, sandbox: AgentSandbox, epochs_late: float
+) -> None:
     ahead = epochs_late * factory.clock.epoch_seconds
     start = factory.clock.start(factory.epoch)
     end = start + factory.clock.validity_seconds
@@ -305,7 +305,7 @@ async def test_an_agent_may_start_late(factory: BundleFactory, sandbox: AgentSan
         await observed.is_proven(1)
 
 
-async def test_everything_expired_is_bridged_by_the_next_bundle(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_next_bundle_is_adopted_after_everything_expired(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     ahead = 0
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
@@ -318,7 +318,7 @@ async def test_everything_expired_is_bridged_by_the_next_bundle(factory: BundleF
         await observed.is_proven(2, leaf)
 
 
-async def test_an_unmanaged_leaf_is_nobodys_business(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_unmanaged_leaf_is_neither_installed_nor_reported(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.leaf_managed = False
     sandbox.mount(factory.bundle(1))
     async with sandbox.agent() as observed:
@@ -328,7 +328,7 @@ async def test_an_unmanaged_leaf_is_nobodys_business(factory: BundleFactory, san
         assert status.journeys[-1].leaf_sha256 is None
 
 
-async def test_clock_jumps_hold_or_refuse_what_comes_and_undo_nothing(
+async def test_clock_jumps_refuse_new_bundles_and_keep_installed_set(
     factory: BundleFactory, sandbox: AgentSandbox
 ) -> None:
     ahead = 0.0

@@ -32,7 +32,7 @@ def kills(folder: Path, *arguments: object) -> list[dict[str, Any]]:
     return found
 
 
-def test_killed_before_every_step(tmp_path: Path) -> None:
+def test_agent_killed_before_every_step_recovers(tmp_path: Path) -> None:
     found = kills(tmp_path)
     steps = [kill["before"] for kill in found]
     assert {
@@ -54,7 +54,7 @@ def test_killed_before_every_step(tmp_path: Path) -> None:
     assert between, "some kills fall between verifying and installing"
 
 
-def test_killed_at_any_moment(tmp_path: Path) -> None:
+def test_agent_killed_at_random_moment_recovers(tmp_path: Path) -> None:
     found = kills(tmp_path, KILLS)
     assert len(found) == KILLS
     rows = []

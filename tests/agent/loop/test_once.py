@@ -48,7 +48,7 @@ def events(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, str]]:
     return [(line["event"], line.get("reason", "")) for line in lines]
 
 
-def test_a_verified_set_is_installed_and_refusals_say_so(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+def test_once_installs_verified_set_and_reports_refusals(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     assert (run(sandbox).returncode, sandbox.out.exists()) == (3, True), "nothing is mounted yet"
     sandbox.mount(factory.bundle(2), factory.leaf())
     done = run(sandbox)
@@ -74,7 +74,7 @@ def test_a_verified_set_is_installed_and_refusals_say_so(factory: BundleFactory,
     assert sandbox.installed().sequence == 4
 
 
-def test_what_cannot_be_installed_or_written_is_told_apart(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+def test_once_exit_status_tells_refusal_from_write_failure(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.mount(factory.bundle(1, signer=Signer.generate(f"{factory.domain}/a")), factory.leaf())
     done = run(sandbox)
     assert (done.returncode, events(done)) == (3, [("refused", "signature")])
@@ -89,7 +89,7 @@ def test_what_cannot_be_installed_or_written_is_told_apart(factory: BundleFactor
     assert f"{sandbox.out}: expected to write there, found File exists (EEXIST)" in done.stdout
 
 
-def test_where_files_cannot_be_written_whole_the_old_set_stays(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+def test_installed_set_stays_where_disk_is_full(factory: BundleFactory, sandbox: AgentSandbox) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     assert run(sandbox).returncode == 0
     before = snapshot(sandbox)
@@ -114,7 +114,7 @@ def test_every_exit_status_is_documented(sandbox: AgentSandbox) -> None:
     assert run(sandbox, TIDEMARK_POD="").returncode == 2
 
 
-async def test_the_broker_is_asked_as_well_and_the_sidecar_goes_on_from_there(
+async def test_once_asks_broker_and_sidecar_continues_from_its_set(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, server: NatsServer
 ) -> None:
     await broker.start()

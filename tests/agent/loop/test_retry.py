@@ -11,7 +11,7 @@ OTHER: Key = ("other", "leaf")
 PATIENCE = RetryPolicy(refused_pause=10.0, longest_refused_pause=300.0)
 
 
-def test_the_pause_grows_with_each_failure_up_to_the_longest() -> None:
+def test_pause_doubles_with_each_failure_up_to_limit() -> None:
     retry = Retry(PATIENCE)
     for failures in range(12):
         usual = min(10.0 * 2**failures, 300.0)
@@ -19,7 +19,7 @@ def test_the_pause_grows_with_each_failure_up_to_the_longest() -> None:
         retry.start(ONE)
 
 
-def test_another_set_starts_afresh() -> None:
+def test_other_set_resets_failures() -> None:
     retry = Retry(PATIENCE)
     for _ in range(5):
         retry.record_failure(0.0, ONE)
@@ -28,7 +28,7 @@ def test_another_set_starts_afresh() -> None:
     assert retry.record_failure(0.0, OTHER) <= 11.0
 
 
-def test_a_proof_starts_afresh() -> None:
+def test_proof_resets_failures() -> None:
     retry = Retry(PATIENCE)
     retry.record_failure(0.0, ONE)
     retry.record_success()
@@ -36,7 +36,7 @@ def test_a_proof_starts_afresh() -> None:
     assert retry.record_failure(0.0, ONE) <= 11.0
 
 
-def test_what_could_not_be_written_counts_and_refuses_no_set() -> None:
+def test_write_failure_is_counted_and_refuses_no_set() -> None:
     retry = Retry(PATIENCE)
     assert retry.record_failure(0.0) <= 11.0
     assert retry.record_failure(0.0) >= 18.0
@@ -44,9 +44,7 @@ def test_what_could_not_be_written_counts_and_refuses_no_set() -> None:
 
 
 @given(st.integers(1, 40), st.floats(0.0, 1000.0))
-def test_a_refused_set_waits_out_its_pause_whatever_rings_meanwhile_unless_something_changed(
-    failures: int, later: float
-) -> None:
+def test_refused_set_stays_in_backoff_until_change(failures: int, later: float) -> None:
     retry = Retry(PATIENCE)
     pause = 0.0
     for _ in range(failures):

@@ -19,7 +19,7 @@ from tidemark.receipt import AgentState, Level
 MakeServer = Callable[..., NatsServer]
 
 
-async def test_a_broken_configuration_is_reverted_and_tried_again(
+async def test_set_refused_by_broken_configuration_is_reverted_and_retried(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -43,7 +43,7 @@ async def test_a_broken_configuration_is_reverted_and_tried_again(
         assert (status.reverted, status.failure) == (None, None)
 
 
-async def test_what_is_no_bundle_makes_a_revert_no_proof(
+async def test_unreadable_bundle_does_not_turn_revert_into_proof(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -60,9 +60,7 @@ async def test_what_is_no_bundle_makes_a_revert_no_proof(
         await observed.is_proven(3)
 
 
-async def test_a_leaf_change_is_reverted_as_well(
-    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
-) -> None:
+async def test_refused_leaf_is_reverted(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
     first = factory.leaf()
     sandbox.mount(factory.bundle(1), first)
     async with sandbox.agent({"TIDEMARK_SPLAY": "3600"}) as observed:  # which is not for servers
@@ -74,7 +72,7 @@ async def test_a_leaf_change_is_reverted_as_well(
         assert serves(sandbox, server)
 
 
-async def test_a_set_with_a_withdrawn_ca_is_never_put_back(
+async def test_set_with_withdrawn_ca_is_never_put_back(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1, [factory.epoch, factory.epoch - 1]), factory.leaf())
@@ -94,9 +92,7 @@ async def test_a_set_with_a_withdrawn_ca_is_never_put_back(
         await observed.is_proven(2)
 
 
-async def test_a_set_that_has_expired_is_not_put_back(
-    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
-) -> None:
+async def test_expired_set_is_not_put_back(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
     ahead = 0.0
     sandbox.mount(factory.bundle(1), factory.leaf(end=factory.now + 600))
     async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
@@ -112,7 +108,7 @@ async def test_a_set_that_has_expired_is_not_put_back(
         await observed.is_proven(1, leaf)
 
 
-async def test_a_server_too_busy_to_be_told_has_refused_nothing(
+async def test_busy_server_is_absent_and_not_refused(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -133,7 +129,7 @@ async def test_a_server_too_busy_to_be_told_has_refused_nothing(
         assert all(journey.outcome != "reverted" for journey in observed.status.journeys)
 
 
-async def test_without_a_proven_set_there_is_no_way_back(
+async def test_refused_set_stays_where_no_set_was_proven(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -150,7 +146,7 @@ async def test_without_a_proven_set_there_is_no_way_back(
         await observed.is_proven(2)
 
 
-async def test_a_read_only_output_keeps_the_old_set(factory: BundleFactory, open_folder: Path) -> None:
+async def test_installed_set_stays_in_read_only_output_directory(factory: BundleFactory, open_folder: Path) -> None:
     sandbox = AgentSandbox(open_folder, factory)
     with without_privileges():
         sandbox.out.mkdir()
@@ -170,7 +166,9 @@ async def test_a_read_only_output_keeps_the_old_set(factory: BundleFactory, open
             await observed.is_proven(2)
 
 
-async def test_an_output_that_cannot_be_made_is_named(factory: BundleFactory, sandbox: AgentSandbox) -> None:
+async def test_failure_names_output_directory_that_cannot_be_made(
+    factory: BundleFactory, sandbox: AgentSandbox
+) -> None:
     sandbox.out.write_text("a file is in the way")
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
@@ -181,7 +179,7 @@ async def test_an_output_that_cannot_be_made_is_named(factory: BundleFactory, sa
         await observed.is_proven(1)
 
 
-async def test_two_targets_stand_and_fall_together(
+async def test_refusal_of_one_target_reverts_both(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, nats_server: MakeServer
 ) -> None:
     other = nats_server(sandbox.out)
@@ -202,7 +200,7 @@ async def test_two_targets_stand_and_fall_together(
         assert serves(sandbox, other)
 
 
-async def test_a_set_is_tried_three_times_by_default(
+async def test_set_is_tried_three_times_by_default(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -218,7 +216,7 @@ async def test_a_set_is_tried_three_times_by_default(
         assert (tries, told) == (3, 4), "and once more to go back"
 
 
-async def test_a_bundle_of_the_broker_that_fits_neither_does_not_hurry_a_refused_set(
+async def test_rejected_announcement_does_not_shorten_backoff_of_refused_set(
     factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, broker: AnnouncementBroker
 ) -> None:
     policy = replace(BRIEF, proof_timeout=0.3, tries=1, refused_pause=3.0)
@@ -245,9 +243,7 @@ def _tried(observed: Observed, times: int) -> bool:
     return sum(journey.outcome == AgentState.REVERTED for journey in observed.status.journeys) >= times
 
 
-async def test_the_pause_before_a_refused_set_grows(
-    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
-) -> None:
+async def test_backoff_of_refused_set_grows(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> None:
     policy: RetryPolicy = replace(BRIEF, proof_timeout=0.2, tries=1, refused_pause=0.05)
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent(policy=policy) as observed:

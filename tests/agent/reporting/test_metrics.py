@@ -23,7 +23,7 @@ NAMES = {
 }
 
 
-def test_names_and_labels_are_the_documented_ones() -> None:
+def test_metrics_have_documented_names_and_labels() -> None:
     registry = CollectorRegistry()
     metrics = AgentMetrics(registry)
     metrics.observe_propagation(1.0)

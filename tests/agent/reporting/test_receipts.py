@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.harness.agent.fake_authority import TOKEN, Authority
+from tests.harness.agent.fake_authority import TOKEN, FakeAuthority
 from tests.harness.agent.sandbox import AgentSandbox
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.waiting import eventually
@@ -16,14 +16,14 @@ from tidemark.receipt import AgentState, PodClass
 
 
 @pytest.fixture
-async def authority(factory: BundleFactory, sandbox: AgentSandbox) -> AsyncIterator[Authority]:
-    made = Authority()
+async def authority(factory: BundleFactory, sandbox: AgentSandbox) -> AsyncIterator[FakeAuthority]:
+    made = FakeAuthority()
     sandbox.write_trust_file(factory.trust(control_ca=to_pem([made.ca]).decode()))
     yield made
     await made.stop()
 
 
-def reporting(authority: Authority, sandbox: AgentSandbox, token: str = TOKEN) -> dict[str, str]:
+def reporting(authority: FakeAuthority, sandbox: AgentSandbox, token: str = TOKEN) -> dict[str, str]:
     """The variables of an agent that reports to it."""
     (sandbox.folder / "token").write_text(token + "\n")
     return {
@@ -33,7 +33,9 @@ def reporting(authority: Authority, sandbox: AgentSandbox, token: str = TOKEN) -
     }
 
 
-async def test_a_proof_is_reported_at_once(factory: BundleFactory, sandbox: AgentSandbox, authority: Authority) -> None:
+async def test_proof_is_reported_at_once(
+    factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority
+) -> None:
     await authority.start()
     authority.newest = 9
     leaf = factory.leaf()
@@ -64,7 +66,7 @@ async def test_a_proof_is_reported_at_once(factory: BundleFactory, sandbox: Agen
         assert all(one != next_one for one, next_one in pairwise(said)), "nothing is said twice before the heartbeat"
 
 
-async def test_a_failure_is_reported(factory: BundleFactory, sandbox: AgentSandbox, authority: Authority) -> None:
+async def test_failure_is_reported(factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority) -> None:
     await authority.start()
     sandbox.mount(factory.bundle(3), factory.leaf())
     async with sandbox.agent(reporting(authority, sandbox)) as observed:
@@ -76,8 +78,8 @@ async def test_a_failure_is_reported(factory: BundleFactory, sandbox: AgentSandb
         assert (failure.reason, failure.sequence) == ("replay", 2)
 
 
-async def test_an_authority_that_is_away_is_told_later(
-    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
+async def test_receipt_is_sent_once_authority_is_back(
+    factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent(reporting(authority, sandbox)) as observed:
@@ -92,10 +94,10 @@ async def test_an_authority_that_is_away_is_told_later(
         assert proven.sequence == 2
 
 
-async def test_nothing_is_said_to_a_stranger(
-    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
+async def test_no_receipt_is_sent_to_unverified_authority(
+    factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority
 ) -> None:
-    stranger = Authority()
+    stranger = FakeAuthority()
     sandbox.write_trust_file(factory.trust(control_ca=to_pem([stranger.ca]).decode()))
     await authority.start()
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -112,8 +114,12 @@ async def test_nothing_is_said_to_a_stranger(
 
 
 @pytest.mark.parametrize("token", ["another-token", "", "two tokens"])
-async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
-    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority, token: str, caplog: pytest.LogCaptureFixture
+async def test_refused_token_does_not_disturb_workload(
+    factory: BundleFactory,
+    sandbox: AgentSandbox,
+    authority: FakeAuthority,
+    token: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await authority.start()
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -125,22 +131,22 @@ async def test_a_token_that_is_not_taken_changes_nothing_for_the_workload(
         await eventually(lambda: authority.receipts, "a receipt")
 
 
-async def test_a_receipt_goes_where_the_configuration_says_and_nowhere_else(
-    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
+async def test_receipt_follows_no_redirect(
+    factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority
 ) -> None:
     await authority.start()
     authority.moved_to = "/elsewhere"
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
-        await eventually(lambda: authority.sent_on > 1, "a second try")
+        await eventually(lambda: authority.redirects > 1, "a second try")
         assert authority.receipts == []
         authority.moved_to = ""
         await eventually(lambda: authority.receipts, "a receipt")
 
 
-async def test_a_heartbeat_comes_without_any_change(
-    factory: BundleFactory, sandbox: AgentSandbox, authority: Authority
+async def test_heartbeat_is_sent_without_change(
+    factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority
 ) -> None:
     await authority.start()
     short = BundleFactory(factory.now, clock=EpochClock(epoch_seconds=8, validity_seconds=80, prepare_seconds=3))

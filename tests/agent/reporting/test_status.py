@@ -33,27 +33,27 @@ FRESH = AgentStatus(IDENTITY)
 WELL = AgentStatus(IDENTITY, AgentState.PROVEN, highest=ONE, installed=INSTALLED, proven=ONE)
 
 
-def test_the_workload_starts_after_a_set_is_installed() -> None:
+def test_workload_may_start_once_a_set_is_installed() -> None:
     assert unstarted(FRESH) == ["no verified set is installed yet"]
     failed = replace(FRESH, failure=Failure("signature", "expected one", NOW))
     assert unstarted(failed) == ["no verified set is installed yet: signature: expected one"]
     assert unstarted(replace(FRESH, installed=INSTALLED)) == []
 
 
-def test_a_pod_is_ready_once_its_workload_has_taken_a_set() -> None:
+def test_pod_is_ready_once_workload_has_proven_a_set() -> None:
     assert unready(replace(WELL, proven=None), NOW) == ["the workload has not taken a set yet"]
     assert unready(WELL, NOW) == []
     for state in AgentState:
         assert unready(replace(WELL, state=state, failure=Failure("x", "y", NOW)), NOW) == [], "nothing else has a say"
 
 
-def test_a_pod_whose_every_intermediate_has_ended_is_not_ready() -> None:
+def test_pod_with_expired_intermediates_is_not_ready() -> None:
     assert unready(WELL, NOW + 100) == []
     assert unready(WELL, NOW + 101) == ["no installed intermediate is valid now"]
     assert unready(WELL, NOW - 201) == ["no installed intermediate is valid now"]
 
 
-def test_time_brings_warnings_and_takes_nothing_down() -> None:
+def test_expiry_adds_warnings_and_keeps_pod_ready() -> None:
     names = {at: [warning.name for warning in warnings_at(WELL, NOW + at)] for at in (0, 56, 61, 101)}
     assert names == {
         0: [],
@@ -65,7 +65,7 @@ def test_time_brings_warnings_and_takes_nothing_down() -> None:
     assert warnings_at(replace(WELL, newest=1), NOW) == []
 
 
-def test_what_is_under_way_may_be_waited_for_a_moment() -> None:
+def test_unproven_set_is_under_way() -> None:
     assert not is_under_way(FRESH)
     assert not is_under_way(WELL)
     assert is_under_way(replace(WELL, highest=TWO))
@@ -78,7 +78,7 @@ def journey(number: int) -> Journey:
 
 
 @given(st.integers(0, 3 * MAX_JOURNEYS))
-def test_the_last_journeys_are_kept_oldest_first(count: int) -> None:
+def test_last_journeys_are_kept_oldest_first(count: int) -> None:
     journeys: tuple[Journey, ...] = ()
     for number in range(1, count + 1):
         journeys = with_journey(journeys, journey(number))
@@ -108,7 +108,7 @@ STATUSES = st.builds(
 
 
 @given(STATUSES, st.integers(NOW - 1000, NOW + 1000))
-def test_any_status_can_be_shown_and_sent(status: AgentStatus, now: int) -> None:
+def test_any_status_becomes_json_and_receipt(status: AgentStatus, now: int) -> None:
     shown = json.loads(json.dumps(to_json(status, now)))
     assert shown["state"] == status.state.value
     assert shown["ready"] is (unready(status, now) == [])

@@ -35,7 +35,7 @@ CANDIDATES = st.tuples(st.booleans(), st.integers(1, 9))
 
 
 @given(mount=st.none() | CANDIDATES, announced=st.lists(CANDIDATES, max_size=4), highest=st.none() | st.integers(1, 9))
-def test_the_highest_good_one_goes_in_whichever_way_it_came(
+def test_highest_good_bundle_is_chosen_from_either_source(
     mount: tuple[bool, int] | None, announced: list[tuple[bool, int]], highest: int | None
 ) -> None:
     def bundle(candidate: tuple[bool, int]) -> Bundle:
@@ -54,7 +54,7 @@ def test_the_highest_good_one_goes_in_whichever_way_it_came(
     assert bool(from_mount) == (mount is None or not mount[0] or mount[1] <= (highest or 0))
 
 
-def test_only_a_mount_replays() -> None:
+def test_lower_statement_is_replay_from_mount_only() -> None:
     seven = Mark(7, "7" * 64)
     choice = judge(good(3), [good(3)], Known(highest=seven, shown=5))
     assert {(refusal.source, refusal.reason) for refusal in choice.refused} == {

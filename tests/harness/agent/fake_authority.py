@@ -15,8 +15,8 @@ from tidemark.receipt import Receipt
 TOKEN = "token-of-nats-0"
 
 
-class Authority:
-    """The receiving end: HTTPS with a certificate of its own CA, a bearer token, and the newest sequence as answer."""
+class FakeAuthority:
+    """Receives receipts over HTTPS, checks the bearer token, answers with the newest sequence; has its own CA."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -24,8 +24,8 @@ class Authority:
         self.newest = 0
         self.code = 200
         self.moved_to = ""
-        """Where it says that receipts go now; they do not."""
-        self.sent_on = 0
+        """Path that it redirects receipts to; an agent must not follow."""
+        self.redirects = 0
         self._control = SigningCa(common_name("control"), ec.generate_private_key(ec.SECP256R1()))
         now = int(time.time())
         self._lifetime = Lifetime(now - 60, now + 3600)
@@ -37,18 +37,18 @@ class Authority:
         return f"https://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        async def take(request: web.Request) -> web.Response:
+        async def receive(request: web.Request) -> web.Response:
             if request.headers.get("Authorization") != f"Bearer {TOKEN}":
                 return web.Response(status=401, text="who are you?")
             if self.moved_to and request.path != self.moved_to:
-                self.sent_on += 1
+                self.redirects += 1
                 raise web.HTTPTemporaryRedirect(self.moved_to)
             if self.code == 200:
                 self.receipts.append(Receipt.from_json(await request.read()))
             return web.json_response({"newest_sequence": self.newest}, status=self.code)
 
         app = web.Application()
-        app.router.add_post("/{path:.*}", take)
+        app.router.add_post("/{path:.*}", receive)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls()).start()
