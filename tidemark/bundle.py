@@ -1,8 +1,8 @@
 """The bundle: ``ca.crt`` (what workloads read) and ``bundle.note`` (the signed statement over it), as values and bytes.
 
 A statement's text is the line ``tidemark/bundle/v1``, then one line of JSON. Every known field must be there once and
-of its type; unknown fields are ignored, so that later authorities may add fields (docs/architecture.md, "The
-statement").
+of its type; unknown fields are ignored, so that later authorities may add fields.
+See docs/architecture.md, "The statement".
 """
 
 import hashlib
