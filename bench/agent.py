@@ -16,13 +16,12 @@ import psutil
 
 from agent.workloads import tls_probe
 from agent.workloads.targets import Address
-from bench.document import Cell, ReportTable
 from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
-from bench.sample import Sample
 from tests.harness.agent.fake_authority import TOKEN, FakeAuthority
 from tests.harness.agent.mounts import bundle_files, leaf_files, parsed
 from tests.harness.agent.sandbox import AgentProcess
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
+from tests.harness.measurements import Cell, ReportTable, Sample
 from tests.harness.nats.announcement_broker import AnnouncementBroker
 from tests.harness.nats.server import NatsServer
 from tests.harness.waiting import eventually

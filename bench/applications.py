@@ -22,11 +22,10 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 import tidemark.nats
-from bench.document import ReportTable
-from bench.sample import Sample
 from playground.layout import free_ports
 from playground.ledger import Ledger
 from playground.load import CORE_SUBJECT, JETSTREAM_SUBJECT, READY_SUBJECT, STREAM, make_stream
+from tests.harness.measurements import ReportTable, Sample
 from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
 from tests.harness.nats.load_applications import Application
 from tests.harness.waiting import eventually

@@ -21,9 +21,8 @@ import aiohttp
 import psutil
 
 from bench.agents import Wave
-from bench.document import ReportTable
-from bench.sample import Sample
 from tests.harness.authority.deployment import AuthorityDeployment, Program, ask
+from tests.harness.measurements import ReportTable, Sample
 
 TITLE = "The authority: a rotation's receipts, each on a new TLS connection"
 

@@ -10,13 +10,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.sample import Sample
-
-Cell = str | int | float | Sample
+from tests.harness.measurements import ReportTable
 
 _DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _HEAD = """# Benchmarks
@@ -24,37 +21,6 @@ _HEAD = """# Benchmarks
 `make bench` measures everything here and writes it; `make bench SUBJECTS="applications"` a part of it. Each section
 says when and on what machine. A peer is measured in the same run, on the same servers and under the same load.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ReportTable:
-    """Rows under a line that says what they are. A ``Sample`` fills three cells: n, median and p99."""
-
-    caption: str
-    columns: Sequence[str]
-    """Headings; that of a ``Sample`` is what it is and its unit, such as ``gap, ms``."""
-    rows: Sequence[Sequence[Cell]]
-
-    def markdown(self) -> str:
-        """The table as GitHub shows it."""
-        is_sample = [isinstance(cell, Sample) for cell in self.rows[0]]
-        headings: list[str] = []
-        for heading, sample in zip(self.columns, is_sample, strict=True):
-            what, _, unit = heading.rpartition(", ")
-            figures = [f"{what}: n", f"median, {unit}", f"p99, {unit}"]
-            headings += figures if sample else [heading]
-        lines = [
-            headings,
-            ["---"] * len(headings),
-            *([text for cell in row for text in _texts(cell)] for row in self.rows),
-        ]
-        return f"{self.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _texts(cell: Cell) -> list[str]:
-    if isinstance(cell, Sample):
-        return [str(len(cell)), *(f"{figure:,.1f}" for figure in (cell.median, cell.p99))]
-    return [f"{cell:,}" if isinstance(cell, int) else f"{cell:,.1f}" if isinstance(cell, float) else cell]
 
 
 def machine() -> str:

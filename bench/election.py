@@ -17,11 +17,10 @@ from aiohttp import web
 
 from authority.election.kubernetes import TIMES
 from bench.agents import Wave
-from bench.document import ReportTable
-from bench.sample import Sample
 from tests.harness.authority.deployment import AuthorityDeployment, Program, ask
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.deployment import CONFIG, furnish
+from tests.harness.measurements import ReportTable, Sample
 
 TITLE = "Authority: renewals of the Lease in a storm of receipts"
 

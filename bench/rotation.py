@@ -18,11 +18,10 @@ from typing import Any
 import aiohttp
 
 from authority.config.load import IssuerKind
-from bench.document import Cell, ReportTable
-from bench.sample import Sample
 from playground.deployment import Deployment, authority_session, remove_secrets
 from playground.layout import SERVERS, ApplicationPod, Layout, ServerPod, free_ports
 from playground.processes import Child
+from tests.harness.measurements import Cell, ReportTable, Sample
 
 TITLE = "Rotation: statement issued to proven by 3 NATS servers and 20 applications"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import document
-from bench.document import Cell, ReportTable
+from tests.harness.measurements import Cell, ReportTable
 
 _MESSAGES = ["rotations", "servers killed", "kind", "published", "lost", "twice", "gap p50, ms", "p99, ms", "max, ms"]
 _USE = ["rotations", "servers killed", "process", "RSS before and after, MiB", "tasks", "descriptors"]

@@ -13,12 +13,11 @@ from typing import Any
 
 import aiohttp
 
-from bench.document import Cell, ReportTable
-from bench.sample import Sample
 from playground.deployment import authority_session, deployed
 from playground.layout import Layout
 from playground.observe import Observer
 from playground.record import KINDS, message_counts
+from tests.harness.measurements import Cell, ReportTable, Sample
 
 TITLE = "Withdrawal: request to distrusted by 3 NATS servers and 2 loaded applications"
 

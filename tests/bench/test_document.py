@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.document import ReportTable, write
-from bench.sample import Sample
+from bench.document import write
+from tests.harness.measurements import ReportTable, Sample
 
 
 def table(*values: float) -> ReportTable:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.document import Cell, ReportTable
 from tests.harness.contract.bundle_mutations import NAMES, ORIGINAL, SITUATIONS, MutationCase, resigned, tampered
 from tests.harness.contract.ca_factory import DOMAIN, INSTALLED, TRUST, iso, verified
+from tests.harness.measurements import Cell, ReportTable
 from tests.harness.soak import report, size
 from tidemark.bundle import Bundle
 from tidemark.verify import STEPS, BundleRejected, Reason, VerifiedBundle, reopen, verify

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.document import Cell, ReportTable
-from bench.sample import Sample
 from tests.harness.agent.sandbox import AgentSandbox, begin, serves
 from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.measurements import Cell, ReportTable, Sample
 from tests.harness.nats.server import NatsServer
 from tests.harness.paths import NATS_SERVER
 from tests.harness.ports import free_port

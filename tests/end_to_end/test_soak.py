@@ -17,7 +17,7 @@ import nats.js.errors
 import psutil
 import pytest
 
-from bench.sample import Sample
+from tests.harness.measurements import Sample
 from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
 from tests.harness.nats.load_applications import Application, applications
 from tests.harness.nats.restart import all_there, restart

@@ -11,10 +11,9 @@ from typing import Any
 
 import psutil
 
-from bench.document import Cell, ReportTable
-from bench.sample import Sample
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, serves
 from tests.harness.contract.bundle_factory import BundleFactory
+from tests.harness.measurements import Cell, ReportTable, Sample
 from tests.harness.nats.server import NatsServer
 from tests.harness.soak import report, size
 from tests.harness.waiting import eventually

@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.document import ReportTable
+from tests.harness.measurements import ReportTable
 
 
 def size(variable: str, in_suite: int) -> int:

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bench.document import ReportTable
 from tests.harness.agent.killing import KINDS, STEPS
+from tests.harness.measurements import ReportTable
 from tests.harness.paths import CHECKOUT
 from tests.harness.soak import report, size
 

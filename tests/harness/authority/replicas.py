@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from bench.document import ReportTable
 from tests.harness.authority.deployment import AuthorityDeployment, Program
+from tests.harness.measurements import ReportTable
 from tests.harness.soak import report, size
 from tests.harness.waiting import eventually
 
