@@ -1,7 +1,7 @@
-"""TLS for clients that goes by what the files hold now, so that a server's CA can be replaced without a restart.
+"""TLS for clients that reads its files for each handshake, so that a server's CA can be replaced without a restart.
 
-Each handshake has a context of its own, made from the files as they are then, which takes half a millisecond: nobody
-has to notice that one changed. Connections that exist stay.
+Each handshake has a context of its own, made from the files as they are then, which takes half a millisecond; no
+watch of the files is needed. Connections that exist stay.
 """
 
 import logging
@@ -13,21 +13,22 @@ log = logging.getLogger("authority")
 
 
 class ReloadingSSLContext(ssl.SSLContext):
-    """A context for asyncio and what builds on it (aiohttp, httpx2); trusts nobody where it is used in another way.
+    """A context for asyncio and what builds on it (aiohttp, httpx2); in any other use it trusts no CA.
 
-    ``make`` makes the context of one handshake. Where it raises an ``error``, which says what was found in which file,
-    the last one that it made counts, and that is logged. The first has to succeed: it is made here.
+    ``make`` makes the context of one handshake. Where it raises an ``error``, which names the file and what was found,
+    the last context that could be made is used, and the error is logged. The first context is made here: its error is
+    raised.
     """
 
     def __new__(cls, make: Callable[[], ssl.SSLContext], error: type[Exception]) -> Self:
-        """Of the protocol for clients; nothing else is set in it."""
+        """An empty context of the client protocol: every setting comes from ``make``."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(self, make: Callable[[], ssl.SSLContext], error: type[Exception]) -> None:
         self._make = make
         self._error = error
         self._last = make()
-        self._told = ""
+        self._logged = ""
 
     def wrap_bio(
         self,
@@ -41,13 +42,13 @@ class ReloadingSSLContext(ssl.SSLContext):
         try:
             self._last = self._make()
         except self._error as error:
-            self._tell(str(error))
+            self._log(str(error))
         else:
-            self._told = ""
+            self._logged = ""
         return self._last.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
-    def _tell(self, fault: str) -> None:
-        """Once, however many handshakes come until it is mended."""
-        if fault != self._told:
-            self._told = fault
+    def _log(self, fault: str) -> None:
+        """Log a fault once, however many handshakes it affects."""
+        if fault != self._logged:
+            self._logged = fault
             log.warning("ca_reload_failed", extra={"fields": {"error": fault}})
