@@ -17,7 +17,7 @@ from authority.openbao.client import OpenBaoClient
 from authority.openbao.control_ca import open_control_ca
 from authority.openbao.errors import OpenBaoError, OpenBaoUnreachable
 from authority.openbao.login import OpenBaoAccess
-from authority.pki.control_ca import ControlCa, EmbeddedControlCa, keep_control_certificate, read_control_ca
+from authority.pki.control_ca import ControlCa, EmbeddedControlCa, read_control_ca, store_control_certificate
 from authority.pki.keystore import KeystoreError
 from authority.signer.embedded import open_signer
 from authority.signer.interface import StatementSigner
@@ -114,7 +114,7 @@ async def _in_openbao(
 ) -> Backends:
     layout = openbao.layout
     control = await open_control_ca(client, layout)
-    keep_control_certificate(config.state, control.certificate)  # for the command line, which need not log in
+    store_control_certificate(config.state, control.certificate)  # for the command line, which need not log in
     tolerance = config.timing.tolerance_seconds
     return Backends(
         control,

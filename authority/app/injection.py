@@ -28,7 +28,7 @@ async def open_injector(
         return
     certificate = ServerCertificate(backends.control, config.names)
     await certificate.renew(int(clock()))
-    renewal = partial(certificate.keep_renewed, clock, partial(log_renewal_failure, "injector"))
+    renewal = partial(certificate.run_renewal, clock, partial(log_renewal_failure, "injector"))
     tasks: dict[str, Task] = {"injector certificate": renewal}
     if cluster is not None and config.webhook is not None:
         ca = to_pem([backends.control.certificate])

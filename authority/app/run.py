@@ -111,7 +111,7 @@ def _tasks(parts: AuthorityParts, assembly: Assembly, server: _ApiServer) -> dic
         "leading": partial(lead, election, assembly.context, assembly.controllers, announce),
         "following": partial(follow, election, assembly.context),
         "tokens": partial(reload_tokens, server.tokens, config.state, _log_token_failure),
-        "api certificate": partial(server.certificate.keep_renewed, parts.clock, partial(log_renewal_failure, "api")),
+        "api certificate": partial(server.certificate.run_renewal, parts.clock, partial(log_renewal_failure, "api")),
     }
 
 

@@ -20,7 +20,7 @@ from authority.config.toml_table import TomlTable
 from authority.config.withdrawal import WithdrawalConfig, read_withdrawal
 from authority.election.interface import LEASE_SECONDS
 from authority.pki.keystore import KeyType
-from authority.pki.names import LONGEST_NAME, is_dns_name, is_ip_address, leaf_faults, usual_form
+from authority.pki.names import LONGEST_NAME, canonical_address, is_dns_name, is_ip_address, leaf_faults
 from tidemark.bundle import check_trust_domain
 from tidemark.epoch import PRESETS, ClockError, EpochClock, Timing, default_leaf_seconds
 from tidemark.receipt import PodClass
@@ -254,7 +254,7 @@ def _leaf(table: TomlTable, base: Path) -> LeafConfig:
         name=table.text("name", longest=LONGEST_NAME),
         place=_leaf_place(table, base),
         dns=table.texts("dns", []),
-        ip=tuple(map(usual_form, table.texts("ip", []))),
+        ip=tuple(map(canonical_address, table.texts("ip", []))),
     )
     for key, complaint in leaf_faults(leaf.name, leaf.dns, leaf.ip):
         table.fault(key, complaint)

@@ -10,7 +10,7 @@ from authority.issuer.interface import IssuedLeaf, IssuerError
 from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import EpochCa, History
 from authority.journal.record_types import LeafRecord
-from authority.pki.names import LONGEST_NAME, leaf_faults, usual_form
+from authority.pki.names import LONGEST_NAME, canonical_address, leaf_faults
 from authority.rotation.events import LeafIssued
 from authority.rotation.leaf_renewal import LeafSubject, checked, leaf_request, signing_ca
 from authority.rotation.operator_requests import RotationRefused
@@ -58,7 +58,7 @@ def read_workload(fields: Fields) -> LeafSubject:
         raise FieldError(f"field 'dns': expected, with 'ip', at most {_MOST_NAMES} names, found {len(dns) + len(ip)}")
     for key, complaint in leaf_faults(name, dns, ip):
         raise FieldError(f"field {key!r}: {complaint}")
-    return LeafSubject(name, name, dns, tuple(map(usual_form, ip)))
+    return LeafSubject(name, name, dns, tuple(map(canonical_address, ip)))
 
 
 async def issue(here: ControllerContext, issuer: SerializedIssuer, history: History, order: LeafOrder) -> ManualLeaf:

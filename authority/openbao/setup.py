@@ -16,7 +16,6 @@ from authority.openbao.errors import OpenBaoError
 from authority.openbao.layout import OpenBaoLayout
 from authority.openbao.login import Json
 from authority.openbao.pki import KEY_PARAMETERS, default_issuer
-from authority.pki import control_ca
 from authority.pki.keystore import KeyType
 from authority.pki.lifetimes import BACKDATED_SECONDS, ROOT_SECONDS, SERVER_SECONDS
 from tidemark.certificates import Certificate
@@ -92,7 +91,7 @@ _API_ROLE: Json = {
     **_ANY_NAME,
     "issuer_ref": "default",
     "client_flag": False,
-    "not_before_duration": f"{control_ca.BACKDATED_SECONDS}s",
+    "not_before_duration": f"{BACKDATED_SECONDS}s",
     "max_ttl": f"{SERVER_SECONDS}s",
 }
 

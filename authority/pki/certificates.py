@@ -1,4 +1,4 @@
-"""Making certificates (RFC 5280): CAs as docs/architecture.md, "The statement", has them, and leaves; pure."""
+"""Makes certificates (RFC 5280): CAs as docs/architecture.md describes them, and leaves; pure."""
 
 import hashlib
 import ipaddress
@@ -18,7 +18,7 @@ from tidemark.certificates import Certificate
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when to when, in Unix seconds; a certificate carries exactly these."""
+    """NotBefore and NotAfter in Unix seconds; a certificate carries exactly these."""
 
     not_before: int
     not_after: int
@@ -26,9 +26,9 @@ class Validity:
 
 @dataclass(frozen=True, slots=True)
 class CaName:
-    """What a CA is called; its subject also has a hash of its key, so that no two CAs ever share a name.
+    """The name of a CA; its subject also has a hash of its key, so that no two CAs ever share a name.
 
-    Servers show the CAs that they trust by name alone (docs/architecture.md, "The statement").
+    A TLS server lists the CAs that it trusts by name alone (RFC 8446, section 4.2.4), and agents compare that list.
     """
 
     trust_domain: str
@@ -49,7 +49,7 @@ class CaName:
 
 @dataclass(frozen=True, slots=True)
 class LeafNames:
-    """Whom a leaf is for; ``ip_addresses`` in their usual text form."""
+    """The names of a leaf; ``ip_addresses`` in text form."""
 
     common_name: str
     dns_names: Sequence[str]
@@ -70,7 +70,7 @@ def root(name: CaName, key: CaKey, validity: Validity, path_length: int) -> CaPa
 
 def intermediate(name: CaName, key: CaKey, validity: Validity, above: CaPair) -> CaPair:
     """A CA signed by another one, with no CA below it."""
-    builder = _below(_ca(name.subject(key), key, validity, 0), above)
+    builder = _signed_by(_ca(name.subject(key), key, validity, 0), above)
     return CaPair(builder.sign(above.key, hashes.SHA256()), key)
 
 
@@ -79,16 +79,16 @@ def leaf(names: LeafNames, key: ec.EllipticCurvePrivateKey, validity: Validity, 
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names.common_name)])
     builder = (
-        _begun(subject, key, validity)
+        _builder(subject, key, validity)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage("digital_signature"), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(names.alternative_names(), critical=False)
     )
-    return _below(builder, above).sign(above.key, hashes.SHA256())
+    return _signed_by(builder, above).sign(above.key, hashes.SHA256())
 
 
-def _begun(subject: x509.Name, key: CaKey, validity: Validity) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, key: CaKey, validity: Validity) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -102,13 +102,13 @@ def _begun(subject: x509.Name, key: CaKey, validity: Validity) -> x509.Certifica
 
 def _ca(subject: x509.Name, key: CaKey, validity: Validity, path_length: int) -> x509.CertificateBuilder:
     return (
-        _begun(subject, key, validity)
+        _builder(subject, key, validity)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
     )
 
 
-def _below(builder: x509.CertificateBuilder, above: CaPair) -> x509.CertificateBuilder:
+def _signed_by(builder: x509.CertificateBuilder, above: CaPair) -> x509.CertificateBuilder:
     identifier = above.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return builder.issuer_name(above.certificate.subject).add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False

@@ -1,7 +1,7 @@
 """The control CA: a separate, long-lived CA that signs nothing but the authority's own API certificates.
 
-So a stolen intermediate opens no door of the control plane: agents and operators verify the API against this CA alone
-(``control_ca`` in the trust file). It is kept in ``<state>/control/ca``.
+Agents and operators verify the API against this CA alone (``control_ca`` in the trust file): a stolen intermediate does
+not let its thief pass for the API. ``<state>/control/ca`` holds the CA.
 """
 
 from dataclasses import dataclass
@@ -13,23 +13,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from authority.pki import certificates, keystore
 from authority.pki.certificates import CaName, LeafNames, Validity
 from authority.pki.keystore import CaPair, KeystoreError, KeyType
-from authority.pki.lifetimes import CA_SECONDS
+from authority.pki.lifetimes import BACKDATED_SECONDS, CONTROL_CA_SECONDS
 from authority.support import atomic_files
 from tidemark.certificates import Certificate, to_pem
 
 CONTROL = "control"
 
-BACKDATED_SECONDS = 86400
-"""How long before their making certificates become valid, for clocks that are behind."""
-
 
 def create_control_ca(state: Path, trust_domain: str, now: int, passphrase: bytes | None) -> Path | None:
-    """Make the control CA and return where it is kept; None where one stands already. Raises KeystoreError."""
+    """Make the control CA and return its directory; None where there is one already. Raises KeystoreError."""
     directory = state / CONTROL / "ca"
     atomic_files.make_directory(directory.parent)
     if directory.exists():
         return None
-    validity = Validity(now - BACKDATED_SECONDS, now + CA_SECONDS)
+    validity = Validity(now - BACKDATED_SECONDS, now + CONTROL_CA_SECONDS)
     pair = certificates.root(CaName(trust_domain, "control"), KeyType.EC_P256.generate(), validity, path_length=0)
     keystore.create_pair(directory, pair, passphrase)
     return directory
@@ -45,8 +42,8 @@ def read_control_certificate(state: Path) -> Certificate:
     return keystore.read_certificate(_existing(state))
 
 
-def keep_control_certificate(state: Path, certificate: Certificate) -> None:
-    """Keep the certificate of a control CA whose key is elsewhere, where ``read_control_certificate`` finds it.
+def store_control_certificate(state: Path, certificate: Certificate) -> None:
+    """Store the certificate of a control CA whose key is in OpenBao, where ``read_control_certificate`` finds it.
 
     Raises:
         KeystoreError: it cannot be written.
@@ -67,11 +64,11 @@ def _existing(state: Path) -> Path:
 
 
 class ControlCa(Protocol):
-    """The control CA, wherever its key is kept."""
+    """The port to the control CA, whose key is in a file or in OpenBao. Repeating ``sign`` is safe."""
 
     @property
     def certificate(self) -> Certificate:
-        """What clients of the API trust."""
+        """The CA that clients of the API trust."""
 
     async def sign(self, names: LeafNames, key: ec.EllipticCurvePrivateKey, validity: Validity) -> Certificate:
         """Sign a certificate of the API. Raises KeystoreError."""
@@ -85,7 +82,7 @@ class EmbeddedControlCa:
 
     @property
     def certificate(self) -> Certificate:
-        """What clients of the API trust."""
+        """The CA that clients of the API trust."""
         return self.pair.certificate
 
     async def sign(self, names: LeafNames, key: ec.EllipticCurvePrivateKey, validity: Validity) -> Certificate:

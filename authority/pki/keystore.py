@@ -1,4 +1,4 @@
-"""Private keys, and CAs with theirs, in files that only the authority may read; optionally encrypted with a passphrase.
+"""Private keys, and CAs with their keys, in files of mode 0600; optionally encrypted with a passphrase.
 
 Making keys and touching files blocks: from a coroutine, call these through ``asyncio.to_thread``.
 """
@@ -16,7 +16,7 @@ from authority.support import atomic_files
 from tidemark.certificates import Certificate, PemError, parse_certificates, to_pem
 
 CaKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-"""Keys that sign certificates here."""
+"""The kinds of keys with which a CA signs."""
 
 CERTIFICATE_FILE = "ca.crt"
 KEY_FILE = "ca.key"
@@ -27,7 +27,7 @@ class KeystoreError(StateUnusable):
 
 
 class KeyType(StrEnum):
-    """What kind of keys roots and intermediates have; leaves always have EC P-256."""
+    """The kinds of keys that roots and intermediates may have; leaves always have EC P-256."""
 
     EC_P256 = "ec-p256"
     RSA_4096 = "rsa-4096"
@@ -41,7 +41,7 @@ class KeyType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaPair:
-    """A CA that we hold the key of."""
+    """A CA's certificate and key."""
 
     certificate: Certificate
     key: CaKey = field(repr=False)
@@ -54,7 +54,7 @@ def key_pem(key: CaKey | ed25519.Ed25519PrivateKey, passphrase: bytes | None) ->
 
 
 def create_pair(directory: Path, pair: CaPair, passphrase: bytes | None) -> None:
-    """Keep a CA in a directory of its own, which appears as a whole. Raises KeystoreError, also where one stands."""
+    """Write a CA to a directory that appears as a whole. Raises KeystoreError, also where the directory exists."""
     files = {CERTIFICATE_FILE: to_pem([pair.certificate]), KEY_FILE: key_pem(pair.key, passphrase)}
     try:
         atomic_files.create_directory(directory, files)
@@ -80,7 +80,7 @@ def read_pair(directory: Path, passphrase: bytes | None) -> CaPair:
 
 
 def create_signing_key(path: Path, passphrase: bytes | None) -> None:
-    """Make a fresh Ed25519 key and keep it where nothing stands. Raises KeystoreError."""
+    """Make an Ed25519 key in a new file. Raises KeystoreError, also where the file exists."""
     try:
         atomic_files.create_file(path, key_pem(ed25519.Ed25519PrivateKey.generate(), passphrase), atomic_files.SECRET)
     except OSError as error:
@@ -99,8 +99,8 @@ def _load(path: Path, passphrase: bytes | None) -> object:
     try:
         return serialization.load_pem_private_key(_read(path), passphrase)
     except TypeError:
-        # The library says so where one is encrypted and the other is not.
-        found = "one that is not encrypted" if passphrase else "one that is, and no passphrase to open it"
+        # The library raises TypeError where the key is encrypted and no passphrase was given, or the other way round.
+        found = "a key that is not encrypted" if passphrase else "an encrypted key, and no passphrase to open it"
         expected = "a key encrypted with the passphrase given" if passphrase else "a key that is not encrypted"
         raise KeystoreError(f"{path}: expected {expected}, found {found}") from None
     except (ValueError, UnsupportedAlgorithm):

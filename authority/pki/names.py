@@ -1,11 +1,11 @@
-"""By which names a leaf certificate may go, whether the configuration or an operator asks for it; pure."""
+"""The names that a leaf certificate may have, whether the configuration or an operator asks for it; pure."""
 
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
 OWN_LEAF = "tidemark-authority"
-"""The name that the authority's own leaf goes by."""
+"""The common name of the authority's own leaf."""
 
 LONGEST_NAME = 64
 """Characters: X.509's limit for a common name."""
@@ -22,18 +22,18 @@ def leaf_faults(name: str, dns: Sequence[str], ip: Sequence[str]) -> Iterator[tu
         yield "name", f"expected characters that print, found {name!r}"
     if not dns and not ip:
         yield "dns", "expected a DNS name here or an address in 'ip', found neither"
-    for one in dns:
-        if one.lower() == OWN_LEAF:
+    for each in dns:
+        if each.lower() == OWN_LEAF:
             yield "dns", f"expected other names than the authority's own, found {OWN_LEAF!r}"
-        if not is_dns_name(one):
-            yield "dns", f"expected DNS names, found {one!r}"
+        if not is_dns_name(each):
+            yield "dns", f"expected DNS names, found {each!r}"
     for address in ip:
         if not is_ip_address(address):
             yield "ip", f"expected IP addresses, found {address!r}"
 
 
-def usual_form(address: str) -> str:
-    """An IP address as programs write it, so that it compares equal to what a certificate says."""
+def canonical_address(address: str) -> str:
+    """An IP address in the form of a certificate's, so that the two compare equal; any other text as it is."""
     return str(ipaddress.ip_address(address)) if is_ip_address(address) else address
 
 

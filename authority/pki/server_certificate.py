@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authority.pki import keystore
 from authority.pki.certificates import LeafNames, Validity
-from authority.pki.control_ca import BACKDATED_SECONDS, ControlCa
+from authority.pki.control_ca import ControlCa
 from authority.pki.keystore import KeystoreError
-from authority.pki.lifetimes import SERVER_SECONDS
+from authority.pki.lifetimes import BACKDATED_SECONDS, SERVER_SECONDS
 from authority.pki.names import is_ip_address
 from tidemark.certificates import Certificate, not_after, to_pem
 
@@ -19,9 +19,9 @@ _LONGEST_SLEEP = 3600.0  # the wall clock may be set while we sleep
 
 
 class ServerCertificate:
-    """The API's certificate in ``context``, an SSL context that goes on serving while it is renewed.
+    """The API's certificate in ``context``, an SSL context that serves on while the certificate is renewed.
 
-    Connections that exist keep the certificate that they were made with; new ones get the newest.
+    Existing connections keep the certificate that they were made with; new connections get the newest.
     """
 
     def __init__(self, ca: ControlCa, names: Sequence[str], lifetime: int = SERVER_SECONDS) -> None:
@@ -29,7 +29,7 @@ class ServerCertificate:
         self._names = LeafNames("tidemark authority", *_by_kind(names))
         self._lifetime = lifetime
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        """Asks for no client certificate: none would open anything. Agents resume no session: no tickets are made."""
+        """Asks for no client certificate, as requests carry tokens; makes no tickets, as agents resume no session."""
         self.context.num_tickets = 0
 
     async def renew(self, now: int) -> Certificate:
@@ -44,8 +44,8 @@ class ServerCertificate:
 
     def _serve(self, pem: bytes) -> None:
         try:
-            # OpenSSL takes files only. This one is in memory alone, and lives for this block. Not in a thread: a
-            # connection that came in between certificate and key would have the one without the other.
+            # OpenSSL takes files only. This file is in memory alone, and lives for this block. Not in a thread: a
+            # handshake between the loading of certificate and key would have one without the other.
             with os.fdopen(os.memfd_create("api"), "wb") as file:
                 file.write(pem)
                 file.flush()
@@ -53,8 +53,8 @@ class ServerCertificate:
         except OSError as error:
             raise KeystoreError(f"API: expected to use its certificate, found {error}") from None
 
-    async def keep_renewed(self, clock: Callable[[], float], failed: Callable[[KeystoreError], None]) -> None:
-        """Renew at half-life, for ever; the first certificate is ``renew``'s. One that fails is tried again."""
+    async def run_renewal(self, clock: Callable[[], float], failed: Callable[[KeystoreError], None]) -> None:
+        """Renew at half-life until cancelled; the first certificate is ``renew``'s. A failed renewal is retried."""
         due = clock() + self._lifetime / 2
         while True:
             await asyncio.sleep(min(max(due - clock(), 0.0), _LONGEST_SLEEP))
@@ -70,6 +70,6 @@ class ServerCertificate:
 
 
 def _by_kind(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """DNS names and IP addresses apart."""
+    """DNS names, then IP addresses."""
     addresses = [name for name in names if is_ip_address(name)]
     return [name for name in names if name not in addresses], addresses

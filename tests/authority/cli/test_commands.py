@@ -128,7 +128,7 @@ async def test_a_passphrase_that_is_forgotten(deployment: AuthorityDeployment) -
     assert (await command("--config", deployment.config_file, "trust", environment=environment)).status == 0
     forgotten = await command("--config", deployment.config_file, "trust")
     assert forgotten.status == 3
-    assert "expected a key that is not encrypted, found one that is, and no passphrase to open it" in forgotten.err
+    assert "expected a key that is not encrypted, found an encrypted key, and no passphrase to open it" in forgotten.err
     wrong = await command(
         "--config", deployment.config_file, "run", environment={"TIDEMARK_KEY_PASSPHRASE": "wrong pony"}
     )

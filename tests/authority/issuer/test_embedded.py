@@ -210,12 +210,16 @@ async def test_a_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
     await open_signer(tmp_path, DOMAIN, b"sesame").sign("a\n")
     with pytest.raises(IssuerError, match="expected a private key in PEM that the passphrase given opens, found none"):
         await EmbeddedIssuer(tmp_path, KeyType.EC_P256, b"wrong").roots()
-    with pytest.raises(IssuerError, match="expected a key that is not encrypted, found one that is, and no passphrase"):
+    with pytest.raises(
+        IssuerError, match="expected a key that is not encrypted, found an encrypted key, and no passphrase"
+    ):
         await EmbeddedIssuer(tmp_path, KeyType.EC_P256, None).roots()
 
 
 async def test_a_passphrase_for_keys_that_are_not_encrypted(state: Path) -> None:
-    with pytest.raises(IssuerError, match="expected a key encrypted with the passphrase given, found one that is not"):
+    with pytest.raises(
+        IssuerError, match="expected a key encrypted with the passphrase given, found a key that is not encrypted"
+    ):
         await EmbeddedIssuer(state, KeyType.EC_P256, b"sesame").roots()
 
 

@@ -67,7 +67,7 @@ async def test_it_is_renewed_at_half_life_and_after_a_failure_soon_again(state: 
     trusted = to_pem([ca.certificate])
     complaints: list[str] = []
     async with listening(certificate.context) as port, asyncio.timeout(10):
-        renewing = asyncio.create_task(certificate.keep_renewed(time.time, lambda error: complaints.append(str(error))))
+        renewing = asyncio.create_task(certificate.run_renewal(time.time, lambda error: complaints.append(str(error))))
         newest = first
         while newest == first:
             newest = await served(port, trusted)
