@@ -1,5 +1,16 @@
 """Fixtures of the tests of ``tidemark.nats``."""
 
-from tests.harness.nats.fixtures import cluster, connection, first, lone, output, running, second, stranger
+from tests.harness.nats.fixtures import (
+    cluster,
+    connection,
+    first,
+    lone,
+    outcomes,
+    output,
+    reporting,
+    running,
+    second,
+    stranger,
+)
 
-__all__ = ["cluster", "connection", "first", "lone", "output", "running", "second", "stranger"]
+__all__ = ["cluster", "connection", "first", "lone", "outcomes", "output", "reporting", "running", "second", "stranger"]

@@ -25,6 +25,16 @@ def test_importing_the_contract_imports_no_network_library() -> None:
     assert shown.strip() == "[]"
 
 
+def test_importing_the_library_imports_nothing_optional() -> None:
+    optional = ["prometheus_client", "watchfiles", "tidemark.nats.metrics", "tidemark.nats.endpoint"]
+    # aiohttp is nats-py's own option, for websockets: it is imported where it is installed, so it must not be.
+    script = (
+        f"import sys; sys.modules['aiohttp'] = None; import tidemark.nats; print(set(sys.modules) & set({optional}))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "set()"
+
+
 async def test_flush_proves_that_the_server_has_every_message(
     lone: NatsServers, output: InstalledOutput, connection: Connection
 ) -> None:

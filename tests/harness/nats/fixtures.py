@@ -8,6 +8,7 @@ import pytest
 from nats.js.errors import APIError
 
 from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
+from tests.harness.nats.reload_outcomes import ReloadOutcomes
 from tests.harness.waiting import PATIENCE
 from tidemark.nats import Connection
 
@@ -83,4 +84,17 @@ def output(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> InstalledOutp
 async def connection(lone: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
     """To the server of the test's own."""
     async with await connect_eventually(lone.urls, output, reconnect_time_wait=0.05) as made:
+        yield made
+
+
+@pytest.fixture
+def outcomes() -> ReloadOutcomes:
+    """What the connection ``reporting`` reports."""
+    return ReloadOutcomes()
+
+
+@pytest.fixture
+async def reporting(lone: NatsServers, output: InstalledOutput, outcomes: ReloadOutcomes) -> AsyncIterator[Connection]:
+    """To the server of the test's own; its callbacks fill ``outcomes``."""
+    async with await connect_eventually(lone.urls, output, **outcomes.options) as made:
         yield made

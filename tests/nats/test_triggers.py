@@ -1,0 +1,111 @@
+"""The two triggers without HTTP: SIGHUP, and a change of the directory."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from asyncinotify import Inotify, Mask
+
+import tidemark.nats
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, digests
+from tests.harness.nats.reload_outcomes import ReloadOutcomes
+from tests.harness.waiting import eventually
+from tidemark.nats import Connection, reload_on_change, reload_on_sighup
+
+
+@pytest.fixture
+def no_sighup() -> Any:
+    yield
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.mark.usefixtures("no_sighup")
+async def test_sighup_reloads_until_the_connection_is_closed(
+    reporting: Connection, outcomes: ReloadOutcomes, output: InstalledOutput, first: ClusterCa
+) -> None:
+    reload_on_sighup(reporting)
+    for number in range(1, 4):
+        output.install(first.pem, *first.leaf())
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda number=number: len(outcomes.reloaded) == number, "it is told")  # type: ignore[misc]
+        assert digests(reporting) == output.digests()
+    output.install(b"garbage", *first.leaf())
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: outcomes.failed, "the failure is told")
+    assert outcomes.failed[0].step == "read"
+    await reporting.close()
+    os.kill(os.getpid(), signal.SIGHUP)  # which would end the process if nobody took it any more
+    await asyncio.sleep(0)
+    assert (len(outcomes.failed), outcomes.errors) == (1, [])
+
+
+async def test_change_of_the_directory_reloads(
+    reporting: Connection, outcomes: ReloadOutcomes, output: InstalledOutput, first: ClusterCa, second: ClusterCa
+) -> None:
+    reload_on_change(reporting, every=0.01)
+    for ca in (first, second, first):
+        output.install(ca.pem + first.pem, *ca.leaf())
+        await eventually(lambda: digests(reporting) == output.digests(), "it is taken")
+    output.install(b"garbage", *first.leaf())
+    await eventually(lambda: outcomes.failed, "the failure is told")
+    output.install(first.pem, *first.leaf())
+    await eventually(lambda: digests(reporting) == output.digests(), "the next good one is taken")
+    assert {failed.step for failed in outcomes.failed} == {"read"}
+    await reporting.close()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("tidemark")]
+    assert outcomes.errors == []
+
+
+async def test_set_installed_before_the_watch_is_used(
+    reporting: Connection, output: InstalledOutput, first: ClusterCa
+) -> None:
+    output.install(first.pem, *first.leaf())
+    reload_on_change(reporting, every=3600)
+    await eventually(lambda: digests(reporting) == output.digests(), "it is taken")
+
+
+async def test_failed_reload_of_the_watch_is_tried_again(  # noqa: PLR0917 # fixtures
+    lone: NatsServers,
+    reporting: Connection,
+    outcomes: ReloadOutcomes,
+    output: InstalledOutput,
+    first: ClusterCa,
+    stranger: ClusterCa,
+) -> None:
+    reload_on_change(reporting, every=0.01)
+    output.install(first.pem, *stranger.leaf())
+    await eventually(lambda: outcomes.failed, "the server refuses it")
+    lone.set_trust([first, stranger], first)
+    await lone.reload()
+    await eventually(lambda: digests(reporting) == output.digests(), "it is taken once the server does")
+
+
+async def test_watch_checks_the_directory_at_each_given_change(
+    reporting: Connection, outcomes: ReloadOutcomes, output: InstalledOutput, first: ClusterCa
+) -> None:
+    with Inotify() as inotify:
+        inotify.add_watch(output.path, Mask.MOVED_TO)
+        reload_on_change(reporting, changes=inotify)
+        for number in range(1, 4):
+            output.install(first.pem, *first.leaf())
+            await eventually(lambda number=number: len(outcomes.reloaded) == number, "it is taken")  # type: ignore[misc]
+            assert digests(reporting) == output.digests()
+        await reporting.close()
+    assert outcomes.errors == []
+
+
+async def test_error_of_the_watch_goes_to_error_cb(reporting: Connection, outcomes: ReloadOutcomes) -> None:
+    async def broken() -> AsyncIterator[object]:
+        yield None
+        raise OSError("too many watches")
+
+    reload_on_change(reporting, changes=broken())
+    await eventually(lambda: outcomes.errors, "it is told")
+
+
+async def test_sighup_without_a_connection_is_refused() -> None:
+    with pytest.raises(TypeError, match="found none"):
+        tidemark.nats.reload_on_sighup()
