@@ -15,10 +15,10 @@ from tidemark.nats import Connection, Reloaded, ReloadFailed
 async def test_callbacks_get_each_reload_and_each_failure_once(
     lone: NatsServers, reporting: Connection, outcomes: ReloadOutcomes, output: InstalledOutput, first: ClusterCa
 ) -> None:
-    await reporting.reload()  # the same set: nothing to tell
+    await reporting.reload()  # the same set: nothing to report
     output.install(first.pem, *first.leaf())
     await asyncio.gather(*(reporting.reload() for _ in range(10)))
-    (reloaded,) = outcomes.reloaded  # one move, told once
+    (reloaded,) = outcomes.reloaded  # one move, reported once
     assert (reloaded.ca_sha256, reloaded.leaf_sha256) == output.digests()
     assert reloaded.server == f"127.0.0.1:{lone.nodes[0].port}"
     assert reloaded.seconds > 0

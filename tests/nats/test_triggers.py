@@ -30,14 +30,14 @@ async def test_sighup_reloads_until_the_connection_is_closed(
     for number in range(1, 4):
         output.install(first.pem, *first.leaf())
         os.kill(os.getpid(), signal.SIGHUP)
-        await eventually(lambda number=number: len(outcomes.reloaded) == number, "it is told")  # type: ignore[misc]
+        await eventually(lambda number=number: len(outcomes.reloaded) == number, "the reload is reported")  # type: ignore[misc]
         assert digests(reporting) == output.digests()
     output.install(b"garbage", *first.leaf())
     os.kill(os.getpid(), signal.SIGHUP)
-    await eventually(lambda: outcomes.failed, "the failure is told")
+    await eventually(lambda: outcomes.failed, "the failure is reported")
     assert outcomes.failed[0].step == "read"
     await reporting.close()
-    os.kill(os.getpid(), signal.SIGHUP)  # which would end the process if nobody took it any more
+    os.kill(os.getpid(), signal.SIGHUP)  # without a handler this would end the process
     await asyncio.sleep(0)
     assert (len(outcomes.failed), outcomes.errors) == (1, [])
 
@@ -48,11 +48,11 @@ async def test_change_of_the_directory_reloads(
     reload_on_change(reporting, every=0.01)
     for ca in (first, second, first):
         output.install(ca.pem + first.pem, *ca.leaf())
-        await eventually(lambda: digests(reporting) == output.digests(), "it is taken")
+        await eventually(lambda: digests(reporting) == output.digests(), "the set is in use")
     output.install(b"garbage", *first.leaf())
-    await eventually(lambda: outcomes.failed, "the failure is told")
+    await eventually(lambda: outcomes.failed, "the failure is reported")
     output.install(first.pem, *first.leaf())
-    await eventually(lambda: digests(reporting) == output.digests(), "the next good one is taken")
+    await eventually(lambda: digests(reporting) == output.digests(), "the next good set is in use")
     assert {failed.step for failed in outcomes.failed} == {"read"}
     await reporting.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("tidemark")]
@@ -64,7 +64,7 @@ async def test_set_installed_before_the_watch_is_used(
 ) -> None:
     output.install(first.pem, *first.leaf())
     reload_on_change(reporting, every=3600)
-    await eventually(lambda: digests(reporting) == output.digests(), "it is taken")
+    await eventually(lambda: digests(reporting) == output.digests(), "the set is in use")
 
 
 async def test_failed_reload_of_the_watch_is_tried_again(  # noqa: PLR0917 # fixtures
@@ -77,10 +77,10 @@ async def test_failed_reload_of_the_watch_is_tried_again(  # noqa: PLR0917 # fix
 ) -> None:
     reload_on_change(reporting, every=0.01)
     output.install(first.pem, *stranger.leaf())
-    await eventually(lambda: outcomes.failed, "the server refuses it")
+    await eventually(lambda: outcomes.failed, "the server refuses the set")
     lone.set_trust([first, stranger], first)
     await lone.reload()
-    await eventually(lambda: digests(reporting) == output.digests(), "it is taken once the server does")
+    await eventually(lambda: digests(reporting) == output.digests(), "the set is in use once the server trusts it")
 
 
 async def test_watch_checks_the_directory_at_each_given_change(
@@ -91,7 +91,7 @@ async def test_watch_checks_the_directory_at_each_given_change(
         reload_on_change(reporting, changes=inotify)
         for number in range(1, 4):
             output.install(first.pem, *first.leaf())
-            await eventually(lambda number=number: len(outcomes.reloaded) == number, "it is taken")  # type: ignore[misc]
+            await eventually(lambda number=number: len(outcomes.reloaded) == number, "the set is in use")  # type: ignore[misc]
             assert digests(reporting) == output.digests()
         await reporting.close()
     assert outcomes.errors == []
@@ -103,7 +103,7 @@ async def test_error_of_the_watch_goes_to_error_cb(reporting: Connection, outcom
         raise OSError("too many watches")
 
     reload_on_change(reporting, changes=broken())
-    await eventually(lambda: outcomes.errors, "it is told")
+    await eventually(lambda: outcomes.errors, "the error is reported")
 
 
 async def test_sighup_without_a_connection_is_refused() -> None:
