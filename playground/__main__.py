@@ -13,7 +13,7 @@ from playground.deployment import Deployment, deployed
 from playground.layout import Layout
 from playground.lock import Occupied, occupied
 from playground.narrate import Narrator, Plain, summary_text
-from playground.observe import Observer, Snapshot
+from playground.observe import Observation, Observer
 from playground.processes import ChildFailed
 from playground.record import Record, is_good, summary
 from playground.screen import Screen
@@ -46,13 +46,17 @@ async def _settle(observer: Observer, narrator: Narrator) -> None:
     """Look until every agent has proven what is installed, so that the rotations that follow are measured whole."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
-        snapshot = await observer.look()
-        narrator.show(snapshot, observer.record)
-        unproven = [name for name in observer.record.agents if snapshot.agents.get(name, {}).get("state") != "proven"]
+        observation = await observer.look()
+        narrator.show(observation, observer.record)
+        unproven = [
+            name for name in observer.record.agents if observation.agents.get(name, {}).get("state") != "proven"
+        ]
         if not unproven:
             return
         if time.monotonic() > deadline:
-            states = ", ".join(f"{name} ({snapshot.agents.get(name, {}).get('state', 'silent')})" for name in unproven)
+            states = ", ".join(
+                f"{name} ({observation.agents.get(name, {}).get('state', 'silent')})" for name in unproven
+            )
             raise DidNotSettle(f"expected every agent to be proven within {_SETTLE_SECONDS} s, found {states}")
         await asyncio.sleep(_LOOK_SECONDS)
 
@@ -61,8 +65,8 @@ async def _rotate(observer: Observer, narrator: Narrator, rotations: int | None,
     """Look until enough rotations have concluded, or somebody stops us."""
     observer.begin()
     while not stop.is_set():
-        snapshot: Snapshot = await observer.look()
-        narrator.show(snapshot, observer.record)
+        observation: Observation = await observer.look()
+        narrator.show(observation, observer.record)
         if rotations is not None and len(observer.record.concluded()) >= rotations:
             return
         try:

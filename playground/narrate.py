@@ -6,14 +6,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from playground.observe import Snapshot
+from playground.observe import Observation
 from playground.record import Record, is_good
 
 STAGES = ("detect", "verify", "install", "reload", "prove")
 
 
 class Narrator(Protocol):
-    """Shows a person what happens. ``counting`` is True once a snapshot was shown: from then on there is a summary."""
+    """Shows a person what happens. ``counting`` is True once an observation was shown: then there is a summary."""
 
     counting: bool
 
@@ -28,7 +28,7 @@ class Narrator(Protocol):
     def tell(self, line: str) -> None:
         """Something that the playground itself did."""
 
-    def show(self, snapshot: Snapshot, record: Record) -> None:
+    def show(self, observation: Observation, record: Record) -> None:
         """A new look at the deployment."""
 
 
@@ -39,11 +39,11 @@ class News:
         self._last_event = 0
         self._complete: set[int] = set()
 
-    def lines(self, snapshot: Snapshot, record: Record) -> list[str]:
+    def lines(self, observation: Observation, record: Record) -> list[str]:
         """One line for each thing that happened since the last call, in the order in which it happened."""
-        told = [(at, f"authority: {line}") for at, line in self._authority(snapshot)]
-        for name, journey in snapshot.journeys:
-            told.append((journey["proven_at"] or snapshot.at, describe_journey(name, journey)))
+        told = [(at, f"authority: {line}") for at, line in self._authority(observation)]
+        for name, journey in observation.journeys:
+            told.append((journey["proven_at"] or observation.at, describe_journey(name, journey)))
         for rotation in record.complete():
             if rotation.sequence not in self._complete:
                 self._complete.add(rotation.sequence)
@@ -56,8 +56,8 @@ class News:
         # The authority's events carry whole seconds: a stable sort keeps them before what followed from them.
         return [f"{stamp(at)}  {line}" for at, line in sorted(told, key=lambda each: each[0])]
 
-    def _authority(self, snapshot: Snapshot) -> list[tuple[float, str]]:
-        events = [e for e in snapshot.authority.get("events", []) if e["number"] > self._last_event]
+    def _authority(self, observation: Observation) -> list[tuple[float, str]]:
+        events = [e for e in observation.authority.get("events", []) if e["number"] > self._last_event]
         if not events:
             return []
         self._last_event = events[-1]["number"]
@@ -141,10 +141,10 @@ class Plain:
         """Print the line with the time."""
         print(f"{stamp(time.time())}  {line}", flush=True)
 
-    def show(self, snapshot: Snapshot, record: Record) -> None:
+    def show(self, observation: Observation, record: Record) -> None:
         """Print what is new."""
         self.counting = True
-        for line in self._news.lines(snapshot, record):
+        for line in self._news.lines(observation, record):
             print(line, flush=True)
 
 

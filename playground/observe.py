@@ -16,7 +16,7 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Observation:
     """One look: what each program said about itself. ``journeys`` are those that ended since the look before."""
 
     at: float
@@ -54,7 +54,7 @@ class Observer:
         self.record.load_since = time.time()
         self._cpu_from = {name: (time.monotonic(), _cpu_seconds(process)) for name, process in self._processes.items()}
 
-    async def look(self) -> Snapshot:
+    async def look(self) -> Observation:
         """Ask everybody once."""
         authority, fleet, bundles = await asyncio.gather(
             *(self._ask(self._authority, f"{self._layout.authority_url}/api/v1/{path}") for path in _API)
@@ -70,7 +70,7 @@ class Observer:
             self.record.note_bundles(bundles["bundles"])
         self.note_counts()
         self._note_processes()
-        return Snapshot(time.time(), authority, fleet, agents, tuple(journeys))
+        return Observation(time.time(), authority, fleet, agents, tuple(journeys))
 
     def note_counts(self) -> None:
         """Take what the applications have counted so far; after ``stop_load`` that is final."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from playground.narrate import News, stages_text, stamp
-from playground.observe import Snapshot
+from playground.observe import Observation
 from playground.record import KINDS, Record, message_counts
 
 _COLOURS = {"proven": "green", "installed": "yellow", "starting": "yellow", "reverted": "red", "reload_refused": "red"}
@@ -46,14 +46,14 @@ class Screen:
         if not self.counting:
             self._live.update(Panel("\n".join(self._events), title="Tidemark playground: starting"), refresh=True)
 
-    def show(self, snapshot: Snapshot, record: Record) -> None:
+    def show(self, observation: Observation, record: Record) -> None:
         """Draw a new look."""
         self.counting = True
-        self._events.extend(self._news.lines(snapshot, record))
-        self._last.update(dict(snapshot.journeys))
+        self._events.extend(self._news.lines(observation, record))
+        self._last.update(dict(observation.journeys))
         parts: list[RenderableType] = [
-            self._epoch(snapshot, record),
-            self._agents(snapshot, record),
+            self._epoch(observation, record),
+            self._agents(observation, record),
             _messages(record),
         ]
         taken = len(record.agents) + len(KINDS) + 19  # the frames and headings of the tables, and a spare line
@@ -62,19 +62,19 @@ class Screen:
         parts.append(Panel(lines, title="Events", title_align="left"))
         self._live.update(Group(*parts), refresh=True)
 
-    def _epoch(self, snapshot: Snapshot, record: Record) -> RenderableType:
-        status = snapshot.authority
+    def _epoch(self, observation: Observation, record: Record) -> RenderableType:
+        status = observation.authority
         if not status:
             return Panel("the authority does not answer", title="Tidemark playground", title_align="left")
         epoch, signing = status["epoch"], status["signing"]
-        length, passed = epoch["ends"] - epoch["started"], snapshot.at - epoch["started"]
+        length, passed = epoch["ends"] - epoch["started"], observation.at - epoch["started"]
         grid = Table.grid(padding=(0, 1))
         grid.add_row("epoch", f"{epoch['number']}", ProgressBar(total=length, completed=passed, width=40))
         grid.add_row(
-            "", "", f"{passed:.0f} of {length} s; next CA in {max(0, epoch['prepare_at'] - snapshot.at):.0f} s"
+            "", "", f"{passed:.0f} of {length} s; next CA in {max(0, epoch['prepare_at'] - observation.at):.0f} s"
         )
         signs = f"CA of epoch {signing['epoch']}" if signing else "none"
-        ends = f"{signing['sha256'][:12]}, ends in {signing['not_after'] - snapshot.at:.0f} s" if signing else ""
+        ends = f"{signing['sha256'][:12]}, ends in {signing['not_after'] - observation.at:.0f} s" if signing else ""
         grid.add_row("signs", signs, ends)
         concluded = record.concluded()
         grid.add_row(
@@ -82,7 +82,7 @@ class Screen:
         )
         return Panel(grid, title="Tidemark playground", title_align="left")
 
-    def _agents(self, snapshot: Snapshot, record: Record) -> RenderableType:
+    def _agents(self, observation: Observation, record: Record) -> RenderableType:
         table = Table(expand=True, title="Agents", title_justify="left")
         for heading in ("pod", "state", "bundle", "proven", "leaf by"):
             table.add_column(heading, no_wrap=True)
@@ -90,7 +90,7 @@ class Screen:
         table.add_column("stages", no_wrap=True, ratio=1)
         table.add_column("MiB", justify="right")
         for name in record.agents:
-            status = snapshot.agents.get(name)
+            status = observation.agents.get(name)
             memory = f"{record.rss_mib.get(name, 0):.0f}"
             if status is None:
                 table.add_row(name, Text("silent", "red"), "", "", "", "", "", memory)
