@@ -34,25 +34,25 @@ class Operations:
 
     async def rotate(self, who: str, reason: str) -> Answer:
         """Force a rotation; return the new statement. Raises RotationRefused, TimeoutError."""
-        statement = await self.rotation.rotate(who, reason)
+        statement = await self.rotation.commands.rotate(who, reason)
         return {"sequence": statement.sequence, "epoch": statement.epoch, "ca": statement.anchors[0].sha256}
 
     def preview(self, wanted: WithdrawalRequest) -> Answer:
         """Say what a withdrawal would do, and do nothing. Raises RotationRefused."""
-        return views.preview(self.rotation.prospect(wanted), wanted)
+        return views.preview(self.rotation.preview(wanted), wanted)
 
     async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> Answer:
         """Record a withdrawal; return what it does. Raises RotationRefused, TimeoutError."""
         answer = self.preview(wanted)
         # The CA by its fingerprint: "the newest" may be another one by the time that the request's turn comes.
-        await self.rotation.withdraw(who, reason, replace(wanted, ca=answer["ca"]))
+        await self.rotation.commands.withdraw(who, reason, replace(wanted, ca=answer["ca"]))
         return answer
 
     async def override(self, who: str, reason: str) -> Answer:
         """Open the gate of the newest CA that waits; return that CA. Raises RotationRefused, TimeoutError."""
-        ca = await self.rotation.override(who, reason)
+        ca = await self.rotation.commands.override(who, reason)
         return {"ca": ca.sha256, "epoch": ca.epoch}
 
     async def leaf(self, order: LeafOrder) -> Answer:
         """Sign a leaf; return it with its key. Raises RotationRefused, TimeoutError."""
-        return views.manual_leaf(await self.rotation.issue_leaf(order))
+        return views.manual_leaf(await self.rotation.commands.issue_leaf(order))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from authority.api import views
-from authority.api.views import Answer, Situation
+from authority.api.views import Answer
 from authority.controllers.connection_monitor import ConnectionMonitor
 from authority.controllers.context import ControllerContext
 from authority.controllers.leaves import LeafController
@@ -40,20 +40,20 @@ class Queries:
 
     def metrics(self) -> bytes:
         """The text that Prometheus reads."""
-        situation = self._situation()
+        snapshot = self.rotation.snapshot()
         leads = self.election.leads
-        self.authority_metrics.set_state(situation.history, leads=leads)
+        self.authority_metrics.set_state(snapshot.history, leads=leads)
         if leads:
-            self.authority_metrics.set_fleet(situation.fleet, held=situation.hold is not None)
+            self.authority_metrics.set_fleet(snapshot.fleet, held=self.rotation.hold is not None)
         return self.authority_metrics.render()
 
     def status(self) -> Answer:
         """``GET /api/v1/status``: the deployment in short."""
-        situation = self._situation()
-        return views.status(situation) | {
+        snapshot = self.rotation.snapshot()
+        return views.status(snapshot, self.context.trust.trust_domain, self.rotation.hold) | {
             "replica": views.replica(self.election),
             "withdrawals": [views.withdrawal_summary(each) for each in self.withdrawals()["withdrawals"]],
-            "leaves": views.leaves(self.leaves.states, situation.history),
+            "leaves": views.leaves(self.leaves.states, snapshot.history),
             "publishers": views.publishers(self.rotation.targets),
             "failures": views.failures(self.rotation.failures),
             "events": self.event_log.last(),
@@ -61,7 +61,7 @@ class Queries:
 
     def fleet(self) -> Iterator[bytes]:
         """``GET /api/v1/fleet``: every agent with its last receipt, as JSON in pieces."""
-        return views.fleet(self._situation())
+        return views.fleet(self.rotation.snapshot())
 
     def withdrawals(self) -> Answer:
         """``GET /api/v1/withdrawals``: every withdrawal of a CA that has not expired yet.
@@ -70,7 +70,7 @@ class Queries:
         """
         scan = self.connections.last
         return {
-            "withdrawals": views.withdrawals(self.rotation.progress(), self.registry.distrust_times, scan),
+            "withdrawals": views.withdrawals(self.rotation.withdrawals(), self.registry.distrust_times, scan),
             "connections": scan and {"at": scan.at, "silent": scan.silent, "errors": scan.errors},
         }
 
@@ -82,14 +82,3 @@ class Queries:
         """The bundle with this sequence; None where the journal does not hold it."""
         statements = self.rotation.history.statements
         return next((signed.bundle for signed in statements if signed.statement.sequence == sequence), None)
-
-    def _situation(self) -> Situation:
-        history, now = self.rotation.history, self.context.now()
-        return Situation(
-            now=now,
-            trust_domain=self.context.trust.trust_domain,
-            clock=self.context.clock,
-            history=history,
-            fleet=self.registry.fleet(history, now),
-            hold=self.rotation.hold,
-        )

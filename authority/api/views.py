@@ -1,7 +1,7 @@
 """The API's answers as JSON objects; pure. Instants are Unix seconds; fingerprints and digests SHA-256 in hex."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from authority.controllers.connection_monitor import ConnectionScan
@@ -11,16 +11,16 @@ from authority.controllers.publishing import TargetState
 from authority.election.interface import Election
 from authority.fleet.distrust_times import CaDistrustTimes, DistrustTimes
 from authority.fleet.proof_times import ProofTimes
-from authority.fleet.view import AgentView, FleetView
+from authority.fleet.view import AgentView
 from authority.journal.history import EpochCa, History, StatementSummary
 from authority.journal.record_types import Opening
 from authority.rotation.actions import Hold, Step
 from authority.rotation.events import StepFailed
 from authority.rotation.gate import Gate, gate_of
 from authority.rotation.operator_requests import WithdrawalPreview, WithdrawalRequest
+from authority.rotation.snapshot import Snapshot
 from authority.rotation.withdrawal import WithdrawalProgress
 from tidemark.certificates import not_after
-from tidemark.epoch import EpochClock
 from tidemark.strict_json import dump_object
 
 Answer = dict[str, Any]
@@ -28,28 +28,17 @@ Answer = dict[str, Any]
 _PIECE = 32  # agents: about a millisecond of work
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """The state that the answers are made from, at one instant."""
+def status(snapshot: Snapshot, trust_domain: str, hold: Hold | None) -> Answer:
+    """``GET /api/v1/status``, but for leaves, publishers, failures and events.
 
-    now: int
-    """Unix seconds."""
-    trust_domain: str
-    clock: EpochClock
-    history: History
-    fleet: FleetView
-    hold: Hold | None
-    """Set while a CA should sign and its gate is closed."""
-
-
-def status(situation: Situation) -> Answer:
-    """``GET /api/v1/status``, but for leaves, publishers, failures and events."""
-    now, clock, history, fleet = situation.now, situation.clock, situation.history, situation.fleet
+    ``hold`` is set while a CA should sign and its gate is closed.
+    """
+    now, clock, history, fleet = snapshot.now, snapshot.clock, snapshot.history, snapshot.fleet
     epoch = clock.epoch_at(now)
     summaries = history.summaries()
     return {
         "now": now,
-        "trust_domain": situation.trust_domain,
+        "trust_domain": trust_domain,
         "epoch": {
             "number": epoch,
             "started": clock.start(epoch),
@@ -58,16 +47,16 @@ def status(situation: Situation) -> Answer:
         },
         "signing": _ca(history.signing) if history.signing else None,
         "newest": asdict(summaries[0]) if summaries else None,
-        "gate": _gate(situation),
+        "gate": _gate(snapshot, hold),
         "fleet": {"readable": fleet.readable} | {state.value: count for state, count in fleet.counts().items()},
     }
 
 
-def fleet(situation: Situation) -> Iterator[bytes]:
+def fleet(snapshot: Snapshot) -> Iterator[bytes]:
     """``GET /api/v1/fleet`` as JSON, a few agents at a time: ten thousand in one piece would hold up other requests."""
-    head = dump_object({"now": situation.now, "readable": situation.fleet.readable})
+    head = dump_object({"now": snapshot.now, "readable": snapshot.fleet.readable})
     yield f'{head[:-1]},"agents":['.encode()
-    agents = situation.fleet.agents
+    agents = snapshot.fleet.agents
     for first in range(0, len(agents), _PIECE):
         yield (b"," if first else b"") + b",".join(map(_agent, agents[first : first + _PIECE]))
     yield b"]}"
@@ -105,7 +94,7 @@ def withdrawal_summary(answer: Answer) -> Answer:
 def _withdrawal(each: WithdrawalProgress, times: CaDistrustTimes) -> Answer:
     ca, asked, replacement = each.ca, each.ca.withdrawal, each.replacement
     requested_at = times.requested_at or (asked.at if asked else None)
-    removed_at = times.removed_at or (ca.left_out.at if ca.left_out else None)
+    removed_at = times.removed_at or (ca.removal.at if ca.removal else None)
     return {
         "ca": ca.sha256,
         "epoch": ca.epoch,
@@ -120,7 +109,7 @@ def _withdrawal(each: WithdrawalProgress, times: CaDistrustTimes) -> Answer:
         "waiting": list(each.waiting),
         "until": each.until,
         "replacement": replacement and {"epoch": replacement.epoch, "sha256": replacement.sha256},
-        "statement": ca.left_out and ca.left_out.sequence,
+        "statement": ca.removal and ca.removal.sequence,
         "left_out_at": removed_at,
         "distrusted": {
             name: {"since_asked": _since(requested_at, at), "since_statement": _since(removed_at, at)}
@@ -152,14 +141,13 @@ def _ca(ca: EpochCa) -> Answer:
     return {"epoch": ca.epoch, "sha256": ca.sha256, "not_after": ca.not_after, "activated_at": ca.activated_at}
 
 
-def _gate(situation: Situation) -> Answer:
+def _gate(snapshot: Snapshot, hold: Hold | None) -> Answer:
     """The gate of the CA that is held, or else of the newest CA that waits for its activation."""
-    hold, history = situation.hold, situation.history
-    waiting = [ca for ca in history.candidates if not ca.is_expired(situation.now)]
+    waiting = [ca for ca in snapshot.history.candidates if not ca.is_expired(snapshot.now)]
     ca = hold.ca if hold else (waiting[-1] if waiting else None)
     if ca is None:
         return {"state": "idle", "waiting": []}
-    gate = gate_of(ca, history, situation.fleet, situation.clock, situation.now)
+    gate = gate_of(ca, snapshot)
     return {
         "state": "held" if hold else _state(gate),
         "ca": ca.sha256,

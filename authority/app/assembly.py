@@ -29,7 +29,6 @@ from authority.pki.names import OWN_LEAF
 from authority.publishers.interface import Publisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
 from authority.publishers.leaf_store import LeafStore
-from authority.publishers.timed import TimedPublisher
 from authority.rotation.events import Event
 from authority.rotation.leaf_renewal import LeafSubject
 from authority.support.tasks import Task
@@ -71,15 +70,13 @@ def assemble(parts: AuthorityParts, publishers: Sequence[Publisher]) -> Assembly
     rotation = RotationController(
         context,
         RotationDependencies(
-            issuer,
-            parts.backends.signer,
-            [
-                TimedPublisher(each, lambda digest: registry.proof_times.publishing(digest, clock()))
-                for each in publishers
-            ],
-            config.include_root,
-            registry.fleet,
-            config.withdrawal.rollback_above,
+            issuer=issuer,
+            signer=parts.backends.signer,
+            publishers=publishers,
+            include_root=config.include_root,
+            fleet=registry.fleet,
+            rollback_above=config.withdrawal.rollback_above,
+            on_publish=lambda digest: registry.proof_times.publishing(digest, clock()),
         ),
     )
     registry.members.subscribe(rotation.wake)  # a pod that comes or goes may open the gate

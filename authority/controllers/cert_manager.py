@@ -1,7 +1,7 @@
-"""Sequencer: after a withdrawal, cert-manager's Certificates are marked for re-issuance, each on its own.
+"""Controller of re-issuance: after a withdrawal, cert-manager's Certificates are marked to be issued anew.
 
-What is marked is read off the journal and the Certificates at every look, so that a crash forgets none and marks none
-twice. Nothing is marked before the issuer was switched: cert-manager would ask the withdrawn CA again.
+Which Certificates are due follows from the journal and the Certificates alone, so that a crash forgets none and marks
+none twice. None is marked before the issuer was switched: cert-manager would ask the withdrawn CA again.
 """
 
 import asyncio
@@ -20,89 +20,94 @@ from authority.support.backoff import Backoff
 from authority.support.clock_skew import ClockDiffers
 
 _SOON = 0.5
-"""Seconds until the next look where something is on its way."""
+"""Seconds until the next run where a change is under way."""
 
 
 class CertManagerController:
     """Runs until it is cancelled, also where cert-manager is not configured.
 
-    ``active`` names the CA that the issuer was told to sign with, by its intent; None before it was told of any.
+    ``active`` returns the name of the CA that the issuer signs with for others; None where that is not known.
     """
 
     def __init__(
-        self, surroundings: ControllerContext, cert_manager: CertManagerClient | None, active: Callable[[], str | None]
+        self, context: ControllerContext, cert_manager: CertManagerClient | None, active: Callable[[], str | None]
     ) -> None:
-        self._here = surroundings
+        self._context = context
         self._cert_manager = cert_manager
         self._active = active
 
     async def run(self) -> None:
-        """Look at every namespace until cancelled."""
+        """Reconcile every namespace until cancelled."""
         async with asyncio.TaskGroup() as group:
             if self._cert_manager is not None:
                 for namespace in self._cert_manager.config.namespaces:
                     name = f"certificates in {namespace}"
-                    group.create_task(self._keep(self._cert_manager, namespace), name=name)
+                    group.create_task(self._run_namespace(self._cert_manager, namespace), name=name)
             await asyncio.Event().wait()
 
-    async def _keep(self, cert_manager: CertManagerClient, namespace: str) -> None:
-        """The first look is for a missing right, with nothing withdrawn as well: not to be told on the day of need."""
-        changed = self._here.timeline.watch()
-        pauses = Backoff[str](self._here.heartbeat)
+    async def _run_namespace(self, cert_manager: CertManagerClient, namespace: str) -> None:
+        """Reconcile one namespace until cancelled.
+
+        The first run lists the Certificates even where no CA is withdrawn: a missing right is reported before need.
+        """
+        changed = self._context.journal.watch()
+        backoff = Backoff[str](self._context.heartbeat)
         is_readable = False
         while True:
             changed.clear()
-            seconds: float = self._here.heartbeat
+            seconds: float = self._context.heartbeat
             try:
-                history = await self._here.timeline.read()
-                before = outdated_before(history, self._here.now())
+                history = await self._context.journal.read()
+                before = outdated_before(history, self._context.now())
                 if before is not None or not is_readable:
                     issuances = await cert_manager.issuances(namespace)
                     is_readable = True
                     if before is not None:
-                        seconds = await self._mark(cert_manager, issuances, before, pauses)
-                pauses.succeeded("")
+                        seconds = await self._mark(cert_manager, issuances, before, backoff)
+                backoff.succeeded("")
             except JournalConflict:
                 seconds = _SOON
             except (KubernetesError, JournalError, ClockDiffers) as error:
                 is_readable = False
-                seconds = self._failed(pauses, "", namespace, _told(error))
+                seconds = self._failed(backoff, "", namespace, _describe(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await changed.wait()
 
     async def _mark(
-        self, cert_manager: CertManagerClient, issuances: tuple[Issuance, ...], before: int, pauses: Backoff[str]
+        self, cert_manager: CertManagerClient, issuances: tuple[Issuance, ...], before: int, backoff: Backoff[str]
     ) -> float:
-        """Mark those that are due, none waiting for another; seconds until the next look."""
-        self._here.check_clock()
-        signing = signing_ca(self._here.timeline.history, self._here.now())
-        if signing is None or signing.intent != self._active():
+        """Mark the Certificates that are due, none waiting for another; seconds until the next run."""
+        self._context.check_clock()
+        signing = signing_ca(self._context.journal.history, self._context.now())
+        if signing is None or signing.ca_id != self._active():
             return _SOON
-        tolerance, seconds = self._here.timing.tolerance_seconds, float(self._here.heartbeat)
-        for one in issuances:
-            now = self._here.now()
-            if not is_due(one, cert_manager.config.issuer, before, tolerance, now) or one.name in pauses.backing_off():
+        tolerance, seconds = self._context.timing.tolerance_seconds, float(self._context.heartbeat)
+        for certificate in issuances:
+            now = self._context.now()
+            if not is_due(certificate, cert_manager.config.issuer, before, tolerance, now):
                 continue
-            self._here.timeline.check_lease()
+            if certificate.name in backoff.backing_off():
+                continue
+            self._context.journal.check_lease()
             try:
-                await cert_manager.mark(one, now)
+                await cert_manager.mark(certificate, now)
             except ObjectMissing:
-                continue  # it was deleted meanwhile
+                continue  # the Certificate was deleted meanwhile
             except ObjectConflict:
-                seconds = _SOON  # somebody wrote meanwhile: it is decided anew
+                seconds = _SOON  # another client wrote meanwhile: decide anew
             except KubernetesError as error:
-                self._failed(pauses, one.name, one.full_name, str(error))
+                self._failed(backoff, certificate.name, certificate.full_name, str(error))
             else:
-                pauses.succeeded(one.name)
-                self._here.observe(CertificateMarked(now, one.full_name, before))
-        return min(seconds, pauses.seconds_left() or seconds)
+                backoff.succeeded(certificate.name)
+                self._context.observe(CertificateMarked(now, certificate.full_name, before))
+        return min(seconds, backoff.seconds_left() or seconds)
 
-    def _failed(self, pauses: Backoff[str], thing: str, target: str, error: str) -> float:
-        seconds = pauses.failed(thing)
-        self._here.observe(StepFailed(self._here.now(), Step.REISSUE, target, error, seconds))
+    def _failed(self, backoff: Backoff[str], key: str, target: str, error: str) -> float:
+        seconds = backoff.failed(key)
+        self._context.observe(StepFailed(self._context.now(), Step.REISSUE, target, error, seconds))
         return seconds
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{error}; is cert-manager installed?" if isinstance(error, ObjectMissing) else str(error)

@@ -1,7 +1,7 @@
-"""Leaves that cert-manager issues: which of its Certificates a withdrawal has made old, and how they are marked.
+"""cert-manager's Certificates in the Kubernetes API: how they are read, and how they are marked for re-issuance.
 
 A Certificate is marked as ``cmctl renew`` does it: the condition ``Issuing`` becomes true, and cert-manager issues anew
-(https://cert-manager.io/docs/reference/cmctl/#renew). Its status is written over the version that was decided upon.
+(https://cert-manager.io/docs/reference/cmctl/#renew). The status is written over the version that was decided upon.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Certificate: Any = create_namespaced_resource(GROUP, "v1", "Certificate", "certi
 
 
 def issuance(certificate: Any) -> Issuance:
-    """Take from a Certificate what is kept of it; pure. ``issuer`` is "" where it is of another group's kind."""
+    """A Certificate, as far as a re-issuance concerns it; pure."""
     metadata, status = certificate.metadata, certificate.status or {}
     reference = (certificate.spec or {}).get("issuerRef") or {}
     is_ours = reference.get("group") in (None, "", GROUP)
@@ -37,8 +37,11 @@ def issuance(certificate: Any) -> Issuance:
     )
 
 
-def marked(one: Issuance, now: int) -> dict[str, Any]:
-    """The merge patch of ``status`` that marks it; pure. A merge patch replaces lists, so it has every condition."""
+def status_patch(certificate: Issuance, now: int) -> dict[str, Any]:
+    """The merge patch of ``status`` that marks the Certificate; pure.
+
+    A merge patch (RFC 7386) replaces lists as a whole, so the patch has every condition.
+    """
     condition: dict[str, Any] = {
         "type": "Issuing",
         "status": "True",
@@ -46,14 +49,14 @@ def marked(one: Issuance, now: int) -> dict[str, Any]:
         "message": "Certificate re-issuance triggered by tidemark-authority: a CA was withdrawn",
         "lastTransitionTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    if one.generation is not None:
-        condition["observedGeneration"] = one.generation
-    others = [each for each in one.conditions if each.get("type") != "Issuing"]
-    return {"metadata": {"resourceVersion": one.version}, "status": {"conditions": [*others, condition]}}
+    if certificate.generation is not None:
+        condition["observedGeneration"] = certificate.generation
+    others = [each for each in certificate.conditions if each.get("type") != "Issuing"]
+    return {"metadata": {"resourceVersion": certificate.version}, "status": {"conditions": [*others, condition]}}
 
 
 def _seconds(instant: Any) -> int | None:
-    """RFC 3339, as the API server has it."""
+    """Unix seconds of an instant in RFC 3339, as the API server writes it."""
     return int(datetime.fromisoformat(instant).timestamp()) if isinstance(instant, str) else None
 
 
@@ -65,9 +68,19 @@ class CertManagerClient:
     config: CertManagerConfig
 
     async def issuances(self, namespace: str) -> tuple[Issuance, ...]:
-        """Every Certificate of a namespace. Raises KubernetesError: Missing where cert-manager is not installed."""
+        """Every Certificate of a namespace.
+
+        Raises:
+            KubernetesError: ObjectMissing where cert-manager is not installed.
+        """
         return (await self.client.list(Selection(Certificate, namespace), issuance)).items
 
-    async def mark(self, one: Issuance, now: int) -> None:
-        """Have it issued anew. Raises KubernetesError: Conflict where it changed since, Missing where it is gone."""
-        await self.client.merge_status(Certificate.Status, one.name, one.namespace, marked(one, now))
+    async def mark(self, certificate: Issuance, now: int) -> None:
+        """Have a Certificate issued anew.
+
+        Raises:
+            KubernetesError: ObjectConflict where the Certificate changed since, ObjectMissing where it is gone.
+        """
+        await self.client.merge_status(
+            Certificate.Status, certificate.name, certificate.namespace, status_patch(certificate, now)
+        )

@@ -1,4 +1,4 @@
-"""Requests that wait for their turn: carried out by the sequencer, between two actions of the plan."""
+"""Commands that wait for a controller: it runs them one by one, between two actions of the plan."""
 
 import asyncio
 from collections import deque
@@ -9,75 +9,77 @@ from typing import Any, Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-PATIENCE = 20.0
-"""Seconds that whoever asks waits for the answer."""
+ANSWER_SECONDS = 20.0
+"""Seconds that the caller of a command waits for the answer."""
 
 _UNKNOWN = "expected this replica to lead until it was done, found that it stops: it may be done or not, so look first"
 
 
 @dataclass(slots=True)
 class _Command(Generic[S]):
-    """Who asked waits for ``answer``; that one is done before the request has ``begun`` where nobody waits any more."""
+    run: Callable[[S], Awaitable[Any]]
 
-    carry_out: Callable[[S], Awaitable[Any]]
     answer: asyncio.Future[Any]
+    """What the caller waits for; done before the command has begun where the caller gave up."""
+
     begun: bool = False
 
 
 class CommandQueue(Generic[S]):
-    """A queue of what is to be carried out; whoever asked waits for the answer.
+    """A first-in, first-out queue of commands; each caller waits for the answer of its command.
 
-    ``refusal`` makes of an error of ``errors``, or of a sentence, what the asker is to see; other errors are faults of
-    the program.
+    ``refusal`` turns an error of the kinds ``errors``, or a sentence, into what the caller sees. Any other error is a
+    fault of the program, and ends the controller.
     """
 
     def __init__(
         self,
         errors: tuple[type[Exception], ...],
         refusal: Callable[[Exception | str], Exception],
-        patience: float = PATIENCE,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._errors = errors
         self._refusal = refusal
-        self._patience = patience
+        self._answer_seconds = answer_seconds
         self._waiting: deque[_Command[S]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def ask(self, carry_out: Callable[[S], Awaitable[T]]) -> T:
-        """Queue it up at once, and wait for its result.
+    async def submit(self, run: Callable[[S], Awaitable[T]]) -> T:
+        """Queue the command at once, and wait for its result.
 
         Raises:
-            TimeoutError: there was none in time. What had not begun by then never will; the message says which it is.
+            TimeoutError: there was no result in time. A command that had not begun by then never will; the message
+                says whether it had.
         """
-        request = _Command[S](carry_out, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
+        command = _Command[S](run, asyncio.get_running_loop().create_future())
+        self._waiting.append(command)
         try:
-            async with asyncio.timeout(self._patience):
-                result: T = await request.answer
+            async with asyncio.timeout(self._answer_seconds):
+                result: T = await command.answer
         except TimeoutError:
-            raise TimeoutError(self._late(request)) from None
+            raise TimeoutError(self._timed_out(command)) from None
         return result
 
-    def _late(self, request: _Command[S]) -> str:
-        within = f"within {self._patience:g} s"
-        if request.begun:
+    def _timed_out(self, command: _Command[S]) -> str:
+        within = f"within {self._answer_seconds:g} s"
+        if command.begun:
             return (
                 f"expected it to be done {within}, found it still under way: it may be done yet, so look at status "
                 f"before you try again"
             )
         return f"expected its turn {within}, found none: it is withdrawn, nothing was done; status says what failed"
 
-    async def serve_next(self, state: S) -> None:
-        """Carry the oldest out, unless whoever asked has gone away."""
-        request = self._waiting.popleft()
-        answer = request.answer
+    async def run_next(self, state: S) -> None:
+        """Run the oldest queued command on ``state``; skip it if its caller gave up."""
+        command = self._waiting.popleft()
+        answer = command.answer
         if answer.done():
             return
-        request.begun = True
+        command.begun = True
         try:
-            result = await request.carry_out(state)
+            result = await command.run(state)
         except self._errors as error:
             if not answer.done():
                 answer.set_exception(self._refusal(error))
@@ -89,11 +91,12 @@ class CommandQueue(Generic[S]):
             if not answer.done():
                 answer.set_result(result)
         finally:
-            answer.cancel()  # where we are killed: nobody is left waiting
+            # After any other error the controller ends: its caller must not wait until the timeout.
+            answer.cancel()
 
-    def end(self, why: str) -> None:
-        """Nobody will carry them out: whoever still waits is refused, and told why."""
+    def refuse_all(self, reason: str) -> None:
+        """Refuse every queued command: no controller runs them any more."""
         while self._waiting:
             answer = self._waiting.popleft().answer
             if not answer.done():
-                answer.set_exception(self._refusal(why))
+                answer.set_exception(self._refusal(reason))

@@ -1,7 +1,8 @@
-"""Sequencer: clients that are still connected with a certificate of a withdrawn CA, as nats-server's monitoring shows.
+"""Controller that lists clients still connected with a certificate of a withdrawn CA, by nats-server's monitoring.
 
-A reload evicts nobody: who connected before the CA was left out stays connected, until somebody ends the connection.
-``/connz?auth=1`` names the certificates that each client sent at its handshake, its leaf first, then its chain.
+A reload evicts no client: a client that connected before the CA was removed stays connected until the connection is
+closed. ``/connz?auth=1`` has the certificates that each client sent at its handshake: the leaf first, then its chain
+(https://docs.nats.io/running-a-nats-service/nats_admin/monitoring#connection-information-connz).
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from tidemark.bundle import Bundle
 from tidemark.strict_json import FieldError, Fields, parse_object
 
 PAGE = 1024
-"""Connections that are asked for at once."""
+"""Connections in one answer at most."""
 
 _SECONDS = 10.0
 _LONGEST_ANSWER = 64 * 1024 * 1024
@@ -27,35 +28,41 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class ClientConnection:
-    """A client's connection: ``server`` is the URL that showed it, ``since`` RFC 3339 as the server writes it.
-
-    ``ca`` is the fingerprint of the withdrawn CA that its chain holds.
-    """
+    """A client's connection."""
 
     server: str
+    """The monitoring URL that listed the connection."""
+
     cid: int
     name: str
     address: str
     subject: str
+
     since: str
+    """RFC 3339, as the server writes it."""
+
     ca: str
+    """Fingerprint of the withdrawn CA in the client's chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionScan:
-    """What all servers showed. ``silent`` counts connections that sent a leaf alone: who signed it is not shown.
-
-    ``errors`` says, by URL, why a server's answer does not count.
-    """
+    """The connections of all servers."""
 
     at: int
+    """Unix seconds."""
+
     connected: tuple[ClientConnection, ...]
+
     silent: int
+    """Connections whose client sent a leaf alone: the server does not show which CA signed it."""
+
     errors: dict[str, str]
+    """By URL, why a server's answer does not count."""
 
 
 class MonitorError(Exception):
-    """A server did not show its connections; the message says what was expected and found."""
+    """A server did not list its connections; the message says what was expected and found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,57 +103,58 @@ def _connected(connection: Fields, server: str, ca: str) -> ClientConnection:
     )
 
 
-def to_look_for(history: History, now: int) -> tuple[EpochCa, ...]:
-    """The CAs that are left out and whose leaves may still be valid; pure."""
+def cas_to_look_for(history: History, now: int) -> tuple[EpochCa, ...]:
+    """The withdrawn CAs whose leaves may still be valid; pure."""
     return tuple(ca for ca in history.cas if ca.withdrawn and not ca.is_expired(now))
 
 
 class ConnectionMonitor:
     """Asks every server while a withdrawn CA has not expired: after each statement, and every heartbeat.
 
-    ``servers`` are monitoring URLs (``http://127.0.0.1:8222``); those over https are verified by the newest bundle.
+    ``servers`` are monitoring URLs (``http://127.0.0.1:8222``); an https server is verified by the newest bundle.
+    ``on_error`` is called with the URL of a server that does not answer as expected, and the reason.
     """
 
     def __init__(
-        self, surroundings: ControllerContext, servers: Sequence[str], observe: Callable[[str, str], None]
+        self, context: ControllerContext, servers: Sequence[str], on_error: Callable[[str, str], None]
     ) -> None:
-        self._here = surroundings
+        self._context = context
         self._servers = tuple(servers)
-        self._complain = observe
+        self._on_error = on_error
         self._last: ConnectionScan | None = None
 
     @property
     def last(self) -> ConnectionScan | None:
-        """What the last look showed; None before it, and where no server is configured."""
+        """The last scan; None before the first, and where no server is configured."""
         return self._last
 
     async def run(self) -> None:
-        """Look until cancelled."""
-        changed = self._here.timeline.watch()
+        """Scan until cancelled."""
+        changed = self._context.journal.watch()
         while True:
             changed.clear()
-            history, now = self._here.timeline.history, self._here.now()
-            cas = to_look_for(history, now)
+            history, now = self._context.journal.history, self._context.now()
+            cas = cas_to_look_for(history, now)
             if self._servers and cas and history.newest is not None:
-                self._last = await self.look([ca.sha256 for ca in cas], history.newest.bundle, now)
+                self._last = await self.scan([ca.sha256 for ca in cas], history.newest.bundle, now)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._here.heartbeat):
+                async with asyncio.timeout(self._context.heartbeat):
                     await changed.wait()
 
-    async def look(self, withdrawn: Collection[str], bundle: Bundle, now: int) -> ConnectionScan:
-        """Ask all servers at once; one that does not answer is named and hides none of the others."""
-        context = ssl.create_default_context(cadata=bundle.ca.decode())
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    async def scan(self, withdrawn: Collection[str], bundle: Bundle, now: int) -> ConnectionScan:
+        """Ask all servers at once; a server that does not answer is named, and hides no other."""
+        tls = ssl.create_default_context(cadata=bundle.ca.decode())
+        tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         connected: list[ClientConnection] = []
         silent, errors = 0, {}
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context), timeout=aiohttp.ClientTimeout(_SECONDS)
+            connector=aiohttp.TCPConnector(ssl=tls), timeout=aiohttp.ClientTimeout(_SECONDS)
         ) as session:
-            looks = (_ask(session, server, withdrawn) for server in self._servers)
-            for server, found in zip(self._servers, await asyncio.gather(*looks), strict=True):
+            scans = (_connections(session, server, withdrawn) for server in self._servers)
+            for server, found in zip(self._servers, await asyncio.gather(*scans), strict=True):
                 if isinstance(found, MonitorError):
                     errors[server] = str(found)
-                    self._complain(server, str(found))
+                    self._on_error(server, str(found))
                     continue
                 for page in found:
                     connected += page.connected
@@ -154,7 +162,7 @@ class ConnectionMonitor:
         return ConnectionScan(now, tuple(connected), silent, errors)
 
 
-async def _ask(
+async def _connections(
     session: aiohttp.ClientSession, server: str, withdrawn: Collection[str]
 ) -> list[ConnzPage] | MonitorError:
     pages: list[ConnzPage] = []

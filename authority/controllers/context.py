@@ -1,4 +1,4 @@
-"""What every sequencer works in: the journal, the timing, the clock, and who is told."""
+"""Shared dependencies of all controllers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,23 +13,29 @@ from tidemark.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class ControllerContext:
-    """``trust`` is what agents are given to believe us by: the domain and the verifiers of the signer's keys.
+    """What every controller needs: the journal, the configuration, the clock, and where events are reported."""
 
-    ``now`` returns whole Unix seconds; ``observe`` takes each event as it happens; ``look_every`` is how often, in
-    seconds, targets and clock are looked at even where nobody says that anything changed (0: every heartbeat).
-    ``references`` are the clocks of others, by their names, that ours has to agree with.
-    """
+    journal: JournalStore
 
-    timeline: JournalStore
     trust: Trust
+    """What agents verify by: the trust domain, and the verifiers of the signer's keys."""
+
     timing: Timing
+
     now: Callable[[], int]
+    """Returns whole Unix seconds."""
+
     observe: Observer
-    look_every: int = 0
+    """Called with each event as it happens."""
+
+    reconcile_seconds: int = 0
+    """Seconds between two reconciliations where no event asks for one; 0: a heartbeat."""
+
     references: Mapping[str, ReferenceClock] = field(default_factory=dict)
+    """Clocks of other servers, by their names, that the authority's own clock has to agree with."""
 
     def check_clock(self) -> None:
-        """Before anything is signed, decided or deleted by the time. Raises ClockDiffers."""
+        """Called before anything is signed, decided or deleted by the time. Raises ClockDiffers."""
         check_clock(self.references, self.now(), self.timing.tolerance_seconds)
 
     @property
@@ -39,5 +45,5 @@ class ControllerContext:
 
     @property
     def heartbeat(self) -> int:
-        """Seconds after which a sequencer looks again even where nobody woke it, and its longest pause."""
-        return self.look_every or heartbeat_seconds(self.clock)
+        """Seconds after which a controller reconciles without an event; its longest backoff as well."""
+        return self.reconcile_seconds or heartbeat_seconds(self.clock)

@@ -1,4 +1,4 @@
-"""Leading and following: the sequencers run while this replica leads, and at no other time; the journal is followed."""
+"""Runs the controllers while this replica leads, and only then; follows the journal while another replica leads."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,28 +11,28 @@ from authority.rotation.events import Following, Leading, StepFailed
 from authority.support.tasks import Task, until
 
 FOLLOW_SECONDS = 2.0
-"""A replica that follows is at most so far behind the journal."""
+"""A replica that follows is at most so far behind the journal, in seconds."""
 
 
 async def lead(
-    election: Election, here: ControllerContext, sequencers: Mapping[str, Task], won: Callable[[], None]
+    election: Election, context: ControllerContext, controllers: Mapping[str, Task], won: Callable[[], None]
 ) -> None:
-    """Whenever this replica leads: ``won``, then the sequencers, until it leads no longer; until cancelled."""
+    """Whenever this replica leads, call ``won`` and run ``controllers`` until it leads no longer; until cancelled."""
     while True:
         await election.won()
         won()
-        here.observe(Leading(here.now(), election.me.name))
-        await until(election.lost(), sequencers)
+        context.observe(Leading(context.now(), election.me.name))
+        await until(election.lost(), controllers)
         leader = election.leader
-        here.observe(Following(here.now(), election.me.name, leader.name if leader else ""))
+        context.observe(Following(context.now(), election.me.name, leader.name if leader else ""))
 
 
-async def follow(election: Election, here: ControllerContext) -> None:
-    """Read the journal while another replica leads, so that what is asked here is answered; until cancelled."""
+async def follow(election: Election, context: ControllerContext) -> None:
+    """Read the journal while another replica leads, so that this replica answers requests too; until cancelled."""
     while True:
         if not election.leads:
             try:
-                await here.timeline.read()
+                await context.journal.read()
             except JournalError as error:
-                here.observe(StepFailed(here.now(), Step.JOURNAL, "", str(error), FOLLOW_SECONDS))
-        await asyncio.sleep(min(FOLLOW_SECONDS, here.heartbeat))
+                context.observe(StepFailed(context.now(), Step.JOURNAL, "", str(error), FOLLOW_SECONDS))
+        await asyncio.sleep(min(FOLLOW_SECONDS, context.heartbeat))

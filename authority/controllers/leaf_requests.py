@@ -1,6 +1,7 @@
-"""A leaf that an operator asks for: for a client outside the cluster, or a look by hand. No target shows it.
+"""Leaves that operators ask for: for a client outside the cluster, or for a test by hand.
 
-Signed as the workloads' leaves are, recorded, and only then handed out. Nobody renews it.
+Such a leaf is signed as the workloads' leaves are, recorded, and only then handed out. No target shows it, and it is
+not renewed.
 """
 
 from dataclasses import dataclass
@@ -12,18 +13,18 @@ from authority.journal.history import EpochCa, History
 from authority.journal.record_types import LeafRecord
 from authority.pki.names import LONGEST_NAME, canonical_address, leaf_faults
 from authority.rotation.events import LeafIssued
-from authority.rotation.leaf_renewal import LeafSubject, checked, leaf_request, signing_ca
+from authority.rotation.leaf_renewal import LeafSubject, checked_leaf, leaf_request, signing_ca
 from authority.rotation.operator_requests import RotationRefused
 from tidemark.certificates import Certificate, LeafRejected, not_after
 from tidemark.strict_json import FieldError, Fields
 
 _MOST_NAMES = 200
-"""Of one leaf: its record has them all, and OpenBao takes none of a thousand texts."""
+"""Names of one leaf at most: its record holds all of them, and OpenBao refuses a thousand strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeafOrder:
-    """A leaf that somebody (``who``) wants, and why."""
+    """A leaf that an operator (``who``) asks for, for a ``reason``."""
 
     workload: LeafSubject
     who: str
@@ -32,9 +33,11 @@ class LeafOrder:
 
 @dataclass(frozen=True, slots=True)
 class ManualLeaf:
-    """What came of it; ``signing`` is the CA that signed."""
+    """A leaf that was signed for an operator."""
 
     signing: EpochCa
+    """The CA that signed."""
+
     leaf: Certificate
     issued: IssuedLeaf
 
@@ -45,10 +48,10 @@ class ManualLeaf:
 
 
 def read_workload(fields: Fields) -> LeafSubject:
-    """Whom the leaf is for, as a request says it: ``name``, and ``dns`` or ``ip`` or both.
+    """The subject of the leaf, from the fields of a request: ``name``, and ``dns`` or ``ip`` or both.
 
     Raises:
-        FieldError: a name that the configuration could not ask for either.
+        FieldError: a name that the configuration would not accept either.
     """
     name = fields.string("name", LONGEST_NAME)
     if not name:
@@ -61,28 +64,28 @@ def read_workload(fields: Fields) -> LeafSubject:
     return LeafSubject(name, name, dns, tuple(map(canonical_address, ip)))
 
 
-async def issue(here: ControllerContext, issuer: SerializedIssuer, history: History, order: LeafOrder) -> ManualLeaf:
+async def issue(context: ControllerContext, issuer: SerializedIssuer, history: History, order: LeafOrder) -> ManualLeaf:
     """Sign the leaf with the CA that signs now, and record it.
 
     Raises:
-        RotationRefused: nothing signs.
-        IssuerError, JournalError, ClockDiffers: it could not be signed or recorded; nobody gets it.
+        RotationRefused: no CA signs.
+        IssuerError, JournalError, ClockDiffers: the leaf could not be signed or recorded, and is not handed out.
     """
-    now, workload = here.now(), order.workload
+    now, workload = context.now(), order.workload
     signing = signing_ca(history, now)
     if signing is None:
         raise RotationRefused("leaf: expected a CA that signs, found none at present; status says what is missing")
-    here.check_clock()
-    await here.timeline.confirm(history)
-    issued = await issuer.issue_leaf(signing.intent, leaf_request(workload, signing, here.timing, now))
+    context.check_clock()
+    await context.journal.confirm(history)
+    issued = await issuer.issue_leaf(signing.ca_id, leaf_request(workload, signing, context.timing, now))
     try:
-        made = ManualLeaf(signing, checked(issued, signing, now), issued)
+        made = ManualLeaf(signing, checked_leaf(issued, signing, now), issued)
     except LeafRejected as error:
         raise IssuerError(str(error)) from None
     names = (*workload.dns_names, *workload.ip_addresses)
     record = LeafRecord(now, signing.sha256, workload.name, names, made.serial, order.who, order.reason)
-    await here.timeline.append(history, record)
-    here.observe(
+    await context.journal.append(history, record)
+    context.observe(
         LeafIssued(
             at=now,
             epoch=signing.epoch,

@@ -1,7 +1,7 @@
-"""Sequencer: the leaf certificates of the configured workloads, each on its own.
+"""Controller of the configured workloads' leaf certificates; no workload waits for another.
 
-A leaf is renewed when another CA signs, at half of its life, and where the target does not show what it should; also
-while a rotation is held. It never outlives the CA that signed it.
+A leaf is renewed when another CA signs, at half of its life, and where the target holds another leaf than it should;
+also while a rotation is held. A leaf never outlives the CA that signed it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from authority.rotation.events import LeafWritten, StepFailed
 from authority.rotation.leaf_renewal import (
     LeafSubject,
     cause_of_renewal,
-    checked,
+    checked_leaf,
     leaf_request,
     renewal_at,
     signer_of,
@@ -40,24 +40,27 @@ from tidemark.certificates import (
 
 @dataclass(frozen=True, slots=True)
 class LeafState:
-    """What a workload's target shows, as it was last seen: ``ca`` is the fingerprint of the CA that signed it.
-
-    ``error`` says why the last try failed, "" where it did not.
-    """
+    """The leaf in a workload's target, as it was last read."""
 
     target: str
+
     not_after: int | None = None
+    """Unix seconds; None where no leaf was read."""
+
     ca: str = ""
+    """Fingerprint of the CA that signed the leaf."""
+
     error: str = ""
+    """Why the last try failed, "" where it did not."""
 
 
 class LeafController:
     """Runs one task for each workload until it is cancelled."""
 
     def __init__(
-        self, surroundings: ControllerContext, issuer: SerializedIssuer, stores: Sequence[tuple[LeafSubject, LeafStore]]
+        self, context: ControllerContext, issuer: SerializedIssuer, stores: Sequence[tuple[LeafSubject, LeafStore]]
     ) -> None:
-        self._here = surroundings
+        self._context = context
         self._issuer = issuer
         self._stores = tuple(stores)
         self._states = {workload.name: LeafState(store.name) for workload, store in stores}
@@ -71,56 +74,58 @@ class LeafController:
         """Keep every leaf fresh until cancelled, also where none is configured."""
         async with asyncio.TaskGroup() as group:
             for workload, store in self._stores:
-                group.create_task(self._keep(workload, store), name=f"leaf {workload.name}")
+                group.create_task(self._run_workload(workload, store), name=f"leaf {workload.name}")
             await asyncio.Event().wait()
 
-    async def _keep(self, workload: LeafSubject, store: LeafStore) -> None:
-        changed = self._here.timeline.watch()
-        pauses = Backoff[str](self._here.heartbeat)
+    async def _run_workload(self, workload: LeafSubject, store: LeafStore) -> None:
+        changed = self._context.journal.watch()
+        backoff = Backoff[str](self._context.heartbeat)
         while True:
             changed.clear()
             seconds: float
             try:
-                seconds = await self._look(workload, store)
-                pauses.succeeded(workload.name)
+                seconds = await self._reconcile(workload, store)
+                backoff.succeeded(workload.name)
             except NotLeading:
-                seconds = self._here.heartbeat  # until we are stopped
+                seconds = self._context.heartbeat  # the controllers are about to be stopped
             except JournalConflict:
-                continue  # what was decided rests on what is no longer so
+                continue  # the decision rests on a history that has moved on
             except (IssuerError, PublishError, JournalError, LeafRejected, ClockDiffers) as error:
-                seconds = pauses.failed(workload.name)
+                seconds = backoff.failed(workload.name)
                 self._states[workload.name] = replace(self._states[workload.name], error=str(error))
-                self._here.observe(StepFailed(self._here.now(), Step.LEAF, workload.name, str(error), seconds))
+                self._context.observe(StepFailed(self._context.now(), Step.LEAF, workload.name, str(error), seconds))
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await changed.wait()
 
-    async def _look(self, workload: LeafSubject, store: LeafStore) -> float:
-        """Compare the target with what it should show, renew where it is due; seconds until the next look."""
-        here = self._here
-        history, now = await here.timeline.read(), here.now()
-        shown = _certificate(await store.read())
-        cause = cause_of_renewal(shown, workload, history, here.timing, now)
+    async def _reconcile(self, workload: LeafSubject, store: LeafStore) -> float:
+        """Compare the target with the leaf that it should hold, and renew where due; seconds until the next time."""
+        context = self._context
+        history, now = await context.journal.read(), context.now()
+        current = _certificate(await store.read())
+        cause = cause_of_renewal(current, workload, history, context.timing, now)
         signing = signing_ca(history, now)
         if cause is not None and signing is not None:
-            here.check_clock()
-            request = leaf_request(workload, signing, here.timing, now)
-            await here.timeline.confirm(history)
-            issued = await self._issuer.issue_leaf(signing.intent, request)
-            shown = checked(issued, signing, now)
-            await here.timeline.confirm(history)
+            context.check_clock()
+            request = leaf_request(workload, signing, context.timing, now)
+            # Confirmed before the signature and again before the write: another replica may have taken over in between,
+            # and a leaf of the CA that signed before would replace its leaf.
+            await context.journal.confirm(history)
+            issued = await self._issuer.issue_leaf(signing.ca_id, request)
+            current = checked_leaf(issued, signing, now)
+            await context.journal.confirm(history)
             await store.write(issued)
-            here.observe(LeafWritten(now, workload.name, store.name, cause, signing.sha256, not_after(shown)))
-        if shown is None:
-            return here.heartbeat
-        signer = signer_of(shown, history)
-        self._states[workload.name] = LeafState(store.name, not_after(shown), signer.sha256 if signer else "")
-        until_renewal = renewal_at(shown, here.timing) - here.now()
-        return min(until_renewal, here.heartbeat) if until_renewal > 0 else here.heartbeat
+            context.observe(LeafWritten(now, workload.name, store.name, cause, signing.sha256, not_after(current)))
+        if current is None:
+            return context.heartbeat
+        signer = signer_of(current, history)
+        self._states[workload.name] = LeafState(store.name, not_after(current), signer.sha256 if signer else "")
+        until_renewal = renewal_at(current, context.timing) - context.now()
+        return min(until_renewal, context.heartbeat) if until_renewal > 0 else context.heartbeat
 
 
 def _certificate(pem: bytes | None) -> Certificate | None:
-    """The leaf itself; None where there is none or nothing that parses."""
+    """The leaf of a chain in PEM; None where there is none or it does not parse."""
     try:
         return parse_certificates(pem or b"")[0]
     except PemError:

@@ -1,7 +1,7 @@
-"""Sequencer: the newest statement to every target, for ever; each publisher on its own, none waiting for another.
+"""Controller of the publishers: brings the newest statement to every target; no publisher waits for another.
 
-Publishing is reconciled, not remembered: after each statement, and periodically, the targets themselves are compared
-with the newest statement of the journal, so that one that was deleted, edited or missed comes back.
+After each statement, and periodically, the targets themselves are compared with the newest statement of the journal, so
+that a target that was deleted, edited or missed is written again.
 """
 
 import asyncio
@@ -18,108 +18,130 @@ from authority.rotation.events import HigherStatementFound, Published, StepFaile
 from authority.support.backoff import Backoff
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
-_NAMED = 10  # failures in one error
+_NAMED = 10
+"""StepFailed targets that one error names at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What came of a publisher's last look for ``sequence``.
-
-    ``outcome`` is None where a target failed and none showed a higher sequence; ``error`` says which failed ("" for
-    none), ``newer`` which show a validly signed higher sequence.
-    """
+    """The result of a publisher's last run."""
 
     at: int
+    """Unix seconds."""
+
     sequence: int
+    """The statement that was to be published."""
+
     outcome: PublishOutcome | None
+    """None where a target failed and none showed a higher sequence."""
+
     error: str
+    """Which targets failed, and why; "" for none."""
+
     newer: tuple[str, ...] = ()
+    """Targets that show a validly signed higher sequence."""
 
 
 class PublishingController:
     """Runs one task for each publisher until it is cancelled.
 
-    ``on_newer`` is called where a target shows a validly signed higher statement than the journal has.
+    ``on_newer`` is called where a target shows a validly signed higher statement than the journal has. ``on_publish``
+    is called with a statement's digest right before a publisher compares its targets with the statement, and writes.
     """
 
     def __init__(
-        self, publishers: Sequence[Publisher], surroundings: ControllerContext, on_newer: Callable[[], None]
+        self,
+        publishers: Sequence[Publisher],
+        context: ControllerContext,
+        on_newer: Callable[[], None],
+        on_publish: Callable[[str], None],
     ) -> None:
         self._publishers = tuple(publishers)
-        self._here = surroundings
+        self._context = context
         self._on_newer = on_newer
+        self._on_publish = on_publish
         self._states: dict[str, TargetState] = {}
         self._verified: VerifiedBundle | None = None
 
     @property
     def states(self) -> dict[str, TargetState]:
-        """By publisher's name; one that has not looked yet is missing."""
+        """By publisher's name; without publishers that have not run yet."""
         return dict(self._states)
 
     async def run(self) -> None:
         """Publish until cancelled."""
         async with asyncio.TaskGroup() as group:
             for publisher in self._publishers:
-                group.create_task(self._keep(publisher), name=f"publish {publisher.name}")
+                group.create_task(self._run_publisher(publisher), name=f"publish {publisher.name}")
 
-    async def _keep(self, publisher: Publisher) -> None:
-        changed = self._here.timeline.watch()
+    async def _run_publisher(self, publisher: Publisher) -> None:
+        changed = self._context.journal.watch()
         publisher.watch(changed)
-        pauses = Backoff[str](self._here.heartbeat)
+        backoff = Backoff[str](self._context.heartbeat)
         tried = None
         while True:
+            # Cleared before the journal is read: a statement that is committed meanwhile sets the event again.
             changed.clear()
-            newest = self._here.timeline.history.newest
+            newest = self._context.journal.history.newest
             if newest is not None:
                 if newest.digest != tried:
-                    pauses.succeeded(publisher.name)  # another statement, another chance
+                    backoff.succeeded(publisher.name)  # another statement, another chance
                     tried = newest.digest
-                await self._bring(publisher, newest, pauses)
+                await self._deliver(publisher, newest, backoff)
             with suppress(TimeoutError):
-                async with asyncio.timeout(pauses.seconds_left() or self._here.heartbeat):
+                async with asyncio.timeout(backoff.seconds_left() or self._context.heartbeat):
                     await changed.wait()
 
-    async def _bring(self, publisher: Publisher, newest: SignedStatement, pauses: Backoff[str]) -> None:
+    async def _deliver(self, publisher: Publisher, newest: SignedStatement, backoff: Backoff[str]) -> None:
         began = asyncio.get_running_loop().time()
         sequence = newest.statement.sequence
         try:
             bundle = await self._confirmed(newest)
-            self._here.timeline.check_lease()
-            brought = await publisher.publish(bundle)
+            # The order is fixed: the journal first, because reading takes time; then the lease; then the hook, which
+            # starts the measured time of a rollout. Nothing is awaited between the lease check and the publisher.
+            self._context.journal.check_lease()
+            self._on_publish(bundle.digest)
+            result = await publisher.publish(bundle)
         except JournalConflict:
-            return  # a newer statement is on its way here
+            return  # a newer statement was committed: its event has us run again
         except (PublishError, JournalError, BundleRejected) as error:
-            brought = PublishResult(failed=(str(error),))
-        self._take(publisher.name, sequence, brought, asyncio.get_running_loop().time() - began, pauses)
+            result = PublishResult(failed=(str(error),))
+        self._record(publisher.name, sequence, result, asyncio.get_running_loop().time() - began, backoff)
 
-    def _take(self, name: str, sequence: int, brought: PublishResult, seconds: float, pauses: Backoff[str]) -> None:
-        now, last = self._here.now(), self._states.get(name)
-        outcome = brought.outcome if brought.newer or not brought.failed else None
-        self._states[name] = TargetState(now, sequence, outcome, _sentence(brought.failed), brought.newer)
-        if not brought.newer and not brought.failed:
-            pauses.succeeded(name)
+    def _record(self, name: str, sequence: int, result: PublishResult, seconds: float, backoff: Backoff[str]) -> None:
+        now, last = self._context.now(), self._states.get(name)
+        outcome = result.outcome if result.newer or not result.failed else None
+        self._states[name] = TargetState(now, sequence, outcome, _summary_of(result.failed), result.newer)
+        if not result.newer and not result.failed:
+            backoff.succeeded(name)
         else:
-            pause = pauses.failed(name)
-        if brought.failed:
-            self._here.observe(StepFailed(now, Step.PUBLISH, name, _sentence(brought.failed), pause))
-        if brought.newer:
-            if last is None or (last.sequence, last.newer) != (sequence, brought.newer):
-                self._here.observe(HigherStatementFound(now, name, sequence, brought.newer))
+            pause = backoff.failed(name)
+        if result.failed:
+            self._context.observe(StepFailed(now, Step.PUBLISH, name, _summary_of(result.failed), pause))
+        if result.newer:
+            if last is None or (last.sequence, last.newer) != (sequence, result.newer):
+                self._context.observe(HigherStatementFound(now, name, sequence, result.newer))
             self._on_newer()
         is_news = last is None or last.sequence != sequence or last.error or outcome is not PublishOutcome.UNCHANGED
         if outcome is not None and is_news:
-            self._here.observe(Published(now, name, sequence, outcome, seconds))
+            self._context.observe(Published(now, name, sequence, outcome, seconds))
 
     async def _confirmed(self, newest: SignedStatement) -> VerifiedBundle:
-        """The statement, if the journal still has it as the newest (docs/architecture.md, invariant 8)."""
-        history = await self._here.timeline.read()
+        """The statement, verified, if the journal still has it as the newest (docs/architecture.md, invariant 8).
+
+        Raises:
+            JournalConflict: the journal has a newer statement.
+            JournalError: the journal could not be read.
+            BundleRejected: the statement does not verify by the configured keys.
+        """
+        history = await self._context.journal.read()
         if history.newest is None or history.newest.digest != newest.digest:
             raise JournalConflict(f"statement {newest.statement.sequence}: no longer the newest")
         if self._verified is None or self._verified.digest != newest.digest:
-            self._verified = reopen(newest.bundle, self._here.trust)
+            self._verified = reopen(newest.bundle, self._context.trust)
         return self._verified
 
 
-def _sentence(failed: Sequence[str]) -> str:
+def _summary_of(failed: Sequence[str]) -> str:
     more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
     return "; ".join(failed[:_NAMED]) + more

@@ -1,381 +1,215 @@
-"""Sequencer: prepare, activate, withdraw, retire; asks the plan, does what it says, and asks again.
+"""Controller of the rotation: asks the plan for the next action, carries it out, and asks again.
 
 Everything that decides is in the journal before anything outside shows it, and nothing else is remembered: a crash
 anywhere, then a restart, ends in the same state (docs/architecture.md, invariant 10).
-Publishing runs beside it, task by task.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
 
-from authority.controllers import leaf_requests
-from authority.controllers.command_queue import CommandQueue
 from authority.controllers.context import ControllerContext
-from authority.controllers.inventory import IssuerInventory
-from authority.controllers.leaf_requests import LeafOrder, ManualLeaf
-from authority.controllers.progress import ProgressReporter
+from authority.controllers.operator_commands import OperatorCommands
 from authority.controllers.publishing import PublishingController, TargetState
-from authority.controllers.recovery import highest_shown
-from authority.controllers.statements import StatementMaker
+from authority.controllers.rotation_steps.actions import ActionExecutor
+from authority.controllers.rotation_steps.inventory import IssuerInventory
+from authority.controllers.rotation_steps.progress import ProgressReporter
+from authority.controllers.rotation_steps.recovery import Recovery
+from authority.controllers.rotation_steps.statements import StatementMaker
+from authority.controllers.rotation_steps.step_failures import StepAborted, StepFailures
 from authority.fleet.view import FleetView
-from authority.issuer.interface import IssuerError
 from authority.issuer.serialized import SerializedIssuer
-from authority.journal.history import EpochCa, History
-from authority.journal.interface import JournalConflict, JournalError
-from authority.journal.record_types import NAMED, ActivationRecord, OverrideRecord, StatementRecord, WithdrawalRecord
-from authority.publishers.interface import Publisher, PublishError
-from authority.rotation.actions import (
-    Activate,
-    Compact,
-    Hold,
-    Prepare,
-    RemoveAnchors,
-    Retire,
-    Step,
-    SwitchSigner,
-    Wait,
-    Withdraw,
-    Work,
-)
-from authority.rotation.compose import BundleFull
-from authority.rotation.events import (
-    Activated,
-    AppendConflict,
-    GateOverridden,
-    Retired,
-    StepFailed,
-    WithdrawalRequested,
-)
-from authority.rotation.operator_requests import (
-    RotationRefused,
-    WithdrawalPreview,
-    WithdrawalRequest,
-    chosen,
-    force,
-    prospect,
-)
-from authority.rotation.plan import awaited, next_action
-from authority.rotation.snapshot import A_THIRD, Scene, Snapshot
+from authority.journal.history import History
+from authority.publishers.interface import Publisher
+from authority.rotation.actions import Activate, Hold, Prepare, RemoveAnchors, Step, Wait
+from authority.rotation.events import StepFailed
+from authority.rotation.operator_requests import WithdrawalPreview, WithdrawalRequest, preview
+from authority.rotation.plan import next_action
+from authority.rotation.snapshot import A_THIRD, Snapshot
 from authority.rotation.withdrawal import WithdrawalProgress, progress
-from authority.signer.interface import SignerError, StatementSigner
-from authority.support.backoff import Backoff
-from authority.support.clock_skew import ClockDiffers
-from tidemark.bundle import Cause, Statement, StatementError
-from tidemark.verify import BundleRejected
+from authority.signer.interface import StatementSigner
 
-T = TypeVar("T")
+_IDLE_RATIO = 9.0
+"""Sleep so many times the last turn's duration, so that planning takes at most a tenth of the time."""
 
-_BREATH = 9.0  # a turn's cost is followed by so many times that cost of rest, whoever wakes us
-_LONGEST_BREATH = 1.0
-
-StepError = (
-    IssuerError,
-    SignerError,
-    JournalError,
-    PublishError,
-    BundleRejected,
-    BundleFull,
-    StatementError,
-    RotationRefused,
-    ClockDiffers,
-)
-"""What a step may fail with; anything else is a fault of the program and ends it."""
+_LONGEST_IDLE = 1.0
+"""Seconds; the longest such sleep."""
 
 
 @dataclass(frozen=True, slots=True)
 class RotationDependencies:
-    """What a rotation acts upon. ``fleet`` shows the agents at an instant, with what they proved of the history.
-
-    A CA is rolled back unasked where more than ``rollback_above`` of the required agents put it back.
-    """
+    """What a rotation acts upon."""
 
     issuer: SerializedIssuer
     signer: StatementSigner
     publishers: Sequence[Publisher]
+
     include_root: bool
+    """Whether bundles carry the roots."""
+
     fleet: Callable[[History, int], FleetView]
+    """Returns the expected agents at an instant, with what they proved of the history."""
+
     rollback_above: Fraction = A_THIRD
+    """A CA is rolled back unasked where more than this share of the required agents put its statement back."""
+
+    on_publish: Callable[[str], None] = lambda digest: None
+    """Called with a statement's digest right before the statement is compared with targets, and written to them."""
 
 
 class RotationController:
-    """Runs until it is cancelled, and may then run again; the only writer of the journal in this process."""
+    """Runs until it is cancelled, and may then run again; the only writer of the journal in this process.
 
-    def __init__(self, surroundings: ControllerContext, outside: RotationDependencies) -> None:
-        self._here = surroundings
-        self._outside = outside
-        self._issuer = outside.issuer
-        self._inventory = IssuerInventory(outside.issuer, surroundings)
-        self._statements = StatementMaker(
-            surroundings, outside.issuer, outside.signer, include_root=outside.include_root
+    Ten fields: each is one part of a turn, and the turn puts them in order.
+    """
+
+    def __init__(self, context: ControllerContext, dependencies: RotationDependencies) -> None:
+        self._context = context
+        self._dependencies = dependencies
+        self._inventory = IssuerInventory(dependencies.issuer, context)
+        self._recovery = Recovery(context, dependencies.publishers)
+        self._publishing = PublishingController(
+            dependencies.publishers, context, self._recover_again, dependencies.on_publish
         )
-        self._publishing = PublishingController(outside.publishers, surroundings, self._look_again)
-        self._pauses = Backoff[Step](surroundings.heartbeat)
+        self._steps = StepFailures(context)
+        self._progress = ProgressReporter(context)
         self._wake = asyncio.Event()
-        self._requests = CommandQueue[History](StepError, _refusal)
-        self._has_looked = False
-        self._failures: dict[Step, StepFailed] = {}
-        self._ongoing = ProgressReporter(surroundings)
+        issuer = dependencies.issuer
+        statements = StatementMaker(context, issuer, dependencies.signer, include_root=dependencies.include_root)
+        self._actions = ActionExecutor(context, issuer, self._inventory, statements, self._progress)
+        self.commands = OperatorCommands(context, issuer, statements, self._progress, self.wake)
 
     @property
     def history(self) -> History:
         """The journal as it was last read."""
-        return self._here.timeline.history
+        return self._context.journal.history
 
     @property
     def hold(self) -> Hold | None:
-        """What is held, and who is waited for, as the plan saw it last."""
-        return self._ongoing.hold
+        """The CA that is held, and the agents that are waited for, as the plan saw it last."""
+        return self._progress.hold
 
     @property
     def active(self) -> str | None:
-        """The CA that the issuer signs with for others, by its intent; None where that is not known."""
+        """The CA that the issuer signs with for others, by its name there; None where that is not known."""
         return self._inventory.active
 
     @property
     def failures(self) -> dict[Step, StepFailed]:
         """Steps that failed when they were last tried."""
-        return dict(self._failures)
+        return self._steps.failures
 
     @property
     def targets(self) -> dict[str, TargetState]:
-        """Publishers by name, with what came of their last look."""
+        """By publisher's name, the result of its last run."""
         return self._publishing.states
 
     def wake(self) -> None:
         """Something changed that the plan rests on: a receipt, or the list of expected agents."""
         self._wake.set()
 
-    async def rotate(self, who: str, reason: str) -> Statement:
-        """Force a rotation: a CA of its own, activated as soon as its gate opens; returns its statement.
+    def snapshot(self) -> Snapshot:
+        """The state of the deployment now, by the journal as it was last read."""
+        return self._snapshot_of(self.history)
 
-        Raises:
-            RotationRefused: it cannot be had now; nothing was published.
-        """
+    def preview(self, request: WithdrawalRequest) -> WithdrawalPreview:
+        """What a withdrawal would do now. Raises RotationRefused."""
+        return preview(self.snapshot(), request, include_root=self._dependencies.include_root)
 
-        async def carry_out(history: History) -> Statement:
-            roots = await self._statements.roots()
-            wanted = force(history, self._here.clock, len(roots), self._here.now())
-            committed = await self._statements.prepare(history, wanted, who, reason)
-            self._ongoing.committed = committed
-            return committed.statement
-
-        return await self._ask(carry_out)
-
-    async def override(self, who: str, reason: str) -> EpochCa:
-        """Open the gate of the newest CA that waits for it, and record who wanted it; returns that CA.
-
-        Raises:
-            RotationRefused: none is waiting, or it could not be recorded.
-        """
-
-        async def carry_out(history: History) -> EpochCa:
-            now = self._here.now()
-            waiting = awaited(history, self._here.clock, now)
-            if not waiting:
-                raise RotationRefused("override: expected a CA that waits for its gate, found none")
-            ca = waiting[-1]
-            await self._here.timeline.append(history, OverrideRecord(now, ca.sha256, who, reason))
-            self._here.observe(GateOverridden(now, ca.epoch, ca.sha256, who, reason))
-            return ca
-
-        return await self._ask(carry_out)
-
-    async def withdraw(self, who: str, reason: str, wanted: WithdrawalRequest) -> EpochCa:
-        """Record that a CA is to be taken out of use; the plan does the rest. Returns that CA.
-
-        Raises:
-            RotationRefused: there is no such CA, or it could not be recorded.
-        """
-
-        async def carry_out(history: History) -> EpochCa:
-            now = self._here.now()
-            ca = chosen(history, wanted, now)
-            record = WithdrawalRecord(
-                now, ca.sha256, wanted.cause, wanted.urgent, automatic=False, who=who, reason=reason
-            )
-            await self._append_withdrawal(history, record, ca)
-            return ca
-
-        return await self._ask(carry_out)
-
-    async def issue_leaf(self, order: LeafOrder) -> ManualLeaf:
-        """Sign a leaf that no target shows, and record who wanted it.
-
-        Raises:
-            RotationRefused: nothing signs, or it could not be signed or recorded; nobody gets it.
-        """
-        return await self._ask(lambda history: leaf_requests.issue(self._here, self._issuer, history, order))
-
-    def prospect(self, wanted: WithdrawalRequest) -> WithdrawalPreview:
-        """What such a withdrawal would do, by what is known now. Raises RotationRefused."""
-        return prospect(self._scene(self.history, self._here.now()), wanted, include_root=self._outside.include_root)
-
-    def progress(self) -> tuple[WithdrawalProgress, ...]:
+    def withdrawals(self) -> tuple[WithdrawalProgress, ...]:
         """How far each withdrawal has come."""
-        return progress(self._scene(self.history, self._here.now()))
-
-    def _scene(self, history: History, now: int) -> Scene:
-        fleet = self._outside.fleet(history, now)
-        return Scene(history, fleet, self._here.clock, self._here.timing.tolerance_seconds, now)
-
-    async def _append_withdrawal(self, history: History, record: WithdrawalRecord, ca: EpochCa) -> None:
-        await self._here.timeline.append(history, record)
-        self._here.observe(
-            WithdrawalRequested(
-                at=record.at,
-                epoch=ca.epoch,
-                ca=ca.sha256,
-                cause=record.cause,
-                urgent=record.urgent,
-                who=record.who,
-                reason=record.reason,
-            )
-        )
+        return progress(self.snapshot())
 
     async def run(self) -> None:
-        """Rotate and publish until cancelled. Nothing is known of what others did since the last time."""
-        self._here.timeline.doubt()
+        """Rotate and publish until cancelled."""
+        # Another replica may have led since the last run, so nothing that was known then counts.
+        self._context.journal.invalidate()
         self._inventory.forget()
-        self._has_looked = False
-        self._ongoing.forget()
-        self._failures.clear()
+        self._recovery.is_done = False
+        self._progress.forget()
+        self._steps.forget()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._publishing.run(), name="publishing")
-                group.create_task(self._rotate_for_ever(), name="rotation")
+                group.create_task(self._rotate(), name="rotation")
         finally:
-            self._requests.end("expected this replica to lead, found that it stops")
+            self.commands.refuse_all("expected this replica to lead, found that it stops")
 
-    async def _ask(self, carry_out: Callable[[History], Awaitable[T]]) -> T:
-        """Have the sequencer carry something out between two actions of the plan.
-
-        Raises RotationRefused; TimeoutError where it takes too long, which says whether it may be done yet.
-        """
-        self._wake.set()
-        return await self._requests.ask(carry_out)
-
-    async def _rotate_for_ever(self) -> None:
+    async def _rotate(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             began = clock()
+            # Cleared before the turn, never after: what wakes us during the turn may not be in its snapshot.
             self._wake.clear()
             seconds = await self._turn()
             if seconds is None:
                 continue
-            # Ten thousand receipts may each wake us: no more than a tenth of the time goes into asking the plan.
-            await asyncio.sleep(min(_BREATH * (clock() - began), _LONGEST_BREATH))
+            # Ten thousand receipts may each wake us, and each turn looks at every agent.
+            await asyncio.sleep(min(_IDLE_RATIO * (clock() - began), _LONGEST_IDLE))
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
 
     async def _turn(self) -> float | None:
-        """Ask the plan once and do what it says; seconds to wait, or None where it is to be asked again at once."""
-        step = Step.JOURNAL
-        if self._pauses.backing_off() & {Step.JOURNAL, Step.RESUME}:  # without these there is nothing to go on with
-            return self._pauses.seconds_left()
+        """Ask the plan once; seconds to wait, or None where the plan is to be asked again at once."""
+        if self._steps.backing_off() & {Step.JOURNAL, Step.RESUME}:
+            return self._steps.seconds_left()  # without these two steps nothing can be decided
         try:
-            history = await self._here.timeline.read()
-            self._succeeded(Step.JOURNAL)
-            step = Step.RESUME
-            if not self._has_looked:
-                await self._look()
-                self._succeeded(Step.RESUME)
-                return None
-            step = Step.INSPECT
-            if self._inventory.is_due(history) and step not in self._pauses.backing_off():
-                await self._inventory.look(history)
-                self._succeeded(Step.INSPECT)
-            history, now = self._inventory.judge(history), self._here.now()
-            scene = self._scene(history, now)
-            world = Snapshot(
-                history,
-                scene.fleet,
-                self._inventory.intents(history),
-                self._inventory.active,
-                self._here.timing.tolerance_seconds,
-                self._outside.rollback_above,
-            )
-            action = next_action(world, self._here.clock, now, self._pauses.backing_off())
-            if isinstance(action, Wait):
-                self._ongoing.waits(scene, action.hold)
-            self._ongoing.proven(scene)
-            if self._requests and not isinstance(action, Activate | Prepare | RemoveAnchors):
-                await self._requests.serve_next(history)
-                return None
-            if isinstance(action, Wait):
-                return min(
-                    action.until - now, self._here.heartbeat, self._pauses.seconds_left() or self._here.heartbeat
-                )
-            step = action.step
-            await self._do(action, history)
-            self._succeeded(step)
-        except JournalConflict as error:
-            self._here.observe(AppendConflict(self._here.now(), step, str(error)))
-            self._pauses.failed(step)
-        except StepError as error:
-            self._failed(step, error)
+            return await self._plan_and_act()
+        except StepAborted:
+            return None  # the step is backing off: the plan is asked again, without it
+
+    async def _plan_and_act(self) -> float | None:
+        # 1. The journal: every decision below rests on this history, and is dropped where the journal moves on.
+        with self._steps.attempt(Step.JOURNAL):
+            history = await self._context.journal.read()
+
+        # 2. Once after a start, the targets: a statement that the journal lost must not be numbered again.
+        if not self._recovery.is_done:
+            with self._steps.attempt(Step.RESUME):
+                await self._recovery.run()
+            return None
+
+        # 3. The issuer, after the journal: a CA that the journal names was made before, so a missing one is lost.
+        if self._inventory.is_due(history) and Step.INSPECT not in self._steps.backing_off():
+            with self._steps.attempt(Step.INSPECT):
+                await self._inventory.refresh(history)
+
+        # 4. One snapshot, and the plan.
+        snapshot = self._snapshot_of(self._inventory.mark_lost(history))
+        action = next_action(snapshot, self._steps.backing_off())
+        if isinstance(action, Wait):
+            self._progress.report_waiting(snapshot, action.hold)
+        self._progress.report_rollout(snapshot)
+
+        # 5. A command waits only for actions that make, activate or remove a CA, so that the command is decided on
+        #    their outcome. Everything else that is due waits for the command.
+        if self.commands.are_waiting and not isinstance(action, Activate | Prepare | RemoveAnchors):
+            await self.commands.run_next(snapshot)
+            return None
+        if isinstance(action, Wait):
+            heartbeat = self._context.heartbeat
+            return min(action.until - snapshot.now, heartbeat, self._steps.seconds_left() or heartbeat)
+        with self._steps.attempt(action.step):
+            await self._actions.carry_out(action, snapshot.history)
         return None
 
-    def _failed(self, step: Step, error: Exception) -> None:
-        failure = StepFailed(self._here.now(), step, "", str(error), self._pauses.failed(step))
-        self._failures[step] = failure
-        self._here.observe(failure)
+    def _snapshot_of(self, history: History) -> Snapshot:
+        now = self._context.now()
+        return Snapshot(
+            history=history,
+            fleet=self._dependencies.fleet(history, now),
+            clock=self._context.clock,
+            now=now,
+            tolerance_seconds=self._context.timing.tolerance_seconds,
+            ca_ids=self._inventory.ca_ids(history),
+            active=self._inventory.active,
+            rollback_above=self._dependencies.rollback_above,
+        )
 
-    def _succeeded(self, step: Step) -> None:
-        self._pauses.succeeded(step)
-        self._failures.pop(step, None)
-
-    async def _do(self, work: Work, history: History) -> None:
-        now, timeline, observe = self._here.now(), self._here.timeline, self._here.observe
-        self._here.check_clock()
-        match work:
-            case Prepare():
-                self._ongoing.committed = await self._statements.prepare(history, work)
-            case Withdraw(ca=ca, reason=reason):
-                asked = WithdrawalRecord(
-                    now, ca.sha256, Cause.ROLLBACK, urgent=False, automatic=True, who="", reason=reason
-                )
-                await self._append_withdrawal(history, asked, ca)
-            case RemoveAnchors():
-                self._ongoing.committed = await self._statements.leave_out(history, work)
-            case Activate(ca=ca):
-                named, count = work.unproven[:NAMED], len(work.unproven)
-                record = ActivationRecord(now, ca.sha256, work.opening, named, work.skipped, count)
-                await timeline.append(history, record)
-                observe(Activated(now, ca.epoch, ca.sha256, work.opening, work.unproven, work.skipped))
-            case SwitchSigner(ca=ca):
-                await timeline.confirm(history)
-                await self._issuer.activate(ca.intent)
-                self._inventory.activated(ca.intent)
-            case Retire():
-                await timeline.confirm(history)
-                await self._issuer.delete(work.intents)
-                self._inventory.deleted(work.intents)
-                observe(Retired(now, work.intents, work.orphans))
-            case Compact():
-                await timeline.fold(history, work.keep, work.through)
-
-    def _look_again(self) -> None:
-        """A target shows a higher statement than the journal's: the journal lost some, or somebody else leads."""
-        self._has_looked = False
+    def _recover_again(self) -> None:
+        """A target shows a higher statement than the journal's: the journal lost records, or another replica leads."""
+        self._recovery.is_done = False
         self._wake.set()
-
-    async def _look(self) -> None:
-        """At the start: go on above the highest statement that a target shows."""
-        highest = await highest_shown(self._outside.publishers, self._here.trust, self._could_not_look)
-        history = await self._here.timeline.read()
-        if highest is not None and highest.sequence >= history.next_sequence:
-            # The CAs that it adds are trusted until they expire. Their keys may be another's: we never sign with them.
-            await self._here.timeline.append(history, StatementRecord(self._here.now(), "", highest.bundle))
-        self._has_looked = True
-
-    def _could_not_look(self, publisher: str, error: str) -> None:
-        self._here.observe(StepFailed(self._here.now(), Step.RESUME, publisher, error, 0.0))
-
-
-def _refusal(error: Exception | str) -> RotationRefused:
-    return error if isinstance(error, RotationRefused) else RotationRefused(f"{error}; try again")

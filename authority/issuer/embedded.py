@@ -1,6 +1,6 @@
 """The embedded issuer: roots and CAs with their keys in 0600 files, for the replicas of one machine.
 
-``<state>/roots/<number>/`` holds the roots, the highest number the newest, and ``<state>/issuer/<intent>/`` the CAs:
+``<state>/roots/<number>/`` holds the roots, the highest number the newest, and ``<state>/issuer/<name>/`` the CAs:
 each as ``ca.crt`` and ``ca.key`` in a directory that appears and goes as a whole.
 """
 
@@ -16,8 +16,8 @@ from authority.issuer.interface import (
     IssuerError,
     IssuerHoldings,
     LeafRequest,
-    check_intent,
-    is_intent,
+    check_ca_id,
+    is_ca_id,
 )
 from authority.pki import certificates, keystore
 from authority.pki.certificates import CaName, LeafNames, Validity
@@ -48,7 +48,7 @@ def create_root(state: Path, trust_domain: str, key_type: KeyType, now: int, pas
 class EmbeddedIssuer:
     """Implements ``Issuer``; of several processes on one state directory only the leader may call it.
 
-    Where two processes lead for a moment, both get the one CA that was made for an intent.
+    Where two processes lead for a moment, both get the one CA that was made under a name.
     """
 
     def __init__(self, state: Path, key_type: KeyType, passphrase: bytes | None) -> None:
@@ -62,25 +62,25 @@ class EmbeddedIssuer:
         return tuple(pair.certificate for pair in await asyncio.to_thread(self._read_roots))
 
     async def issue_ca(self, request: CaRequest) -> Certificate:
-        """Make the CA, or return the one already made for this intent if it is what is asked for now."""
+        """Make the CA, or return the one already made under this name if it is what is asked for now."""
         return await asyncio.to_thread(self._issue_ca, request)
 
-    async def activate(self, intent: str) -> None:
+    async def activate(self, ca_id: str) -> None:
         """Check that the CA exists; nothing else, as this issuer signs for the authority alone."""
-        await asyncio.to_thread(self._existing, intent)
+        await asyncio.to_thread(self._existing, ca_id)
 
-    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
-        """Sign a leaf with the CA of this intent."""
-        return await asyncio.to_thread(self._issue_leaf, intent, request)
+    async def issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this name."""
+        return await asyncio.to_thread(self._issue_leaf, ca_id, request)
 
     async def holdings(self) -> IssuerHoldings:
         """What is there now."""
         return IssuerHoldings(await asyncio.to_thread(self._held))
 
-    async def delete(self, intents: Sequence[str]) -> None:
+    async def delete(self, ca_ids: Sequence[str]) -> None:
         """Delete CAs and their keys."""
-        for intent in intents:
-            await asyncio.to_thread(self._delete, intent)
+        for ca_id in ca_ids:
+            await asyncio.to_thread(self._delete, ca_id)
 
     def _read_roots(self) -> list[CaPair]:
         numbers = _numbered(self._roots)
@@ -89,7 +89,7 @@ class EmbeddedIssuer:
         return [self._read(self._roots / str(number)) for number in sorted(numbers, reverse=True)]
 
     def _issue_ca(self, request: CaRequest) -> Certificate:
-        directory = self._directory(request.intent)
+        directory = self._directory(request.ca_id)
         made = self._read(directory) if directory.exists() else None
         if made and request.is_met_by(made.certificate):
             return made.certificate
@@ -97,14 +97,14 @@ class EmbeddedIssuer:
         if request.not_after > not_after(above.certificate):
             end = format_instant(not_after(above.certificate))
             raise IssuerError(
-                f"CA {request.intent}: expected it to end by {end}, as its root does, "
+                f"CA {request.ca_id}: expected it to end by {end}, as its root does, "
                 f"found {format_instant(request.not_after)}; a new root is due"
             )
         name = CaName(request.trust_domain, request.common_name)
         validity = Validity(request.not_before, request.not_after)
         pair = certificates.intermediate(name, self._key_type.generate(), validity, above)
         if made:
-            self._delete(request.intent)
+            self._delete(request.ca_id)
         try:
             keystore.create_pair(directory, pair, self._passphrase)
         except KeystoreError as error:
@@ -113,12 +113,12 @@ class EmbeddedIssuer:
             raise IssuerError(str(error)) from None
         return pair.certificate
 
-    def _issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
-        above = self._existing(intent)
+    def _issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
+        above = self._existing(ca_id)
         if request.not_after > not_after(above.certificate):
             raise IssuerError(
                 f"leaf {request.common_name}: expected it to end by {format_instant(not_after(above.certificate))}, "
-                f"as its CA {intent} does, found {format_instant(request.not_after)}"
+                f"as its CA {ca_id} does, found {format_instant(request.not_after)}"
             )
         key = ec.generate_private_key(ec.SECP256R1())
         names = LeafNames(request.common_name, request.dns_names, request.ip_addresses)
@@ -131,21 +131,21 @@ class EmbeddedIssuer:
     def _held(self) -> dict[str, str]:
         try:
             atomic_files.sweep(self._cas)
-            return {path.name: _fingerprint(path) for path in self._cas.iterdir() if is_intent(path.name)}
+            return {path.name: _fingerprint(path) for path in self._cas.iterdir() if is_ca_id(path.name)}
         except OSError as error:
             raise IssuerError(f"{self._cas}: expected a readable directory, found {error.strerror}") from None
 
-    def _delete(self, intent: str) -> None:
-        directory = self._directory(intent)
+    def _delete(self, ca_id: str) -> None:
+        directory = self._directory(ca_id)
         try:
             atomic_files.remove_directory(directory)
         except OSError as error:
             raise IssuerError(f"{directory}: expected to remove it, found {error.strerror}") from None
 
-    def _existing(self, intent: str) -> CaPair:
-        directory = self._directory(intent)
+    def _existing(self, ca_id: str) -> CaPair:
+        directory = self._directory(ca_id)
         if not directory.exists():
-            raise IssuerError(f"{directory}: expected the CA of intent {intent}, found none")
+            raise IssuerError(f"{directory}: expected the CA {ca_id}, found none")
         return self._read(directory)
 
     def _read(self, directory: Path) -> CaPair:
@@ -154,8 +154,8 @@ class EmbeddedIssuer:
         except KeystoreError as error:
             raise IssuerError(str(error)) from None
 
-    def _directory(self, intent: str) -> Path:
-        return self._cas / check_intent(intent)
+    def _directory(self, ca_id: str) -> Path:
+        return self._cas / check_ca_id(ca_id)
 
 
 def _fingerprint(directory: Path) -> str:

@@ -21,7 +21,7 @@ class IssuerError(StateUnusable):
 class CaRequest:
     """A CA to be made; instants are Unix seconds."""
 
-    intent: str
+    ca_id: str
     """The CA's name for ever: ``epoch-<N>-<sequence>``."""
     trust_domain: str
     epoch: int
@@ -72,7 +72,7 @@ class IssuerHoldings:
     authority alone."""
 
 
-def is_intent(name: str) -> bool:
+def is_ca_id(name: str) -> bool:
     """Whether a CA of ours can have this name, which becomes part of paths.
 
     A CA with another name belongs to another program: in OpenBao the mount may have been in use before, and is not
@@ -81,17 +81,17 @@ def is_intent(name: str) -> bool:
     return _INTENT.fullmatch(name) is not None
 
 
-def check_intent(name: str) -> str:
+def check_ca_id(name: str) -> str:
     """Return the name. Raises IssuerError where no CA can have it."""
-    if not is_intent(name):
-        raise IssuerError(f"intent {name[:100]!r}: expected epoch-<epoch>-<sequence>")
+    if not is_ca_id(name):
+        raise IssuerError(f"CA name {name[:100]!r}: expected epoch-<epoch>-<sequence>")
     return name
 
 
 class Issuer(Protocol):
     """Makes, uses and deletes CAs; their keys never leave the issuer.
 
-    Every method may be repeated: after a crash the caller calls again with the same intent. A CA that a method returned
+    Every method may be repeated: after a crash the caller calls again with the same name. A CA that a method returned
     is durable. Callers serialise their calls; only controllers call. Errors are IssuerError, and the caller retries
     with back-off.
     """
@@ -100,20 +100,20 @@ class Issuer(Protocol):
         """The roots above the CAs, newest first."""
 
     async def issue_ca(self, request: CaRequest) -> Certificate:
-        """Make the CA, or return the one already made for this intent if it is what is asked for now.
+        """Make the CA, or return the one already made under this name if it is what is asked for now.
 
-        A CA that was made for this intent with another epoch or NotAfter (a clock changed between a crash and the
+        A CA that was made under this name with another epoch or NotAfter (a clock changed between a crash and the
         restart) was never published: it is deleted and made again.
         """
 
-    async def activate(self, intent: str) -> None:
+    async def activate(self, ca_id: str) -> None:
         """Make this CA the one that signs leaves for others (OpenBao: the default issuer)."""
 
-    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
-        """Sign a leaf with the CA of this intent; NotAfter beyond the CA's own is an error."""
+    async def issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this name; NotAfter beyond the CA's own is an error."""
 
     async def holdings(self) -> IssuerHoldings:
         """What is there now, published or not."""
 
-    async def delete(self, intents: Sequence[str]) -> None:
+    async def delete(self, ca_ids: Sequence[str]) -> None:
         """Delete CAs and their keys; a CA that is gone already is no error."""

@@ -18,8 +18,8 @@ from authority.issuer.interface import (
     IssuerError,
     IssuerHoldings,
     LeafRequest,
-    check_intent,
-    is_intent,
+    check_ca_id,
+    is_ca_id,
 )
 from authority.issuer.openbao_mounts import PkiMounts, parse_one
 from authority.openbao.client import OpenBaoClient
@@ -60,63 +60,63 @@ class OpenBaoIssuer:
             return tuple((await self._mounts.roots()).values())
 
     async def issue_ca(self, request: CaRequest) -> Certificate:
-        """Make the CA, or return the one already made for this intent if it is what is asked for now."""
+        """Make the CA, or return the one already made under this name if it is what is asked for now."""
         async with _translated():
             return await self._issue_ca(request)
 
-    async def activate(self, intent: str) -> None:
+    async def activate(self, ca_id: str) -> None:
         """Make this CA the default issuer, which signs for cert-manager and others."""
         async with _translated():
-            held = await self._mounts.existing(intent)
+            held = await self._mounts.existing(ca_id)
             if not held.is_default:
                 await self._mounts.make_default(held.issuers[0])
 
-    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
-        """Sign a leaf with the CA of this intent."""
+    async def issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this name."""
         async with _translated():
-            return await self._issue_leaf(intent, request)
+            return await self._issue_leaf(ca_id, request)
 
     async def holdings(self) -> IssuerHoldings:
         """What is there now, be it a key alone; the default issuer signs for others."""
         async with _translated():
-            ours = [held for held in await self._mounts.all_held() if is_intent(held.intent)]
-            cas = {held.intent: await self._mounts.fingerprint(held) for held in ours}
-            return IssuerHoldings(cas, next((held.intent for held in ours if held.is_default), ""))
+            ours = [held for held in await self._mounts.all_held() if is_ca_id(held.ca_id)]
+            cas = {held.ca_id: await self._mounts.fingerprint(held) for held in ours}
+            return IssuerHoldings(cas, next((held.ca_id for held in ours if held.is_default), ""))
 
-    async def delete(self, intents: Sequence[str]) -> None:
+    async def delete(self, ca_ids: Sequence[str]) -> None:
         """Delete CAs and their keys."""
-        wanted = {check_intent(intent) for intent in intents}
+        wanted = {check_ca_id(ca_id) for ca_id in ca_ids}
         async with _translated():
-            found = [held for held in await self._mounts.all_held() if held.intent in wanted]
+            found = [held for held in await self._mounts.all_held() if held.ca_id in wanted]
             self._check_clock()
             for held in found:
                 await self._mounts.delete(held)
 
     async def _issue_ca(self, request: CaRequest) -> Certificate:
-        check_intent(request.intent)
+        check_ca_id(request.ca_id)
         signer, above = next(iter((await self._mounts.roots()).items()))
         if request.not_after > not_after(above):
             raise IssuerError(
-                f"CA {request.intent}: expected it to end by {format_instant(not_after(above))}, as its root does, "
+                f"CA {request.ca_id}: expected it to end by {format_instant(not_after(above))}, as its root does, "
                 f"found {format_instant(request.not_after)}; a new root is due"
             )
-        held = await self._mounts.held(request.intent)
+        held = await self._mounts.held(request.ca_id)
         for issuer in held.issuers:
             certificate = await self._mounts.certificate(issuer)
             if request.is_met_by(certificate):
                 if not held.is_named:  # a crash came between importing and naming it
-                    await self._mounts.name(issuer, request.intent)
+                    await self._mounts.name(issuer, request.ca_id)
                 return certificate
         self._check_clock()
-        # The key first, the name last: a crash in between leaves a key that has the intent for a name, by which the
-        # next call, or the inventory, finds everything that was made.
+        # The key first, the name last: a crash in between leaves a key with the CA's name, by which the next
+        # call, or the inventory, finds everything that was made.
         if held.issuers:
             await self._mounts.delete(held)
         if not held.key or held.issuers:
-            await self._mounts.make_key(request.intent, self._key_type)
+            await self._mounts.make_key(request.ca_id, self._key_type)
         csr = await self._mounts.signing_request(request)
         certificate = await self._sign_ca(signer, above, request, csr)
-        await self._mounts.name(await self._mounts.import_certificate(certificate), request.intent)
+        await self._mounts.name(await self._mounts.import_certificate(certificate), request.ca_id)
         return certificate
 
     async def _sign_ca(
@@ -151,13 +151,13 @@ class OpenBaoIssuer:
                 return certificate
         raise IssuerError(f"{path}: expected the certificate that was asked for, found another: {'; '.join(faults)}")
 
-    async def _issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
-        held = await self._mounts.existing(intent)
+    async def _issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
+        held = await self._mounts.existing(ca_id)
         above = await self._mounts.certificate(held.issuers[0])
         if request.not_after > not_after(above):
             raise IssuerError(
                 f"leaf {request.common_name}: expected it to end by {format_instant(not_after(above))}, "
-                f"as its CA {intent} does, found {format_instant(request.not_after)}"
+                f"as its CA {ca_id} does, found {format_instant(request.not_after)}"
             )
         self._check_clock()
         key = ec.generate_private_key(ec.SECP256R1())

@@ -1,6 +1,6 @@
 """The roots and CAs in OpenBao's two PKI mounts, one request or one look at a time; the issuer puts them in order.
 
-https://openbao.org/api-docs/secret/pki/. A CA's key is named by the CA's intent. The key is the first part of a CA that
+https://openbao.org/api-docs/secret/pki/. A CA's key is named by the CA's name. The key is the first part of a CA that
 exists, and the last that is deleted: by the key's name everything that a crash left is found.
 """
 
@@ -31,13 +31,13 @@ from tidemark.certificates import (
 class HeldCa:
     """What the mount holds of one CA."""
 
-    intent: str
+    ca_id: str
     key: str
     """Id of its key; "" where there is none."""
     issuers: tuple[str, ...]
-    """Ids of its issuers, the one that has the intent for a name first."""
+    """Ids of its issuers, the one with the CA's name first."""
     is_named: bool
-    """Whether an issuer has the intent for a name: the last step of making a CA."""
+    """Whether an issuer has the CA's name: the last step of making a CA."""
     is_default: bool
     """Whether the mount signs with it where a request names no issuer."""
 
@@ -75,16 +75,16 @@ class PkiMounts:
         names |= {str(info.get("issuer_name") or "") for info in issuers.values()}
         return [_held_of(name, keys, issuers) for name in sorted(names - {""})]
 
-    async def held(self, intent: str) -> HeldCa:
+    async def held(self, ca_id: str) -> HeldCa:
         """What the mount holds of this CA, which may be nothing."""
-        found = (held for held in await self.all_held() if held.intent == intent)
-        return next(found, HeldCa(intent, "", (), is_named=False, is_default=False))
+        found = (held for held in await self.all_held() if held.ca_id == ca_id)
+        return next(found, HeldCa(ca_id, "", (), is_named=False, is_default=False))
 
-    async def existing(self, intent: str) -> HeldCa:
+    async def existing(self, ca_id: str) -> HeldCa:
         """A CA that was made to the end. Raises IssuerError where it was not."""
-        held = await self.held(intent)
+        held = await self.held(ca_id)
         if not held.is_named:
-            raise IssuerError(f"{self._intermediate}: expected the CA of intent {intent}, found none")
+            raise IssuerError(f"{self._intermediate}: expected the CA {ca_id}, found none")
         return held
 
     async def fingerprint(self, held: HeldCa) -> str:
@@ -96,18 +96,18 @@ class PkiMounts:
             self._fingerprints[issuer] = fingerprint(await self.certificate(issuer))
         return self._fingerprints[issuer]
 
-    async def make_key(self, intent: str, key_type: KeyType) -> None:
+    async def make_key(self, ca_id: str, key_type: KeyType) -> None:
         """Generate a CA's key in OpenBao."""
-        body = {"key_name": intent, **KEY_PARAMETERS[key_type]}
+        body = {"key_name": ca_id, **KEY_PARAMETERS[key_type]}
         try:
             await self._client.write(f"{self._intermediate}/keys/generate/internal", body)
         except RequestRefused:
-            if not (await self.held(intent)).key:  # or a first try made it, and its answer was lost
+            if not (await self.held(ca_id)).key:  # or a first try made it, and its answer was lost
                 raise
 
     async def signing_request(self, request: CaRequest) -> x509.CertificateSigningRequest:
         """A signing request under the CA's key, only to learn the key: the subject is set where it is signed."""
-        body = {"key_ref": request.intent, "common_name": request.common_name, "exclude_cn_from_sans": True}
+        body = {"key_ref": request.ca_id, "common_name": request.common_name, "exclude_cn_from_sans": True}
         path = f"{self._intermediate}/intermediate/generate/existing"
         answer = await self._client.write(path, body)
         try:
@@ -124,9 +124,9 @@ class PkiMounts:
             raise IssuerError(f"{path}: expected one issuer, found {len(ids)}")
         return str(ids[0])
 
-    async def name(self, issuer: str, intent: str) -> None:
-        """Give the issuer its intent for a name. What it signs for others ends with it at the latest."""
-        body = {"issuer_name": intent, "leaf_not_after_behavior": "truncate"}
+    async def name(self, issuer: str, ca_id: str) -> None:
+        """Give the issuer its name. What it signs for others ends with it at the latest."""
+        body = {"issuer_name": ca_id, "leaf_not_after_behavior": "truncate"}
         await self._client.patch(f"{self._intermediate}/issuer/{issuer}", body)
 
     async def make_default(self, issuer: str) -> None:
@@ -159,15 +159,15 @@ def _key_info(listed: Json) -> dict[str, Json]:
     return info if isinstance(info, dict) else {}
 
 
-def _held_of(intent: str, keys: dict[str, Json], issuers: dict[str, Json]) -> HeldCa:
+def _held_of(ca_id: str, keys: dict[str, Json], issuers: dict[str, Json]) -> HeldCa:
     """An issuer belongs to a CA by its name, or by its key where a crash came before it was named."""
-    key = next((identity for identity, info in keys.items() if info.get("key_name") == intent), "")
-    named = [identity for identity, info in issuers.items() if info.get("issuer_name") == intent]
+    key = next((identity for identity, info in keys.items() if info.get("key_name") == ca_id), "")
+    named = [identity for identity, info in issuers.items() if info.get("issuer_name") == ca_id]
     unnamed = [
         identity for identity, info in issuers.items() if key and info.get("key_id") == key and identity not in named
     ]
     return HeldCa(
-        intent=intent,
+        ca_id=ca_id,
         key=key,
         issuers=(*named, *unnamed),
         is_named=bool(named),

@@ -20,26 +20,26 @@ class SerializedIssuer:
             return await self._issuer.roots()
 
     async def issue_ca(self, request: CaRequest) -> Certificate:
-        """Make the CA, or return the one already made for this intent."""
+        """Make the CA, or return the one already made under this name."""
         async with self._turn:
             return await self._issuer.issue_ca(request)
 
-    async def activate(self, intent: str) -> None:
+    async def activate(self, ca_id: str) -> None:
         """Make this CA the one that signs leaves for others."""
         async with self._turn:
-            await self._issuer.activate(intent)
+            await self._issuer.activate(ca_id)
 
-    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
-        """Sign a leaf with the CA of this intent."""
+    async def issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
+        """Sign a leaf with the CA of this name."""
         async with self._turn:
-            return await self._issuer.issue_leaf(intent, request)
+            return await self._issuer.issue_leaf(ca_id, request)
 
     async def holdings(self) -> IssuerHoldings:
         """What is there now."""
         async with self._turn:
             return await self._issuer.holdings()
 
-    async def delete(self, intents: Sequence[str]) -> None:
+    async def delete(self, ca_ids: Sequence[str]) -> None:
         """Delete CAs and their keys."""
         async with self._turn:
-            await self._issuer.delete(intents)
+            await self._issuer.delete(ca_ids)

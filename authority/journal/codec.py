@@ -1,4 +1,4 @@
-"""Journal records as text: one JSON object each, strictly read; every keeper of journals uses this form. Pure."""
+"""Journal records as JSON objects, strictly read; every journal stores this form. Pure."""
 
 import json
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def _to_fields(record: Record) -> dict[str, Any]:
     fields: dict[str, Any]
     match record:
         case StatementRecord():
-            kind, fields = "statement", {"intent": record.intent, "who": record.who, "reason": record.reason}
+            kind, fields = "statement", {"intent": record.ca_id, "who": record.who, "reason": record.reason}
             fields |= {CA_FILE: record.bundle.ca.decode(), NOTE_FILE: record.bundle.note.decode()}
         case ActivationRecord():
             kind, fields = "activation", {"ca": record.ca, "opening": record.opening.value}
@@ -102,7 +102,7 @@ def _check_format(fields: Fields) -> None:
 def _statement(fields: Fields) -> StatementRecord:
     return StatementRecord(
         at=fields.instant("at"),
-        intent=fields.string("intent"),
+        ca_id=fields.string("intent"),
         bundle=Bundle(fields.string(CA_FILE, MAX_BYTES).encode(), fields.string(NOTE_FILE, MAX_BYTES).encode()),
         who=fields.string("who", _LONGEST_TEXT),
         reason=fields.string("reason", _LONGEST_TEXT),

@@ -1,4 +1,4 @@
-"""The journal in a directory: one file a record, made where none stands, so that the first writer of a position wins.
+"""The journal in a directory: one file a record, created where none stands, so that the first writer wins.
 
 ``<position>.json`` holds a record; ``snapshot-<through>.json`` what is still needed of those up to ``through``. The
 snapshot with the highest number counts, and with it the records after it; what it replaced is then removed.
@@ -23,7 +23,7 @@ _SNAPSHOT = re.compile(r"snapshot-(\d{12})\.json")
 
 
 class DirectoryJournal:
-    """Implements ``Journal``; several processes on one machine may hold it."""
+    """Implements ``Journal``; several processes on one machine may use it at once."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -40,20 +40,21 @@ class DirectoryJournal:
         """Write the record at ``position``."""
         await self._on_disk("written", lambda: self._append(position, record))
 
-    async def fold(self, keep: tuple[Entry, ...], through: int) -> None:
+    async def compact(self, keep: tuple[Entry, ...], through: int) -> None:
         """Replace every record up to position ``through`` by those of ``keep``."""
-        await self._on_disk("written", lambda: self._fold(keep, through))
+        await self._on_disk("written", lambda: self._compact(keep, through))
 
-    async def _on_disk(self, done: str, act: Callable[[], T]) -> T:
+    async def _on_disk(self, done: str, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(act)
+            return await asyncio.to_thread(work)
         except OSError as error:
             raise JournalError(
                 f"journal {self._directory}: expected it to be {done}, found {error.strerror} ({error.filename})"
             ) from error
 
     def _read(self) -> tuple[Entry, ...]:
-        # What a killed process wrote may be visible and not yet durable: nothing is built on it before it is.
+        # What a killed process wrote may be visible and not yet durable. The directory is synced before it is read, so
+        # that nothing is decided on a record that a power failure could take back.
         atomic_files.sync_directory(self._directory)
         while True:
             listing = _Listing.of(self._directory)
@@ -62,13 +63,13 @@ class DirectoryJournal:
             except FileNotFoundError:
                 if _Listing.of(self._directory) == listing:
                     raise
-                # Folded between listing and reading: what is there now is whole again.
+                # Compacted between the listing and the reads: what is there now is whole again.
 
     def _entries(self, listing: "_Listing") -> tuple[Entry, ...]:
         kept: tuple[Entry, ...] = ()
         if listing.through:
             path = self._snapshot_path(listing.through)
-            kept, through = _loaded(path, load_snapshot)
+            kept, through = _load(path, load_snapshot)
             if through != listing.through:
                 raise JournalError(f"{path}: expected a snapshot through {listing.through}, found {through}")
         later = listing.positions
@@ -78,7 +79,7 @@ class DirectoryJournal:
                 f"{self._record_path(missing)}: expected a record, found none though later ones stand; restore the "
                 f"journal from a backup"
             )
-        return (*kept, *(Entry(position, _loaded(self._record_path(position), load_record)) for position in later))
+        return (*kept, *(Entry(position, _load(self._record_path(position), load_record)) for position in later))
 
     def _append(self, position: int, record: Record) -> None:
         path = self._record_path(position)
@@ -91,20 +92,23 @@ class DirectoryJournal:
             atomic_files.create_file(path, dump_record(record).encode() + b"\n", atomic_files.SECRET)
         except FileExistsError:
             raise _conflict(path) from None
+        # Listed once more after the write: between our listing and our write, others may have written this position
+        # and compacted it away. Then no file stood there, and creating ours could not see the conflict.
         if _Listing.of(self._directory).through >= position:
-            # Between our look and our writing, others wrote this very position and folded it away.
             path.unlink(missing_ok=True)
             raise _conflict(path)
 
-    def _fold(self, keep: tuple[Entry, ...], through: int) -> None:
+    def _compact(self, keep: tuple[Entry, ...], through: int) -> None:
+        # The snapshot is durable before anything that it replaces is removed: a crash in between leaves both, and the
+        # snapshot with the highest number counts.
         listing = _Listing.of(self._directory)
         if through > listing.through:
             data = dump_snapshot(keep, through).encode() + b"\n"
             atomic_files.replace_file(self._snapshot_path(through), data, atomic_files.SECRET)
-        self._sweep()
+        self._delete_replaced()
 
-    def _sweep(self) -> None:
-        """Remove what the newest snapshot has replaced."""
+    def _delete_replaced(self) -> None:
+        """Delete what the newest snapshot has replaced."""
         through = _Listing.of(self._directory).through
         for path in sorted(self._directory.iterdir()):
             record, snapshot = _RECORD.fullmatch(path.name), _SNAPSHOT.fullmatch(path.name)
@@ -121,10 +125,13 @@ class DirectoryJournal:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The names in the directory: the newest snapshot's ``through`` (0: none) and the positions after it."""
+    """The names in the directory."""
 
     through: int
+    """The last position that the newest snapshot covers, 0 for no snapshot."""
+
     positions: tuple[int, ...]
+    """Positions of the records after the snapshot, rising."""
 
     @property
     def head(self) -> int:
@@ -138,7 +145,7 @@ class _Listing:
         return cls(through, tuple(position for position in positions if position > through))
 
 
-def _loaded(path: Path, load: Callable[[bytes], T]) -> T:
+def _load(path: Path, load: Callable[[bytes], T]) -> T:
     try:
         return load(path.read_bytes())
     except JournalError as error:

@@ -1,4 +1,4 @@
-"""What the journal says, folded into the questions that the plan, the API and the sequencers ask; pure."""
+"""What the records of the journal add up to: statements, CAs, activations and withdrawals; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,118 +11,161 @@ from tidemark.epoch import EpochClock
 
 @dataclass(frozen=True, slots=True)
 class SignedStatement:
-    """A statement that the journal holds.
-
-    ``position`` is its place in the journal, ``at`` when it was committed; ``certificates`` are those of its
-    ``ca.crt``; ``intent`` names the CA it adds in the issuer ("" where it adds none, or was adopted from a target).
-    """
+    """A statement that the journal holds."""
 
     position: int
+    """The record's place in the journal."""
+
     at: int
-    intent: str
+    """Unix seconds; when the statement was committed."""
+
+    ca_id: str
+    """Name in the issuer of the CA that the statement adds; "" where it adds none, or was adopted from a target."""
+
     bundle: Bundle
     statement: Statement
     digest: str
+
     certificates: tuple[Certificate, ...]
+    """Those of ``ca.crt``, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """What the records say about one CA that is taken out of use; several for one CA add up to the strongest.
-
-    ``at`` is when it was first asked for; ``position`` that of the record that made it what it is by ``cause``: a
-    revocation's replacement is a CA that was issued after it. ``who`` and ``reason`` are the last record's.
-    """
+    """The withdrawal of one CA; several records for one CA add up to the strongest."""
 
     ca: str
+    """The CA's fingerprint."""
+
     cause: Cause
+    """ROLLBACK, or REVOCATION where one record asks for it."""
+
     at: int
+    """Unix seconds; when the withdrawal was first asked for."""
+
     position: int
+    """Position of the first record with this ``cause``: the replacement of a revoked CA was issued after it."""
+
     urgent: bool
+    """Whether the CA is removed from the statements at once."""
+
     automatic: bool
+    """Whether the authority rolls back unasked."""
+
     who: str
+    """Who sent the last request."""
+
     reason: str
+    """Why, by the last request."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorRemoval:
-    """The first statement without a withdrawn CA: its number, its place in the journal, and when it was committed."""
+    """The first statement without a withdrawn CA."""
 
     sequence: int
+
     position: int
+    """The record's place in the journal."""
+
     at: int
+    """Unix seconds; when the statement was committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochCa:
-    """A CA of an epoch, as the journal knows it; ``number`` counts CAs by issue, from 1.
+    """A CA of an epoch, as the journal knows it.
 
-    ``intent`` is its name in the issuer, "" where this authority cannot sign with it (found in a target, or written by
-    an authority whose journal was lost: trusted until it expires, and no more). ``published_at`` is when its first
-    statement was committed, ``position`` that record's; ``clock`` the one it was made under; ``forced`` that its first
-    statement's cause was not the rotation; ``activated_at`` is when it began to sign (again), None where it never did;
-    ``signs_again`` that this was not the first time; ``skipped`` that a newer one was activated in its place; ``lost``
-    that the issuer was looked at and has not got its key (any more). ``withdrawal`` is set from the moment that it is
-    to be taken out of use, ``left_out`` once a statement lists it as withdrawn.
+    The class has many fields, because all that is decided about a CA is read from this one value.
     """
 
-    number: int
-    intent: str
+    issue_order: int
+    """Counts CAs by issue, from 1."""
+
+    ca_id: str
+    """The CA's name in the issuer; "" where this authority cannot sign with the CA.
+
+    Such a CA was found in a target, or written by an authority whose journal was lost. It is trusted until it expires.
+    """
+
     epoch: int
+
     clock: EpochClock
+    """The clock that the CA was made under."""
+
     sha256: str
+    """Fingerprint of the certificate."""
+
     certificate: Certificate
+
     not_after: int
+    """Unix seconds."""
+
     published_at: int
-    position: int
-    first_sequence: int
+    """Unix seconds; when the CA's first statement was committed."""
+
+    journal_position: int
+    """Position of the record of the CA's first statement."""
+
     forced: bool
+    """Whether the first statement's cause was another than the scheduled rotation."""
+
     activated_at: int | None = None
+    """Unix seconds; when the CA began to sign, the last time; None where it never did."""
+
     signs_again: bool = False
+    """Whether the CA was activated more than once."""
+
     skipped: bool = False
+    """Whether a newer CA was activated in its place."""
+
     lost: bool = False
+    """Whether the issuer was asked and does not hold the CA's key."""
+
     withdrawal: Withdrawal | None = None
-    left_out: AnchorRemoval | None = None
+    """Set from the moment that the CA is to be taken out of use."""
+
+    removal: AnchorRemoval | None = None
+    """Set once a statement lists the CA as withdrawn."""
 
     @property
     def withdrawn(self) -> bool:
-        """Whether statements leave it out, for ever."""
-        return self.left_out is not None
+        """Whether a statement was made without the CA; no later statement contains it."""
+        return self.removal is not None
 
     @property
     def may_sign(self) -> bool:
-        """Whether it is ours, its key is there, and nobody has asked for its withdrawal."""
-        return bool(self.intent) and not self.lost and self.withdrawal is None and self.left_out is None
+        """Whether the CA is ours, the issuer holds its key, and no withdrawal was asked for."""
+        return bool(self.ca_id) and not self.lost and self.withdrawal is None and self.removal is None
 
     @property
     def start(self) -> int:
-        """When its epoch begins."""
+        """When the CA's epoch begins (Unix seconds)."""
         return self.clock.start(self.epoch)
 
     @property
     def retire_at(self) -> int:
-        """From here on nobody needs the CA or its key: an epoch after its expiry."""
+        """When the CA and its key may be deleted: an epoch after its expiry (Unix seconds)."""
         return self.not_after + self.clock.epoch_seconds
 
     def signed_since_activation(self, leaf_not_before: int, tolerance_seconds: int) -> bool:
-        """Whether a leaf of this CA was signed since it was activated: certain where it was so but once.
+        """Whether a leaf of this CA was signed since the CA was last activated.
 
-        Else its NotBefore tells, a tolerance before the issue. By whose clock that is would count for every leaf
-        otherwise: OpenBao's may be a moment behind ours.
+        A CA that was activated once has signed no leaf before. For any other CA the leaf's NotBefore decides, which is
+        a tolerance before the issue. It decides there alone, because the issuer's clock may be behind ours.
         """
         return not self.signs_again or leaf_not_before + tolerance_seconds >= (self.activated_at or 0)
 
     def is_expired(self, now: int) -> bool:
-        """Whether it can no longer sign or be trusted."""
+        """Whether the CA can no longer sign or be trusted."""
         return now >= self.not_after
 
 
 @dataclass(frozen=True, slots=True)
 class StatementSummary:
-    """A statement in a few words, for people and the API.
+    """A statement in short, for people and the API.
 
-    ``ca`` is the fingerprint of its first CA, which was activated (for the first time, with whatever statement) at
-    ``activated_at``; None where it has not been.
+    Ten fields, as the API shows them.
     """
 
     sequence: int
@@ -132,28 +175,46 @@ class StatementSummary:
     ca_sha256: str
     issued_at: int
     expires_at: int
+
     ca: str
+    """Fingerprint of the statement's first CA."""
+
     activated_at: int | None
+    """Unix seconds; when that CA was activated last; None where it was not."""
+
     skipped: bool
+    """Whether a newer CA was activated in its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The folded journal. ``head`` is the last position; CAs stand in order of issue, oldest first.
+    """The replayed journal.
 
-    ``digests`` says of each CA which statements contain it; ``withdrawn`` until when a statement must list each CA that
-    was ever left out; ``activated_position`` is where the last activation stands (0: none).
+    Nine fields: each is one part of what the records add up to, and all are read at once from one value.
     """
 
     head: int
+    """Position of the last record, 0 for an empty journal."""
+
     entries: tuple[Entry, ...]
+
     statements: tuple[SignedStatement, ...]
+    """By sequence, oldest first."""
+
     cas: tuple[EpochCa, ...]
+    """By order of issue, oldest first."""
+
     activations: tuple[ActivationRecord, ...]
     overrides: tuple[OverrideRecord, ...]
+
     digests: Mapping[str, frozenset[str]] = field(repr=False)
+    """By a CA's fingerprint, the digests of the statements that contain the CA."""
+
     withdrawn: Mapping[str, int] = field(default_factory=dict)
+    """By the fingerprint of each withdrawn CA, until when (Unix seconds) statements must list it."""
+
     activated_position: int = 0
+    """Position of the last activation, 0 for none."""
 
     @property
     def newest(self) -> SignedStatement | None:
@@ -167,30 +228,37 @@ class History:
 
     @property
     def signing(self) -> EpochCa | None:
-        """The CA activated last, expired or not; None where it was withdrawn or none ever was."""
+        """The CA that was activated last, expired or not; None where it was withdrawn, or none ever was activated."""
         ca = self.find(self.activations[-1].ca) if self.activations else None
         return None if ca is None or ca.withdrawn else ca
 
+    def signing_at(self, now: int) -> EpochCa | None:
+        """The signing CA, if it has not expired at ``now``."""
+        signing = self.signing
+        return None if signing is None or signing.is_expired(now) else signing
+
+    @property
+    def last_activated_at(self) -> int:
+        """When a CA was activated last (Unix seconds), 0 for never."""
+        return self.activations[-1].at if self.activations else 0
+
     @property
     def candidates(self) -> tuple[EpochCa, ...]:
-        """CAs that may be activated one day: issued after the one activated last, and may sign; oldest first.
-
-        They may have expired meanwhile.
-        """
+        """CAs that may sign and were issued after the CA that was activated last; oldest first, expired ones too."""
         last = self.find(self.activations[-1].ca) if self.activations else None
-        after = last.number if last else 0
-        return tuple(ca for ca in self.cas if ca.number > after and ca.may_sign)
+        after = last.issue_order if last else 0
+        return tuple(ca for ca in self.cas if ca.issue_order > after and ca.may_sign)
 
     def highest_prepared(self, clock: EpochClock) -> int:
         """The highest epoch that has a CA of ours, withdrawn or not, counting by this clock's D; -1 where none has.
 
-        One that was lost before anybody withdrew it does not count: its epoch is to have another.
+        A CA that was lost, and not withdrawn, does not count: another CA is made for its epoch.
         """
-        made = [ca for ca in self.cas if ca.intent and (ca.withdrawal or ca.withdrawn or not ca.lost)]
+        made = [ca for ca in self.cas if ca.ca_id and (ca.withdrawal or ca.withdrawn or not ca.lost)]
         return max((ca.epoch for ca in made if ca.clock.epoch_seconds == clock.epoch_seconds), default=-1)
 
-    def intent_for(self, epoch: int) -> str:
-        """The name of a CA of this epoch that the next statement is to add."""
+    def ca_id_for(self, epoch: int) -> str:
+        """The name in the issuer of a CA of this epoch that the next statement is to add."""
         return f"epoch-{epoch}-{self.next_sequence}"
 
     def find(self, sha256: str) -> EpochCa | None:
@@ -198,8 +266,11 @@ class History:
         return next((ca for ca in self.cas if ca.sha256 == sha256), None)
 
     def held_by(self, issuer: Mapping[str, str]) -> "History":
-        """The same, by what the issuer holds (fingerprints by intent): a CA that it cannot sign with is lost."""
-        lost = {ca.sha256 for ca in self.cas if ca.intent and issuer.get(ca.intent) != ca.sha256}
+        """The same history, with the CAs marked as lost whose keys the issuer does not hold.
+
+        ``issuer`` has the fingerprints of its CAs by their names.
+        """
+        lost = {ca.sha256 for ca in self.cas if ca.ca_id and issuer.get(ca.ca_id) != ca.sha256}
         return replace(self, cas=tuple(replace(ca, lost=ca.sha256 in lost) for ca in self.cas)) if lost else self
 
     def containing(self, sha256: str) -> frozenset[str]:
@@ -230,14 +301,14 @@ class History:
 EMPTY = History(head=0, entries=(), statements=(), cas=(), activations=(), overrides=(), digests={})
 
 
-def sequence_of(intent: str) -> int:
-    """The number of the statement that was to bring this CA."""
-    return int(intent.rpartition("-")[2])
+def sequence_of(ca_id: str) -> int:
+    """The number of the statement that was to bring the CA of this name."""
+    return int(ca_id.rpartition("-")[2])
 
 
-def distrusting_digests(bad: EpochCa, history: History) -> frozenset[str]:
-    """Digests of the statements since ``bad`` was left out: who proves one of them no longer trusts it."""
-    if bad.left_out is None:
+def distrusting_digests(withdrawn_ca: EpochCa, history: History) -> frozenset[str]:
+    """Digests of the statements since the CA was removed: an agent that proves one of them no longer trusts the CA."""
+    if withdrawn_ca.removal is None:
         return frozenset()
-    first = bad.left_out.sequence
+    first = withdrawn_ca.removal.sequence
     return frozenset(signed.digest for signed in history.statements if signed.statement.sequence >= first)

@@ -1,7 +1,7 @@
 """The journal: what the authority decided, in order; the commit point of every step.
 
-Records are appended by compare-and-set on their position. What is in the journal happened; what is not, did not, and a
-restart goes on from here (docs/architecture.md, "Journal").
+Records are appended by compare-and-set on their position. What is in the journal happened, and what is not there did
+not happen: a restart continues from the journal alone (docs/architecture.md, "Journal").
 """
 
 from typing import Protocol
@@ -15,7 +15,7 @@ class JournalError(StateUnusable):
 
 
 class JournalConflict(JournalError):
-    """Another record already stands at this position: somebody else is, or was, leading. Read again and decide anew."""
+    """Another record already stands at this position: another process leads, or led. Read again and decide anew."""
 
 
 def unreadable_bundle(position: int, error: ValueError) -> JournalError:
@@ -29,18 +29,19 @@ def unreadable_bundle(position: int, error: ValueError) -> JournalError:
 class Journal(Protocol):
     """An append-only sequence of records with one writer at a time.
 
-    ``append`` returns only after the record is durable, and is atomic: a crash leaves all of it or nothing. It is never
-    retried blindly: after any other error than JournalConflict the caller reads again to learn whether it stands.
+    ``append`` returns only after the record is durable, and is atomic: a crash leaves the whole record or nothing. It
+    is never retried blindly: after any other error than JournalConflict the caller reads again to learn whether the
+    record stands.
     """
 
     async def read(self) -> tuple[Entry, ...]:
         """Every record that still matters, in order. Raises JournalError."""
 
     async def head(self) -> int:
-        """The last position, 0 in an empty journal: a cheap look whether anything was appended. Raises JournalError."""
+        """The last position, 0 in an empty journal: a cheap check for new records. Raises JournalError."""
 
     async def append(self, position: int, record: Record) -> None:
         """Write the record at ``position``. Raises JournalConflict where one stands there, JournalError otherwise."""
 
-    async def fold(self, keep: tuple[Entry, ...], through: int) -> None:
-        """Replace every record up to position ``through`` by those of ``keep`` (a snapshot); safe to repeat."""
+    async def compact(self, keep: tuple[Entry, ...], through: int) -> None:
+        """Replace every record up to position ``through`` by those of ``keep``; safe to repeat. Raises JournalError."""

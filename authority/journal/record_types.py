@@ -6,52 +6,74 @@ from enum import StrEnum
 from tidemark.bundle import Bundle, Cause
 
 NAMED = 200
-"""Agents that a record names: OpenBao takes no JSON of more than a thousand texts (``max_request_json_strings``)."""
+"""Agents that a record names at most: OpenBao refuses JSON with more than a thousand strings.
+
+Its setting is ``max_request_json_strings``.
+"""
 
 
 class Opening(StrEnum):
-    """Why a CA was activated."""
+    """Why a CA was activated. The values stand on disk."""
 
-    GATE = "gate"  # every agent that must prove it has proven it
-    DEADLINE = "deadline"  # the same, with applications left behind at their deadline
-    OVERRIDE = "override"  # an operator said so, with a reason
-    LAST_RESORT = "last_resort"  # the signing CA was about to expire
-    BOOTSTRAP = "bootstrap"  # there was no signing CA
+    GATE = "gate"
+    """Every expected agent has proven the CA."""
+
+    DEADLINE = "deadline"
+    """Every required agent has proven the CA; applications are left behind at their deadline."""
+
+    OVERRIDE = "override"
+    """An operator opened the gate, with a reason."""
+
+    LAST_RESORT = "last_resort"
+    """The signing CA was about to expire."""
+
+    BOOTSTRAP = "bootstrap"
+    """There was no signing CA."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatementRecord:
-    """A bundle was signed. ``intent`` names the CA that it adds in the issuer ("" where it adds none).
-
-    ``who`` asked for it and why (``reason``), where somebody did.
-    """
+    """A bundle was signed."""
 
     at: int
-    intent: str
+    """Unix seconds, as in every record."""
+
+    ca_id: str
+    """Name in the issuer of the CA that the statement adds ("" where it adds none); on disk ``intent``."""
+
     bundle: Bundle
+
     who: str = ""
+    """The operator that asked for the statement, "" where none did."""
+
     reason: str = ""
+    """Why the operator asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationRecord:
-    """A CA (``ca``: its fingerprint) signs from here on.
-
-    ``unproven`` are agents left behind, the first ``NAMED`` of ``left_behind``; ``skipped`` the fingerprints of older
-    CAs that will never be activated.
-    """
+    """A CA signs from here on."""
 
     at: int
+
     ca: str
+    """The CA's fingerprint, as in every record."""
+
     opening: Opening
+
     unproven: tuple[str, ...] = ()
+    """Names of agents that have not proven the CA, the first ``NAMED`` of them."""
+
     skipped: tuple[str, ...] = ()
+    """Fingerprints of older CAs that will never be activated."""
+
     left_behind: int = 0
+    """How many agents have not proven the CA."""
 
 
 @dataclass(frozen=True, slots=True)
 class OverrideRecord:
-    """An operator (``who``) opens the gate of one CA, and why."""
+    """An operator (``who``) opens the gate of one CA, for a ``reason``."""
 
     at: int
     ca: str
@@ -63,32 +85,44 @@ class OverrideRecord:
 class WithdrawalRecord:
     """A CA is to be taken out of use: from here on it is never activated nor chosen as a replacement.
 
-    ``cause`` is ROLLBACK or REVOCATION. ``urgent``: it is left out at once, whatever that breaks. ``automatic``: no
-    operator asked for it. A later record for the same CA makes it more (urgent, a revocation), never less.
+    A later record for the same CA may add to this one (urgent, a revocation), and takes nothing back.
     """
 
     at: int
     ca: str
+
     cause: Cause
+    """ROLLBACK or REVOCATION."""
+
     urgent: bool
+    """Whether the CA is removed from the statements at once, without waiting for agents."""
+
     automatic: bool
+    """Whether the authority rolls back unasked."""
+
     who: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class LeafRecord:
-    """A leaf was signed for an operator (``who``), by which CA and why.
+    """A leaf was signed for an operator.
 
-    ``name`` is its common name, ``names`` what peers check, ``serial`` in hex. Nothing is decided by it: it tells an
-    auditor who holds what for as long as that CA can be trusted.
+    Nothing is decided by this record: it tells an auditor who holds which leaf, as long as its CA can be trusted.
     """
 
     at: int
     ca: str
+
     name: str
+    """The leaf's common name."""
+
     names: tuple[str, ...]
+    """The names that peers check."""
+
     serial: str
+    """In hex."""
+
     who: str
     reason: str
 
@@ -98,7 +132,7 @@ Record = StatementRecord | ActivationRecord | OverrideRecord | WithdrawalRecord 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record in its place; positions count from 1 without gaps (a snapshot keeps the positions that it folded)."""
+    """A record at its position. Positions count from 1; a compaction leaves gaps, and renumbers nothing."""
 
     position: int
     record: Record

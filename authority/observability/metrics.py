@@ -71,7 +71,7 @@ class AuthorityMetrics:
                 self._attempts.labels("withdrawn").inc()
             case Activated():
                 self._attempts.labels("activated").inc()
-            case StepFailed(step=Step.PREPARE | Step.ACTIVATE | Step.LEAVE_OUT):
+            case StepFailed(step=Step.PREPARE | Step.ACTIVATE | Step.REMOVE_ANCHORS):
                 self._attempts.labels("failed").inc()
             case AppendConflict():
                 self._attempts.labels("conflict").inc()

@@ -10,30 +10,55 @@ from tidemark.bundle import Cause
 
 
 class Step(StrEnum):
-    """Which step of a sequencer an event is about."""
+    """Which step of a controller an event is about. The values are labels of metrics and fields of the API."""
 
-    JOURNAL = "journal"  # reading what was decided
-    RESUME = "resume"  # at start: what the targets show
-    INSPECT = "inspect"  # what the issuer holds: whether a CA can sign, what a crash left behind
-    PREPARE = "prepare"  # issue, compose, sign, verify, commit
-    WITHDRAW = "withdraw"  # record that a CA is to be taken out of use
-    LEAVE_OUT = "leave_out"  # a statement without it
+    JOURNAL = "journal"
+    """Read the journal."""
+
+    RESUME = "resume"
+    """At the start: read what the targets show."""
+
+    INSPECT = "inspect"
+    """Read what the issuer holds: whether a CA can sign, what a crash left behind."""
+
+    PREPARE = "prepare"
+    """Issue a CA; compose, sign, verify and commit the statement that brings it."""
+
+    WITHDRAW = "withdraw"
+    """Record that a CA is to be taken out of use."""
+
+    REMOVE_ANCHORS = "leave_out"
+    """Commit a statement without the withdrawn CA."""
+
     PUBLISH = "publish"
-    ACTIVATE = "activate"  # record that another CA signs
-    SWITCH = "switch"  # tell the issuer so
+    """Write the newest statement to the targets."""
+
+    ACTIVATE = "activate"
+    """Record that another CA signs."""
+
+    SWITCH = "switch"
+    """Have the issuer sign with the activated CA."""
+
     RETIRE = "retire"
-    FOLD = "fold"
+    """Delete CAs that are needed no more."""
+
+    COMPACT = "fold"
+    """Remove records that are needed no more from the journal."""
+
     LEAF = "leaf"
-    REISSUE = "reissue"  # have cert-manager issue anew
+    """Renew a workload's leaf."""
+
+    REISSUE = "reissue"
+    """Have cert-manager issue a certificate anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Make the CA of ``epoch`` under ``intent`` and publish a statement that contains it."""
+    """Make the CA of ``epoch`` under the name ``ca_id`` and commit a statement that contains it."""
 
     epoch: int
     cause: Cause
-    intent: str
+    ca_id: str
     step: Step = Step.PREPARE
 
 
@@ -48,26 +73,37 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class RemoveAnchors:
-    """Publish a statement without ``cas``; ``added`` is the new CA that it brings where an urgent one needs it.
-
-    ``due`` is when the statement after it is.
-    """
+    """Commit a statement without withdrawn CAs."""
 
     cas: tuple[EpochCa, ...]
+    """The withdrawn CAs."""
+
     cause: Cause
+
     added: Prepare | None
+    """The new CA that the statement brings where an urgent withdrawal needs it."""
+
     due: int
-    step: Step = Step.LEAVE_OUT
+    """Unix seconds; when the statement after this one is due."""
+
+    step: Step = Step.REMOVE_ANCHORS
 
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Record that ``ca`` signs from here on; ``skipped`` are the fingerprints of older CAs that never will."""
+    """Record that ``ca`` signs from here on."""
 
     ca: EpochCa
+
     opening: Opening
+    """Why the CA is activated."""
+
     unproven: tuple[str, ...]
+    """Names of the agents that have not proven the CA."""
+
     skipped: tuple[str, ...]
+    """Fingerprints of older CAs that never will sign."""
+
     step: Step = Step.ACTIVATE
 
 
@@ -81,39 +117,53 @@ class SwitchSigner:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Delete CAs and their keys: an epoch after their expiry, or never published (``orphans``)."""
+    """Delete CAs and their keys."""
 
-    intents: tuple[str, ...]
+    ca_ids: tuple[str, ...]
+    """The CAs' names in the issuer."""
+
     orphans: bool
+    """True: the CAs were never published; False: they expired an epoch ago or more."""
+
     step: Step = Step.RETIRE
 
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """Replace the journal's records up to ``through`` by those of ``keep``."""
+    """Replace the journal's records up to position ``through`` by those of ``keep``."""
 
     keep: tuple[Entry, ...]
     through: int
-    step: Step = Step.FOLD
+    step: Step = Step.COMPACT
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """``ca`` should be signing since ``since`` and its gate is closed; at ``until`` the last resort opens it."""
+    """A CA that should be signing and whose gate is closed."""
 
     ca: EpochCa
+
     since: int
+    """Unix seconds; since when the CA should be signing."""
+
     until: int
+    """Unix seconds; when the last resort activates a CA."""
+
     closed: ClosedReason
+    """Why the gate is closed."""
+
     waiting: tuple[str, ...]
+    """Names of the agents that are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before ``until``, unless a receipt, a request or the list of agents changes something."""
+    """Nothing to do before ``until`` (Unix seconds), unless a receipt, a request or the list of agents changes."""
 
     until: int
+
     hold: Hold | None
+    """What keeps a CA from being activated in time, if anything does."""
 
 
 Work = Prepare | Withdraw | RemoveAnchors | Activate | SwitchSigner | Retire | Compact

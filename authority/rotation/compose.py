@@ -1,6 +1,6 @@
-"""Composition: certificates in, the statement about them out; and the agents' own verifier over the signed result.
+"""Composes a statement from certificates, and checks the signed result with the agents' own verifier; pure.
 
-Pure. What is signed here is published only after ``check`` has refused nothing (docs/architecture.md, invariant 9).
+A signed statement is committed only after ``check`` accepted it (docs/architecture.md, invariant 9).
 """
 
 from collections.abc import Collection
@@ -28,45 +28,55 @@ class BundleMember:
 
 @dataclass(frozen=True, slots=True)
 class StatementContents:
-    """What a statement is to be about: ``cas`` newest by issue first, ``clock`` the one the first was made under.
-
-    ``withdrawn`` are the fingerprints to be listed as such; ``due`` is when the next statement is (None: when the CA
-    after the first is prepared).
-    """
+    """What a statement is to say."""
 
     cause: Cause
+
     clock: EpochClock
+    """The clock that the first CA was made under."""
+
     cas: tuple[BundleMember, ...]
+    """The trusted CAs, newest by issue first."""
+
     roots: tuple[Certificate, ...]
+
     withdrawn: tuple[str, ...] = ()
+    """Fingerprints of the CAs that are listed as withdrawn."""
+
     due: int | None = None
+    """Unix seconds; when the next statement is due. None: when the CA after the first is prepared."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatementDraft:
-    """A statement that nobody has signed yet, with the ``ca.crt`` it is about."""
+    """An unsigned statement."""
 
     statement: Statement
+
     ca: bytes
+    """The ``ca.crt`` that the statement is about."""
 
 
 def surviving(history: History, now: int, without: Collection[str] = ()) -> tuple[BundleMember, ...]:
-    """The CAs that the next bundle carries on: unexpired and not withdrawn, newest by issue first.
+    """The CAs that the next bundle still holds: unexpired and not withdrawn, newest by issue first.
 
-    ``without`` are fingerprints of those that this very statement leaves out.
+    ``without`` are fingerprints of the CAs that this very statement removes.
     """
     kept = [ca for ca in history.cas if not ca.is_expired(now) and not ca.withdrawn and ca.sha256 not in without]
     return tuple(BundleMember(ca.epoch, ca.certificate) for ca in reversed(kept))
 
 
 def still_withdrawn(history: History, now: int, without: Collection[str] = ()) -> tuple[str, ...]:
-    """The fingerprints that the next statement lists as withdrawn: left out, by it or before it, and not expired."""
+    """The fingerprints that the next statement lists as withdrawn: of CAs removed by now that have not expired.
+
+    ``without`` are fingerprints of the CAs that this very statement removes.
+    """
     earlier = [sha256 for sha256, until in history.withdrawn.items() if until > now]
     return tuple(dict.fromkeys([*earlier, *without]))
 
 
 def check_room(cas: int, roots: int) -> None:
-    """Raise BundleFull where a bundle of so many CAs and roots would be refused by agents."""
+    """Raise BundleFull where agents would refuse a bundle of so many CAs and roots."""
     if cas + roots > MAX_CERTIFICATES:
         raise BundleFull(
             f"bundle: expected at most {MAX_CERTIFICATES} certificates, found {cas} CAs and {roots} roots; wait until "
@@ -77,7 +87,7 @@ def check_room(cas: int, roots: int) -> None:
 def compose(
     trust_domain: str, contents: StatementContents, previous: SignedStatement | None, now: int
 ) -> StatementDraft:
-    """The statement over ``contents``, to follow ``previous``. Expired roots are left out.
+    """The statement over ``contents`` that follows ``previous``; without expired roots.
 
     Raises:
         BundleFull: more certificates than agents accept.
@@ -108,7 +118,7 @@ def compose(
 
 
 def check(bundle: Bundle, trust: Trust, previous: SignedStatement | None, now: int) -> VerifiedBundle:
-    """Verify as agents would that trust one of ``trust``'s keys alone and have ``previous`` installed.
+    """Verify as agents do that have ``previous`` installed, by all keys of ``trust``, and by each key alone.
 
     Raises:
         BundleRejected: agents would refuse the bundle; it must not leave the authority.
@@ -116,13 +126,14 @@ def check(bundle: Bundle, trust: Trust, previous: SignedStatement | None, now: i
     known = Known()
     if previous is not None:
         known = Known(Mark(previous.statement.sequence, previous.digest), _reopened(previous, trust))
+    # By each key alone: while a key is replaced, some agents have the old trust file and some the new one.
     for verifier in trust.keys:
         verify(bundle, replace(trust, keys=(verifier,)), known, now)
     return verify(bundle, trust, known, now)
 
 
 def _reopened(previous: SignedStatement, trust: Trust) -> VerifiedBundle | None:
-    """The previous set as an agent has it; None where its signing key has been replaced since."""
+    """The previous bundle as an agent has it installed; None where its signing key has been replaced since."""
     try:
         return reopen(previous.bundle, trust)
     except BundleRejected as error:

@@ -1,4 +1,4 @@
-"""What happened in the authority: its sequencers report these, whoever logs, counts or shows them takes them; pure.
+"""The events that the authority's controllers report, for the event log, the metrics and the API; pure.
 
 Every event carries ``at`` (Unix seconds by the authority's clock). Durations are seconds with fractions, measured by a
 clock that never jumps. CAs are named by epoch and fingerprint, statements by sequence and digest.
@@ -31,7 +31,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A publisher's targets show the statement. ``UNCHANGED`` is reported once for each statement, not each look."""
+    """A publisher's targets show the statement. ``UNCHANGED`` is reported once for each statement."""
 
     at: int
     target: str
@@ -42,9 +42,9 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class HigherStatementFound:
-    """Targets show a validly signed higher statement than ours: the journal lost some, or another authority writes.
+    """Targets show a validly signed higher statement than ours: the journal lost records, or another authority writes.
 
-    Nothing is written over it; the authority reads what they show and goes on above it.
+    The higher statement is not overwritten: the authority adopts it and makes statements above it.
     """
 
     at: int
@@ -64,7 +64,7 @@ class FleetProven:
 
 @dataclass(frozen=True, slots=True)
 class GateHeld:
-    """The gate is closed past its time: ``waiting`` names who is waited for; the last resort opens it at ``until``.
+    """The gate is closed past its time: ``waiting`` names the agents; the last resort activates a CA at ``until``.
 
     Reported when it begins, whenever ``closed`` (why) changes, and every heartbeat where ``waiting`` has changed.
     """
@@ -103,7 +103,7 @@ class GateOverridden:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalRequested:
-    """A CA is to be taken out of use: ``who`` asked for it ("" for a rollback that nobody had to ask for)."""
+    """A CA is to be taken out of use. ``who`` asked for the withdrawal ("" where the authority rolls back unasked)."""
 
     at: int
     epoch: int
@@ -118,7 +118,7 @@ class WithdrawalRequested:
 class WithdrawalStageReached:
     """How far a withdrawal has come; reported when ``stage`` changes, and every heartbeat where ``waiting`` has.
 
-    ``replacement`` is a fingerprint, "" before there is one; the stage ends at ``until`` whoever is waited for.
+    ``replacement`` is a fingerprint, "" before the CA is made. The stage ends at ``until``, waited for or not.
     """
 
     at: int
@@ -143,7 +143,10 @@ class AnchorsRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """CAs and their keys were deleted: long expired, or made and never published (``orphans``)."""
+    """CAs and their keys were deleted: long expired, or made and never published (``orphans``).
+
+    ``intents`` are the CAs' names in the issuer; the field is part of the API and the log.
+    """
 
     at: int
     intents: tuple[str, ...]
@@ -164,14 +167,24 @@ class LeafWritten:
 
 @dataclass(frozen=True, slots=True)
 class LeafIssued:
-    """An operator was given a leaf that no target shows; ``names`` are those that peers check, ``serial`` in hex."""
+    """An operator received a leaf that no target shows.
+
+    Nine fields, because the event is all that an auditor sees of the leaf.
+    """
 
     at: int
     epoch: int
     ca: str
+
     name: str
+    """The common name."""
+
     names: tuple[str, ...]
+    """The names that peers check."""
+
     serial: str
+    """In hex."""
+
     not_after: int
     who: str
     reason: str
@@ -179,7 +192,7 @@ class LeafIssued:
 
 @dataclass(frozen=True, slots=True)
 class CertificateMarked:
-    """cert-manager was told to issue ``certificate`` (``namespace/name``) anew: its leaf is from before ``before``."""
+    """cert-manager is to issue ``certificate`` (``namespace/name``) anew: its leaf is from before ``before``."""
 
     at: int
     certificate: str
@@ -188,7 +201,7 @@ class CertificateMarked:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """A step failed and is tried again in ``retry_in`` seconds; ``target`` names what it was about ("" for none)."""
+    """A step failed and is tried again in ``retry_in`` seconds; ``target`` names its object ("" for none)."""
 
     at: int
     step: Step
@@ -199,7 +212,7 @@ class StepFailed:
 
 @dataclass(frozen=True, slots=True)
 class AppendConflict:
-    """Somebody else appended to the journal first; what was about to be written is dropped and decided anew."""
+    """Another process appended to the journal first; the record that was to be written is dropped, and decided anew."""
 
     at: int
     step: Step
@@ -208,7 +221,7 @@ class AppendConflict:
 
 @dataclass(frozen=True, slots=True)
 class Leading:
-    """This replica leads from here on: it alone signs, publishes and deletes."""
+    """This replica leads from here on; no other replica signs, publishes or deletes."""
 
     at: int
     replica: str
@@ -216,7 +229,7 @@ class Leading:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """This replica leads no longer; ``leader`` is who does, "" where nobody is known to."""
+    """This replica leads no longer; ``leader`` names the replica that does, "" where none is known."""
 
     at: int
     replica: str
@@ -245,4 +258,4 @@ Event = (
 )
 
 Observer = Callable[[Event], None]
-"""Takes each event as it happens; must not raise and must not wait."""
+"""Called with each event as it happens; must not raise and must not wait."""

@@ -1,55 +1,65 @@
 """The gate: activation of a CA waits until the fleet has proven that it trusts it; pure.
 
 The rules are in docs/architecture.md, "Gate".
-
-D and P are those of the present clock, or of the clock that the signing CA was made under where those are shorter:
-after D was raised, a rule that counted by the new one alone could outlast the signing CA.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from authority.fleet.view import FleetView
 from authority.journal.history import EpochCa, History
 from authority.journal.record_types import Opening
-from tidemark.epoch import EpochClock
+from authority.rotation.snapshot import Snapshot
 from tidemark.receipt import PodClass
 
 
 class ClosedReason(StrEnum):
     """Why a gate is closed."""
 
-    UNREADABLE = "unreadable"  # the list of expected agents could not be had
-    EMPTY = "empty"  # no agent is expected
-    SILENT = "silent"  # nobody has proven the CA, though nobody has to be waited for any longer
-    WAITING = "waiting"  # agents that are waited for have not proven it
+    UNREADABLE = "unreadable"
+    """The list of expected agents could not be read."""
+
+    EMPTY = "empty"
+    """No agent is expected."""
+
+    SILENT = "silent"
+    """No agent has proven the CA, and none is waited for any longer."""
+
+    WAITING = "waiting"
+    """Agents that are waited for have not proven the CA."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The gate of one CA at one instant: open (``opening`` says how) or closed (``closed`` says why).
-
-    ``waiting`` names the agents that are waited for, ``unproven`` every expected agent that has not proven the CA.
-    From ``deadline`` (Unix seconds) on, applications are waited for no longer.
-    """
+    """The gate of one CA at one instant: open or closed, never both."""
 
     ca: EpochCa
+
     opening: Opening | None
+    """Why the gate is open; None where it is closed."""
+
     closed: ClosedReason | None
+    """Why the gate is closed; None where it is open."""
+
     waiting: tuple[str, ...]
+    """Names of the agents that are waited for."""
+
     unproven: tuple[str, ...]
+    """Names of every expected agent that has not proven the CA."""
+
     deadline: int
+    """Unix seconds; from here on no application is waited for."""
 
 
-def gate_of(ca: EpochCa, history: History, fleet: FleetView, clock: EpochClock, now: int) -> Gate:
-    """Look at the gate of ``ca``."""
-    proving = history.containing(ca.sha256)
-    expected = [agent for agent in fleet.agents if agent.expected]
+def gate_of(ca: EpochCa, snapshot: Snapshot) -> Gate:
+    """The gate of ``ca`` as the snapshot shows it."""
+    proving = snapshot.history.containing(ca.sha256)
+    expected = [agent for agent in snapshot.fleet.agents if agent.expected]
     unproven = [agent for agent in expected if not agent.has_proven(proving)]
-    deadline = max(ca.start, ca.published_at) + clock.epoch_seconds
-    waiting = [agent for agent in unproven if agent.pod_class is PodClass.REQUIRED or now < deadline]
+    deadline = max(ca.start, ca.published_at) + snapshot.clock.epoch_seconds
+    waiting = [agent for agent in unproven if agent.pod_class is PodClass.REQUIRED or snapshot.now < deadline]
+    # The order counts: an unreadable fleet lists no agent, and says nothing about how many there are.
     closed = None
-    if not fleet.readable:
+    if not snapshot.fleet.readable:
         closed = ClosedReason.UNREADABLE
     elif not expected:
         closed = ClosedReason.EMPTY
@@ -60,7 +70,7 @@ def gate_of(ca: EpochCa, history: History, fleet: FleetView, clock: EpochClock, 
     opening = None
     if closed is None:
         opening = Opening.DEADLINE if unproven else Opening.GATE
-    elif _is_overridden(ca, history):
+    elif _is_overridden(ca, snapshot.history):
         opening, closed = Opening.OVERRIDE, None
     return Gate(
         ca=ca,
@@ -73,16 +83,6 @@ def gate_of(ca: EpochCa, history: History, fleet: FleetView, clock: EpochClock, 
 
 
 def _is_overridden(ca: EpochCa, history: History) -> bool:
-    """Whether an operator opened this gate; one that was opened for an earlier activation has served."""
-    served = -1 if ca.activated_at is None else ca.activated_at
-    return any(override.ca == ca.sha256 and override.at > served for override in history.overrides)
-
-
-def last_resort_at(signing: EpochCa, clock: EpochClock) -> int:
-    """An epoch before the signing CA expires: from here on another one takes over, early or ungated if need be."""
-    return signing.not_after - min(clock.epoch_seconds, signing.clock.epoch_seconds)
-
-
-def ripe_at(ca: EpochCa, signing: EpochCa, clock: EpochClock) -> int:
-    """When ``ca`` has been public for so long that the last resort may choose it."""
-    return ca.published_at + min(clock.prepare_seconds, signing.clock.prepare_seconds)
+    """Whether an operator opened this gate since the CA was activated last: an override opens it once."""
+    used_until = -1 if ca.activated_at is None else ca.activated_at
+    return any(override.ca == ca.sha256 and override.at > used_until for override in history.overrides)

@@ -108,7 +108,7 @@ async def test_it_rotates_is_killed_and_goes_on(
         await house.until_published()
         first = (await history(space)).signing
         assert first is not None
-        assert await space.default_name() == first.intent
+        assert await space.default_name() == first.ca_id
         for name in AGENTS:
             await eventually(partial(house.has_leaf_of, name, first.sha256), "a leaf of the first CA")
 
@@ -118,12 +118,12 @@ async def test_it_rotates_is_killed_and_goes_on(
         assert rotated.status == 0
         made = json.loads(rotated.out)
         assert made["sequence"] > before.statements[-1].statement.sequence
-        assert await space.default_name() == first.intent
+        assert await space.default_name() == first.ca_id
 
         async def activated() -> bool:
             await fleet.report()
             signing = (await history(space)).signing
-            return signing is not None and signing.number > first.number
+            return signing is not None and signing.issue_order > first.issue_order
 
         await eventually(activated, "its activation")
         await eventually(partial(is_the_default, space), "OpenBao to sign with it")
@@ -194,7 +194,7 @@ async def test_of_two_replicas_on_one_openbao_the_other_takes_over(
 
 async def holds_what_the_journal_names(space: OpenBaoNamespace) -> bool:
     keys, issuers = await space.names("keys"), await space.names("issuers")
-    return keys == issuers == {ca.intent for ca in (await history(space)).cas}
+    return keys == issuers == {ca.ca_id for ca in (await history(space)).cas}
 
 
 async def says(program: Program, words: str) -> bool:
@@ -203,7 +203,7 @@ async def says(program: Program, words: str) -> bool:
 
 async def is_the_default(space: OpenBaoNamespace) -> bool:
     signing = (await history(space)).signing
-    return signing is not None and await space.default_name() == signing.intent
+    return signing is not None and await space.default_name() == signing.ca_id
 
 
 async def has_leaves(house: AuthorityDeployment, space: OpenBaoNamespace) -> bool:

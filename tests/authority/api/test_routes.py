@@ -314,7 +314,7 @@ class StuckQueue:
 
     def __init__(self) -> None:
         self.commands = CommandQueue[list[str]](
-            (RotationRefused,), lambda error: RotationRefused(str(error)), patience=0.01
+            (RotationRefused,), lambda error: RotationRefused(str(error)), answer_seconds=0.01
         )
         self.done: list[str] = []
         self.may_go_on = asyncio.Event()
@@ -323,7 +323,7 @@ class StuckQueue:
     async def serve(self) -> None:
         await self.beginning.wait()
         while self.commands:
-            await self.commands.serve_next(self.done)
+            await self.commands.run_next(self.done)
 
     async def ask(self, name: str) -> dict[str, Any]:
         async def carry_out(done: list[str]) -> dict[str, Any]:
@@ -331,7 +331,7 @@ class StuckQueue:
             done.append(name)
             return {}
 
-        return await self.commands.ask(carry_out)
+        return await self.commands.submit(carry_out)
 
 
 @dataclass(frozen=True)

@@ -292,4 +292,4 @@ async def check_journal(deployment: AuthorityDeployment, fleet: Fleet) -> None:
     assert fleet.statements.items() <= digests.items()
     assert any(isinstance(record, ActivationRecord) for record in records)
     kept = {path.name for path in (deployment.state / "issuer").iterdir()}
-    assert kept <= {record.intent for record in statements}
+    assert kept <= {record.ca_id for record in statements}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from authority.config.kubernetes import CertManagerConfig
 from authority.controllers.cert_manager import CertManagerController
-from authority.controllers.cert_manager_api import Certificate, CertManagerClient, issuance, marked
+from authority.controllers.cert_manager_api import Certificate, CertManagerClient, issuance, status_patch
 from authority.controllers.context import ControllerContext
 from authority.journal.history import EpochCa
 from authority.journal.store import JournalStore
@@ -74,8 +74,8 @@ def test_a_failure_since_then_gives_it_a_rest(failed: int, later: int) -> None:
 
 
 def test_it_is_marked_as_cmctl_does_and_keeps_its_other_conditions() -> None:
-    old = {"type": "Issuing", "status": "False", "reason": "Failed"}
-    assert marked(replace(ONE, conditions=(old, READY)), BEFORE) == {
+    old = {"type": "Issuing", "status": "False", "reason": "StepFailed"}
+    assert status_patch(replace(ONE, conditions=(old, READY)), BEFORE) == {
         "metadata": {"resourceVersion": "7"},
         "status": {
             "conditions": [
@@ -118,7 +118,7 @@ def test_nothing_is_outdated_before_the_replacement_signs() -> None:
 
 def test_once_it_is_left_out_a_rotation_asks_for_no_more_leaves() -> None:
     story, bad, _ = replaced()
-    story.leave_out(bad, START + 12, Cause.REVOCATION)
+    story.remove(bad, START + 12, Cause.REVOCATION)
     story.activate(story.prepare(EPOCH + 1, START + 13), START + 20)
     assert outdated_before(story.history, START + 21) == START + 10
     assert outdated_before(story.history, bad.not_after) is None
@@ -223,7 +223,7 @@ class World:
         for entry in story.entries:
             journal.put(entry.record)
         self.events: list[Event] = []
-        self.active: str | None = good.intent
+        self.active: str | None = good.ca_id
         here = ControllerContext(JournalStore(journal), TRUST, PLAYGROUND, lambda: START + 15, self.events.append)
         self.reissues = CertManagerController(here, CertManagerClient(client, config(*namespaces)), lambda: self.active)
 

@@ -21,8 +21,8 @@ from authority.controllers.connection_monitor import (
     ConnectionMonitor,
     ConnectionScan,
     MonitorError,
+    cas_to_look_for,
     read_page,
-    to_look_for,
 )
 from authority.controllers.context import ControllerContext
 from authority.journal.store import JournalStore
@@ -82,18 +82,18 @@ async def test_who_came_with_a_certificate_of_the_ca_is_named(
     monkeypatch.setattr(connection_monitor, "PAGE", 2)
     asked, complaints = asking(broker.monitor)
     ca = bundle.statement.anchors[0].sha256
-    look = await asked.look([ca], bundle.bundle, START)
+    look = await asked.scan([ca], bundle.bundle, START)
     assert complaints == []
     assert sorted(one.name for one in look.connected) == [f"orders-{number}" for number in range(CLIENTS)]
     assert {(one.server, one.subject, one.ca) for one in look.connected} == {(broker.monitor, "CN=localhost", ca)}
     assert all(one.address.startswith("127.0.0.1:") for one in look.connected)
     assert (look.silent, look.errors) == (0, {})
-    assert (await asked.look(["0" * 64], bundle.bundle, START)).connected == ()
+    assert (await asked.scan(["0" * 64], bundle.bundle, START)).connected == ()
 
     await clients.pop().close()
 
     async def is_gone() -> bool:
-        return len((await asked.look([ca], bundle.bundle, START)).connected) == CLIENTS - 1
+        return len((await asked.scan([ca], bundle.bundle, START)).connected) == CLIENTS - 1
 
     await eventually(is_gone, "one connection less")
 
@@ -110,7 +110,7 @@ async def test_a_client_that_sends_no_chain_is_counted(
     context.load_cert_chain(tmp_path / "alone.crt", identity / "tls.key")
     async with await nats.connect(broker.url, tls=context):
         asked, _ = asking(broker.monitor)
-        look = await asked.look([bundle.statement.anchors[0].sha256], bundle.bundle, START)
+        look = await asked.scan([bundle.statement.anchors[0].sha256], bundle.bundle, START)
     assert (look.connected, look.silent) == ((), 1)
 
 
@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_answer_hides_none_of_the_others(
         unused.bind(("127.0.0.1", 0))
         silent = f"http://127.0.0.1:{unused.getsockname()[1]}"
     asked, complaints = asking(silent, f"{broker.monitor}/nowhere", broker.monitor)
-    look = await asked.look([bundle.statement.anchors[0].sha256], bundle.bundle, START)
+    look = await asked.scan([bundle.statement.anchors[0].sha256], bundle.bundle, START)
     assert len(look.connected) == len(clients)
     assert set(look.errors) == {silent, f"{broker.monitor}/nowhere"}
     assert "expected an answer, found Cannot connect" in look.errors[silent]
@@ -134,12 +134,12 @@ async def test_servers_are_asked_while_a_ca_that_was_left_out_has_not_expired(
 ) -> None:
     story, first = running()
     story.prepare(EPOCH + 1, START + 12)
-    assert to_look_for(story.history, START + 13) == ()
+    assert cas_to_look_for(story.history, START + 13) == ()
     story.withdraw(first, START + 13)
-    assert to_look_for(story.history, START + 13) == ()
-    bad = story.leave_out(first, START + 13)
-    assert to_look_for(story.history, START + 13) == (bad,)
-    assert to_look_for(story.history, bad.not_after) == ()
+    assert cas_to_look_for(story.history, START + 13) == ()
+    bad = story.remove(first, START + 13)
+    assert cas_to_look_for(story.history, START + 13) == (bad,)
+    assert cas_to_look_for(story.history, bad.not_after) == ()
     journal = MemoryJournal()
     for entry in story.entries:
         journal.put(entry.record)

@@ -45,7 +45,7 @@ class End:
     withdrawals: list[tuple[str, Cause, bool, int | None]]
     withdrawn: set[str]
     signing: str
-    intents: set[str]
+    ca_ids: set[str]
 
 
 async def end_of(machine: AuthorityHarness) -> End:
@@ -54,10 +54,10 @@ async def end_of(machine: AuthorityHarness) -> End:
     newest, signing = history.newest, history.signing
     assert newest is not None
     assert signing is not None
-    intents = {ca.sha256: ca.intent for ca in history.cas}
-    named = {ca.intent for ca in history.cas if ca.intent}
+    ca_ids = {ca.sha256: ca.ca_id for ca in history.cas}
+    named = {ca.ca_id for ca in history.cas if ca.ca_id}
     assert set(machine.issuer.cas) <= named, "a CA that no statement names"
-    unretired = {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
+    unretired = {ca.ca_id for ca in history.cas if ca.ca_id and machine.now() < ca.retire_at}
     assert unretired <= set(machine.issuer.cas), "a CA is gone that may still be needed"
     assert machine.target.digest == newest.digest
     assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
@@ -67,27 +67,27 @@ async def end_of(machine: AuthorityHarness) -> End:
     leaf = machine.leaf.certificate
     assert leaf is not None
     assert issued_by(leaf, signing.certificate)
-    assert machine.issuer.active == signing.intent
+    assert machine.issuer.active == signing.ca_id
     return End(
         statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],
         activations=[
-            (intents[a.ca], a.opening.value.replace("override", "gate")) for a in history.activations if a.ca in intents
+            (ca_ids[a.ca], a.opening.value.replace("override", "gate")) for a in history.activations if a.ca in ca_ids
         ],
         withdrawals=[
-            (ca.intent, ca.withdrawal.cause, ca.withdrawal.urgent, ca.left_out.sequence if ca.left_out else None)
+            (ca.ca_id, ca.withdrawal.cause, ca.withdrawal.urgent, ca.removal.sequence if ca.removal else None)
             for ca in history.cas
             if ca.withdrawal
         ],
-        withdrawn={intents[sha256] for sha256 in newest.statement.withdrawn},
-        signing=signing.intent,
-        intents=set(machine.issuer.cas),
+        withdrawn={ca_ids[sha256] for sha256 in newest.statement.withdrawn},
+        signing=signing.ca_id,
+        ca_ids=set(machine.issuer.cas),
     )
 
 
 def rotate(at: int) -> Order:
     return Order(
         at,
-        lambda rotation: rotation.rotate("ada", "a key may have leaked"),
+        lambda rotation: rotation.commands.rotate("ada", "a key may have leaked"),
         lambda history: any(signed.statement.cause is Cause.FORCED for signed in history.statements),
     )
 
@@ -258,7 +258,7 @@ def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -
         machine.boot()
         await machine.until(START + 15)
         history = replay(await machine.journal.read())
-        assert set(machine.issuer.cas) == {ca.intent for ca in history.cas}
+        assert set(machine.issuer.cas) == {ca.ca_id for ca in history.cas}
         assert history.cas[-1].not_after == START + 20 + 100
         await machine.stop()
 

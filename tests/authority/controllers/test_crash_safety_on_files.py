@@ -19,7 +19,7 @@ import pytest
 
 from authority.fleet.view import FleetView
 from authority.issuer.embedded import EmbeddedIssuer, create_root
-from authority.issuer.interface import IssuedLeaf, is_intent
+from authority.issuer.interface import IssuedLeaf, is_ca_id
 from authority.journal.directory import DirectoryJournal
 from authority.journal.history import History
 from authority.journal.record_types import StatementRecord
@@ -143,7 +143,7 @@ class End:
     activations: list[tuple[str, str]]
     left_out: list[tuple[str, int | None]]
     signing: str
-    intents: set[str]
+    ca_ids: set[str]
 
 
 async def end_of(machine: FileMachine) -> End:
@@ -156,8 +156,8 @@ async def end_of(machine: FileMachine) -> End:
     assert signing is not None
     assert leaf is not None
     held = intents_in(machine.root)
-    unretired = {ca.intent for ca in history.cas if machine.now() < ca.retire_at}
-    assert unretired <= held <= {ca.intent for ca in history.cas}, "a CA too few, or one that no statement names"
+    unretired = {ca.ca_id for ca in history.cas if machine.now() < ca.retire_at}
+    assert unretired <= held <= {ca.ca_id for ca in history.cas}, "a CA too few, or one that no statement names"
     assert machine.target.digest == newest.digest
     texts: dict[int, set[str]] = {}
     for entry in entries:
@@ -166,21 +166,21 @@ async def end_of(machine: FileMachine) -> End:
             texts[sequence] = {digest_of(parse(entry.record.bundle.note).text)}
     assert machine.target.texts.items() <= texts.items(), "a text was shown that the journal does not hold"
     assert issued_by(leaf, signing.certificate)
-    intents = {ca.sha256: ca.intent for ca in history.cas}
+    ca_ids = {ca.sha256: ca.ca_id for ca in history.cas}
     return End(
         statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],
         activations=[
-            (intents[a.ca], a.opening.value.replace("override", "gate")) for a in history.activations if a.ca in intents
+            (ca_ids[a.ca], a.opening.value.replace("override", "gate")) for a in history.activations if a.ca in ca_ids
         ],
-        left_out=[(ca.intent, ca.left_out.sequence if ca.left_out else None) for ca in history.cas if ca.withdrawal],
-        signing=signing.intent,
-        intents=held,
+        left_out=[(ca.ca_id, ca.removal.sequence if ca.removal else None) for ca in history.cas if ca.withdrawal],
+        signing=signing.ca_id,
+        ca_ids=held,
     )
 
 
 def intents_in(root: Path) -> set[str]:
     """The CAs that are there."""
-    return {path.name for path in (root / "state" / "issuer").iterdir() if is_intent(path.name)}
+    return {path.name for path in (root / "state" / "issuer").iterdir() if is_ca_id(path.name)}
 
 
 async def live(machine: FileMachine, seconds: int, order: Order | None) -> None:
@@ -275,7 +275,7 @@ def test_a_rotation_ends_the_same_whatever_is_struck(grown: World, tmp_path: Pat
     before = intents_in(grown.root)
     end = disturb(grown, tmp_path, 12, None, how)
     assert end.signing == f"epoch-{SECOND + 11}-13"
-    assert before - end.intents, "no CA was retired"
+    assert before - end.ca_ids, "no CA was retired"
     assert end.statements[0][0] > 1, "the journal was not folded"
 
 

@@ -104,8 +104,8 @@ def test_an_unreadable_fleet_does_not_outlast_the_signing_ca() -> None:
 
     machine = live(story)
     assert [opening for _, opening in openings(machine)] == [Opening.BOOTSTRAP] + [Opening.LAST_RESORT] * 3
-    assert machine.timeline.history.signing is not None
-    assert not machine.timeline.history.signing.is_expired(START + 200)
+    assert machine.journal_store.history.signing is not None
+    assert not machine.journal_store.history.signing.is_expired(START + 200)
 
 
 def test_a_pod_that_never_gets_ready_is_quarantined_after_p_and_holds_nobody_up() -> None:

@@ -40,7 +40,7 @@ def test_it_is_signed_as_workloads_leaves_are_and_recorded() -> None:
         machine = AuthorityHarness(proving=False)
         machine.boot()
         await machine.until(START + 50)
-        made = await machine.rotation.issue_leaf(ORDER)
+        made = await machine.rotation.commands.issue_leaf(ORDER)
         assert (not_before(made.leaf), not_after(made.leaf)) == (START + 45, START + 80)  # its CA ends then
         assert fingerprint(leaf_issuer(parse_leaf(*_pems(made)), [made.signing.certificate], (), START + 50))
         (event,) = machine.of(LeafIssued)
@@ -62,14 +62,14 @@ async def test_what_cannot_be_recorded_is_handed_to_nobody(machine: AuthorityHar
     await machine.until(START + 5)
     issue_leaf = machine.issuer.issue_leaf
 
-    async def slow(intent: str, request: LeafRequest) -> IssuedLeaf:
+    async def slow(ca_id: str, request: LeafRequest) -> IssuedLeaf:
         """While we sign, somebody else decides something."""
         machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
-        return await issue_leaf(intent, request)
+        return await issue_leaf(ca_id, request)
 
     machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
     with pytest.raises(RotationRefused, match="taken; try again"):
-        await machine.rotation.issue_leaf(ORDER)
+        await machine.rotation.commands.issue_leaf(ORDER)
     assert machine.of(LeafIssued) == []
     assert not any(isinstance(record, LeafRecord) for record in machine.journal.records.values())
 

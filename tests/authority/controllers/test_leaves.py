@@ -64,7 +64,9 @@ def test_another_ca_than_the_signing_one_is_told_apart_from_a_strangers(pair: Ca
     history = history_of(pair)
     leaf = signed(pair, Validity(START - 5, START + 40))
     newer = make_ca(EPOCH + 1, START + 7, START + 100)
-    next_ca = replace(history.cas[0], number=2, certificate=newer.certificate, sha256=fingerprint(newer.certificate))
+    next_ca = replace(
+        history.cas[0], issue_order=2, certificate=newer.certificate, sha256=fingerprint(newer.certificate)
+    )
     activated = replace(history.activations[0], ca=next_ca.sha256)
     rotated = replace(history, cas=(*history.cas, next_ca), activations=(*history.activations, activated))
     assert cause(leaf, rotated, NEXT) is LeafCause.ACTIVATION
@@ -138,7 +140,7 @@ def test_nothing_is_due_where_nothing_can_be_signed(pair: CaPair) -> None:
     history = history_of(pair)
     assert cause(None, history, START + 80) is None
     assert cause(None, replace(history, activations=()), START) is None
-    adopted: EpochCa = replace(history.cas[0], intent="")
+    adopted: EpochCa = replace(history.cas[0], ca_id="")
     assert cause(None, replace(history, cas=(adopted,)), START) is None
 
 
@@ -225,12 +227,12 @@ async def test_a_leaf_decided_upon_an_older_history_is_not_written(machine: Auth
     issue_leaf = machine.issuer.issue_leaf
     issued: list[LeafRequest] = []
 
-    async def slow(intent: str, request: LeafRequest) -> IssuedLeaf:
+    async def slow(ca_id: str, request: LeafRequest) -> IssuedLeaf:
         """While we sign, somebody else decides something."""
         issued.append(request)
         if len(issued) == 1:
             machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
-        return await issue_leaf(intent, request)
+        return await issue_leaf(ca_id, request)
 
     machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
     await machine.until(START + 16)
@@ -245,7 +247,7 @@ async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: Authority
     machine.leaf.leaf = None
     await machine.until(START + 18)
     assert any("expected a chain to one of 1 anchors" in failed.error for failed in machine.of(StepFailed))
-    leaf, signing = machine.leaf.certificate, machine.timeline.history.signing
+    leaf, signing = machine.leaf.certificate, machine.journal_store.history.signing
     assert leaf is not None
     assert signing is not None
     assert issued_by(leaf, signing.certificate)

@@ -104,6 +104,21 @@ async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine:
     assert (state.outcome, state.error, state.newer) == (PublishOutcome.NEWER, "", ("ahead",))
 
 
+@alive
+async def test_publishing_is_announced_before_the_write_and_only_by_the_leader(machine: AuthorityHarness) -> None:
+    announced_at_write: list[str] = []
+    machine.target.on_write = lambda _: announced_at_write.append(machine.publishing[-1])
+    await machine.settle()
+    assert announced_at_write == [machine.target.digest]
+    deposed = machine.depose()
+    machine.publishing.clear()
+    machine.target.bundle = None
+    await asyncio.sleep(11)
+    assert (machine.publishing, machine.target.bundle) == ([], None)
+    deposed.cancel()
+    await asyncio.gather(deposed, return_exceptions=True)
+
+
 class Ahead(MemoryPublisher):
     async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         return PublishResult(newer=(self.name,))

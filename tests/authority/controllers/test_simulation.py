@@ -194,7 +194,7 @@ def test_forced_rotations_under_way() -> None:
         machine = model.machine
         for number in range(6):
             await machine.sleep(epochs_of(model, 0.37))
-            await machine.rotation.rotate("ada", f"practice {number}")
+            await machine.rotation.commands.rotate("ada", f"practice {number}")
         await machine.sleep(epochs_of(model, 4))
         await model.recovery(patience(machine.timing))
 

@@ -27,12 +27,12 @@ async def until_epoch(model: FleetSimulation, epochs: float) -> None:
 
 async def withdraw(model: FleetSimulation, cause: Cause, ca: str = "", *, urgent: bool = False) -> str:
     """Have an operator ask for it; returns the fingerprint of the CA."""
-    found = await model.machine.rotation.withdraw("ada", "it leaked", WithdrawalRequest(cause, ca, urgent))
+    found = await model.machine.rotation.commands.withdraw("ada", "it leaked", WithdrawalRequest(cause, ca, urgent))
     return found.sha256
 
 
 def signing(model: FleetSimulation) -> str:
-    found = model.machine.timeline.history.signing
+    found = model.machine.journal_store.history.signing
     assert found is not None
     return found.sha256
 
@@ -101,7 +101,7 @@ def test_a_rollback_in_the_last_seconds_of_an_epoch(preset: str, which: str) -> 
 def test_a_ca_that_is_not_signing_is_withdrawn(preset: str, cause: Cause) -> None:
     async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.4)
-        cas = model.machine.timeline.history.cas
+        cas = model.machine.journal_store.history.cas
         before = cas[[ca.sha256 for ca in cas].index(signing(model)) - 1]
         await over(model, await withdraw(model, cause, before.sha256))
         await model.machine.sleep(epochs_of(model, 2))
@@ -247,10 +247,12 @@ def test_withdrawals_at_random(seed: int) -> None:
         await until_epoch(model, 3)
         for _ in range(24):
             await machine.sleep(model.random.uniform(0, epochs_of(model, 0.8)))
-            cas = [ca for ca in machine.timeline.history.cas if not ca.is_expired(machine.now()) and not ca.withdrawal]
+            cas = [
+                ca for ca in machine.journal_store.history.cas if not ca.is_expired(machine.now()) and not ca.withdrawal
+            ]
             what = model.random.choice([Cause.ROLLBACK, Cause.REVOCATION, Cause.FORCED])
             if what is Cause.FORCED:
-                await machine.rotation.rotate("ada", "practice")
+                await machine.rotation.commands.rotate("ada", "practice")
             elif cas:
                 await withdraw(model, what, model.random.choice(cas).sha256)
         await machine.sleep(epochs_of(model, 2))

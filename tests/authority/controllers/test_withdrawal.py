@@ -47,17 +47,17 @@ async def receipts(machine: AuthorityHarness) -> None:
 
 async def roll_back(machine: AuthorityHarness, ca: str = "", *, urgent: bool = False) -> EpochCa:
     wanted = WithdrawalRequest(Cause.ROLLBACK, ca, urgent=urgent)
-    return await machine.rotation.withdraw("ada", "nats-2 refuses it", wanted)
+    return await machine.rotation.commands.withdraw("ada", "nats-2 refuses it", wanted)
 
 
 async def revoke(machine: AuthorityHarness, ca: str, *, urgent: bool = False) -> EpochCa:
-    return await machine.rotation.withdraw(
+    return await machine.rotation.commands.withdraw(
         "ada", "its key leaked", WithdrawalRequest(Cause.REVOCATION, ca, urgent=urgent)
     )
 
 
-def ca_of(machine: AuthorityHarness, intent: str) -> str:
-    return fingerprint(machine.issuer.cas[intent].certificate)
+def ca_of(machine: AuthorityHarness, ca_id: str) -> str:
+    return fingerprint(machine.issuer.cas[ca_id].certificate)
 
 
 FIRST, SECOND = f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2"
@@ -339,7 +339,7 @@ async def test_of_a_folded_journal_an_auditor_can_still_follow_the_chain(machine
         await machine.until(START + second)
         if second % 40 == 15:
             await roll_back(machine)
-        held = {signed.statement.sequence: signed.bundle for signed in machine.timeline.history.statements}
+        held = {signed.statement.sequence: signed.bundle for signed in machine.journal_store.history.statements}
         if held.keys() != followed:
             followed = set(held)
             assert follow({f"{sequence}": bundle for sequence, bundle in held.items()}, TRUST).faults == ()

@@ -16,7 +16,7 @@ def signed(verified: VerifiedBundle) -> SignedStatement:
     return SignedStatement(
         position=verified.sequence,
         at=NOW,
-        intent="",
+        ca_id="",
         bundle=verified.bundle,
         statement=verified.statement,
         digest=verified.digest,

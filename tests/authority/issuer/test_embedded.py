@@ -90,7 +90,7 @@ async def test_an_intent_asked_for_otherwise_is_made_anew(issuer: EmbeddedIssuer
 
 async def test_two_cas_of_one_epoch_have_two_names(issuer: EmbeddedIssuer) -> None:
     first = await issuer.issue_ca(REQUEST)
-    second = await issuer.issue_ca(replace(REQUEST, intent="epoch-7-4"))
+    second = await issuer.issue_ca(replace(REQUEST, ca_id="epoch-7-4"))
     assert first.subject != second.subject
 
 
@@ -106,7 +106,7 @@ async def test_nothing_outlives_the_root(issuer: EmbeddedIssuer) -> None:
 async def test_a_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
-    issued = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    issued = await issuer.issue_leaf(REQUEST.ca_id, LEAF)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
     assert leaf.chain == (ca,)
     assert (not_before(leaf.certificate), not_after(leaf.certificate)) == (LEAF.not_before, LEAF.not_after)
@@ -116,40 +116,40 @@ async def test_a_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
     assert policy.build_client_verifier().verify(leaf.certificate, [ca]).chain == [leaf.certificate, ca, root]
     with pytest.raises(VerificationError):
         policy.build_server_verifier(x509.DNSName("nats-1.example.com")).verify(leaf.certificate, [ca])
-    again = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    again = await issuer.issue_leaf(REQUEST.ca_id, LEAF)
     assert again.key_pem != issued.key_pem
     assert "PRIVATE" not in repr(issued)
 
 
 async def test_a_leaf_never_outlives_its_ca(issuer: EmbeddedIssuer) -> None:
     await issuer.issue_ca(REQUEST)
-    await issuer.issue_leaf(REQUEST.intent, replace(LEAF, not_after=REQUEST.not_after))
+    await issuer.issue_leaf(REQUEST.ca_id, replace(LEAF, not_after=REQUEST.not_after))
     with pytest.raises(IssuerError, match=r"leaf nats-0: expected it to end by .*, as its CA epoch-7-3 does, found"):
-        await issuer.issue_leaf(REQUEST.intent, replace(LEAF, not_after=REQUEST.not_after + 1))
+        await issuer.issue_leaf(REQUEST.ca_id, replace(LEAF, not_after=REQUEST.not_after + 1))
 
 
 async def test_a_ca_that_is_not_there(issuer: EmbeddedIssuer) -> None:
-    with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
+    with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.issue_leaf("epoch-9-9", LEAF)
-    with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
+    with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.activate("epoch-9-9")
 
 
 async def test_deleting_may_be_repeated(issuer: EmbeddedIssuer, state: Path) -> None:
     await issuer.issue_ca(REQUEST)
-    await issuer.activate(REQUEST.intent)
-    await issuer.delete([REQUEST.intent, "epoch-1-1"])
-    await issuer.delete([REQUEST.intent])
+    await issuer.activate(REQUEST.ca_id)
+    await issuer.delete([REQUEST.ca_id, "epoch-1-1"])
+    await issuer.delete([REQUEST.ca_id])
     assert (await issuer.holdings()).cas == {}
     assert list((state / "issuer").iterdir()) == []
 
 
-@pytest.mark.parametrize("intent", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
-async def test_an_intent_is_no_path(issuer: EmbeddedIssuer, intent: str) -> None:
+@pytest.mark.parametrize("ca_id", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
+async def test_an_intent_is_no_path(issuer: EmbeddedIssuer, ca_id: str) -> None:
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
-        await issuer.issue_ca(replace(REQUEST, intent=intent))
+        await issuer.issue_ca(replace(REQUEST, ca_id=ca_id))
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
-        await issuer.delete([intent])
+        await issuer.delete([ca_id])
 
 
 async def test_only_the_owner_can_read_keys(issuer: EmbeddedIssuer, state: Path) -> None:
@@ -174,7 +174,7 @@ async def test_what_a_crash_left_half_is_no_ca_and_is_swept_up(issuer: EmbeddedI
 
 async def test_a_ca_whose_key_is_anothers_is_refused_by_name(issuer: EmbeddedIssuer, state: Path) -> None:
     await issuer.issue_ca(REQUEST)
-    await issuer.issue_ca(replace(REQUEST, intent="epoch-7-4"))
+    await issuer.issue_ca(replace(REQUEST, ca_id="epoch-7-4"))
     (state / "issuer/epoch-7-4/ca.key").replace(state / "issuer/epoch-7-3/ca.key")
     with pytest.raises(IssuerError, match=r"epoch-7-3/ca\.key: expected the key of ca\.crt beside it, found another"):
         await issuer.issue_leaf("epoch-7-3", LEAF)
@@ -205,7 +205,7 @@ async def test_a_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
     await issuer.issue_ca(REQUEST)
     for key in ("roots/1/ca.key", "issuer/epoch-7-3/ca.key", "signer/a.key"):
         assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / key).read_bytes()
-    issued = await issuer.issue_leaf(REQUEST.intent, LEAF)
+    issued = await issuer.issue_leaf(REQUEST.ca_id, LEAF)
     serialization.load_pem_private_key(issued.key_pem, None)  # a workload's own key it can read
     await open_signer(tmp_path, DOMAIN, b"sesame").sign("a\n")
     with pytest.raises(IssuerError, match="expected a private key in PEM that the passphrase given opens, found none"):
@@ -244,7 +244,7 @@ async def test_rsa_by_configuration(tmp_path: Path) -> None:
     key = ca.public_key()
     assert isinstance(key, rsa.RSAPublicKey)
     assert key.key_size == 4096
-    issued = await EmbeddedIssuer(tmp_path, KeyType.RSA_4096, None).issue_leaf(REQUEST.intent, LEAF)
+    issued = await EmbeddedIssuer(tmp_path, KeyType.RSA_4096, None).issue_leaf(REQUEST.ca_id, LEAF)
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, ca)
 
 

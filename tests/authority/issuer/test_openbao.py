@@ -23,7 +23,7 @@ from tidemark.certificates import is_ca, issued_by, key_identifier, leaf_issuer,
 
 NOW = int(time.time())  # OpenBao goes by the real clock; other tests may run for minutes before these
 REQUEST = CaRequest("epoch-7-3", DOMAIN, epoch=7, not_before=NOW - TOLERANCE, not_after=NOW + 7207)
-LATER = replace(REQUEST, intent="epoch-8-4", epoch=8)
+LATER = replace(REQUEST, ca_id="epoch-8-4", epoch=8)
 
 
 @pytest.fixture
@@ -97,19 +97,19 @@ async def test_an_intent_asked_for_otherwise_is_made_anew(
 
 async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIssuer, space: OpenBaoNamespace) -> None:
     await issuer.issue_ca(REQUEST)
-    await issuer.activate(REQUEST.intent)
+    await issuer.activate(REQUEST.ca_id)
     await issuer.issue_ca(LATER)
     assert await space.default_name() == "epoch-7-3"
-    await issuer.activate(LATER.intent)
+    await issuer.activate(LATER.ca_id)
     assert await space.default_name() == "epoch-8-4"
-    await issuer.issue_ca(replace(REQUEST, intent="epoch-9-5"))
+    await issuer.issue_ca(replace(REQUEST, ca_id="epoch-9-5"))
     assert await space.default_name() == "epoch-8-4"
 
 
 async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
-    issued = await issuer.issue_leaf(REQUEST.intent, wanted)
+    issued = await issuer.issue_leaf(REQUEST.ca_id, wanted)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
     assert leaf.chain == (ca,)
     assert leaf_issuer(leaf, [ca], (), int(time.time())) == ca
@@ -123,16 +123,16 @@ async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer, wanted: LeafReq
     for name in (x509.DNSName("nats-0.example.com"), x509.IPAddress(ipaddress.ip_address("::1"))):
         assert policy.build_server_verifier(name).verify(leaf.certificate, [ca]) == [leaf.certificate, ca, root]
     assert policy.build_client_verifier().verify(leaf.certificate, [ca]).chain == [leaf.certificate, ca, root]
-    assert (await issuer.issue_leaf(REQUEST.intent, wanted)).key_pem != issued.key_pem
+    assert (await issuer.issue_leaf(REQUEST.ca_id, wanted)).key_pem != issued.key_pem
 
 
 async def test_a_leaf_is_signed_by_the_ca_that_was_asked_for_not_by_the_default(
     issuer: OpenBaoIssuer, wanted: LeafRequest
 ) -> None:
     await issuer.issue_ca(REQUEST)
-    await issuer.activate(REQUEST.intent)
+    await issuer.activate(REQUEST.ca_id)
     other = await issuer.issue_ca(LATER)
-    issued = await issuer.issue_leaf(LATER.intent, wanted)
+    issued = await issuer.issue_leaf(LATER.ca_id, wanted)
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, other)
 
 
@@ -140,9 +140,9 @@ async def test_a_leaf_never_outlives_its_ca(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace, wanted: LeafRequest
 ) -> None:
     ca = await issuer.issue_ca(REQUEST)
-    await issuer.issue_leaf(REQUEST.intent, replace(wanted, not_after=REQUEST.not_after))
+    await issuer.issue_leaf(REQUEST.ca_id, replace(wanted, not_after=REQUEST.not_after))
     with pytest.raises(IssuerError, match=r"leaf nats-0: expected it to end by .*, as its CA epoch-7-3 does, found"):
-        await issuer.issue_leaf(REQUEST.intent, replace(wanted, not_after=REQUEST.not_after + 1))
+        await issuer.issue_leaf(REQUEST.ca_id, replace(wanted, not_after=REQUEST.not_after + 1))
     # Nor does one that cert-manager asks the default issuer for.
     answer = await space.client.write("nats_int/issue/tidemark", {"common_name": "app", "ttl": "24h", "key_type": "ec"})
     leaf = x509.load_pem_x509_certificate(str(answer["certificate"]).encode())
@@ -155,13 +155,13 @@ async def test_leaf_with_names_that_no_certificate_can_have_is_refused(
 ) -> None:
     await issuer.issue_ca(REQUEST)
     with pytest.raises(IssuerError, match="leaf nats-0: expected names for a certificate, found"):
-        await issuer.issue_leaf(REQUEST.intent, replace(wanted, dns_names=("ünicode.example.com",)))
+        await issuer.issue_leaf(REQUEST.ca_id, replace(wanted, dns_names=("ünicode.example.com",)))
 
 
 async def test_a_ca_that_is_not_there(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
-    with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
+    with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.issue_leaf("epoch-9-9", wanted)
-    with pytest.raises(IssuerError, match=r"expected the CA of intent epoch-9-9, found none"):
+    with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.activate("epoch-9-9")
 
 
@@ -169,21 +169,21 @@ async def test_deleting_takes_issuer_and_key_and_may_be_repeated(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace
 ) -> None:
     await issuer.issue_ca(REQUEST)
-    await issuer.activate(REQUEST.intent)
+    await issuer.activate(REQUEST.ca_id)
     await issuer.issue_ca(LATER)
-    await issuer.delete([REQUEST.intent, "epoch-1-1"])
-    await issuer.delete([REQUEST.intent])
+    await issuer.delete([REQUEST.ca_id, "epoch-1-1"])
+    await issuer.delete([REQUEST.ca_id])
     assert (await space.names("keys"), await space.names("issuers")) == ({"epoch-8-4"}, {"epoch-8-4"})
-    await issuer.activate(LATER.intent)
+    await issuer.activate(LATER.ca_id)
     assert await space.default_name() == "epoch-8-4"
 
 
-@pytest.mark.parametrize("intent", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
-async def test_an_intent_is_no_path(issuer: OpenBaoIssuer, intent: str) -> None:
+@pytest.mark.parametrize("ca_id", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
+async def test_an_intent_is_no_path(issuer: OpenBaoIssuer, ca_id: str) -> None:
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
-        await issuer.issue_ca(replace(REQUEST, intent=intent))
+        await issuer.issue_ca(replace(REQUEST, ca_id=ca_id))
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
-        await issuer.delete([intent])
+        await issuer.delete([ca_id])
 
 
 async def test_nothing_outlives_the_root(issuer: OpenBaoIssuer) -> None:
@@ -238,7 +238,7 @@ async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(
             return time.time() + off
 
         wrong = space.issuer(client, clock)
-        for act in (wrong.issue_ca(LATER), wrong.issue_leaf(REQUEST.intent, wanted), wrong.delete([REQUEST.intent])):
+        for act in (wrong.issue_ca(LATER), wrong.issue_leaf(REQUEST.ca_id, wanted), wrong.delete([REQUEST.ca_id])):
             with pytest.raises(IssuerError, match=rf"clock: expected OpenBao's within {TOLERANCE} s of ours"):
                 await act
         assert await wrong.issue_ca(REQUEST) is not None  # it stands: nothing has to be signed
@@ -254,38 +254,38 @@ async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: OpenBaoNa
     effects = Effects()
     async with space.struck(effects) as undisturbed:
         await space.issuer(undisturbed).issue_ca(REQUEST)
-        await space.issuer(undisturbed).activate(REQUEST.intent)
+        await space.issuer(undisturbed).activate(REQUEST.ca_id)
     steps = [name.rsplit("/", 1)[-1] for name in effects.names]
     assert steps[:4] == ["internal", "existing", "sign-intermediate", "set-signed"]
     number = 10
     for step in range(5):
         for when in When:
             number += 1
-            asked = replace(REQUEST, intent=f"epoch-{number}-{number}", epoch=number)
+            asked = replace(REQUEST, ca_id=f"epoch-{number}-{number}", epoch=number)
             async with struck(space, step, when) as dying:
                 with pytest.raises(Killed):
                     await space.issuer(dying).issue_ca(asked)
             async with space.authority() as client:
                 ca = await space.issuer(client).issue_ca(asked)
                 assert asked.is_met_by(ca)
-                leaf = await space.issuer(client).issue_leaf(asked.intent, wanted)
+                leaf = await space.issuer(client).issue_leaf(asked.ca_id, wanted)
                 assert issued_by(parse_leaf(leaf.certificate_pem, leaf.key_pem).certificate, ca)
-            assert await space.names("keys") == await space.names("issuers") == {REQUEST.intent, asked.intent}
+            assert await space.names("keys") == await space.names("issuers") == {REQUEST.ca_id, asked.ca_id}
             listed = await space.client.list("nats_int/issuers")
             assert len(listed["keys"]) == 2
-            assert await space.default_name() == REQUEST.intent
-            await delete_with_a_crash(space, asked.intent, when)
+            assert await space.default_name() == REQUEST.ca_id
+            await delete_with_a_crash(space, asked.ca_id, when)
 
 
-async def delete_with_a_crash(space: OpenBaoNamespace, intent: str, when: When) -> None:
-    """Whatever is left of a CA is known by its intent until the last of it is gone."""
+async def delete_with_a_crash(space: OpenBaoNamespace, ca_id: str, when: When) -> None:
+    """Whatever is left of a CA is known by its ca_id until the last of it is gone."""
     async with struck(space, 1, when) as dying:
         with pytest.raises(Killed):
-            await space.issuer(dying).delete([intent])
+            await space.issuer(dying).delete([ca_id])
     async with space.authority() as client:
-        assert (intent in (await space.issuer(client).holdings()).cas) is (when is When.BEFORE)
-        await space.issuer(client).delete([intent])
-    assert await space.names("keys") == await space.names("issuers") == {REQUEST.intent}
+        assert (ca_id in (await space.issuer(client).holdings()).cas) is (when is When.BEFORE)
+        await space.issuer(client).delete([ca_id])
+    assert await space.names("keys") == await space.names("issuers") == {REQUEST.ca_id}
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -295,8 +295,8 @@ async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space
             await space.issuer(dying).issue_ca(REQUEST)
     async with space.authority() as client:
         issuer = space.issuer(client)
-        assert set((await issuer.holdings()).cas) == {REQUEST.intent}
-        await issuer.delete([REQUEST.intent])
+        assert set((await issuer.holdings()).cas) == {REQUEST.ca_id}
+        await issuer.delete([REQUEST.ca_id])
     assert (await space.names("keys"), await space.names("issuers")) == (set(), set())
 
 
@@ -307,11 +307,11 @@ async def test_what_others_keep_in_the_mount_is_none_of_ours(space: OpenBaoNames
         body = {"common_name": name, "issuer_name": name, "key_name": name, "key_type": "ec"}
         await space.client.write("nats_int/root/generate/internal", body)
     await issuer.issue_ca(REQUEST)
-    assert set((await issuer.holdings()).cas) == {REQUEST.intent}  # what is there and in no journal is deleted
+    assert set((await issuer.holdings()).cas) == {REQUEST.ca_id}  # what is there and in no journal is deleted
     for name in others:
         with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
             await issuer.delete([name])
-    assert await space.names("keys") == await space.names("issuers") == {*others, REQUEST.intent}
+    assert await space.names("keys") == await space.names("issuers") == {*others, REQUEST.ca_id}
 
 
 async def test_two_authorities_that_make_one_ca_end_with_the_same(space: OpenBaoNamespace) -> None:
@@ -322,8 +322,8 @@ async def test_two_authorities_that_make_one_ca_end_with_the_same(space: OpenBao
         first, second = [await issuer.issue_ca(REQUEST) for issuer in issuers]
         assert first == second
         assert {result for result in results if isinstance(result, x509.Certificate)} <= {first}
-        assert await space.names("keys") == {REQUEST.intent}
-        await issuers[0].delete([REQUEST.intent])
+        assert await space.names("keys") == {REQUEST.ca_id}
+        await issuers[0].delete([REQUEST.ca_id])
     assert (await space.names("keys"), await space.names("issuers")) == (set(), set())
 
 
@@ -367,7 +367,7 @@ async def test_a_role_that_backdates_otherwise_is_named(
     role = await space.client.read("nats_int/roles/tidemark") or {}
     await space.client.write("nats_int/roles/tidemark", role | {"not_before_duration": "2h"})
     with pytest.raises(IssuerError, match=r"NotBefore .*, not within 30 s of .*'init --openbao' brings the role up"):
-        await issuer.issue_leaf(REQUEST.intent, wanted)
+        await issuer.issue_leaf(REQUEST.ca_id, wanted)
 
 
 async def test_without_init(empty_space: OpenBaoNamespace) -> None:

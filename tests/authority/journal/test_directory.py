@@ -121,7 +121,7 @@ async def test_a_gap_is_refused_when_writing_and_named_when_reading(tmp_path: Pa
 async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 6)
     before = await journal.read()
-    await journal.fold((before[1],), through=4)
+    await journal.compact((before[1],), through=4)
     assert await journal.read() == (before[1], *before[4:])
     assert await journal.head() == 6
     assert sorted(files(tmp_path)) == [
@@ -132,14 +132,14 @@ async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(tm
     with pytest.raises(JournalConflict):
         await journal.append(3, OVERRIDE)
     await journal.append(7, OVERRIDE)
-    await journal.fold((before[1], before[5]), through=6)
+    await journal.compact((before[1], before[5]), through=6)
     assert await journal.read() == (before[1], before[5], Entry(7, OVERRIDE))
     assert not (tmp_path / "snapshot-000000000004.json").exists()
 
 
 async def test_a_journal_that_was_folded_whole_keeps_its_head(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 3)
-    await journal.fold((), through=3)
+    await journal.compact((), through=3)
     assert (await journal.head(), await journal.read()) == (3, ())
 
 
@@ -147,19 +147,19 @@ async def test_a_fold_that_a_crash_cut_short_counts_and_is_cleaned_up_by_the_nex
     journal = await filled(tmp_path, 4)
     before = await journal.read()
     saved = files(tmp_path)
-    await journal.fold((before[0],), through=3)
+    await journal.compact((before[0],), through=3)
     for name, data in saved.items():  # killed after the snapshot was written, before anything was removed
         (tmp_path / name).write_bytes(data)
     assert await journal.read() == (before[0], before[3])
-    await journal.fold((before[0],), through=3)
+    await journal.compact((before[0],), through=3)
     assert sorted(files(tmp_path)) == ["000000000004.json", "snapshot-000000000003.json"]
 
 
 async def test_an_older_fold_never_replaces_a_newer_one(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 5)
     before = await journal.read()
-    await journal.fold((before[3],), through=4)
-    await journal.fold((before[0],), through=2)
+    await journal.compact((before[3],), through=4)
+    await journal.compact((before[0],), through=2)
     assert await journal.read() == (before[3], before[4])
 
 
@@ -172,7 +172,7 @@ async def test_a_writer_that_slept_through_a_fold_does_not_win_a_position_that_w
     async def lead() -> None:
         for position in (2, 3):
             await leader.append(position, activation(START + 100 + position))
-        await leader.fold((), through=2)
+        await leader.compact((), through=2)
 
     def overtaken(path: Path, data: bytes, mode: int) -> None:
         """The disk as the late writer finds it: others were faster since it looked."""

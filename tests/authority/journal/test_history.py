@@ -25,14 +25,13 @@ def test_cas_are_known_by_what_first_said_them() -> None:
     second = story.prepare(EPOCH + 1, START + 12)
     forced = story.prepare(EPOCH + 1, START + 14, Cause.FORCED)
 
-    assert [ca.number for ca in story.history.cas] == [1, 2, 3]
-    assert [ca.intent for ca in story.history.cas] == [
+    assert [ca.issue_order for ca in story.history.cas] == [1, 2, 3]
+    assert [ca.ca_id for ca in story.history.cas] == [
         f"epoch-{EPOCH}-1",
         f"epoch-{EPOCH + 1}-2",
         f"epoch-{EPOCH + 1}-3",
     ]
     assert [ca.published_at for ca in story.history.cas] == [START - 8, START + 12, START + 14]
-    assert [ca.first_sequence for ca in story.history.cas] == [1, 2, 3]
     assert [ca.forced for ca in story.history.cas] == [False, False, True]
     assert forced.not_after == START + 20 + 80
     assert second.start == START + 20
@@ -82,7 +81,7 @@ def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> Non
     adopted = lost.history.statements[-1].bundle
     history = replay([Entry(1, StatementRecord(START + 15, "", adopted))])
 
-    assert [(ca.number, ca.epoch, ca.intent) for ca in history.cas] == [(1, EPOCH, ""), (2, EPOCH + 1, "")]
+    assert [(ca.issue_order, ca.epoch, ca.ca_id) for ca in history.cas] == [(1, EPOCH, ""), (2, EPOCH + 1, "")]
     assert history.next_sequence == 3
     assert history.candidates == ()
     assert history.signing is None
@@ -132,9 +131,9 @@ def test_a_ca_that_a_statement_lists_as_withdrawn_never_signs_again() -> None:
     story, first = running()
     story.prepare(EPOCH + 1, START + 12)
     story.withdraw(first, START + 13)
-    bad = story.leave_out(first, START + 14)
-    assert bad.left_out is not None
-    assert (bad.left_out.sequence, bad.left_out.at) == (3, START + 14)
+    bad = story.remove(first, START + 14)
+    assert bad.removal is not None
+    assert (bad.removal.sequence, bad.removal.at) == (3, START + 14)
     assert story.history.signing is None
     assert story.history.withdrawn == {first.sha256: first.not_after}
     assert first not in story.history.candidates
@@ -144,10 +143,10 @@ def test_an_adopted_statement_says_what_is_withdrawn_also_of_cas_that_the_journa
     whole, first = running()
     second = whole.prepare(EPOCH + 1, START + 12)
     whole.withdraw(second, START + 13)
-    whole.leave_out(second, START + 13)
+    whole.remove(second, START + 13)
     whole.withdraw(first, START + 13)
     whole.prepare(EPOCH + 1, START + 14, Cause.FORCED)
-    whole.leave_out(first, START + 14)
+    whole.remove(first, START + 14)
     newest = whole.history.newest
     assert newest is not None
     backup, same = running()

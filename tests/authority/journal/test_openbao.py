@@ -155,7 +155,7 @@ class Overtaken(OpenBaoClient):
             async with OpenBaoClient(self.access) as client:
                 await append(journal_of(client), others)
                 if self.fold_through:
-                    await journal_of(client).fold((), self.fold_through)
+                    await journal_of(client).compact((), self.fold_through)
         return await super().write(path, body, repeatable=repeatable)
 
 
@@ -201,7 +201,7 @@ async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(
 ) -> None:
     story = rotations(3)
     await append(journal, story.entries)
-    await journal.fold((story.entries[2],), through=4)
+    await journal.compact((story.entries[2],), through=4)
     assert await journal.read() == (story.entries[2], *story.entries[4:])
     assert await journal.head() == 6
     assert await names(place, "journal/") == {
@@ -212,9 +212,9 @@ async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(
     with pytest.raises(JournalConflict):
         await journal.append(2, OVERRIDE)
     await journal.append(7, OVERRIDE)
-    await journal.fold((), through=6)
+    await journal.compact((), through=6)
     assert (await journal.read(), await journal.head()) == ((Entry(7, OVERRIDE),), 7)
-    await journal.fold((), through=7)
+    await journal.compact((), through=7)
     assert (await journal.read(), await journal.head()) == ((), 7)
     assert (await names(place), await names(place, "journal/")) == ({"journal/"}, {"folded-000000000007"})
 
@@ -222,8 +222,8 @@ async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(
 async def test_an_older_fold_never_replaces_a_newer_one(journal: OpenBaoJournal) -> None:
     entries = [Entry(position, activation(START + position)) for position in range(1, 6)]
     await append(journal, entries)
-    await journal.fold((entries[3],), through=4)
-    await journal.fold((entries[0],), through=2)
+    await journal.compact((entries[3],), through=4)
+    await journal.compact((entries[0],), through=2)
     assert positions(await journal.read()) == [4, 5]
 
 
@@ -257,8 +257,8 @@ async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_clean
     keep = (story.entries[3],)
 
     async def fold_by(client: OpenBaoClient) -> None:
-        await journal_of(client).fold((), through=1)
-        await journal_of(client).fold(keep, through=5)
+        await journal_of(client).compact((), through=1)
+        await journal_of(client).compact(keep, through=5)
 
     async with place.authority() as client, place.struck(effects) as undisturbed:
         await append(journal_of(client), story.entries)
@@ -299,7 +299,7 @@ async def test_a_reader_that_a_fold_overtakes_reads_again(place: OpenBaoNamespac
             if path.endswith("journal/") and not self.folded:
                 self.folded = True
                 async with OpenBaoClient(access) as other:
-                    await journal_of(other).fold((entries[1],), through=2)
+                    await journal_of(other).compact((entries[1],), through=2)
             return listed
 
     async with place.authority() as client, Slow(access) as slow:
@@ -321,7 +321,7 @@ async def test_unreadable_records_are_named(journal: OpenBaoJournal, place: Open
         with pytest.raises(JournalError, match=rf"journal/000000000002: expected it as it was written; .*{message}"):
             await journal.read()
     await place.client.write(path, {"data": good})
-    await journal.fold((), through=1)
+    await journal.compact((), through=1)
     await place.client.write("secret/data/ca-bundles/journal/folded-000000000001", {"data": {"through": 1, "keep": 7}})
     with pytest.raises(JournalError, match=r"journal/folded-000000000001: expected it as it was written; .*'keep'"):
         await journal.read()

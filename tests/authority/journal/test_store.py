@@ -50,7 +50,7 @@ async def test_a_decision_on_an_older_history_is_refused() -> None:
     with pytest.raises(JournalConflict):
         await timeline.append(decided_on, story.entries[0].record)
     with pytest.raises(JournalConflict):
-        await timeline.fold(decided_on, (), 1)
+        await timeline.compact(decided_on, (), 1)
     await timeline.confirm(await timeline.read())
     assert timeline.history.cas[0].sha256 == ca.sha256
 
@@ -66,7 +66,7 @@ async def test_who_leads_no_longer_neither_writes_nor_goes_on_to_an_effect() -> 
     with pytest.raises(NotLeading):
         await timeline.append(history, story.entries[1].record)
     with pytest.raises(NotLeading):
-        await timeline.fold(history, (), 1)
+        await timeline.compact(history, (), 1)
     assert (journal.last, journal.effects.names) == (1, ["append StatementRecord"])
 
 
@@ -121,5 +121,5 @@ async def test_a_folded_journal_is_read_again_though_its_head_stays() -> None:
         journal.put(entry.record)
     timeline = JournalStore(journal)
     history = await timeline.read()
-    await timeline.fold(history, (history.entries[1],), through=3)
+    await timeline.compact(history, (history.entries[1],), through=3)
     assert [entry.position for entry in (await timeline.read()).entries] == [2, 4]

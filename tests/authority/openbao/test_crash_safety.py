@@ -84,7 +84,7 @@ async def revoke(rotation: RotationController, *, urgent: bool = False) -> None:
     signing = rotation.history.signing
     if signing is None:
         raise RotationRefused("the journal was not read yet")
-    await rotation.withdraw(
+    await rotation.commands.withdraw(
         "ada", "its key has leaked", WithdrawalRequest(Cause.REVOCATION, signing.sha256, urgent=urgent)
     )
 
@@ -92,10 +92,12 @@ async def revoke(rotation: RotationController, *, urgent: bool = False) -> None:
 async def roll_back(rotation: RotationController, *, urgent: bool = False) -> None:
     """Of the CA that signed before: the one that signs is the replacement, and no new one is made."""
     history, signing = rotation.history, rotation.history.signing
-    before = [ca for ca in history.cas if signing is not None and ca.number < signing.number and not ca.withdrawal]
+    before = [
+        ca for ca in history.cas if signing is not None and ca.issue_order < signing.issue_order and not ca.withdrawal
+    ]
     if not before:
         raise RotationRefused("there is none yet, or the journal was not read yet")
-    await rotation.withdraw(
+    await rotation.commands.withdraw(
         "ada", "nats-2 refuses it", WithdrawalRequest(Cause.ROLLBACK, before[-1].sha256, urgent=urgent)
     )
 
@@ -222,10 +224,10 @@ class Life:
             default = await machine.space.default_name()
         issuers -= {""}  # a second certificate for a key, imported by one that was paused: it goes with the key
         assert keys == issuers, "a key without its issuer, or the other way round"
-        assert issuers <= {ca.intent for ca in history.cas}, "a CA that no statement names"
-        unretired = {ca.intent for ca in history.cas if machine.now() < ca.retire_at}
+        assert issuers <= {ca.ca_id for ca in history.cas}, "a CA that no statement names"
+        unretired = {ca.ca_id for ca in history.cas if machine.now() < ca.retire_at}
         assert issuers == unretired, "a CA is gone that may still be needed, or one stayed"
-        assert default == signing.intent
+        assert default == signing.ca_id
         assert machine.target.digest == newest.digest
         assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
         for signed in history.statements:
@@ -236,8 +238,8 @@ class Life:
         assert issued_by(leaf, signing.certificate)
         sequence = before.newest.statement.sequence if before.newest else 0
 
-        def relative(intent: str) -> tuple[int, int]:
-            _, of_epoch, number = intent.split("-")
+        def relative(ca_id: str) -> tuple[int, int]:
+            _, of_epoch, number = ca_id.split("-")
             return int(of_epoch) - self._epoch, int(number) - sequence
 
         epochs = {ca.sha256: ca.epoch - self._epoch for ca in history.cas}
@@ -252,8 +254,8 @@ class Life:
                 for entry in history.entries
                 if entry.position > before.head and isinstance(entry.record, ActivationRecord)
             ],
-            signing=relative(signing.intent),
-            cas={relative(intent) for intent in issuers},
+            signing=relative(signing.ca_id),
+            cas={relative(ca_id) for ca_id in issuers},
         )
 
 

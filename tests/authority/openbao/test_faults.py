@@ -59,8 +59,8 @@ async def check(space: OpenBaoNamespace, machine: OpenBaoHarness) -> History:
     assert newest is not None
     assert signing is not None
     assert leaf is not None
-    assert keys == issuers == {ca.intent for ca in history.cas if ca.intent and machine.now() < ca.retire_at}
-    assert default == signing.intent
+    assert keys == issuers == {ca.ca_id for ca in history.cas if ca.ca_id and machine.now() < ca.retire_at}
+    assert default == signing.ca_id
     assert machine.target.digest == newest.digest
     assert issued_by(leaf, signing.certificate)
     return history
@@ -168,7 +168,7 @@ def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao
             sequences = [signed.statement.sequence for signed in history.statements]
             assert sequences == list(range(1, shown + 3))
             assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
-            assert [(ca.epoch - EPOCH, bool(ca.intent)) for ca in history.cas] == [
+            assert [(ca.epoch - EPOCH, bool(ca.ca_id)) for ca in history.cas] == [
                 (0, True),
                 (1, True),
                 (2, False),  # its key is lost: trusted until it expires, and no more
@@ -183,13 +183,13 @@ def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao
 
 async def restore(space: OpenBaoNamespace, backup: History) -> None:
     """Leave what there was at the time of the backup, and a key whose CA nobody knows any more."""
-    kept = {ca.intent for ca in backup.cas}
+    kept = {ca.ca_id for ca in backup.cas}
     for kind, named in (("issuer", "issuer_name"), ("key", "key_name")):
         listed = (await space.client.list(f"nats_int/{kind}s"))["key_info"]
         for identity in [identity for identity, info in listed.items() if info[named] not in kept]:
             await space.client.delete(f"nats_int/{kind}/{identity}")
     assert backup.signing is not None
-    await space.client.write("nats_int/config/issuers", {"default": backup.signing.intent})
+    await space.client.write("nats_int/config/issuers", {"default": backup.signing.ca_id})
     await space.client.write("nats_int/keys/generate/internal", {"key_name": f"epoch-{EPOCH}-3", "key_type": "ec"})
     folder = "secret/metadata/ca-bundles/journal/"
     for name in (await space.client.list(folder))["keys"]:

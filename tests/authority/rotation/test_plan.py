@@ -1,18 +1,29 @@
 """The plan: what is asked for, when, and in which order."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 
 from authority.fleet.view import FleetView
-from authority.journal.history import EMPTY, EpochCa
+from authority.journal.history import EpochCa, History
 from authority.journal.record_types import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
 from authority.rotation.actions import Action, Activate, Compact, Prepare, Retire, Step, SwitchSigner, Wait
+from authority.rotation.compaction import COMPACT_AT
 from authority.rotation.gate import ClosedReason
 from authority.rotation.operator_requests import RotationRefused, force
-from authority.rotation.plan import FOLD_AT, next_action
+from authority.rotation.plan import next_action
 from authority.rotation.snapshot import Snapshot
-from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, JournalBuilder, Pods, running, servers
+from tests.harness.authority.journal_builder import (
+    EPOCH,
+    PLAYGROUND,
+    START,
+    JournalBuilder,
+    Pods,
+    running,
+    servers,
+    snapshot,
+)
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock
 
@@ -22,17 +33,18 @@ PREPARED = NEXT - 8
 NOBODY = FleetView(readable=True, agents=())
 
 
-def ask(story: JournalBuilder, now: int, pods: Pods | None = None, clock: EpochClock = CLOCK, *rest: Step) -> Action:
-    """Ask with an issuer that holds exactly what the journal names, and knows which CA signs."""
-    history = story.history
-    signing = history.signing
-    world = Snapshot(
-        history,
-        pods.view(story, now) if pods else NOBODY,
-        frozenset(ca.intent for ca in history.cas if ca.intent and now < ca.retire_at),
-        signing.intent if signing else None,
-    )
-    return next_action(world, clock, now, frozenset(rest))
+def ask(
+    story: JournalBuilder, now: int, pods: Pods | None = None, clock: EpochClock = CLOCK, *backing_off: Step
+) -> Action:
+    """Ask the plan with an issuer that holds exactly the CAs that the journal names, and knows which CA signs."""
+    shown = snapshot(story, pods.view(story, now) if pods else NOBODY, now, clock)
+    held = frozenset(ca.ca_id for ca in story.history.cas if ca.ca_id and now < ca.retire_at)
+    return next_action(replace(shown, ca_ids=held), frozenset(backing_off))
+
+
+def snapshot_of(history: History, now: int, ca_ids: Collection[str], active: str | None) -> Snapshot:
+    """A deployment without agents, and an issuer that holds ``ca_ids`` and signs with ``active``."""
+    return Snapshot(history, NOBODY, CLOCK, now, ca_ids=frozenset(ca_ids), active=active)
 
 
 def held_story() -> tuple[JournalBuilder, EpochCa, EpochCa, Pods]:
@@ -52,11 +64,11 @@ def test_the_first_ca_is_activated_at_once_and_then_the_issuer_is_told() -> None
     action = ask(story, START + 3, servers("nats-0"))
     assert action == Activate(ca, Opening.BOOTSTRAP, ("nats-0",), ())
     story.activate(ca, START + 3)
-    world = Snapshot(story.history, NOBODY, frozenset({ca.intent}), None)
+    shown = snapshot_of(story.history, START + 3, {ca.ca_id}, None)
     signing = story.history.signing
     assert signing is not None
-    assert next_action(world, CLOCK, START + 3) == SwitchSigner(signing)
-    assert next_action(replace(world, active=ca.intent), CLOCK, START + 3) == Wait(PREPARED, None)
+    assert next_action(shown) == SwitchSigner(signing)
+    assert next_action(replace(shown, active=ca.ca_id)) == Wait(PREPARED, None)
 
 
 def test_the_next_epochs_ca_is_prepared_in_its_window_and_only_once() -> None:
@@ -112,7 +124,7 @@ def test_the_last_resort_takes_the_newest_that_was_public_for_p_and_names_the_un
     fourth = story.prepare(EPOCH + 3, resort - 7, Cause.FORCED)
     assert isinstance(ask(story, resort - 1, pods), Wait)
     assert ask(story, resort, pods) == Activate(third, Opening.LAST_RESORT, ("nats-0",), (first.sha256, second.sha256))
-    assert fourth.number > third.number
+    assert fourth.issue_order > third.issue_order
 
 
 def test_the_last_resort_waits_for_p_after_the_first_publication() -> None:
@@ -226,53 +238,52 @@ def test_cas_are_retired_an_epoch_after_their_expiry() -> None:
     new = story.prepare(current, old.retire_at - 15)
     story.activate(new, old.retire_at - 15)
     story.prepare(current + 1, old.retire_at - 1)
-    intents = frozenset(ca.intent for ca in story.history.cas)
-    world = Snapshot(story.history, NOBODY, intents, new.intent)
-    assert isinstance(next_action(world, CLOCK, old.retire_at - 1), Wait)
-    assert next_action(world, CLOCK, old.retire_at) == Retire((old.intent,), orphans=False)
-    world = replace(world, intents=intents - {old.intent})
-    assert isinstance(next_action(world, CLOCK, old.retire_at), Wait)
+    ca_ids = frozenset(ca.ca_id for ca in story.history.cas)
+    shown = snapshot_of(story.history, old.retire_at, ca_ids, new.ca_id)
+    assert isinstance(next_action(replace(shown, now=old.retire_at - 1)), Wait)
+    assert next_action(shown) == Retire((old.ca_id,), orphans=False)
+    assert isinstance(next_action(replace(shown, ca_ids=ca_ids - {old.ca_id})), Wait)
 
 
 def test_a_ca_that_no_statement_names_is_retired_once_none_can_name_it() -> None:
     """Not before: a replica that was paused may yet commit the statement that brings it."""
     story, signing = running()
     waiting = {"epoch-5-2", "epoch-5-3"}
-    world = Snapshot(story.history, NOBODY, frozenset({signing.intent, "epoch-5-1", *waiting}), signing.intent)
-    assert next_action(world, CLOCK, PREPARED - 1) == Retire(("epoch-5-1",), orphans=True)
-    world = replace(world, intents=frozenset({signing.intent, *waiting}))
-    assert isinstance(next_action(world, CLOCK, PREPARED - 1), Wait)
+    shown = snapshot_of(story.history, PREPARED - 1, {signing.ca_id, "epoch-5-1", *waiting}, signing.ca_id)
+    assert next_action(shown) == Retire(("epoch-5-1",), orphans=True)
+    shown = replace(shown, ca_ids=frozenset({signing.ca_id, *waiting}))
+    assert isinstance(next_action(shown), Wait)
     second = story.prepare(EPOCH + 1, PREPARED)
-    world = replace(world, history=story.history, intents=frozenset({signing.intent, second.intent, *waiting}))
-    assert next_action(world, CLOCK, PREPARED) == Retire(("epoch-5-2",), orphans=True)
+    shown = snapshot_of(story.history, PREPARED, {signing.ca_id, second.ca_id, *waiting}, signing.ca_id)
+    assert next_action(shown) == Retire(("epoch-5-2",), orphans=True)
 
 
 def test_a_ca_whose_key_is_lost_never_signs_and_its_epoch_gets_another() -> None:
     story, signing, ca, pods = held_story()
     pods.prove("nats-0", story.mark(), NEXT)
-    fleet, held = pods.view(story, NEXT), {signing.intent: signing.sha256, ca.intent: ca.sha256}
-    world = Snapshot(story.history.held_by(held), fleet, frozenset(held), signing.intent)
-    assert next_action(world, CLOCK, NEXT) == Activate(ca, Opening.GATE, (), ())
-    assert isinstance(next_action(replace(world, intents=None), CLOCK, NEXT), Wait), "activated unseen"
-    for found in ({}, {ca.intent: ""}, {ca.intent: signing.sha256}):
-        history = story.history.held_by({signing.intent: signing.sha256, **found})
-        world = replace(world, history=history, intents=frozenset({signing.intent, *found}))
-        assert next_action(world, CLOCK, NEXT) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-3")
+    fleet, held = pods.view(story, NEXT), {signing.ca_id: signing.sha256, ca.ca_id: ca.sha256}
+    shown = replace(snapshot_of(story.history.held_by(held), NEXT, held, signing.ca_id), fleet=fleet)
+    assert next_action(shown) == Activate(ca, Opening.GATE, (), ())
+    assert isinstance(next_action(replace(shown, ca_ids=None)), Wait), "activated unseen"
+    for found in ({}, {ca.ca_id: ""}, {ca.ca_id: signing.sha256}):
+        history = story.history.held_by({signing.ca_id: signing.sha256, **found})
+        shown = replace(shown, history=history, ca_ids=frozenset({signing.ca_id, *found}))
+        assert next_action(shown) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-3")
 
 
 def test_a_lost_ca_that_was_withdrawn_is_not_made_again() -> None:
     story, signing, ca, pods = held_story()
     story.withdraw(ca, NEXT, Cause.ROLLBACK)
-    history = story.history.held_by({signing.intent: signing.sha256})
-    world = Snapshot(history, pods.view(story, NEXT), frozenset({signing.intent}), signing.intent)
-    assert not isinstance(next_action(world, CLOCK, NEXT), Prepare)
+    history = story.history.held_by({signing.ca_id: signing.sha256})
+    shown = replace(snapshot_of(history, NEXT, {signing.ca_id}, signing.ca_id), fleet=pods.view(story, NEXT))
+    assert not isinstance(next_action(shown), Prepare)
 
 
 def test_where_the_signing_ca_is_lost_another_is_made_and_the_issuer_is_not_told_to_sign_with_it() -> None:
     story, _ = running()
-    world = Snapshot(story.history.held_by({}), NOBODY, frozenset(), None)
-    assert next_action(world, CLOCK, START + 1) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-2")
-    assert isinstance(next_action(world, CLOCK, START + 1, frozenset({Step.PREPARE})), Wait)
+    shown = snapshot_of(story.history.held_by({}), START + 1, (), None)
+    assert next_action(shown) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-2")
+    assert isinstance(next_action(shown, frozenset({Step.PREPARE})), Wait)
 
 
 def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
@@ -280,12 +291,12 @@ def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
     pods.prove("nats-0", story.mark(), NEXT)
     story.append(ActivationRecord(NEXT, ca.sha256, Opening.GATE))
     now = NEXT + 12
-    world = Snapshot(story.history, NOBODY, frozenset({"epoch-5-1"}), None)
-    assert isinstance(next_action(world, CLOCK, now), SwitchSigner)
-    assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH})), Prepare)
-    assert isinstance(next_action(world, CLOCK, now, frozenset({Step.SWITCH, Step.PREPARE})), Retire)
+    shown = snapshot_of(story.history, now, {"epoch-5-1"}, None)
+    assert isinstance(next_action(shown), SwitchSigner)
+    assert isinstance(next_action(shown, frozenset({Step.SWITCH})), Prepare)
+    assert isinstance(next_action(shown, frozenset({Step.SWITCH, Step.PREPARE})), Retire)
     rest = frozenset({Step.SWITCH, Step.PREPARE, Step.RETIRE})
-    assert isinstance(next_action(world, CLOCK, now, rest), Wait)
+    assert isinstance(next_action(shown, rest), Wait)
 
 
 def long_story(epochs: int) -> JournalBuilder:
@@ -302,7 +313,7 @@ def test_the_journal_is_folded_once_enough_of_it_is_needed_no_more() -> None:
     fold = ask(story, now)
     assert isinstance(fold, Compact)
     dropped = [entry for entry in story.entries if entry.position <= fold.through and entry not in fold.keep]
-    assert len(dropped) >= FOLD_AT
+    assert len(dropped) >= COMPACT_AT
     for entry in dropped:
         assert entry.record.at <= now - 80 - 20
     before = story.history
@@ -314,7 +325,7 @@ def test_the_journal_is_folded_once_enough_of_it_is_needed_no_more() -> None:
         before.signing and before.signing.sha256,
     )
     live = {ca.sha256 for ca in before.cas if now < ca.retire_at}
-    assert {ca.sha256 for ca in after.history.cas if ca.intent} >= live
+    assert {ca.sha256 for ca in after.history.cas if ca.ca_id} >= live
 
 
 def test_an_old_journal_is_never_folded_beyond_what_still_counts() -> None:
@@ -348,23 +359,23 @@ def test_who_was_given_a_leaf_is_kept_for_as_long_as_its_ca_lives() -> None:
 
 def test_a_forced_rotation_takes_the_highest_epoch_prepared_so_far() -> None:
     story, _ = running()
-    assert force(story.history, CLOCK, 1, START + 5) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-2")
+    assert force(snapshot(story, NOBODY, START + 5), 1) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-2")
     story.prepare(EPOCH + 1, PREPARED)
-    assert force(story.history, CLOCK, 1, PREPARED + 1).epoch == EPOCH + 1
-    assert force(EMPTY, CLOCK, 1, START + 5) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-1")
+    assert force(snapshot(story, NOBODY, PREPARED + 1), 1).epoch == EPOCH + 1
+    assert force(snapshot(JournalBuilder(), NOBODY, START + 5), 1) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-1")
     longer = EpochClock(epoch_seconds=60, validity_seconds=240, prepare_seconds=20)
-    assert force(story.history, longer, 1, PREPARED + 1).epoch == longer.epoch_at(PREPARED + 1)
+    assert force(snapshot(story, NOBODY, PREPARED + 1, longer), 1).epoch == longer.epoch_at(PREPARED + 1)
 
 
 def test_forced_rotations_are_refused_before_they_take_the_room_of_scheduled_ones() -> None:
     story, _ = running()
     for _ in range(58):
-        force(story.history, CLOCK, 1, START + 1)
+        force(snapshot(story, NOBODY, START + 1), 1)
         story.prepare(EPOCH, START + 1, Cause.FORCED)
     with pytest.raises(
         RotationRefused, match="at most 64 certificates, found that with another CA now one would hold 65"
     ):
-        force(story.history, CLOCK, 1, START + 1)
+        force(snapshot(story, NOBODY, START + 1), 1)
     for epoch in range(EPOCH + 1, EPOCH + 8):  # every scheduled one still fits
         story.prepare(epoch, CLOCK.prepare_at(epoch))
 

@@ -11,11 +11,10 @@ from authority.fleet.view import FleetView
 from authority.journal.record_types import ActivationRecord, Opening
 from authority.journal.replay import replay
 from authority.rotation.actions import Activate, Compact, Prepare, RemoveAnchors, Retire, SwitchSigner, Wait, Withdraw
-from authority.rotation.gate import last_resort_at, ripe_at
+from authority.rotation.deadlines import last_resort_at, removal_due_at, ripe_at
 from authority.rotation.operator_requests import RotationRefused, force
 from authority.rotation.plan import awaited, next_action
 from authority.rotation.snapshot import Snapshot
-from authority.rotation.withdrawal import leave_out_at, replacements
 from tests.harness.authority.journal_builder import PLAYGROUND, START, TRUST, JournalBuilder, Pods
 from tidemark.bundle import Cause
 from tidemark.epoch import EpochClock, Timing, default_leaf_seconds
@@ -42,7 +41,7 @@ class Life:
     now: int
     story: JournalBuilder
     pods: Pods
-    intents: set[str] = field(default_factory=set)
+    ca_ids: set[str] = field(default_factory=set)
     active: str | None = None
     readable: bool = True
     proving: set[str] = field(default_factory=set)
@@ -52,15 +51,17 @@ class Life:
     def clock(self) -> EpochClock:
         return self.story.timing.clock
 
-    def world(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         fleet = self.pods.view(self.story, self.now) if self.readable else FleetView(readable=False, agents=())
-        return Snapshot(self.story.history, fleet, frozenset(self.intents), self.active)
+        return Snapshot(
+            self.story.history, fleet, self.clock, self.now, ca_ids=frozenset(self.ca_ids), active=self.active
+        )
 
     def live(self, until: int) -> None:
         """Do what is asked for until ``until``, jumping from one named instant to the next."""
         while True:
             self.settle()
-            action = next_action(self.world(), self.clock, self.now)
+            action = next_action(self.snapshot())
             assert isinstance(action, Wait)
             assert action.until > self.now, "the plan loops"
             if action.until > until:
@@ -78,14 +79,14 @@ class Life:
             for name in self.proving:
                 if self.story.history.statements:
                     self.pods.prove(name, self.story.mark(), self.now)
-            action = next_action(self.world(), self.clock, self.now)
+            action = next_action(self.snapshot())
             match action:
                 case Prepare():
                     self.prepare(action)
                 case RemoveAnchors():
-                    self.check_left_out(action)
+                    self.check_removal(action)
                     added = action.added.epoch if action.added else None
-                    self.intents |= {action.added.intent} if action.added else set()
+                    self.ca_ids |= {action.added.ca_id} if action.added else set()
                     self.story.replace(action.cas, self.now, action.cause, added)
                 case Withdraw():
                     raise AssertionError("nobody reverts here")
@@ -95,9 +96,9 @@ class Life:
                         ActivationRecord(self.now, action.ca.sha256, action.opening, action.unproven, action.skipped)
                     )
                 case SwitchSigner():
-                    self.active = action.ca.intent
+                    self.active = action.ca.ca_id
                 case Retire():
-                    self.intents -= set(action.intents)
+                    self.ca_ids -= set(action.ca_ids)
                 case Compact():
                     rest = [entry for entry in self.story.entries if entry.position > action.through]
                     self.story.entries = [*action.keep, *rest]
@@ -108,7 +109,7 @@ class Life:
         raise AssertionError(f"the plan still asks for something after {MOST_ACTIONS_AT_ONCE} actions")
 
     def prepare(self, action: Prepare) -> None:
-        self.intents.add(action.intent)
+        self.ca_ids.add(action.ca_id)
         self.story.prepare(action.epoch, self.now, action.cause)
 
     def check(self, action: Activate) -> None:
@@ -139,10 +140,10 @@ class Life:
                 assert self.now >= ripe_at(action.ca, signing, self.clock)
         assert set(action.unproven) == (set(AGENTS) - proven if self.readable else set())
         early = self.now < action.ca.start and not action.ca.forced
-        if action.ca.sha256 not in replacements(history, self.clock, self.now):
+        if action.ca.sha256 not in self.snapshot().successors:
             assert not early or self.now >= last_resort_at(signing, self.clock)
 
-    def check_left_out(self, action: RemoveAnchors) -> None:
+    def check_removal(self, action: RemoveAnchors) -> None:
         """Nobody says anything about leaves here: what signed stays trusted until its last resort."""
         history, signing = self.story.history, self.story.history.signing
         for ca in action.cas:
@@ -152,7 +153,7 @@ class Life:
             assert signing is not None
             assert signing.may_sign
             assert ca.withdrawal.cause is Cause.ROLLBACK or signing.published_at >= ca.withdrawal.at
-            assert ca.activated_at is None or self.now >= leave_out_at(ca, history, self.clock)
+            assert ca.activated_at is None or self.now >= removal_due_at(ca, history, self.clock)
 
     def check_chain(self) -> None:
         """What the API serves of a folded journal, an auditor can still follow without a gap."""
@@ -208,7 +209,7 @@ def happen(life: Life, what: str, value: object) -> None:
             life.readable = bool(value)
         case "force":
             try:
-                life.prepare(force(history, life.clock, 1, life.now))
+                life.prepare(force(life.snapshot(), 1))
             except RotationRefused:
                 return
         case "withdraw":
@@ -219,7 +220,7 @@ def happen(life: Life, what: str, value: object) -> None:
                 life.story.withdraw(trusted[number], life.now, cause, urgent=urgent)
                 life.settle()
         case "override":
-            waiting = awaited(history, life.clock, life.now)
+            waiting = awaited(life.snapshot())
             if waiting:
                 life.story.override(waiting[-1], life.now)
 

@@ -1,5 +1,6 @@
 """Withdrawals as the plan decides them: replacements, leaves, last resorts, and what is rolled back unasked."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -8,10 +9,12 @@ from authority.fleet.view import FleetView
 from authority.journal.history import EMPTY, EpochCa
 from authority.journal.record_types import Opening
 from authority.rotation.actions import Action, Activate, Prepare, RemoveAnchors, Wait, Withdraw
-from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest, chosen, prospect
+from authority.rotation.deadlines import removal_due_at
+from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest, ca_to_withdraw, preview
 from authority.rotation.plan import next_action
-from authority.rotation.snapshot import Scene, Snapshot
-from authority.rotation.withdrawal import WithdrawalStage, leave_out_at, progress, reissue, replacement_of
+from authority.rotation.replacement import replacement_of
+from authority.rotation.snapshot import Snapshot
+from authority.rotation.withdrawal import WithdrawalStage, leaf_reissue, progress
 from tests.harness.authority.journal_builder import (
     EPOCH,
     PLAYGROUND,
@@ -21,6 +24,7 @@ from tests.harness.authority.journal_builder import (
     leaf_of,
     running,
     servers,
+    snapshot,
 )
 from tidemark.bundle import Cause
 from tidemark.receipt import PodClass
@@ -31,14 +35,11 @@ TOLERANCE = PLAYGROUND.tolerance_seconds
 
 
 def ask(story: JournalBuilder, now: int, pods: Pods, above: Fraction = Fraction(1, 3)) -> Action:
-    history = story.history
-    intents = frozenset(ca.intent for ca in history.cas if ca.intent)
-    active = history.signing.intent if history.signing else None
-    return next_action(Snapshot(history, pods.view(story, now), intents, active, TOLERANCE, above), CLOCK, now)
+    return next_action(replace(shown(story, now, pods), rollback_above=above))
 
 
-def scene(story: JournalBuilder, now: int, pods: Pods) -> Scene:
-    return Scene(story.history, pods.view(story, now), CLOCK, TOLERANCE, now)
+def shown(story: JournalBuilder, now: int, pods: Pods) -> Snapshot:
+    return snapshot(story, pods.view(story, now), now)
 
 
 def rotated() -> tuple[JournalBuilder, EpochCa, EpochCa]:
@@ -157,7 +158,7 @@ def test_a_leaf_counts_where_another_ca_signed_it_since_the_activation(
     pods = servers("nats-0")
     story, first, bad = replaced(pods)
     pods.prove("nats-0", story.mark(), NEXT + 5, leaf_of(first if by == "first" else bad, not_before))
-    assert reissue(bad, scene(story, NEXT + 5, pods)).is_done is is_done
+    assert leaf_reissue(bad, shown(story, NEXT + 5, pods)).is_done is is_done
     assert isinstance(ask(story, NEXT + 5, pods), RemoveAnchors) is is_done
 
 
@@ -168,7 +169,7 @@ def test_a_leaf_of_a_new_ca_counts_whatever_the_issuers_clock_says() -> None:
     story.activate(new, NEXT + 4)
     pods = servers("nats-0")
     pods.prove("nats-0", story.mark(), NEXT + 5, leaf_of(new, NEXT + 4 - TOLERANCE - 2))
-    assert reissue(bad, scene(story, NEXT + 5, pods)).is_done
+    assert leaf_reissue(bad, shown(story, NEXT + 5, pods)).is_done
 
 
 def test_who_says_nothing_about_a_leaf_is_waited_for_also_an_application() -> None:
@@ -176,29 +177,29 @@ def test_who_says_nothing_about_a_leaf_is_waited_for_also_an_application() -> No
     pods.add("orders", PodClass.APPLICATION)
     story, first, bad = replaced(pods)
     pods.prove("nats-0", story.mark(), NEXT + 5, leaf_of(first, NEXT + 4))
-    assert reissue(bad, scene(story, NEXT + 5, pods)).waiting == ("orders",)
+    assert leaf_reissue(bad, shown(story, NEXT + 5, pods)).waiting == ("orders",)
     pods.prove("orders", story.mark(), NEXT + 6, leaf_of(first, NEXT + 4))
-    assert reissue(bad, scene(story, NEXT + 6, pods)).is_done
-    assert reissue(bad, scene(story, NEXT + 60, pods)).waiting == ("nats-0", "orders")  # long ago is not now
+    assert leaf_reissue(bad, shown(story, NEXT + 6, pods)).is_done
+    assert leaf_reissue(bad, shown(story, NEXT + 60, pods)).waiting == ("nats-0", "orders")  # long ago is not now
     pods.add("nats-1")
-    assert reissue(bad, scene(story, NEXT + 6, pods)).waiting == ("nats-1",)  # it has never said anything
+    assert leaf_reissue(bad, shown(story, NEXT + 6, pods)).waiting == ("nats-1",)  # it has never said anything
 
 
 def test_neither_an_empty_fleet_nor_an_unreadable_one_has_re_issued_anything() -> None:
     story, _, bad = replaced(Pods())
-    assert not reissue(bad, scene(story, NEXT + 5, Pods())).is_done
-    unreadable = Scene(story.history, FleetView(readable=False, agents=()), CLOCK, TOLERANCE, NEXT + 5)
-    assert not reissue(bad, unreadable).is_done
+    assert not leaf_reissue(bad, shown(story, NEXT + 5, Pods())).is_done
+    unreadable = snapshot(story, FleetView(readable=False, agents=()), NEXT + 5)
+    assert not leaf_reissue(bad, unreadable).is_done
     assert progress(unreadable)[0].stage is WithdrawalStage.REISSUING
 
 
 def test_the_last_resort_leaves_it_out_an_epoch_before_it_expires_and_p_after_the_activation() -> None:
     pods = servers("nats-0")
     story, first, bad = replaced(pods)
-    assert leave_out_at(bad, story.history, CLOCK) == bad.not_after - 20
+    assert removal_due_at(bad, story.history, CLOCK) == bad.not_after - 20
     story.activate(first, bad.not_after - 25)
-    assert leave_out_at(bad, story.history, CLOCK) == bad.not_after - 17
-    told = progress(scene(story, bad.not_after - 24, pods))[0]
+    assert removal_due_at(bad, story.history, CLOCK) == bad.not_after - 17
+    told = progress(shown(story, bad.not_after - 24, pods))[0]
     assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("nats-0",), bad.not_after - 17)
 
 
@@ -208,7 +209,7 @@ def test_an_urgent_one_is_left_out_at_once_and_comes_with_the_new_ca_that_it_nee
     pods = servers("nats-0")
     due = CLOCK.prepare_at(EPOCH + 2)
     assert ask(story, NEXT + 3, pods) == RemoveAnchors((bad,), Cause.ROLLBACK, None, due)
-    story.leave_out(bad, NEXT + 3)
+    story.remove(bad, NEXT + 3)
     assert ask(story, NEXT + 3, pods) == Activate(first, Opening.OVERRIDE, ("nats-0",), ())
     story.activate(first, NEXT + 3)
     leaked = story.withdraw(first, NEXT + 4, Cause.REVOCATION, urgent=True)
@@ -220,7 +221,7 @@ def test_an_urgent_revocation_of_an_idle_ca_overrides_the_gate_of_the_new_one() 
     story, first, _ = rotated()
     bad = story.withdraw(first, NEXT + 3, Cause.REVOCATION, urgent=True)
     new = story.prepare(EPOCH + 1, NEXT + 3, Cause.REVOCATION)
-    story.leave_out(bad, NEXT + 3, Cause.REVOCATION)
+    story.remove(bad, NEXT + 3, Cause.REVOCATION)
     assert ask(story, NEXT + 3, servers("nats-0")) == Activate(new, Opening.OVERRIDE, ("nats-0",), ())
 
 
@@ -254,16 +255,16 @@ def test_nobody_is_left_without_a_ca_that_may_sign_soon() -> None:
     story, first, second = rotated()
     bad = story.withdraw(second, NEXT + 3)
     story.activate(first, NEXT + 4)
-    story.leave_out(bad, NEXT + 4)
+    story.remove(bad, NEXT + 4)
     end = first.not_after - 20 - 8
     before = [EPOCH + 2]
     for epoch in before:  # withdrawn in its turn
-        story.leave_out(story.withdraw(story.prepare(epoch, NEXT + 12), NEXT + 13), NEXT + 13)
+        story.remove(story.withdraw(story.prepare(epoch, NEXT + 12), NEXT + 13), NEXT + 13)
     pods = servers("nats-0")
     story.prepare(EPOCH + 3, NEXT + 32)
-    story.leave_out(story.withdraw(story.history.cas[-1], NEXT + 33), NEXT + 33)
+    story.remove(story.withdraw(story.history.cas[-1], NEXT + 33), NEXT + 33)
     action = ask(story, end, pods)
-    assert action == Prepare(EPOCH + 3, Cause.FORCED, story.history.intent_for(EPOCH + 3))
+    assert action == Prepare(EPOCH + 3, Cause.FORCED, story.history.ca_id_for(EPOCH + 3))
 
 
 def reverting(names: int, of: int, reason: str = "not_proven") -> tuple[JournalBuilder, Pods]:
@@ -319,14 +320,14 @@ def test_applications_stale_receipts_and_an_unreadable_fleet_roll_nothing_back()
     assert not isinstance(ask(story, NEXT - 4, pods), Withdraw)
     story, pods = reverting(3, 3)
     assert not isinstance(ask(story, NEXT + 17, pods), Withdraw)
-    unreadable = Snapshot(story.history, FleetView(readable=False, agents=()), frozenset(), None)
-    assert not isinstance(next_action(unreadable, CLOCK, NEXT - 4), Withdraw)
+    unreadable = snapshot(story, FleetView(readable=False, agents=()), NEXT - 4)
+    assert not isinstance(next_action(unreadable), Withdraw)
 
 
 def test_once_an_epoch_and_only_what_rotation_brought() -> None:
     story, pods = reverting(3, 3)
     bad = story.withdraw(story.history.cas[-1], NEXT - 4, automatic=True)
-    story.leave_out(bad, NEXT - 4)
+    story.remove(bad, NEXT - 4)
     for pod in pods.expected:
         pods.revert(pod.name, story.mark(), story.mark(1), NEXT - 3)
     assert not isinstance(ask(story, NEXT - 3, pods), Withdraw)  # of reason rollback
@@ -352,7 +353,7 @@ def test_which_ca_is_meant() -> None:
     history = story.history
 
     def choose(ca: str, cause: Cause = Cause.ROLLBACK) -> EpochCa:
-        return chosen(history, WithdrawalRequest(cause, ca, urgent=False), NEXT + 3)
+        return ca_to_withdraw(history, WithdrawalRequest(cause, ca, urgent=False), NEXT + 3)
 
     assert choose("") == second
     assert choose(str(EPOCH)) == first
@@ -374,7 +375,7 @@ def test_which_ca_is_meant() -> None:
 def test_by_default_each_rollback_takes_the_next_older_ca() -> None:
     story, first, second = rotated()
     story.withdraw(second, NEXT + 3)
-    assert chosen(story.history, WithdrawalRequest(Cause.ROLLBACK, "", urgent=False), NEXT + 3) == first
+    assert ca_to_withdraw(story.history, WithdrawalRequest(Cause.ROLLBACK, "", urgent=False), NEXT + 3) == first
 
 
 def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
@@ -383,7 +384,7 @@ def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
     pods.prove("nats-0", story.mark(), NEXT + 3, leaf_of(second, NEXT))
     pods.prove("nats-1", story.mark(), NEXT + 3, leaf_of(first, START))
     urgent = WithdrawalRequest(Cause.ROLLBACK, "", urgent=True)
-    look = prospect(scene(story, NEXT + 3, pods), urgent, include_root=True)
+    look = preview(shown(story, NEXT + 3, pods), urgent, include_root=True)
     assert (look.ca, look.replacement, look.warnings) == (second, first, ())
     assert look.breaks == (
         "1 of 3 agents serve a leaf that it signed, which others refuse until it is re-issued: nats-0",
@@ -391,14 +392,14 @@ def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
         "1 of 3 agents have not proven the replacement, and refuse its leaves until they do: nats-2",
     )
     staged = WithdrawalRequest(Cause.ROLLBACK, "", urgent=False)
-    assert prospect(scene(story, NEXT + 3, pods), staged, include_root=True).breaks == ()
+    assert preview(shown(story, NEXT + 3, pods), staged, include_root=True).breaks == ()
 
 
 def test_a_revocation_that_the_root_makes_toothless_is_warned_of() -> None:
     story, _, second = rotated()
     wanted = WithdrawalRequest(Cause.REVOCATION, second.sha256, urgent=False)
-    view = scene(story, NEXT + 3, servers("nats-0"))
-    (warning,) = prospect(view, wanted, include_root=True).warnings
+    view = shown(story, NEXT + 3, servers("nats-0"))
+    (warning,) = preview(view, wanted, include_root=True).warnings
     assert "the root is in the bundle" in warning
-    assert prospect(view, wanted, include_root=False).warnings == ()
-    assert prospect(view, wanted, include_root=False).replacement is None
+    assert preview(view, wanted, include_root=False).warnings == ()
+    assert preview(view, wanted, include_root=False).replacement is None

@@ -175,7 +175,7 @@ class FleetSimulation:
     def change_timing(self, timing: Timing) -> None:
         """Of the authority that is booted next. It seldom looks unasked: what is due must be due by the plan."""
         self.machine.timing = timing
-        self.machine.look_every = timing.clock.epoch_seconds // 4
+        self.machine.reconcile_seconds = timing.clock.epoch_seconds // 4
 
     def add(self, name: str, pod_class: PodClass, skew: int = 0) -> SimulatedAgent:
         agent = SimulatedAgent(name, self, pod_class, skew)
@@ -228,7 +228,7 @@ class FleetSimulation:
 
     def is_well(self) -> bool:
         """Whether every working agent uses the newest bundle, and a valid leaf by the CA that signs now."""
-        signing = self.machine.timeline.history.signing
+        signing = self.machine.journal_store.history.signing
         now = self.machine.now()
         return signing is not None and all(
             agent.in_use is not None

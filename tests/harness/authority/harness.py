@@ -86,9 +86,10 @@ class AuthorityHarness:
     publishers: list[Publisher] = field(default_factory=list)
     include_root: bool = True
     events: list[Event] = field(default_factory=list)
+    publishing: list[str] = field(default_factory=list)
     proving: bool = True
     readable: bool = True
-    look_every: int = 0
+    reconcile_seconds: int = 0
     references: dict[str, ReferenceClock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class AuthorityHarness:
         self._leads: asyncio.Event
         self.rotation: RotationController
         self.leaves: LeafController
-        self.timeline: JournalStore
+        self.journal_store: JournalStore
 
     def now(self) -> int:
         return self.began + int(asyncio.get_running_loop().time() + 1e-6)
@@ -123,15 +124,23 @@ class AuthorityHarness:
         self.pods.clock = self.timing.clock
         self._leads = leads = asyncio.Event()
         leads.set()
-        self.timeline = JournalStore(journal, leads.is_set)
+        self.journal_store = JournalStore(journal, leads.is_set)
         issuer = SerializedIssuer(keeper)
         trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
-        here = ControllerContext(
-            self.timeline, trust, self.timing, self.now, self.events.append, self.look_every, self.references
+        context = ControllerContext(
+            journal=self.journal_store,
+            trust=trust,
+            timing=self.timing,
+            now=self.now,
+            observe=self.events.append,
+            reconcile_seconds=self.reconcile_seconds,
+            references=self.references,
         )
-        outside = RotationDependencies(issuer, signer, self.publishers, self.include_root, self.view)
-        self.rotation = RotationController(here, outside)
-        self.leaves = LeafController(here, issuer, self.workloads)
+        dependencies = RotationDependencies(
+            issuer, signer, self.publishers, self.include_root, self.view, on_publish=self.publishing.append
+        )
+        self.rotation = RotationController(context, dependencies)
+        self.leaves = LeafController(context, issuer, self.workloads)
         self._task = asyncio.create_task(self._run(), name="authority")
 
     async def _run(self) -> None:

@@ -21,6 +21,7 @@ from authority.pki import certificates
 from authority.pki.certificates import CaName, Validity
 from authority.pki.keystore import CaPair
 from authority.rotation.compose import BundleMember, StatementContents, compose, still_withdrawn, surviving
+from authority.rotation.snapshot import Snapshot
 from tidemark import note
 from tidemark.bundle import Bundle, Cause
 from tidemark.certificates import Certificate, fingerprint
@@ -75,7 +76,7 @@ class JournalBuilder:
         members = (BundleMember(epoch, pair.certificate), *surviving(self.history, at))
         withdrawn = still_withdrawn(self.history, at)
         self._state(
-            StatementContents(cause, self.clock, members, self.roots, withdrawn), at, self.history.intent_for(epoch)
+            StatementContents(cause, self.clock, members, self.roots, withdrawn), at, self.history.ca_id_for(epoch)
         )
         return self.history.cas[-1]
 
@@ -88,7 +89,7 @@ class JournalBuilder:
         assert found is not None
         return found
 
-    def leave_out(self, ca: EpochCa, at: int, cause: Cause = Cause.ROLLBACK) -> EpochCa:
+    def remove(self, ca: EpochCa, at: int, cause: Cause = Cause.ROLLBACK) -> EpochCa:
         """A statement without the CA; the CA as it is from then on."""
         self.replace([ca], at, cause, None)
         found = self.history.find(ca.sha256)
@@ -98,17 +99,17 @@ class JournalBuilder:
     def replace(self, cas: Sequence[EpochCa], at: int, cause: Cause, added: int | None) -> None:
         """A statement without these CAs, and with a new one of the epoch ``added``."""
         without = [ca.sha256 for ca in cas]
-        members, intent = surviving(self.history, at, without), ""
+        members, ca_id = surviving(self.history, at, without), ""
         if added is not None:
             pair = make_ca(added, at - self.timing.tolerance_seconds, self.clock.expiry(added))
-            members, intent = (BundleMember(added, pair.certificate), *members), self.history.intent_for(added)
+            members, ca_id = (BundleMember(added, pair.certificate), *members), self.history.ca_id_for(added)
         withdrawn = still_withdrawn(self.history, at, without)
-        self._state(StatementContents(cause, self.clock, members, self.roots, withdrawn), at, intent)
+        self._state(StatementContents(cause, self.clock, members, self.roots, withdrawn), at, ca_id)
 
-    def _state(self, contents: StatementContents, at: int, intent: str) -> None:
+    def _state(self, contents: StatementContents, at: int, ca_id: str) -> None:
         draft = compose(DOMAIN, contents, self.history.newest, at)
         bundle = Bundle(draft.ca, bytes(note.sign(draft.statement.text(), [self.signer])))
-        self.append(StatementRecord(at, intent, bundle))
+        self.append(StatementRecord(at, ca_id, bundle))
 
     def activate(self, ca: EpochCa, at: int, skipped: tuple[EpochCa, ...] = ()) -> None:
         self.append(ActivationRecord(at, ca.sha256, Opening.GATE, (), tuple(ca.sha256 for ca in skipped)))
@@ -206,6 +207,20 @@ def leaf_of(ca: EpochCa | CaPair, not_before: int, not_after: int = START + 7300
     """What a receipt says about a leaf that ``ca`` signed."""
     sha256 = ca.sha256 if isinstance(ca, EpochCa) else fingerprint(ca.certificate)
     return LeafReport("f" * 64, "CN=intermediate", sha256, "1", not_before, not_after)
+
+
+def snapshot(builder: "JournalBuilder", fleet: FleetView, now: int, clock: EpochClock | None = None) -> Snapshot:
+    """The deployment at ``now``, with an issuer that holds every CA and signs with the one activated last."""
+    history = builder.history
+    return Snapshot(
+        history=history,
+        fleet=fleet,
+        clock=clock or builder.clock,
+        now=now,
+        tolerance_seconds=builder.timing.tolerance_seconds,
+        ca_ids=frozenset(ca.ca_id for ca in history.cas if ca.ca_id),
+        active=history.signing.ca_id if history.signing else None,
+    )
 
 
 def servers(*names: str) -> Pods:

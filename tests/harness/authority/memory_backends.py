@@ -126,7 +126,7 @@ class MemoryJournal:
         await asyncio.sleep(0)
         self.effects.perform(f"append {type(record).__name__}", lambda: self.put(record), JournalError)
 
-    async def fold(self, keep: tuple[Entry, ...], through: int) -> None:
+    async def compact(self, keep: tuple[Entry, ...], through: int) -> None:
         self._check()
         await self.effects.arrive("fold")
 
@@ -162,28 +162,28 @@ class MemoryIssuer:
         self._check()
 
         def issue() -> Certificate:
-            made = self.cas.get(request.intent)
+            made = self.cas.get(request.ca_id)
             if made is None or not_after(made.certificate) != request.not_after:
                 made = make_ca(request.epoch, request.not_before, request.not_after, self.root)
-            self.cas[request.intent] = made
+            self.cas[request.ca_id] = made
             return made.certificate
 
         await asyncio.sleep(0)
         await self.effects.arrive("issue")
-        return self.effects.perform(f"issue {request.intent}", issue, IssuerError)
+        return self.effects.perform(f"issue {request.ca_id}", issue, IssuerError)
 
-    async def activate(self, intent: str) -> None:
+    async def activate(self, ca_id: str) -> None:
         self._check()
-        if intent not in self.cas:
-            raise IssuerError(f"CA {intent}: expected it, found none")
+        if ca_id not in self.cas:
+            raise IssuerError(f"CA {ca_id}: expected it, found none")
         await self.effects.arrive("activate")
-        self.effects.perform(f"activate {intent}", lambda: setattr(self, "active", intent), IssuerError)
+        self.effects.perform(f"activate {ca_id}", lambda: setattr(self, "active", ca_id), IssuerError)
 
-    async def issue_leaf(self, intent: str, request: LeafRequest) -> IssuedLeaf:
+    async def issue_leaf(self, ca_id: str, request: LeafRequest) -> IssuedLeaf:
         self._check()
-        if intent not in self.cas:
-            raise IssuerError(f"CA {intent}: expected it, found none")
-        above = self.cas[intent]
+        if ca_id not in self.cas:
+            raise IssuerError(f"CA {ca_id}: expected it, found none")
+        above = self.cas[ca_id]
         if request.not_after > not_after(above.certificate):
             raise IssuerError("leaf: would outlive its CA")
         key = ec.generate_private_key(ec.SECP256R1())
@@ -193,18 +193,18 @@ class MemoryIssuer:
 
     async def holdings(self) -> IssuerHoldings:
         self._check()
-        cas = {intent: fingerprint(pair.certificate) for intent, pair in self.cas.items()}
+        cas = {ca_id: fingerprint(pair.certificate) for ca_id, pair in self.cas.items()}
         return IssuerHoldings(cas, self.active if self.active in self.cas else "")
 
-    async def delete(self, intents: Sequence[str]) -> None:
+    async def delete(self, ca_ids: Sequence[str]) -> None:
         self._check()
 
         def delete() -> None:
-            for intent in intents:
-                self.cas.pop(intent, None)
+            for ca_id in ca_ids:
+                self.cas.pop(ca_id, None)
 
         await self.effects.arrive("delete")
-        self.effects.perform(f"delete {' '.join(intents)}", delete, IssuerError)
+        self.effects.perform(f"delete {' '.join(ca_ids)}", delete, IssuerError)
 
     def _check(self) -> None:
         if self.is_down:

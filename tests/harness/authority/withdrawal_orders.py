@@ -22,6 +22,6 @@ def withdraw(at: int, cause: Cause, ca: str, *, urgent: bool) -> Order:
     wanted = WithdrawalRequest(cause, ca, urgent)
     return Order(
         at,
-        lambda rotation: rotation.withdraw("ada", "a key may have leaked", wanted),
+        lambda rotation: rotation.commands.withdraw("ada", "a key may have leaked", wanted),
         lambda history: any(found.withdrawal for found in history.cas),
     )

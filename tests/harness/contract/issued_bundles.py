@@ -64,6 +64,6 @@ class IssuedBundles:
 
     async def leaf(self, bundle: VerifiedBundle, name: str = "localhost") -> IssuedLeaf:
         """A leaf signed by the bundle's CA."""
-        intent = f"epoch-{bundle.statement.epoch}-{bundle.sequence}"
+        ca_id = f"epoch-{bundle.statement.epoch}-{bundle.sequence}"
         request = LeafRequest(name, (name,), ("127.0.0.1",), self.now - 600, self.now + 1200)
-        return await self.issuer.issue_leaf(intent, request)
+        return await self.issuer.issue_leaf(ca_id, request)

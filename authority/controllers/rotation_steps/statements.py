@@ -1,6 +1,6 @@
-"""Making a statement: issue, compose, sign, verify as an agent would, commit; each step again if one fails.
+"""Makes a statement: issue the CA, compose, sign, verify as an agent would, commit.
 
-What fails on the way was never published: only a statement that stands in the journal is.
+Every step is repeated where one fails, and safe to repeat. A statement is published only once it stands in the journal.
 """
 
 import asyncio
@@ -31,25 +31,27 @@ from tidemark.epoch import EpochClock
 
 @dataclass(frozen=True, slots=True)
 class CommittedStatement:
-    """A statement that stands in the journal; ``seconds`` is when that was, by the event loop's clock."""
+    """A statement that stands in the journal."""
 
     statement: Statement
     digest: str
+
     seconds: float
+    """When the statement was committed, by the event loop's clock."""
 
 
 class StatementMaker:
-    """Makes statements for the sequencer, one at a time."""
+    """Makes statements, one at a time. Methods raise STEP_ERRORS, as ``StepFailures`` lists them."""
 
     def __init__(
         self,
-        surroundings: ControllerContext,
+        context: ControllerContext,
         issuer: SerializedIssuer,
         signer: StatementSigner,
         *,
         include_root: bool,
     ) -> None:
-        self._here = surroundings
+        self._context = context
         self._issuer = issuer
         self._signer = signer
         self._include_root = include_root
@@ -58,44 +60,44 @@ class StatementMaker:
         """The roots that bundles carry."""
         return await self._issuer.roots() if self._include_root else ()
 
-    async def prepare(self, history: History, wanted: Prepare, who: str = "", reason: str = "") -> CommittedStatement:
-        """A statement with a new CA."""
-        self._here.check_clock()
+    async def prepare(self, history: History, work: Prepare, who: str = "", reason: str = "") -> CommittedStatement:
+        """Commit a statement with a new CA; ``who`` asked for it, "" where the schedule does."""
+        self._context.check_clock()
         began = asyncio.get_running_loop().time()
-        added, roots = await self._issue(history, wanted), await self.roots()
-        now = self._here.now()  # making a key may have taken seconds
+        added, roots = await self._issue(history, work), await self.roots()
+        now = self._context.now()  # read only now: making a key may have taken seconds
         contents = StatementContents(
-            cause=wanted.cause,
-            clock=self._here.clock,
+            cause=work.cause,
+            clock=self._context.clock,
             cas=(added, *surviving(history, now)),
             roots=roots,
             withdrawn=still_withdrawn(history, now),
         )
-        committed = await self._commit(history, contents, wanted.intent, who, reason)
-        self._tell_prepared(wanted, committed, began)
+        committed = await self._commit(history, contents, work.ca_id, who, reason)
+        self._report_prepared(work, committed, began)
         return committed
 
-    async def leave_out(self, history: History, work: RemoveAnchors) -> CommittedStatement:
-        """A statement without withdrawn CAs, and with the new one that an urgent withdrawal brings."""
+    async def remove_anchors(self, history: History, work: RemoveAnchors) -> CommittedStatement:
+        """Commit a statement without withdrawn CAs, and with the new CA that an urgent withdrawal brings."""
         began = asyncio.get_running_loop().time()
         without = frozenset(ca.sha256 for ca in work.cas)
         added = (await self._issue(history, work.added, without),) if work.added else ()
-        roots, now = await self.roots(), self._here.now()
+        roots, now = await self.roots(), self._context.now()
         cas = (*added, *surviving(history, now, without))
         contents = StatementContents(
             cause=work.cause,
-            clock=self._here.clock if added else self._clock_of(history, cas),
+            clock=self._context.clock if added else self._clock_of(history, cas),
             cas=cas,
             roots=roots,
             withdrawn=still_withdrawn(history, now, without),
             due=work.due,
         )
-        asked = next((ca.withdrawal for ca in work.cas if ca.withdrawal), None)
-        who, reason = (asked.who, asked.reason) if asked else ("", "")
-        committed = await self._commit(history, contents, work.added.intent if work.added else "", who, reason)
+        withdrawal = next((ca.withdrawal for ca in work.cas if ca.withdrawal), None)
+        who, reason = (withdrawal.who, withdrawal.reason) if withdrawal else ("", "")
+        committed = await self._commit(history, contents, work.added.ca_id if work.added else "", who, reason)
         if work.added is not None:
-            self._tell_prepared(work.added, committed, began)
-        self._here.observe(
+            self._report_prepared(work.added, committed, began)
+        self._context.observe(
             AnchorsRemoved(
                 at=committed.statement.issued_at,
                 sequence=committed.statement.sequence,
@@ -107,42 +109,44 @@ class StatementMaker:
         return committed
 
     def _clock_of(self, history: History, cas: Sequence[BundleMember]) -> EpochClock:
-        """The clock that the first of these was made under: by it the statement counts."""
+        """The clock that the first of these CAs was made under: the statement counts its epoch by that clock."""
         first = history.find(fingerprint(cas[0].certificate)) if cas else None
-        return first.clock if first else self._here.clock
+        return first.clock if first else self._context.clock
 
-    async def _issue(self, history: History, wanted: Prepare, without: Collection[str] = ()) -> BundleMember:
-        carried, roots = surviving(history, self._here.now(), without), await self.roots()
+    async def _issue(self, history: History, work: Prepare, without: Collection[str] = ()) -> BundleMember:
+        # Both checks come before the issuer makes a CA: a CA that no statement can take up would be an orphan.
+        carried, roots = surviving(history, self._context.now(), without), await self.roots()
         check_room(len(carried) + 1, len(roots))
-        await self._here.timeline.confirm(history)
+        await self._context.journal.confirm(history)
         request = CaRequest(
-            intent=wanted.intent,
-            trust_domain=self._here.trust.trust_domain,
-            epoch=wanted.epoch,
-            not_before=self._here.now() - self._here.timing.tolerance_seconds,
-            not_after=self._here.clock.expiry(wanted.epoch),
+            ca_id=work.ca_id,
+            trust_domain=self._context.trust.trust_domain,
+            epoch=work.epoch,
+            not_before=self._context.now() - self._context.timing.tolerance_seconds,
+            not_after=self._context.clock.expiry(work.epoch),
         )
-        return BundleMember(wanted.epoch, await self._issuer.issue_ca(request))
+        return BundleMember(work.epoch, await self._issuer.issue_ca(request))
 
     async def _commit(
-        self, history: History, contents: StatementContents, intent: str, who: str, reason: str
+        self, history: History, contents: StatementContents, ca_id: str, who: str, reason: str
     ) -> CommittedStatement:
-        trust, now = self._here.trust, self._here.now()
+        trust, now = self._context.trust, self._context.now()
         draft = compose(trust.trust_domain, contents, history.newest, now)
         bundle = Bundle(draft.ca, bytes(await self._signer.sign(draft.statement.text())))
+        # Verified as agents would, and before the commit: every statement in the journal is published.
         verified = check(bundle, trust, history.newest, now)
-        await self._here.timeline.append(history, StatementRecord(now, intent, bundle, who, reason))
+        await self._context.journal.append(history, StatementRecord(now, ca_id, bundle, who, reason))
         return CommittedStatement(draft.statement, verified.digest, asyncio.get_running_loop().time())
 
-    def _tell_prepared(self, wanted: Prepare, committed: CommittedStatement, began: float) -> None:
+    def _report_prepared(self, work: Prepare, committed: CommittedStatement, began: float) -> None:
         statement = committed.statement
-        self._here.observe(
+        self._context.observe(
             Prepared(
                 at=statement.issued_at,
                 sequence=statement.sequence,
                 digest=committed.digest,
                 cause=statement.cause,
-                epoch=wanted.epoch,
+                epoch=work.epoch,
                 ca=statement.anchors[0].sha256,
                 seconds=committed.seconds - began,
             )
