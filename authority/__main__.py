@@ -10,13 +10,14 @@ from authority.app.backends import wait_for_openbao
 from authority.app.failure_log import log, log_failure
 from authority.app.run import run
 from authority.cli import commands
+from authority.cli.inputs import configuration
 from authority.cli.parser import DONE, Arguments, parser
 from authority.openbao.errors import OpenBaoError
 from authority.support.log_format import configure
 
 
 async def _run_until_signalled(arguments: Arguments, environment: Mapping[str, str]) -> int:
-    config = commands.configuration(arguments, environment)
+    config = configuration(arguments, environment)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

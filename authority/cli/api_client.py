@@ -1,4 +1,4 @@
-"""The API from the other side, for the command line: over HTTPS, verified against the control CA."""
+"""A client of the API for the command line: over HTTPS, verified against the control CA."""
 
 import ssl
 from dataclasses import dataclass
@@ -12,19 +12,21 @@ class ApiError(Exception):
 
 
 class AuthorityRefused(ApiError):
-    """The authority understood and refused; the message is its own sentence."""
+    """The authority refused the request; the message is the authority's sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiAccess:
-    """Where the API is and how to talk to it: ``ca`` is PEM, ``token`` None for reading without one."""
+    """How to reach the API."""
 
     url: str
     ca: str
+    """The control CA in PEM."""
     token: str | None = None
+    """A bearer token; None reads without one."""
 
     def __repr__(self) -> str:
-        return f"Access({self.url!r})"
+        return f"ApiAccess({self.url!r})"  # without the token
 
 
 class ApiClient:
@@ -48,11 +50,11 @@ class ApiClient:
         await self._session.close()
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Ask. Raises ApiError."""
+        """The answer to a GET. Raises ApiError."""
         return await self._request("GET", path, None)
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Ask for something to be done. Raises ApiError."""
+        """The answer to a POST. Raises ApiError."""
         return await self._request("POST", path, body)
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bundles for an auditor: from files as they were kept, or from the API."""
+"""Reads bundles for ``verify``: from files, or from the API."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class BundleUnreadable(Exception):
 
 
 def read(paths: Sequence[Path]) -> dict[str, Bundle]:
-    """The bundles that these name, each once: a directory with the two files, one of them, or a bundle in JSON.
+    """The bundles at these paths, each once: a directory with the two files, one of the files, or a bundle in JSON.
 
     Raises:
         BundleUnreadable: a file is not readable, or no bundle.
@@ -32,7 +32,7 @@ def read(paths: Sequence[Path]) -> dict[str, Bundle]:
 
 
 def read_all(paths: Sequence[Path]) -> dict[str, Bundle]:
-    """As ``read``, and a directory that is no bundle itself stands for all that it holds. Raises BundleUnreadable."""
+    """Like ``read``; a directory that is no bundle itself stands for all bundles in it. Raises BundleUnreadable."""
     found: list[Path] = []
     for path in paths:
         if not path.is_dir() or (path / NOTE_FILE).exists():
@@ -48,7 +48,7 @@ def read_all(paths: Sequence[Path]) -> dict[str, Bundle]:
 
 
 async def fetch(client: ApiClient) -> dict[str, Bundle]:
-    """Every bundle that the authority's journal still holds. Raises ApiError."""
+    """Every bundle that the authority's journal holds. Raises ApiError."""
     bundles = {}
     for summary in (await client.get("/api/v1/bundles"))["bundles"]:
         path = f"/api/v1/bundles/{summary['sequence']}"

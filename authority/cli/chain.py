@@ -1,4 +1,4 @@
-"""The chain of statements: each names the digest of the one before it, so that an auditor sees a missing one; pure."""
+"""The chain of statements: each statement names the digest of the previous one, which shows gaps and forks; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
 @dataclass(frozen=True, slots=True)
 class StatementChain:
-    """What became of following a chain: the statements from ``first`` to ``last`` (0: none), and ``faults``.
-
-    Each fault is a sentence that names the bundles it is about.
-    """
+    """The result of following a chain."""
 
     first: int
+    """Sequence of the first statement, 0 without any."""
     last: int
+    """Sequence of the last statement, 0 without any."""
     statements: int
+    """The number of statements."""
     faults: tuple[str, ...]
+    """Sentences, each of which names the bundles that it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class _Link:
 
 
 def follow(bundles: Mapping[str, Bundle], trust: Trust) -> StatementChain:
-    """Follow ``previous`` through these bundles, by name, in whatever order they stand.
+    """Follow ``previous`` through these bundles, given by name in any order.
 
-    Times are not judged: a chain is of the past. A bundle that is there twice counts once.
+    Times are not checked, since old statements have expired. Two copies of one bundle count once.
     """
     faults: list[str] = []
     links: dict[int, _Link] = {}
@@ -48,7 +49,7 @@ def follow(bundles: Mapping[str, Bundle], trust: Trust) -> StatementChain:
         if known.digest != link.digest:
             faults.append(
                 f"fork: expected one statement {link.sequence}, found two: {known.digest} ({known.name}) and "
-                f"{link.digest} ({link.name}); somebody else signs with your key, or two authorities did"
+                f"{link.digest} ({link.name}); another program signs with your key, or two authorities did"
             )
     chain = [links[sequence] for sequence in sorted(links)]
     digests = {link.digest: link for link in chain}
@@ -66,7 +67,7 @@ def _link(name: str, verified: VerifiedBundle) -> _Link:
 
 
 def _broken(before: _Link, link: _Link, named: _Link | None) -> str:
-    """What is wrong between two neighbours."""
+    """What is wrong between two statements that should follow each other."""
     if named is not None:
         return (
             f"fork: {link.name}: statement {link.sequence}: expected to follow statement {before.sequence} "

@@ -1,4 +1,4 @@
-"""The command line's answers as a person reads them."""
+"""Renders answers of the API as text and tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ Answer = Mapping[str, Any]
 
 
 def status(answer: Answer) -> RenderableType:
-    """``status``: what ``GET /api/v1/status`` answered, as tables."""
+    """``status``: the answer of ``GET /api/v1/status`` as tables."""
     now = answer["now"]
     return Group(
         _summary(answer),
@@ -76,8 +76,8 @@ def status(answer: Answer) -> RenderableType:
     )
 
 
-def prospect(answer: Answer) -> str:
-    """``rollback`` and ``revoke`` with ``--now``: what they will do and break, before they do it."""
+def preview(answer: Answer) -> str:
+    """``rollback`` and ``revoke`` with ``--now``: what the command will do, and what will break."""
     replacement = answer["replacement"]
     instead = f"that of epoch {replacement['epoch']}, {replacement['sha256'][:16]}…" if replacement else "a new one"
     lines = [
@@ -90,7 +90,7 @@ def prospect(answer: Answer) -> str:
 
 
 def verified(name: str, bundle: VerifiedBundle) -> str:
-    """``verify``: what a good bundle says, in words."""
+    """``verify``: the content of a good bundle."""
     statement = bundle.statement
     lines = [
         f"{name}: good",
@@ -120,7 +120,7 @@ def _summary(answer: Answer) -> RenderableType:
         ends = _until(signing["not_after"], now)
         grid.add_row("signs", f"CA of epoch {signing['epoch']}, {signing['sha256'][:16]}…, ends {ends}")
     else:
-        grid.add_row("signs", Text("nobody yet", "red"))
+        grid.add_row("signs", Text("no CA yet", "red"))
     if newest:
         what = f"statement {newest['sequence']}, epoch {newest['epoch']}, {newest['cause']}"
         grid.add_row("newest", f"{what}, issued {_until(newest['issued_at'], now)}")
@@ -133,20 +133,22 @@ def _leader(replica: Answer) -> Text:
     if replica["leads"]:
         return Text(f"{replica['name']}, which answers")
     if replica["leader"] is None:
-        return Text(f"nobody is known to lead; {replica['name']} answers, without what agents report", "red")
+        return Text(f"no leader is known; {replica['name']} answers, without what agents report", "red")
     return Text(f"{replica['leader']['name']}; {replica['name']} answers, without what agents report", "red")
 
 
 def _withdrawals(withdrawals: Sequence[Answer], now: int) -> list[RenderableType]:
-    """A table of the withdrawals, and one of each agent's time to distrust what was left out."""
-    if not withdrawals:
-        return []
-    under_way = _table(
+    """Three tables: the withdrawals, each agent's time to distrust the CA, and clients that are still connected."""
+    return [_progress(withdrawals, now), _distrust_times(withdrawals), _connected(withdrawals)] if withdrawals else []
+
+
+def _progress(withdrawals: Sequence[Answer], now: int) -> Table:
+    return _table(
         "Withdrawals",
         ("CA", "what", "asked by", "stage", "waits for", "stage ends", "replacement", "left out by"),
         (
             (
-                f"epoch {each['epoch']}, {each['ca'][:12]}…",
+                _ca(each),
                 " ".join(filter(None, (each["cause"] or "withdrawn", "at once" if each["now"] else ""))),
                 "itself" if each["automatic"] else f"{each['who'] or '-'}: {each['reason'] or '-'}",
                 each["stage"],
@@ -158,28 +160,34 @@ def _withdrawals(withdrawals: Sequence[Answer], now: int) -> list[RenderableType
             for each in withdrawals
         ),
     )
-    times = _table(
+
+
+def _distrust_times(withdrawals: Sequence[Answer]) -> Table:
+    return _table(
         "Time to distrust",
         ("CA", "agent", "after the request", "after the statement"),
         (
-            (f"epoch {each['epoch']}, {each['ca'][:12]}…", name, *(_seconds(took[key]) for key in _SINCE))
+            (_ca(each), name, *(_seconds(took[key]) for key in _SINCE))
             for each in withdrawals
             for name, took in each["distrusted"].items()
         ),
     )
-    connected = _table(
+
+
+def _connected(withdrawals: Sequence[Answer]) -> Table:
+    return _table(
         "Still connected with its certificates",
         ("CA", "server", "connection", "name", "address", "certificate", "since"),
         (
-            (
-                f"epoch {each['epoch']}, {each['ca'][:12]}…",
-                *(str(one[key]) for key in ("server", "cid", "name", "address", "subject", "since")),
-            )
+            (_ca(each), *(str(one[key]) for key in ("server", "cid", "name", "address", "subject", "since")))
             for each in withdrawals
             for one in each["connected"] or []
         ),
     )
-    return [under_way, times, connected]
+
+
+def _ca(withdrawal: Answer) -> str:
+    return f"epoch {withdrawal['epoch']}, {withdrawal['ca'][:12]}…"
 
 
 _SINCE = ("since_asked", "since_statement")
@@ -206,7 +214,7 @@ def _gate(gate: Answer, now: int) -> Text:
 
 def _fleet(fleet: Answer) -> Text:
     if not fleet["readable"]:
-        return Text("unreadable: who is expected is not known", "red")
+        return Text("unreadable: the list of expected agents is not known", "red")
     counts = {state: count for state, count in fleet.items() if state != "readable" and count}
     text = Text()
     for state, count in counts.items():
@@ -215,7 +223,7 @@ def _fleet(fleet: Answer) -> Text:
 
 
 def _names(names: Sequence[str]) -> str:
-    """The first of them, and how many there are besides."""
+    """The first names, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -230,9 +238,9 @@ def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]
 
 
 def _details(event: Answer) -> str:
-    told = {name: value for name, value in event.items() if name not in {"number", "at", "event"}}
-    instants = {name: format_instant(told[name]) for name in _INSTANTS if isinstance(told.get(name), int)}
-    return " ".join(f"{name}={_word(value)}" for name, value in (told | instants).items())
+    details = {name: value for name, value in event.items() if name not in {"number", "at", "event"}}
+    instants = {name: format_instant(details[name]) for name in _INSTANTS if isinstance(details.get(name), int)}
+    return " ".join(f"{name}={_word(value)}" for name, value in (details | instants).items())
 
 
 def _word(value: object) -> str:

@@ -140,7 +140,7 @@ async def test_a_passphrase_that_is_forgotten(deployment: AuthorityDeployment) -
 async def test_the_help_names_every_exit_status() -> None:
     shown = await command("--help")
     assert shown.status == 0
-    for words in ("0  done", "1  no:", "2  the arguments", "3  the state directory", "4  the API gives no answer"):
+    for words in ("0  done", "1  no:", "2  the arguments", "3  the state cannot be used", "4  the API gives no answer"):
         assert words in shown.out
 
 
