@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.harness.documents.markdown import fenced, headings, prose, section
-from tests.harness.paths import CHECKOUT
+from tests.harness.paths import CHECKOUT, DOCS, MANIFESTS
 from tidemark.verify import STEPS
 
-ARCHITECTURE = CHECKOUT / "docs" / "architecture.md"
+ARCHITECTURE = DOCS / "architecture.md"
 FOLDERS = sorted(path.name for path in CHECKOUT.iterdir() if path.is_dir() and not path.name.startswith("."))
 """The folders of the repository, and no others: a path in back-ticks begins with one of these."""
-ROOTS = (CHECKOUT, CHECKOUT / "manifests")
+ROOTS = (CHECKOUT, MANIFESTS)
 """Where a path in a document may start."""
 NO_PATHS = {"tidemark/bundle/v1"}
 """What reads as a path and is the format line of a statement."""
@@ -40,12 +40,6 @@ def name(path: Path) -> str:
     return str(path.relative_to(CHECKOUT))
 
 
-@pytest.fixture(params=DOCUMENTS, ids=name)
-def document(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.param
-    return path
-
-
 def spans(path: Path) -> list[str]:
     """What stands in back-ticks, outside of fenced blocks."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(path))]
@@ -56,50 +50,81 @@ def exists(path: str) -> bool:
     return any(any(root.glob(path.rstrip("/"))) for root in ROOTS)
 
 
-def test_paths_in_back_ticks_exist(document: Path) -> None:
-    starts = "|".join(map(re.escape, [*FOLDERS, *(path.name for path in (CHECKOUT / "manifests").iterdir())]))
+def test_paths_in_back_ticks_exist() -> None:
+    starts = "|".join(map(re.escape, [*FOLDERS, *(path.name for path in MANIFESTS.iterdir())]))
     missing = []
-    for span in spans(document):
-        path = re.sub(r"(::\w+|#[\w-]+)$", "", span)
-        if re.fullmatch(rf"(?:{starts})/[\w./*-]*", path) and path not in NO_PATHS and not exists(path):
-            missing.append(span)
-    assert not missing
+    for document in DOCUMENTS:
+        for span in spans(document):
+            path = re.sub(r"(::\w+|#[\w-]+)$", "", span)
+            if re.fullmatch(rf"(?:{starts})/[\w./*-]*", path) and path not in NO_PATHS and not exists(path):
+                missing.append(f"{name(document)}: {span}")
+    assert not missing, "\n".join(missing)
 
 
-def test_modules_in_back_ticks_exist(document: Path) -> None:
+def test_modules_in_back_ticks_exist() -> None:
     modules = {path.name for path in files(".py")}
-    named = {span for span in spans(document) if re.fullmatch(r"\w+\.py", span)}
-    assert named <= modules, named - modules
+    missing = [
+        f"{name(document)}: {span}"
+        for document in DOCUMENTS
+        for span in spans(document)
+        if re.fullmatch(r"\w+\.py", span) and span not in modules
+    ]
+    assert not missing, "\n".join(missing)
 
 
-def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
-        if re.match(r"[a-z]+:", target):
-            continue
-        page, _, anchor = target.partition("#")
-        path = (document.parent / page).resolve() if page else document
-        assert path.exists(), target
-        assert not anchor or anchor in headings(path).values(), target
+def test_links_lead_to_pages_and_headings_that_exist() -> None:
+    broken = []
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            page, _, anchor = target.partition("#")
+            path = (document.parent / page).resolve() if page else document
+            if not path.exists() or (anchor and anchor not in headings(path).values()):
+                broken.append(f"{name(document)}: {target}")
+    assert not broken, "\n".join(broken)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=name)
-def test_documents_that_are_cited_exist(source: Path) -> None:
-    places = (*ROOTS, source.parent, CHECKOUT / "docs", CHECKOUT / "docs" / "decisions")
-    for cited in set(re.findall(r"(?<![\w/*.])(?!https?:)((?:[\w-]+/)*[\w-]+\.md)\b", source.read_text())):
-        assert cited in NO_DOCUMENTS or any((place / cited).exists() for place in places), cited
+def test_cited_documents_exist() -> None:
+    missing = []
+    for source in SOURCES:
+        places = (*ROOTS, source.parent, DOCS, DOCS / "decisions")
+        for cited in set(re.findall(r"(?<![\w/*.])(?!https?:)((?:[\w-]+/)*[\w-]+\.md)\b", source.read_text())):
+            if cited not in NO_DOCUMENTS and not any((place / cited).exists() for place in places):
+                missing.append(f"{name(source)}: {cited}")
+    assert not missing, "\n".join(missing)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=name)
-def test_decisions_invariants_and_sections_that_are_cited_exist(source: Path) -> None:
-    text = source.read_text()
-    numbers = {int(page.name[:4]) for page in (CHECKOUT / "docs" / "decisions").glob("[0-9]*.md")}
-    assert {int(number) for number in re.findall(r"\b[Dd]ecision (\d+)", text)} <= numbers
-    cited = re.findall(r"(architecture\.md,\s+)?\b[Ii]nvariant (\d+)", text)
-    assert {int(number) for _, number in cited} <= set(invariants())
-    assert source.suffix != ".py" or all(page for page, _ in cited), "expected: (docs/architecture.md, invariant N)"
-    for heading in re.findall(r'architecture\.md, "([^"]+)"', text):
-        assert heading in headings(ARCHITECTURE), heading
-    assert not re.search(r"\(desig[n]\b|\bdesig[n], \"", text), "the design is docs/architecture.md"
+def test_cited_decisions_exist() -> None:
+    numbers = {int(page.name[:4]) for page in (DOCS / "decisions").glob("[0-9]*.md")}
+    missing = [
+        f"{name(source)}: decision {number}"
+        for source in SOURCES
+        for number in re.findall(r"\b[Dd]ecision (\d+)", source.read_text())
+        if int(number) not in numbers
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_cited_invariants_exist_and_sources_name_their_page() -> None:
+    wrong = []
+    numbers = invariants().keys()
+    for source in SOURCES:
+        for page, number in re.findall(r"(architecture\.md,\s+)?\b[Ii]nvariant (\d+)", source.read_text()):
+            if int(number) not in numbers or (source.suffix == ".py" and not page):
+                wrong.append(f"{name(source)}: invariant {number}; expected: (docs/architecture.md, invariant N)")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_cited_sections_of_the_architecture_exist() -> None:
+    wrong = []
+    for source in SOURCES:
+        text = source.read_text()
+        cited = re.findall(r'architecture\.md, "([^"]+)"', text)
+        wrong += [f"{name(source)}: {heading}" for heading in cited if heading not in headings(ARCHITECTURE)]
+        if re.search(r"\(desig[n]\b|\bdesig[n], \"", text):
+            wrong.append(f"{name(source)}: the design is docs/architecture.md")
+    assert not wrong, "\n".join(wrong)
 
 
 def invariants() -> dict[int, str]:
