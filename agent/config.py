@@ -136,6 +136,13 @@ class _Reader:
             watch=self._parsed("WATCH", WatchMode, "auto, inotify or poll", WatchMode.AUTO),
             log=self._parsed("LOG", Style, "text or json", Style.TEXT),
         )
+        self._check_combinations(config)
+        if self._faults:
+            raise AgentConfigError(list(self._faults))
+        return config
+
+    def _check_combinations(self, config: AgentConfig) -> None:
+        """Variables that need another variable, or must differ from it."""
         if config.authority_url and not config.token_file:
             self._faults.expected("AUTHORITY_TOKEN_FILE", f"a path, as {PREFIX}AUTHORITY_URL is set", "nothing")
         if config.token_file and not self._get("AUTHORITY_URL"):
@@ -155,9 +162,6 @@ class _Reader:
         for name in ("BUNDLE", "LEAF"):
             if self._get(name) and Path(self._get(name)) == config.out:
                 self._faults.expected("OUT", f"another directory than {PREFIX}{name}", self._get("OUT"))
-        if self._faults:
-            raise AgentConfigError(list(self._faults))
-        return config
 
     def _get(self, name: str) -> str:
         return self._values.get(name, "").strip()

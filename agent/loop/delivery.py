@@ -176,8 +176,8 @@ class _TargetDelivery:
     async def _try(self, expected: Expectation, *, trust_start: bool) -> float:
         reloader, prover = self._workload.reloader, self._workload.prover
         reloaded, baseline = ReloadAnswer(), None
-        # A workload that started with the set in place has loaded it, so it is asked for the proof alone; where that
-        # fails once, it is told all the same.
+        # A workload that started with the set in place has loaded it, so it is asked for the proof alone. After
+        # a failure it is told to reload.
         if not (await reloader.started_after(expected.installed_at) and trust_start):
             # The load time of the configuration must be known before the reload, or a change could not be seen after.
             baseline = await prover.baseline(self._policy.probe_timeout)
@@ -190,7 +190,7 @@ class _TargetDelivery:
         try:
             proof = await self._workload.prover.prove(expected, ReloadAnswer(), None, self._policy.probe_timeout)
         except (WorkloadAbsent, NotProven):
-            return False  # the workload is told to reload; if that fails too, the failure is reported
+            return False  # a reload follows; where that fails too, the failure is reported
         self._record_proof(proof)
         return True
 

@@ -9,6 +9,16 @@ from agent.reporting.status import AgentStatus
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 _PROPAGATION_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0, 60.0, 90.0, 120.0, 300.0)
 
+_GAUGES = (
+    ("installed_sequence", "Sequence of the installed statement (0: none)"),
+    ("installed_epoch", "Epoch of the installed statement"),
+    ("epoch_seconds", "Length of an epoch by the installed statement (0: none)"),
+    ("proven_sequence", "Sequence of the last proven statement (0: none)"),
+    ("bundle_expiry_timestamp_seconds", "When the installed bundle expires"),
+    ("leaf_expiry_timestamp_seconds", "When the installed leaf expires"),
+    ("polled_mounts", "Mounts whose changes are found by polling, not announced by inotify"),
+)
+
 
 class AgentMetrics:
     """Counters, histograms and gauges of one agent."""
@@ -42,18 +52,7 @@ class AgentMetrics:
         self._reverts = Counter(
             "ca_rotation_reverts", "Sets taken back because they were not proven", ["reason"], registry=registry
         )
-        self._gauges = {
-            name: Gauge(f"ca_rotation_{name}", text, registry=registry)
-            for name, text in (
-                ("installed_sequence", "Sequence of the installed statement (0: none)"),
-                ("installed_epoch", "Epoch of the installed statement"),
-                ("epoch_seconds", "Length of an epoch by the installed statement (0: none)"),
-                ("proven_sequence", "Sequence of the last proven statement (0: none)"),
-                ("bundle_expiry_timestamp_seconds", "When the installed bundle expires"),
-                ("leaf_expiry_timestamp_seconds", "When the installed leaf expires"),
-                ("polled_mounts", "Mounts whose changes are found by polling, not announced by inotify"),
-            )
-        }
+        self._gauges = {name: Gauge(f"ca_rotation_{name}", text, registry=registry) for name, text in _GAUGES}
 
     def count_verification(self, outcome: str, reason: str = "") -> None:
         """Count one judged candidate."""

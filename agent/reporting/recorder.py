@@ -15,7 +15,10 @@ from tidemark.verify import Mark, Reason
 
 
 class Recorder:
-    """Records events; decides nothing. A method for each event, named by what happened; ``now`` is the wall clock."""
+    """Records events; decides nothing. ``now`` is the wall clock.
+
+    It has a method for each event, named by what happened, and so more methods than other classes.
+    """
 
     def __init__(self, status_store: StatusStore, metrics: AgentMetrics, now: Callable[[], float]) -> None:
         self._status_store = status_store

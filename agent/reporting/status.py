@@ -114,7 +114,7 @@ class InstalledStatus:
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """Everything that the agent reports. One flat value, because ``/status`` and receipts are: hence fifteen fields."""
+    """Everything that the agent reports. One flat value with many fields, because ``/status`` and receipts are flat."""
 
     identity: AgentIdentity
     state: AgentState = AgentState.STARTING
