@@ -92,7 +92,8 @@ class FileElection:
         """Return once ``me`` leads."""
         self._loop = asyncio.get_running_loop()
         while True:
-            changed = self._changed  # before the check: the thread may win between the two
+            # Before the check: the thread may win between the two.
+            changed = self._changed
             if self.leads:
                 return
             await changed.wait()
@@ -151,7 +152,8 @@ class FileElection:
         began = self._clock()
         term = self._files.claim(number, self.me)
         if term is None:
-            return  # another replica was faster
+            # Another replica was faster.
+            return
         self._other, self._seen = None, None
         # The lease first, the term second: ``leads`` in the event loop never sees our term with an old lease.
         self._until = began + _KEPT * self._lease

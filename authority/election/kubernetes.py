@@ -118,7 +118,8 @@ class LeaseElection:
                     self._failed(ElectionError(f"election {where}: expected to hold it by a Lease; {found}"))
                 if self._held is not None and not self.leads:
                     self._stand_down()
-                await asyncio.sleep(jittered(self._times.retry, 0.8, 1.2))  # or two that wait would collide every time
+                # Without jitter two replicas that wait would collide every time.
+                await asyncio.sleep(jittered(self._times.retry, 0.8, 1.2))
         finally:
             await self._resign()
 
@@ -154,7 +155,8 @@ class LeaseElection:
 
     def _is_free(self, found: Lease) -> bool:
         """Whether the Lease has no holder that lives."""
-        if _holder(found) in ("", self.me.name):  # cleared; or written by us, and the answer was lost
+        # The name is cleared; or we wrote the Lease, and the answer was lost.
+        if _holder(found) in ("", self.me.name):
             return True
         spec = found.spec or LeaseSpec()
         record = (spec.holderIdentity, spec.renewTime, spec.acquireTime, spec.leaseTransitions)
@@ -167,8 +169,10 @@ class LeaseElection:
         try:
             held = await self._put(found, self._renewed(found))
         except (ObjectConflict, ObjectExists):
-            return  # another replica was faster, or our answer was lost: the next turn shows it
-        is_another_term = not self.leads  # also where our term has ended while the answer was under way
+            # Another replica was faster, or our answer was lost: the next turn shows it.
+            return
+        # True as well where our lease ran out while the answer was under way: others may have led meanwhile.
+        is_another_term = not self.leads
         self._held, self._until = held, began + self._times.renew
         self._other, self._seen = None, None
         if is_another_term:
@@ -223,7 +227,8 @@ class LeaseElection:
             leaseTransitions=old.leaseTransitions,
         )
         self._stand_down()
-        with suppress(KubernetesError, TimeoutError):  # then the others wait for its end
+        # Where this fails, the others wait for the lease to run out.
+        with suppress(KubernetesError, TimeoutError):
             async with asyncio.timeout(self._times.retry):
                 await self._lease.client.replace(self._lease_of(held, released), self._lease.namespace)
 

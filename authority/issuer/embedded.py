@@ -109,7 +109,8 @@ class EmbeddedIssuer:
             keystore.create_pair(directory, pair, self._passphrase)
         except KeystoreError as error:
             if directory.exists() and request.is_met_by(other := self._read(directory).certificate):
-                return other  # two leaders for a moment: the other one made it
+                # Two leaders for a moment: the other one made it.
+                return other
             raise IssuerError(str(error)) from None
         return pair.certificate
 

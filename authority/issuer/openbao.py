@@ -104,7 +104,8 @@ class OpenBaoIssuer:
         for issuer in held.issuers:
             certificate = await self._mounts.certificate(issuer)
             if request.is_met_by(certificate):
-                if not held.is_named:  # a crash came between importing and naming it
+                # A crash came between importing the certificate and naming its issuer.
+                if not held.is_named:
                     await self._mounts.name(issuer, request.ca_id)
                 return certificate
         self._check_clock()
@@ -178,7 +179,8 @@ class OpenBaoIssuer:
     def _check_clock(self) -> None:
         """Nothing is signed or deleted while the clocks disagree. Raises IssuerError."""
         theirs, ours = self._client.server_time, self._clock()
-        if theirs is not None and abs(theirs - ours) > self._tolerance + 1:  # theirs comes in whole seconds
+        # One second more, as OpenBao's time comes in whole seconds.
+        if theirs is not None and abs(theirs - ours) > self._tolerance + 1:
             raise IssuerError(
                 f"clock: expected OpenBao's within {self._tolerance} s of ours ({format_instant(int(ours))}), "
                 f"found it at {format_instant(int(theirs))}; set the one that is wrong"

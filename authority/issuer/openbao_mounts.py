@@ -49,7 +49,8 @@ class PkiMounts:
         self._client = client
         self._root = layout.root
         self._intermediate = layout.intermediate
-        self._fingerprints: dict[str, str] = {}  # by issuer: an id stands for one certificate for ever
+        # By issuer; never forgotten, as an id stands for one certificate for ever.
+        self._fingerprints: dict[str, str] = {}
 
     async def roots(self) -> dict[str, Certificate]:
         """The roots by their issuers' ids, the one that signs first. Raises IssuerError where there is none."""
@@ -102,7 +103,8 @@ class PkiMounts:
         try:
             await self._client.write(f"{self._intermediate}/keys/generate/internal", body)
         except RequestRefused:
-            if not (await self.held(ca_id)).key:  # or a first try made it, and its answer was lost
+            # Refused because the name is taken: a first try made the key, and its answer was lost.
+            if not (await self.held(ca_id)).key:
                 raise
 
     async def signing_request(self, request: CaRequest) -> x509.CertificateSigningRequest:

@@ -1,4 +1,4 @@
-"""Where the Kubernetes API server is and how to get in: a kubeconfig file, or what the kubelet gives every pod."""
+"""Where the Kubernetes API server is, and its credentials: a kubeconfig file, or the pod's service account."""
 
 import ssl
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from authority.support.reloading_tls import ReloadingSSLContext
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """A kubeconfig file; ``context`` "" is the file's current one."""
+    """A kubeconfig file; ``context`` "" is the file's current context."""
 
     file: Path
     context: str = ""
@@ -38,7 +38,7 @@ KubernetesAccess = Kubeconfig | InCluster
 
 
 def connection(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
-    """What lightkube connects with. The CA, and a client's certificate, may be replaced.
+    """The configuration and the TLS context of lightkube. The files of CA and client certificate may be replaced.
 
     Raises KubernetesError, which names the file that is not usable.
     """
@@ -47,7 +47,7 @@ def connection(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
 
 
 def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
-    """What the files say now. Raises KubernetesError."""
+    """Read the files. Raises KubernetesError."""
     source = access.file if isinstance(access, Kubeconfig) else access.account
     try:
         config = _from_file(access) if isinstance(access, Kubeconfig) else _from_account(access)
@@ -60,7 +60,8 @@ def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
     except (ConfigError, ValueError, TypeError, yaml.YAMLError, msgspec.MsgspecError) as error:
         found = str(error)
     else:
-        context.set_alpn_protocols(["http/1.1"])  # as httpcore does, with the one that it gets
+        # httpcore does this for a context that it makes itself.
+        context.set_alpn_protocols(["http/1.1"])
         return config, context
     raise KubernetesError(f"{source}: expected credentials for Kubernetes, found: {found}") from None
 
@@ -68,7 +69,7 @@ def _read(access: KubernetesAccess) -> tuple[SingleConfig, ssl.SSLContext]:
 def _context(config: SingleConfig, user: User) -> ssl.SSLContext:
     try:
         return verify_cluster(config.cluster, user, config.abs_file)
-    except OSError as error:  # which seldom names the file
+    except OSError as error:  # ssl's errors seldom name the file
         files = (config.cluster.certificate_auth, user.client_cert, user.client_key)
         named = ", ".join(filter(None, files)) or "the certificates in it"
         raise ConfigError(f"{named}: {error.strerror or error}") from None
@@ -87,7 +88,8 @@ def _from_file(access: Kubeconfig) -> SingleConfig:
 def _from_account(access: InCluster) -> SingleConfig:
     token, namespace = access.account / "token", (access.account / "namespace").read_text().strip()
     with token.open():
-        pass  # readable now; read anew whenever the API server no longer takes what was read last
+        # A check that it can be read; lightkube reads it, and again whenever the API server refuses the last token.
+        pass
     cluster = Cluster(server=access.server, certificate_auth=str(access.account / "ca.crt"))
     config = KubeConfig.from_one(cluster=cluster, user=User(token_file=str(token)), namespace=namespace).get()
     if config is None:

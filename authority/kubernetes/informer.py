@@ -101,7 +101,8 @@ class Informer(Generic[R, T]):
             async for event in events:
                 events_seen += 1
                 self._apply(event)
-        self._confirm()  # the server ended the watch in good order: nothing was missed
+        # The server ended the watch in good order: nothing was missed.
+        self._confirm()
         if not events_seen and asyncio.get_running_loop().time() - began < _SHORT_SECONDS:
             return self._backoff.failed("short")
         for cause in ("watch", "expired", "short"):
@@ -112,7 +113,8 @@ class Informer(Generic[R, T]):
         self._confirm()
         self._version = event.version or self._version
         if event.object is None:
-            return  # a bookmark
+            # A bookmark has no object; its version is all that counts.
+            return
         key = _key(event.object)
         if event.kind == "DELETED":
             self._objects.pop(key, None)

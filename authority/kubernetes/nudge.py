@@ -53,7 +53,8 @@ class Nudge:
                 except KubernetesError as error:
                     self.complain(f"{error}; the kubelets there bring {secret} by themselves, within about 90 s")
                 else:
-                    if self._pending[namespace, secret] == content:  # no newer content came meanwhile
+                    # No newer content came meanwhile.
+                    if self._pending[namespace, secret] == content:
                         del self._pending[namespace, secret]
 
     async def _annotate(self, namespace: str, secret: str, content: str) -> None:
@@ -65,11 +66,13 @@ class Nudge:
         async def annotate(pod: str) -> None:
             async with turns:
                 if any(isinstance(failure, ApiServerUnreachable) for failure in failures):
-                    return  # the tries take seconds for each pod: hours for a fleet
+                    # Without a connection, each further pod would take a minute of tries: hours for a fleet.
+                    return
                 try:
                     await self.client.annotate(Pod, pod, namespace, {NUDGE_ANNOTATION: content})
                 except ObjectMissing:
-                    return  # the pod was deleted
+                    # The pod was deleted.
+                    return
                 except KubernetesError as error:
                     failures.append(error)
 

@@ -54,5 +54,6 @@ async def _discard_answer(sending: asyncio.Task[httpx2.Response]) -> None:
     try:
         response = await sending
     except httpx2.HTTPError:
-        return  # the caller was cancelled: the error has no receiver
+        # The caller was cancelled: the error has no receiver.
+        return
     await response.aclose()

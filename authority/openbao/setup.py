@@ -140,7 +140,8 @@ async def _root(client: OpenBaoClient, mount: str, root: _Root, now: int) -> Pro
     if root.name not in [info.get("key_name") for info in keys.values()]:
         await client.write(f"{mount}/keys/generate/internal", {"key_name": root.name, **KEY_PARAMETERS[root.key_type]})
     subject = {"key_ref": root.name, "common_name": root.name, "exclude_cn_from_sans": True}
-    request = await client.write(f"{mount}/intermediate/generate/existing", subject)  # only to learn the key
+    # The signing request is only for its public key: the root's subject has the key's hash.
+    request = await client.write(f"{mount}/intermediate/generate/existing", subject)
     public = x509.load_pem_x509_csr(str(request.get("csr")).encode()).public_key()
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     more = {

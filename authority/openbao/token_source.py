@@ -68,7 +68,8 @@ class TokenSource:
         try:
             status, answer = await self._transport.send("POST", "auth/token/renew-self", {}, token.value)
         except OpenBaoUnreachable:
-            return token  # it lives on for a while, and so does the request that needs it
+            # The old token lives for a third of its life yet: this request can use it.
+            return token
         renewed = _token_of(answer) if status == 200 else None
         if renewed is None or renewed.expires_at is None or token.expires_at is None:
             return renewed
@@ -78,7 +79,7 @@ class TokenSource:
     async def _log_in(self) -> Token:
         request = await self._login.request()
         if isinstance(request, str):
-            return await self._look_up(request)
+            return await self._token_from_lookup(request)
         path, body = request
         status, answer = await self._transport.send("POST", path, body, "")
         token = _token_of(answer) if status == 200 else None
@@ -89,7 +90,7 @@ class TokenSource:
             )
         return token
 
-    async def _look_up(self, value: str) -> Token:
+    async def _token_from_lookup(self, value: str) -> Token:
         """The operator's token, with what OpenBao says of its life."""
         status, answer = await self._transport.send("GET", "auth/token/lookup-self", None, value)
         if status != 200:

@@ -88,7 +88,8 @@ class OpenBaoTransport:
             raise TransientError(self._unreachable(request, "429: too many requests"), wait)
         if response.status >= 500:
             error = self._unreachable(request, f"{response.status}: {errors or 'no reason'}")
-            raise _transient_if(repeatable or response.status == 503, error)  # 503: it was not carried out
+            # With 503 the request was not carried out, so it may be repeated in any case.
+            raise _transient_if(repeatable or response.status == 503, error)
 
     def _unreachable(self, request: str, found: str) -> OpenBaoUnreachable:
         return OpenBaoUnreachable(f"{self.url}: expected OpenBao to answer {request}, found {found}")

@@ -125,7 +125,8 @@ class JetStreamPublisher:
         info = await self._existing(stream)
         outcome = compare(STREAM, await _last(stream) if info else None, bundle, self._trust)
         if outcome is PublishOutcome.NEWER:
-            return outcome  # nor is the stream's configuration changed: another authority may own it
+            # The stream's configuration stays as well: another authority may own the stream.
+            return outcome
         await self._configure_stream(stream, info)
         if outcome is PublishOutcome.UNCHANGED:
             return outcome

@@ -47,7 +47,8 @@ class KubernetesLeafStore:
         """Make the Secret show this leaf."""
         metadata = ObjectMeta(name=self._secret, namespace=self._namespace, labels=dict([MANAGED]))
         data = encoded({LEAF_FILE: leaf.certificate_pem, KEY_FILE: leaf.key_pem})
-        wanted = Secret(metadata=metadata, data=data, type=_TYPE)  # an apply creates what was deleted meanwhile
+        # With its type, as an apply creates a Secret that was deleted meanwhile.
+        wanted = Secret(metadata=metadata, data=data, type=_TYPE)
         try:
             if self._found is None:
                 self._found = await self._client.create(wanted, self._namespace)

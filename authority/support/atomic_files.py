@@ -1,8 +1,8 @@
-"""Durable files: on the disk as a whole before the call returns, or not there at all.
+"""Atomic, durable files: on the disk as a whole before the call returns, or not there at all.
 
-Temporary file, fsync, rename (or link), fsync of the directory. Every function blocks on the disk: from a coroutine,
-call it through ``asyncio.to_thread``. Temporary files start with a dot and end in ``.tmp``; a crash may leave one
-behind, and readers pass over them.
+Each write is a temporary file, fsync, rename (or link), fsync of the directory. Every function blocks on the disk: from
+a coroutine, call it through ``asyncio.to_thread``. Temporary files start with a dot and end in ``.tmp``; a crash may
+leave one behind, and readers ignore them.
 """
 
 import os
@@ -15,11 +15,11 @@ SECRET = 0o600
 """Mode of files that only the authority may read."""
 
 PUBLIC = 0o644
-"""Mode of files that everybody may read."""
+"""Mode of files that every user may read."""
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Write ``path`` anew, with exactly this mode, over whatever file stands there. Raises OSError."""
+    """Write ``path`` with exactly this mode, in place of a file that exists. Raises OSError."""
     temporary = _written(path, data, mode)
     try:
         temporary.replace(path)
@@ -30,25 +30,26 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
 
 
 def create_file(path: Path, data: bytes, mode: int) -> None:
-    """Write ``path`` where nothing stands: of several writers at once, one wins.
+    """Write ``path`` where no file exists: of several writers at once, one wins.
 
     Raises:
-        FileExistsError: something stands there already; it is left alone.
+        FileExistsError: the name is taken; that file is left alone.
         OSError: it could not be written.
     """
     temporary = _written(path, data, mode)
     try:
-        os.link(temporary, path)  # unlike rename, fails where the name is taken
+        # Unlike rename, fails where the name is taken.
+        os.link(temporary, path)
     finally:
         temporary.unlink()
     sync_directory(path.parent)
 
 
 def write_together(directory: Path, files: Mapping[str, tuple[bytes, int]], *, over: bool) -> None:
-    """Write files, each a name with its data and mode: all are on the disk before the first of them takes its name.
+    """Write files (name -> data and mode): all are on the disk before the first of them takes its name.
 
     Raises:
-        FileExistsError: one stands there already, and it is not to be written ``over``; nothing was changed.
+        FileExistsError: a name is taken, and ``over`` is False; nothing was changed.
         OSError: they could not be written.
     """
     temporary: dict[Path, Path] = {}
@@ -73,17 +74,18 @@ def write_together(directory: Path, files: Mapping[str, tuple[bytes, int]], *, o
 
 
 def write_new(path: Path, data: bytes, mode: int = SECRET) -> None:
-    """Write and sync a file in a place that nobody reads yet, such as a directory that is not renamed into view."""
+    """Write and sync a new file where no reader looks yet, such as in a directory that is renamed into place later."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, SECRET)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-        os.fchmod(descriptor, mode)  # whatever the umask, and only once it is whole
+        # After the data: a reader that the mode admits finds the file whole. The umask does not count.
+        os.fchmod(descriptor, mode)
         file.flush()
         os.fsync(descriptor)
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make a directory, and the ones above it that are missing; one that stands already is left as it is."""
+    """Make a directory and its missing parents; an existing directory stays as it is."""
     missing = [path, *path.parents]
     missing = missing[: next(i for i, directory in enumerate(missing) if directory.exists())]
     for directory in reversed(missing):
@@ -92,10 +94,10 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
 
 
 def create_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make a directory (0700) of secret files that appears as a whole, where nothing stands.
+    """Make a directory (0700) of secret files that appears as a whole.
 
     Raises:
-        OSError: something stands there, or it could not be written.
+        OSError: the name is taken, or the directory could not be written.
     """
     temporary = _temporary(path)
     temporary.mkdir(mode=0o700)
@@ -103,7 +105,8 @@ def create_directory(path: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             write_new(temporary / name, data)
         sync_directory(temporary)
-        temporary.rename(path)  # refused where a directory with anything in it has the name
+        # The rename fails where a directory that is not empty has the name.
+        temporary.rename(path)
     except OSError:
         shutil.rmtree(temporary)
         raise
@@ -111,7 +114,7 @@ def create_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory and its files: gone as a whole; one that is gone already is no error."""
+    """Remove a directory and its files as a whole; a directory that is gone already is no error."""
     temporary = _temporary(path)
     try:
         path.rename(temporary)
@@ -122,7 +125,7 @@ def remove_directory(path: Path) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporary files and directories that a crash left in ``path``; nobody may be writing there."""
+    """Remove the temporary files and directories that a crash left in ``path``; no writer may be at work there."""
     for leftover in path.glob(".*.tmp"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)

@@ -1,4 +1,4 @@
-"""Somebody else's clock, to hold our own against: nothing is signed or deleted while the two differ by too much.
+"""The clocks of servers, compared with our own: nothing is signed or deleted while they differ by too much.
 
 The API server's and OpenBao's ``Date`` headers say what time it is there. A clock that is off by more than the
 tolerance would prepare, activate or retire at the wrong time, and sign what agents do not believe yet or any more.
@@ -11,48 +11,49 @@ from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 _RESOLUTION = 1.0  # of a Date header, in seconds
-_QUICK = 1.0  # an answer that took longer says too little about now
+_QUICK = 1.0  # seconds; the Date of a slower answer may be that much too old
 
 
 class ReferenceClock(Protocol):
-    """A clock that somebody else keeps."""
+    """A clock that our own is compared with."""
 
     @property
     def server_time(self) -> float | None:
-        """What it shows now (Unix seconds); None where nobody has asked yet."""
+        """The clock's time now (Unix seconds); None while it is not known."""
 
 
 class ClockDiffers(Exception):
-    """Our clock and another differ by more than the tolerance; the message names it and the offset."""
+    """Our clock and another differ by more than the tolerance; the message names the other clock and the offset."""
 
 
 @dataclass(slots=True)
 class ServerClock:
     """The clock of a server, by the ``Date`` headers of its answers. Counts by the event loop's clock in between."""
 
-    _said: tuple[float, float] | None = None
+    _known: tuple[float, float] | None = None
 
     def note(self, date: str | None, began: float) -> None:
-        """An answer came, to a request that was sent at ``began`` (the event loop's clock)."""
+        """Take the ``Date`` of an answer to a request sent at ``began`` (event loop's clock), unless it was slow."""
         now = asyncio.get_running_loop().time()
         if date is None or now - began > _QUICK:
             return
         try:
-            self._said = parsedate_to_datetime(date).timestamp(), now
+            self._known = parsedate_to_datetime(date).timestamp(), now
         except ValueError:
-            return  # a proxy's fancy: the next answer may have a better one
+            # A malformed Date header, perhaps a proxy's: the next answer may have a better one.
+            return
 
     @property
     def server_time(self) -> float | None:
         """What the server's clock shows now; None before its first answer."""
-        if self._said is None:
+        if self._known is None:
             return None
-        said, at = self._said
-        return said + asyncio.get_running_loop().time() - at
+        then, at = self._known
+        return then + asyncio.get_running_loop().time() - at
 
 
 def check_clock(references: Mapping[str, ReferenceClock], now: float, tolerance: float) -> None:
-    """Hold ``now`` against every clock that is known.
+    """Compare ``now`` with every clock that is known.
 
     Raises:
         ClockDiffers: one of them differs by more than ``tolerance`` seconds.

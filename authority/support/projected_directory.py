@@ -1,4 +1,4 @@
-"""A directory that looks as the kubelet's Secret mounts do, and switches as they do.
+"""A directory with the layout of the kubelet's Secret mounts, switched atomically as they are.
 
 ::
 
@@ -9,11 +9,11 @@
 
 A change makes a new ``..<time>`` directory, renames ``..data_tmp`` over ``..data``, adds the links of new keys and
 removes the old directory: a reader that resolves ``..data`` once never sees files of two sets, and a killed writer
-leaves the old set or the new one. Nothing is synced to the disk, as the kubelet syncs nothing: what a power cut tears
-is seen when the publisher next compares the target with what it should show, and agents verify before they use it.
+leaves the old set or the new one. Nothing is synced to the disk, as the kubelet syncs nothing: damage by a power cut is
+found when the publisher next compares the target with the bundle, and agents verify before they use it.
 
-Writers change their own files and carry the others over: the bundle and a leaf may share a directory, where they then
-switch as one. A lock on the directory keeps writers apart, also those of different processes. Everything here blocks.
+A writer changes its own files and carries the others over: the bundle and a leaf may share a directory, and then switch
+as one. A lock on the directory keeps writers apart, also those of different processes. Everything here blocks.
 """
 
 import fcntl
@@ -57,7 +57,7 @@ def read(directory: Path, name: str) -> bytes | None:
 
 
 def is_linked(directory: Path, name: str) -> bool:
-    """Whether readers of ``name`` come to the current set: an editor that saves by renaming replaces the link."""
+    """Whether ``name`` links to the current set; an editor that saves by renaming replaces the link."""
     try:
         return (directory / name).readlink() == Path(DATA, name)
     except OSError:
@@ -69,7 +69,7 @@ def locked(directory: Path) -> Iterator[None]:
     """Keep every other writer out of the directory, which is made where it is missing.
 
     Raises:
-        OSError: it could not be had, or another writer did not let go of it in time: one that is paused in the middle.
+        OSError: the lock failed, or another writer (one that is paused, perhaps) held it for too long.
     """
     atomic_files.make_directory(directory, mode=0o755)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -92,17 +92,18 @@ def _lock(descriptor: int) -> None:
 
 
 def switch(directory: Path, files: dict[str, FileContent], now: int) -> None:
-    """Make the directory show ``files``, as one, beside the others that it shows. Hold ``locked`` meanwhile.
+    """Make the directory show ``files``, as one, beside its other files. Call it under ``locked``.
 
     Raises:
-        OSError: it could not be done; what is shown is whole, the old set or the new one.
+        OSError: the switch failed; the directory shows the old set or the new one as a whole.
     """
     generation = _new_generation(directory, _carried_over(directory) | files, now)
     _link(directory, DATA, Path(generation.name), through=_DATA_TEMPORARY)
     for name in files:
         if not is_linked(directory, name):
             _link(directory, name, Path(DATA, name), through=_LINK_TEMPORARY)
-    for old in directory.iterdir():  # also what a crash left behind
+    # Old sets, also those that a crash left behind.
+    for old in directory.iterdir():
         if _GENERATION.fullmatch(old.name) and old.name != generation.name:
             shutil.rmtree(old)
 
@@ -132,7 +133,8 @@ def _new_generation(directory: Path, files: Mapping[str, FileContent], now: int)
             file.touch(mode=0o600)
             file.write_bytes(content.data)
             _regroup(file, group)
-            file.chmod(content.mode)  # only now may the group read it: it is the right one
+            # The mode comes after the group: no other group ever reads the file.
+            file.chmod(content.mode)
     except OSError:
         shutil.rmtree(generation)
         raise
@@ -145,7 +147,7 @@ def _regroup(path: Path, group: int) -> None:
 
 
 def _link(directory: Path, name: str, to: Path, through: str) -> None:
-    """Put a link in place of whatever file stands there, at no instant nothing."""
+    """Replace ``name`` by a link; at no instant is the name missing."""
     temporary = directory / through
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(to)

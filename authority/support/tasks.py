@@ -8,14 +8,14 @@ Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def until(end: Awaitable[object], tasks: Mapping[str, Task]) -> None:
-    """Run all of these until ``end`` has come. One that fails, or ends by itself, ends all of them with its error."""
+    """Run the tasks, by their names, until ``end`` completes. A task that fails or returns ends all, with its error."""
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(_for_ever(name, task), name=name) for name, task in tasks.items()]
+        running = [group.create_task(_guarded(name, task), name=name) for name, task in tasks.items()]
         await end
         for task in running:
             task.cancel()
 
 
-async def _for_ever(name: str, task: Task) -> Never:
+async def _guarded(name: str, task: Task) -> Never:
     await task()
     raise RuntimeError(f"task {name!r}: expected it to run until it is stopped, found that it ended")

@@ -49,7 +49,8 @@ class _Connection(asyncio.Protocol):
         self._wait_seconds = wait_seconds
         self._transport: asyncio.WriteTransport | None = None
         self._is_answering = False
-        self._is_unread = False  # the client does not read what is written to it
+        # The client does not read what is written to it.
+        self._is_unread = False
         self._deadline: asyncio.TimerHandle | None = None
         self._answered_at: float | None = None
 
@@ -135,7 +136,8 @@ async def connection_deadlines(request: web.Request, handler: Handler) -> web.St
     except ConnectionError:
         if not connection.is_closing:
             raise
-        return web.Response()  # never sent: the client has gone, or its connection was aborted
+        # Never sent: the client has gone, or its connection was aborted.
+        return web.Response()
     except web.RequestPayloadError:
         raise web.HTTPBadRequest(text=f"{request.path}: expected a body as its headers say, found none") from None
     finally:

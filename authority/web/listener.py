@@ -39,7 +39,8 @@ async def listen(host: str, port: int, key: str) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(_BACKLOG)  # at once: a second authority on this address learns it now, not at its first accept
+        # At once: a second authority on this address learns it now, not at its first accept.
+        listening.listen(_BACKLOG)
     except OSError as error:
         if listening is not None:
             listening.close()
