@@ -70,7 +70,7 @@ async def test_request_gets_its_answer_or_its_error(connection: Connection) -> N
     answers = await asyncio.gather(*(connection.request("echo", b"%d" % n, timeout=5) for n in range(100)))
     assert [answer.data for answer in answers] == [b"%d" % n for n in range(100)]
     with pytest.raises(nats.errors.NoRespondersError):
-        await connection.request("nobody", timeout=5)
+        await connection.request("unused", timeout=5)
     with pytest.raises(nats.errors.TimeoutError):
         await connection.request("silent", timeout=0.05)
 
@@ -115,23 +115,23 @@ async def test_invalid_subject_is_refused(connection: Connection, subject: str) 
 async def test_error_in_a_callback_goes_to_error_cb_and_ends_nothing(
     lone: NatsServers, output: InstalledOutput
 ) -> None:
-    told: list[Exception] = []
+    reported: list[Exception] = []
     seen: list[bytes] = []
 
-    async def tell(error: Exception) -> None:
-        told.append(error)
+    async def report(error: Exception) -> None:
+        reported.append(error)
 
     async def fail(message: Msg) -> None:
         seen.append(message.data)
         raise LookupError(message.data)
 
-    async with await connect_eventually(lone.urls, output, error_cb=tell) as connection:
+    async with await connect_eventually(lone.urls, output, error_cb=report) as connection:
         await connection.subscribe("fails", cb=fail)
         for number in range(3):
             await connection.publish("fails", b"%d" % number)
-        await eventually(lambda: len(told) == 3, "all errors are told")
+        await eventually(lambda: len(reported) == 3, "all errors are reported")
     assert seen == [b"0", b"1", b"2"]
-    assert {type(error) for error in told} == {LookupError}
+    assert {type(error) for error in reported} == {LookupError}
 
 
 async def test_drain_processes_received_and_sends_waiting_messages(
@@ -179,7 +179,7 @@ async def test_drain_does_not_wait_for_unfetched_messages(lone: NatsServers, out
     await asyncio.wait([fetch])
     for _ in range(10):
         await jetstream.publish("s")
-    await eventually(lambda: puller.pending_msgs > 0, "some lie there unfetched")
+    await eventually(lambda: puller.pending_msgs > 0, "some are delivered but not fetched")
     before = time.monotonic()
     await connection.drain()
     assert time.monotonic() - before < 10  # nats-py waits 30 s for them
@@ -231,7 +231,7 @@ async def test_unacknowledged_publish_is_repeated_and_stored_once(
 
 
 async def test_flow_control_of_an_ordered_consumer_is_answered(connection: Connection) -> None:
-    """More than it sends without hearing that it was taken; at rest nobody looks whether an answer is owed."""
+    """More messages than a server sends without an answer to flow control; at rest no task polls for one."""
     jetstream = connection.jetstream()
     await jetstream.add_stream(name="S", subjects=["s"])
     count, payload = 3000, bytes(16 * 1024)
@@ -266,7 +266,7 @@ async def test_servers_of_the_cluster_are_discovered(
         def found() -> set[str]:
             return {url.netloc for url in connection._switch.current.servers}
 
-        await eventually(lambda: found() == everyone, "the server has told of the others")
+        await eventually(lambda: found() == everyone, "the server has named the others")
         output.install(first.pem, *first.leaf())
         await connection.reload()
         assert connection.connected_url is not None

@@ -1,4 +1,4 @@
-"""What two wires bring of the same consumers passes once, in the consumers' order."""
+"""What two transports bring of the same consumers is delivered once, in the consumers' order."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ def delivery(number: int | None, sid: int = 1, consumer: str = "c", *, long: boo
 async def passed(
     old: list[DeliveredMessage], new: list[DeliveredMessage], late: list[DeliveredMessage] | None = None
 ) -> list[DeliveredMessage]:
-    """What goes on to the subscription: the old wire's, what was kept of the new one's, and what that brings later."""
+    """What is delivered: by the old transport, then what was held back of the new one, then what that brings late."""
     dedup, through = Deduplicator(), list(old)
     for one in old:
         dedup.record_old(one)

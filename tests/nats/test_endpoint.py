@@ -25,7 +25,7 @@ async def served(*connections: Connection) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def tell(url: str, output: InstalledOutput, **more: Any) -> tuple[int, dict[str, Any]]:
+async def request_reload(url: str, output: InstalledOutput, **more: Any) -> tuple[int, dict[str, Any]]:
     ca, leaf = output.digests()
     body = {"sequence": 7, "ca_sha256": ca, "leaf_sha256": leaf, "directory": str(output.path)} | more
     async with aiohttp.request("POST", url, json=body) as answer:
@@ -38,14 +38,14 @@ async def test_answer_has_the_digests_in_use(
     async with served(connection) as url:
         output.install(first.pem, *second.leaf())
         ca, leaf = output.digests()
-        assert await tell(url, output) == (200, {"ca_sha256": ca, "leaf_sha256": leaf})
+        assert await request_reload(url, output) == (200, {"ca_sha256": ca, "leaf_sha256": leaf})
         assert (connection.ca_sha256, connection.leaf_sha256) == (ca, leaf)
-        assert await tell(url, output) == (200, {"ca_sha256": ca, "leaf_sha256": leaf})
+        assert await request_reload(url, output) == (200, {"ca_sha256": ca, "leaf_sha256": leaf})
 
 
 async def test_request_without_a_leaf_is_answered(connection: Connection, output: InstalledOutput) -> None:
     async with served(connection) as url:
-        status, _ = await tell(url, output, leaf_sha256=None)
+        status, _ = await request_reload(url, output, leaf_sha256=None)
     assert status == 200
 
 
@@ -56,7 +56,7 @@ async def test_other_set_than_requested_is_a_conflict(
         output.install(first.pem, *first.leaf())
         ca, leaf = output.digests()
         for wrong in ("ca_sha256", "leaf_sha256"):
-            status, answer = await tell(url, output, **{wrong: "0" * 64})
+            status, answer = await request_reload(url, output, **{wrong: "0" * 64})
             assert status == 409
             assert f"expected {wrong} {'0' * 64}" in answer["error"]
             assert str(output.path) in answer["error"]
@@ -69,7 +69,7 @@ async def test_failed_reload_answers_with_the_digests_still_in_use(
     before = {"ca_sha256": connection.ca_sha256, "leaf_sha256": connection.leaf_sha256}
     async with served(connection) as url:
         output.install(first.pem, *stranger.leaf())
-        status, answer = await tell(url, output)
+        status, answer = await request_reload(url, output)
         assert status == 503
         assert "step 'connect'" in answer.pop("error")
         assert answer == before
@@ -86,11 +86,11 @@ async def test_one_connection_on_another_set_is_a_conflict(
     ):
         output.install(first.pem, *first.leaf())
         async with served(connection, also) as url:
-            status, _ = await tell(url, output)
+            status, _ = await request_reload(url, output)
             assert status == 200
             assert {connection.leaf_sha256, also.leaf_sha256} == {output.digests()[1]}
         async with served(connection, elsewhere) as url:
-            status, answer = await tell(url, output)
+            status, answer = await request_reload(url, output)
             assert status == 409
             assert answer["leaf_sha256"] == other.digests()[1]
 
@@ -133,7 +133,7 @@ async def test_route_works_in_an_application(connection: Connection, output: Ins
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         output.install(first.pem, *first.leaf())
-        assert (await tell(f"{url}/-/reload", output))[0] == 200
+        assert (await request_reload(f"{url}/-/reload", output))[0] == 200
         async with aiohttp.request("GET", url) as answer:
             assert await answer.text() == "hello"
     finally:

@@ -1,4 +1,4 @@
-"""The examples run, and go on through changes of trust, each told in its own way."""
+"""The examples work across changes of trust, each with its own way to notice them."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Changing the trust of connections in use: what flows goes on flowing."""
+"""Changing the trust of connections in use: traffic continues."""
 
 import asyncio
 import gc

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from nats.js.errors import APIError
 
-from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, connect_eventually
+from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsNode, NatsServers, connect_eventually
 from tests.harness.nats.reload_outcomes import ReloadOutcomes
+from tests.harness.nats.set_installer import SetInstaller, node_of
 from tests.harness.waiting import PATIENCE
 from tidemark.nats import Connection
 
@@ -98,3 +99,31 @@ async def reporting(lone: NatsServers, output: InstalledOutput, outcomes: Reload
     """To the server of the test's own; its callbacks fill ``outcomes``."""
     async with await connect_eventually(lone.urls, output, **outcomes.options) as made:
         yield made
+
+
+@pytest.fixture
+async def member(cluster: NatsServers, output: InstalledOutput) -> AsyncIterator[Connection]:
+    """Connected to the cluster."""
+    async with await connect_eventually(cluster.urls, output, reconnect_time_wait=0.05) as made:
+        yield made
+
+
+@pytest.fixture
+async def peer(cluster: NatsServers, tmp_path: Path, first: ClusterCa, second: ClusterCa) -> AsyncIterator[Connection]:
+    """Another application's connection, with an output directory of its own."""
+    other = InstalledOutput(tmp_path / "peer")
+    other.install(first.pem + second.pem, *first.leaf())
+    async with await connect_eventually(cluster.urls, other, reconnect_time_wait=0.05) as made:
+        yield made
+
+
+@pytest.fixture
+def away(cluster: NatsServers, peer: Connection) -> NatsNode:
+    """A server that the peer is not connected to."""
+    return next(node for node in cluster.nodes if node is not node_of(peer, cluster))
+
+
+@pytest.fixture
+def installer(member: Connection, output: InstalledOutput, first: ClusterCa, second: ClusterCa) -> SetInstaller:
+    """For the connection ``member``."""
+    return SetInstaller(member, output, first, second)
