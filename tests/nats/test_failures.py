@@ -121,10 +121,10 @@ async def test_a_closed_connection_does_not_reload(
 async def test_reload_moves_from_a_hanging_server_to_another(
     tmp_path: Path, output: InstalledOutput, first: ClusterCa, second: ClusterCa
 ) -> None:
-    told: list[Exception] = []
+    reported: list[Exception] = []
 
-    async def tell(error: Exception) -> None:
-        told.append(error)
+    async def report(error: Exception) -> None:
+        reported.append(error)
 
     pair = NatsServers(tmp_path / "a", count=1), NatsServers(tmp_path / "b", count=1)
     hanging, other = pair[0].nodes[0], pair[1].nodes[0]
@@ -135,7 +135,7 @@ async def test_reload_moves_from_a_hanging_server_to_another(
         async with await connect_eventually([other.url], output):
             pass
         async with await connect_eventually(
-            [hanging.url, other.url], output, error_cb=tell, dont_randomize=True, connect_timeout=0.2
+            [hanging.url, other.url], output, error_cb=report, dont_randomize=True, connect_timeout=0.2
         ) as connection:
             assert connection.connected_url is not None
             assert connection.connected_url.geturl() == hanging.url
@@ -143,7 +143,7 @@ async def test_reload_moves_from_a_hanging_server_to_another(
             output.install(first.pem, *second.leaf())
             await connection.reload()
             assert connection.connected_url.geturl() == other.url
-            assert [type(error) for error in told] == [OldConnectionBroke]  # what was on its way there may be lost
+            assert [type(error) for error in reported] == [OldConnectionBroke]  # what was on its way there may be lost
             await _still_works(connection, output.digests())
     finally:
         for servers in pair:
