@@ -53,7 +53,7 @@ def due(one: Issuance, now: int = BEFORE + 1) -> bool:
 # Which Certificates.
 
 
-def test_a_leaf_from_before_is_due_and_what_is_under_way_is_not() -> None:
+def test_older_leaf_is_due_unless_its_issuance_is_under_way() -> None:
     issuing = {"type": "Issuing", "status": "True", "reason": "Renewing"}
     assert due(ONE)
     assert due(replace(ONE, conditions=(READY, {**issuing, "status": "False"})))
@@ -68,12 +68,12 @@ def test_a_leaf_counts_from_its_issue_which_is_a_tolerance_after_it_is_valid(iss
 
 
 @given(st.integers(-1000, 1000), st.integers(0, 1000))
-def test_a_failure_since_then_gives_it_a_rest(failed: int, later: int) -> None:
+def test_certificate_whose_reissue_failed_is_left_alone(failed: int, later: int) -> None:
     rests = failed >= 0 and later < failed + FAILURE_SECONDS
     assert due(replace(ONE, failed_at=BEFORE + failed), BEFORE + later) is not rests
 
 
-def test_it_is_marked_as_cmctl_does_and_keeps_its_other_conditions() -> None:
+def test_status_patch_marks_as_cmctl_and_keeps_other_conditions() -> None:
     old = {"type": "Issuing", "status": "False", "reason": "StepFailed"}
     assert status_patch(replace(ONE, conditions=(old, READY)), BEFORE) == {
         "metadata": {"resourceVersion": "7"},
@@ -116,7 +116,7 @@ def test_nothing_is_outdated_before_the_replacement_signs() -> None:
     assert outdated_before(story.history, START + 10) == START + 10
 
 
-def test_once_it_is_left_out_a_rotation_asks_for_no_more_leaves() -> None:
+def test_after_removal_a_rotation_asks_for_no_more_leaves() -> None:
     story, bad, _ = replaced()
     story.remove(bad, START + 12, Cause.REVOCATION)
     story.activate(story.prepare(EPOCH + 1, START + 13), START + 20)
@@ -124,13 +124,13 @@ def test_once_it_is_left_out_a_rotation_asks_for_no_more_leaves() -> None:
     assert outdated_before(story.history, bad.not_after) is None
 
 
-def test_until_then_leaves_count_as_step_3_counts_them() -> None:
+def test_before_removal_leaves_count_as_for_step_3() -> None:
     story, _, _ = replaced()
     story.activate(story.prepare(EPOCH + 1, START + 13), START + 20)
     assert outdated_before(story.history, START + 21) == START + 20
 
 
-def test_an_urgent_one_waits_for_its_replacement_as_well() -> None:
+def test_urgent_withdrawal_waits_for_its_replacement() -> None:
     story, bad = running()
     story.withdraw(bad, START + 5, Cause.REVOCATION, urgent=True)
     story.replace([bad], START + 6, Cause.REVOCATION, EPOCH)
@@ -251,7 +251,7 @@ def look(found: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
     return ask
 
 
-async def test_each_that_is_due_is_marked_and_a_bad_one_holds_up_none(
+async def test_every_due_certificate_is_marked_though_one_fails(
     server: ApiServer, restricted: KubernetesClient
 ) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
@@ -293,7 +293,7 @@ async def test_nothing_is_marked_before_the_issuer_was_switched(
         await eventually(look(world.marked), "the mark")
 
 
-async def test_what_is_missing_is_told_by_name(server: ApiServer, restricted: KubernetesClient) -> None:
+async def test_missing_field_of_record_is_named(server: ApiServer, restricted: KubernetesClient) -> None:
     async def missing(request: web.Request, handle: Answering) -> web.StreamResponse:
         if "/namespaces/nats/certificates" in request.path:
             return web.Response(status=404, text="404 page not found\n")  # no such group here
@@ -310,7 +310,9 @@ async def test_what_is_missing_is_told_by_name(server: ApiServer, restricted: Ku
     assert "docs/kubernetes.md" in world.errors()["orders"]
 
 
-async def test_a_missing_right_is_told_before_the_day_of_need(server: ApiServer, restricted: KubernetesClient) -> None:
+async def test_missing_permission_is_reported_before_any_withdrawal(
+    server: ApiServer, restricted: KubernetesClient
+) -> None:
     server.namespace("orders")
     certificate(server, "a", START - 100)
     world = World(restricted, "nats", "orders", well=True)

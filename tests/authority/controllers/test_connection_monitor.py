@@ -73,7 +73,7 @@ def asking(*servers: str) -> tuple[ConnectionMonitor, list[str]]:
     return ConnectionMonitor(here, servers, lambda server, error: complaints.append(f"{server}: {error}")), complaints
 
 
-async def test_who_came_with_a_certificate_of_the_ca_is_named(
+async def test_client_with_certificate_of_withdrawn_ca_is_named(
     broker: JetStreamBroker,
     bundle: VerifiedBundle,
     clients: list[tidemark.nats.Connection],
@@ -181,12 +181,12 @@ def test_only_the_chain_above_the_leaf_counts() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b'{"total": 1}', answer("a" * 64, BAD, cid="x"), answer("a" * 64, BAD, ip=None)]
 )
-def test_what_is_no_answer_is_said_so(data: bytes) -> None:
+def test_invalid_answer_of_server_is_an_error(data: bytes) -> None:
     with pytest.raises(MonitorError, match="expected connections as /connz shows them, found"):
         read_page(data, "here", [BAD])
 
 
 @given(st.binary(max_size=200) | st.just(answer("a" * 64, BAD)).flatmap(lambda d: st.binary().map(lambda b: d + b)))
-def test_whatever_a_server_says_is_an_answer_or_an_error(data: bytes) -> None:
+def test_any_bytes_of_a_server_are_an_answer_or_an_error(data: bytes) -> None:
     with suppress(MonitorError):
         read_page(data, "here", [BAD])

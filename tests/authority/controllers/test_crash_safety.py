@@ -208,14 +208,14 @@ def disturb(scenario: Scenario, how: How) -> list[str]:
 
 
 @pytest.mark.parametrize("how", How)
-def test_a_young_deployment_ends_the_same_whatever_is_struck(young: Scenario, how: How) -> None:
+def test_young_deployment_ends_the_same_after_any_fault(young: Scenario, how: How) -> None:
     names = disturb(young, how)
     kinds = {name.split()[0] for name in names}
     assert kinds == {"issue", "sign", "append", "publish", "activate", "write"}
 
 
 @pytest.mark.parametrize("how", How)
-def test_a_grown_deployment_ends_the_same_whatever_is_struck(grown: Scenario, how: How) -> None:
+def test_grown_deployment_ends_the_same_after_any_fault(grown: Scenario, how: How) -> None:
     names = disturb(grown, how)
     kinds = {name.split()[0] for name in names}
     assert kinds == {"issue", "sign", "append", "publish", "activate", "write", "delete", "fold"}
@@ -235,7 +235,7 @@ WITHDRAWALS = {
 
 @pytest.mark.parametrize("how", How)
 @pytest.mark.parametrize("name", WITHDRAWALS)
-def test_no_withdrawal_is_forgotten_whatever_is_struck(second_epoch: AuthorityHarness, name: str, how: How) -> None:
+def test_no_withdrawal_is_forgotten_after_any_fault(second_epoch: AuthorityHarness, name: str, how: How) -> None:
     order = WITHDRAWALS[name]
     scenario = Scenario(base=second_epoch, seconds=9, order=order)
     end, _ = scenario.run(None)

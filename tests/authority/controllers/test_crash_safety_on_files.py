@@ -271,7 +271,7 @@ def disturb(world: World, tmp_path: Path, seconds: int, order: Order | None, how
 
 
 @pytest.mark.parametrize("how", [How.KILL, How.FAIL])
-def test_a_rotation_ends_the_same_whatever_is_struck(grown: World, tmp_path: Path, how: How) -> None:
+def test_rotation_ends_the_same_after_any_fault(grown: World, tmp_path: Path, how: How) -> None:
     before = intents_in(grown.root)
     end = disturb(grown, tmp_path, 12, None, how)
     assert end.signing == f"epoch-{SECOND + 11}-13"
@@ -289,8 +289,6 @@ WITHDRAWALS = {
 
 @pytest.mark.parametrize("how", [How.KILL, How.FAIL])
 @pytest.mark.parametrize("name", WITHDRAWALS)
-def test_a_withdrawal_ends_the_same_whatever_is_struck(
-    second_epoch: World, tmp_path: Path, name: str, how: How
-) -> None:
+def test_withdrawal_ends_the_same_after_any_fault(second_epoch: World, tmp_path: Path, name: str, how: How) -> None:
     end = disturb(second_epoch, tmp_path, 8, WITHDRAWALS[name], how)
     assert end.left_out == [(f"epoch-{SECOND}-2", end.statements[-1][0])]

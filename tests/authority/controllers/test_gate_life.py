@@ -108,7 +108,7 @@ def test_an_unreadable_fleet_does_not_outlast_the_signing_ca() -> None:
     assert not machine.journal_store.history.signing.is_expired(START + 200)
 
 
-def test_a_pod_that_never_gets_ready_is_quarantined_after_p_and_holds_nobody_up() -> None:
+def test_pod_never_ready_is_quarantined_after_p() -> None:
     async def story(machine: AuthorityHarness) -> None:
         all_prove(machine, "nats-1")
         await machine.until(NEXT - 4)
@@ -195,7 +195,7 @@ def test_pods_that_are_added_during_a_hold_are_waited_for_too() -> None:
     assert last.unproven == ("orders",)
 
 
-def test_after_an_outage_longer_than_v_a_fleet_half_of_which_is_broken_goes_on_without_a_person() -> None:
+def test_outage_longer_than_v_with_half_broken_fleet_recovers_unattended() -> None:
     async def story(machine: AuthorityHarness) -> None:
         machine.pods.add("nats-1")
         await machine.until(START + 25)

@@ -35,7 +35,7 @@ ORDER = LeafOrder(LeafSubject("grace", "grace", ("grace.example.com",), ("::1",)
 WANTED: dict[str, Any] = {"name": "grace", "dns": ["grace.example.com"], "ip": ["0:0::1"], "reason": "a look by hand"}
 
 
-def test_it_is_signed_as_workloads_leaves_are_and_recorded() -> None:
+def test_manual_leaf_is_signed_as_workload_leaves_and_recorded() -> None:
     async def main() -> None:
         machine = AuthorityHarness(proving=False)
         machine.boot()
@@ -58,7 +58,7 @@ def _pems(made: ManualLeaf) -> tuple[bytes, bytes]:
 
 
 @alive
-async def test_what_cannot_be_recorded_is_handed_to_nobody(machine: AuthorityHarness) -> None:
+async def test_leaf_that_cannot_be_recorded_is_not_handed_out(machine: AuthorityHarness) -> None:
     await machine.until(START + 5)
     issue_leaf = machine.issuer.issue_leaf
 
@@ -74,7 +74,7 @@ async def test_what_cannot_be_recorded_is_handed_to_nobody(machine: AuthorityHar
     assert not any(isinstance(record, LeafRecord) for record in machine.journal.records.values())
 
 
-async def test_while_nothing_signs_it_is_refused() -> None:
+async def test_manual_leaf_is_refused_while_no_ca_signs() -> None:
     story, signing = running()
     journal = MemoryJournal()
     trust = Trust(DOMAIN, tuple(signer.verifier for signer in MemorySigner().signers))
@@ -105,7 +105,9 @@ async def recorded(deployment: AuthorityDeployment) -> list[LeafRecord]:
     return [entry.record for entry in entries if isinstance(entry.record, LeafRecord)]
 
 
-async def test_over_the_api_with_who_and_why(deployment: AuthorityDeployment, caplog: pytest.LogCaptureFixture) -> None:
+async def test_manual_leaf_over_api_records_operator_and_reason(
+    deployment: AuthorityDeployment, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG):
         status, answer = await post(deployment, "operator", WANTED)
     assert status == 200
@@ -123,7 +125,7 @@ async def test_over_the_api_with_who_and_why(deployment: AuthorityDeployment, ca
     assert "PRIVATE" not in caplog.text + json.dumps(told)
 
 
-async def test_nobody_but_an_operator_gets_one(deployment: AuthorityDeployment) -> None:
+async def test_manual_leaf_is_for_operators_alone(deployment: AuthorityDeployment) -> None:
     assert (await post(deployment, "agent", WANTED))[0] == 403
     assert (await post(deployment, "", WANTED))[0] == 401
     assert await recorded(deployment) == []
@@ -201,9 +203,7 @@ async def greeted(deployment: AuthorityDeployment, cas: str, out: Path, ca: str)
     return str(name)
 
 
-async def test_the_command_writes_over_nothing_unless_it_is_told_to(
-    deployment: AuthorityDeployment, tmp_path: Path
-) -> None:
+async def test_leaf_command_overwrites_only_with_force(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     (tmp_path / "tls.key").write_text("dear to somebody")
     refused = await command(*words(deployment, tmp_path))
     assert (refused.status, refused.out) == (2, "")

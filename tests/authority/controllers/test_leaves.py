@@ -60,7 +60,7 @@ def test_a_fresh_leaf_is_left_alone_and_a_missing_one_is_not(pair: CaPair) -> No
     assert cause(signed(pair, Validity(START - 5, START + 40)), history, START + 1) is None
 
 
-def test_another_ca_than_the_signing_one_is_told_apart_from_a_strangers(pair: CaPair) -> None:
+def test_leaf_of_older_ca_differs_from_foreign_leaf(pair: CaPair) -> None:
     history = history_of(pair)
     leaf = signed(pair, Validity(START - 5, START + 40))
     newer = make_ca(EPOCH + 1, START + 7, START + 100)
@@ -199,7 +199,7 @@ async def test_a_leaf_that_was_deleted_or_replaced_comes_back(machine: Authority
     assert causes == [LeafCause.MISSING, LeafCause.MISSING, LeafCause.MISSING, LeafCause.FOREIGN]
 
 
-def test_a_target_that_fails_is_tried_again_and_holds_nobody_else_up() -> None:
+def test_failing_leaf_target_is_retried_and_delays_no_other() -> None:
     async def main() -> None:
         machine = AuthorityHarness()
         broken = MemoryLeafStore("secrets/orders", is_down=True)

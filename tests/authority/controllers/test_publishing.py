@@ -91,7 +91,7 @@ def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> 
 
 
 @alive
-async def test_a_target_that_stays_ahead_is_told_once_and_shown_as_long(machine: AuthorityHarness) -> None:
+async def test_target_that_stays_ahead_is_reported_once(machine: AuthorityHarness) -> None:
     """Its note is ours and counts; what lies beside it cannot be gone on from."""
     await machine.until(START + 1)
     stuck = Cluster([Ahead("ahead")])

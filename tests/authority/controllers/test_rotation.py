@@ -143,7 +143,7 @@ async def test_an_application_left_behind_is_named(machine: AuthorityHarness) ->
     ]
 
 
-def test_the_record_of_an_activation_counts_whom_a_large_fleet_leaves_behind_and_names_the_first() -> None:
+def test_activation_record_counts_left_behind_agents_and_names_the_first() -> None:
     async def main() -> None:
         machine = AuthorityHarness(proving=False)
         names = sorted(["nats-0", *(f"orders-{number:04d}" for number in range(1500))])
@@ -168,7 +168,7 @@ class CrookedIssuer(MemoryIssuer):
         return await super().issue_ca(replace(request, not_before=request.not_before + 60))
 
 
-def test_what_agents_would_refuse_is_neither_committed_nor_published() -> None:
+def test_ca_that_agents_would_refuse_is_neither_committed_nor_published() -> None:
     async def main() -> None:
         machine = AuthorityHarness()
         machine.issuer = CrookedIssuer(machine.effects)
@@ -240,7 +240,7 @@ def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None
 
 
 @alive
-async def test_a_target_that_was_deleted_edited_or_set_back_shows_the_newest_again(machine: AuthorityHarness) -> None:
+async def test_deleted_edited_or_rolled_back_target_is_written_again(machine: AuthorityHarness) -> None:
     await machine.until(START + 13)
     newest = machine.target.bundle
     assert newest is not None
@@ -262,7 +262,7 @@ async def test_unchanged_targets_are_reported_once_for_each_statement(machine: A
     assert machine.target.tries > 3
 
 
-def test_a_lost_journal_goes_on_above_what_the_targets_show() -> None:
+def test_lost_journal_continues_above_highest_target() -> None:
     async def main() -> None:
         machine = AuthorityHarness()
         lost, _ = running()
@@ -286,7 +286,7 @@ def test_a_lost_journal_goes_on_above_what_the_targets_show() -> None:
     virtual_time.run(main())
 
 
-def test_a_target_that_turns_out_to_be_ahead_is_caught_up_with() -> None:
+def test_target_found_ahead_is_caught_up_with() -> None:
     async def main() -> None:
         machine = AuthorityHarness()
         lost, _ = running()
@@ -311,7 +311,7 @@ def test_a_target_that_turns_out_to_be_ahead_is_caught_up_with() -> None:
     virtual_time.run(main())
 
 
-def test_what_a_stranger_signed_is_reported_and_written_over() -> None:
+def test_statement_signed_by_stranger_is_reported_and_overwritten() -> None:
     async def main() -> None:
         stranger = JournalBuilder(signer=Signer.generate(f"{DOMAIN}/stranger"))
         stranger.prepare(EPOCH, START)
@@ -345,7 +345,7 @@ async def test_an_outage_longer_than_v_recovers_by_itself(machine: AuthorityHarn
 
 
 @alive
-async def test_an_issuer_that_is_down_for_a_while_delays_and_does_not_end_it(machine: AuthorityHarness) -> None:
+async def test_issuer_outage_delays_rotation_and_ends_by_itself(machine: AuthorityHarness) -> None:
     await machine.until(START + 11)
     machine.issuer.is_down = True
     await machine.until(START + 30)
@@ -374,7 +374,7 @@ async def test_a_journal_that_is_down_stops_everything_until_it_is_back(machine:
 
 
 @alive
-async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_deleted(
+async def test_append_conflict_is_decided_anew_and_its_ca_deleted(
     machine: AuthorityHarness,
 ) -> None:
     await machine.until(START + 11)
@@ -400,7 +400,7 @@ async def test_somebody_elses_record_ends_in_a_new_decision_and_the_lost_ca_is_d
 
 
 @alive
-async def test_cas_that_a_crash_left_behind_are_deleted_once_no_statement_can_name_them(
+async def test_orphans_of_a_crash_are_deleted_once_no_statement_can_name_them(
     machine: AuthorityHarness,
 ) -> None:
     await machine.settle()
@@ -415,7 +415,7 @@ async def test_cas_that_a_crash_left_behind_are_deleted_once_no_statement_can_na
 
 
 @alive
-async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: AuthorityHarness) -> None:
+async def test_lost_ca_is_reported_and_replaced(machine: AuthorityHarness) -> None:
     await machine.until(PREPARED + 1)
     del machine.issuer.cas[f"epoch-{EPOCH + 1}-2"]
     await machine.until(START + 25)
@@ -427,7 +427,7 @@ async def test_a_ca_whose_key_is_gone_is_told_of_and_replaced(machine: Authority
 
 
 @alive
-async def test_the_ca_that_signs_for_others_is_set_again_where_somebody_sets_another(machine: AuthorityHarness) -> None:
+async def test_default_issuer_changed_by_others_is_set_again(machine: AuthorityHarness) -> None:
     await machine.until(START + 21)
     machine.issuer.active = f"epoch-{EPOCH}-1"  # as one that was paused before it told the issuer so
     await machine.until(START + 27)
@@ -435,7 +435,7 @@ async def test_the_ca_that_signs_for_others_is_set_again_where_somebody_sets_ano
 
 
 @alive
-async def test_what_agents_would_refuse_is_never_committed(machine: AuthorityHarness) -> None:
+async def test_statement_signed_by_unknown_key_is_never_committed(machine: AuthorityHarness) -> None:
     await machine.until(START + 11)
     machine.signer.signers = (Signer.generate(f"{DOMAIN}/b"),)
     await machine.until(START + 19)
@@ -446,7 +446,7 @@ async def test_what_agents_would_refuse_is_never_committed(machine: AuthorityHar
 
 
 @alive
-async def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice_in_an_epoch(
+async def test_forced_rotation_is_activated_once_proven_also_twice_in_an_epoch(
     machine: AuthorityHarness,
 ) -> None:
     await machine.until(START + 3)
@@ -469,7 +469,7 @@ async def test_a_forced_rotation_is_activated_as_soon_as_it_is_proven_also_twice
     assert machine.issuer.active == f"epoch-{EPOCH + 1}-5"
 
 
-def test_forced_rotations_that_would_overfill_the_bundles_are_refused_before_anything_is_issued() -> None:
+def test_forced_rotation_that_overfills_bundles_is_refused_before_issue() -> None:
     async def main() -> None:
         machine = AuthorityHarness(proving=False)
         machine.boot()
@@ -509,7 +509,7 @@ class LaggingJournal(MemoryJournal):
         self.seen = position
 
 
-def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
+def test_lagging_journal_reads_lose_no_ca() -> None:
     """OpenBao's standbys answer reads, a moment late: what was just appended must not look like an orphan."""
 
     async def main() -> None:
@@ -528,7 +528,7 @@ def test_a_journal_whose_reads_lag_behind_loses_no_ca() -> None:
 
 
 @alive
-async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothing_behind(
+async def test_failed_forced_rotation_is_refused_and_leaves_no_ca_behind(
     machine: AuthorityHarness,
 ) -> None:
     await machine.until(START + 3)
@@ -543,7 +543,7 @@ async def test_a_forced_rotation_that_fails_tells_whoever_asked_and_leaves_nothi
     assert set(machine.issuer.cas) == {f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2"}
 
 
-def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() -> None:
+def test_waiting_command_is_refused_when_authority_stops() -> None:
     async def main() -> None:
         machine = AuthorityHarness()
         machine.boot()
@@ -562,7 +562,7 @@ def test_who_waits_for_an_answer_when_the_authority_stops_is_not_left_waiting() 
 
 
 @alive
-async def test_what_an_operator_asked_for_in_vain_is_not_done_later(machine: AuthorityHarness) -> None:
+async def test_command_that_timed_out_in_the_queue_is_not_run_later(machine: AuthorityHarness) -> None:
     await machine.settle()
     machine.journal.is_down = True
     with pytest.raises(TimeoutError, match="expected its turn within 20 s, found none: it is withdrawn, nothing"):
@@ -573,7 +573,7 @@ async def test_what_an_operator_asked_for_in_vain_is_not_done_later(machine: Aut
 
 
 @alive
-async def test_what_is_under_way_when_the_operator_is_answered_may_be_done_and_that_is_said(
+async def test_timeout_of_running_command_says_that_it_may_be_done(
     machine: AuthorityHarness,
 ) -> None:
     await machine.settle()
@@ -646,7 +646,7 @@ def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) 
     virtual_time.run(main())
 
 
-def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdrawn() -> None:
+def test_statement_counts_by_old_clock_after_withdrawal_of_new_ca() -> None:
     """The statement then counts by its clock: agents look whether the first CA ends as that says."""
 
     async def main() -> None:
@@ -673,7 +673,7 @@ def test_a_ca_of_the_clock_before_comes_first_again_where_the_new_ones_is_withdr
 
 
 @alive
-async def test_who_leads_again_goes_by_nothing_that_others_have_folded_away_meanwhile(
+async def test_replica_that_leads_again_forgets_records_compacted_meanwhile(
     machine: AuthorityHarness,
 ) -> None:
     """The head stays where it is then, and a fold that names records which are gone could not be read any more."""
@@ -693,7 +693,7 @@ async def test_who_leads_again_goes_by_nothing_that_others_have_folded_away_mean
     await asyncio.gather(running_again, return_exceptions=True)
 
 
-def test_a_bundle_without_the_root_does_as_well() -> None:
+def test_rotation_works_without_root_in_bundles() -> None:
     async def main() -> None:
         machine = AuthorityHarness(include_root=False)
         machine.boot()
@@ -706,7 +706,7 @@ def test_a_bundle_without_the_root_does_as_well() -> None:
 
 
 @alive
-async def test_the_fleet_is_shown_as_the_plan_sees_it(machine: AuthorityHarness) -> None:
+async def test_view_shows_the_fleet_as_the_plan_sees_it(machine: AuthorityHarness) -> None:
     await machine.until(START + 13)
     view = machine.view(machine.rotation.history, machine.now())
     assert [agent.state for agent in view.agents] == [FleetState.PROVEN]

@@ -40,7 +40,7 @@ def test_steady_operation(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_held_by_an_agent_that_never_proves_until_the_last_resort_and_again(preset: str) -> None:
+def test_gate_held_by_silent_agent_until_last_resort_twice(preset: str) -> None:
     async def story(model: FleetSimulation) -> None:
         await model.machine.sleep(epochs_of(model, 1.5))
         model.agent("nats-1").proves = False

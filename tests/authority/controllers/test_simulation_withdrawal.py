@@ -148,7 +148,7 @@ def test_a_rollback_in_every_epoch(preset: str) -> None:
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
-def test_an_agent_that_never_proves_holds_it_until_the_last_resort_and_harms_nobody(preset: str, cause: Cause) -> None:
+def test_agent_that_never_proves_holds_until_last_resort_without_harm(preset: str, cause: Cause) -> None:
     async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.1)
         model.agent("nats-1").proves = False
@@ -224,7 +224,7 @@ def test_longer_and_shorter_epochs_in_the_middle_of_it(before: str, after: str, 
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
-def test_an_urgent_one_breaks_what_it_says_and_is_over_with_the_next_delivery(preset: str, cause: Cause) -> None:
+def test_urgent_withdrawal_breaks_what_preview_says_until_next_delivery(preset: str, cause: Cause) -> None:
     async def story(model: FleetSimulation) -> None:
         await until_epoch(model, 3.3)
         model.strict = False

@@ -106,7 +106,7 @@ async def test_the_withdrawn_epoch_is_skipped_until_the_next_one(machine: Author
 
 
 @alive
-async def test_leaves_are_waited_for_and_the_operator_is_told_who_until_the_last_resort(
+async def test_leaves_are_waited_for_by_name_until_last_resort(
     machine: AuthorityHarness,
 ) -> None:
     machine.pods.add("orders", PodClass.APPLICATION)
@@ -190,7 +190,7 @@ async def test_an_urgent_revocation_brings_its_replacement_in_the_same_statement
 
 
 @alive
-async def test_an_urgent_rollback_activates_the_older_ca_though_it_is_proven_by_nobody(
+async def test_urgent_rollback_activates_unproven_older_ca(
     machine: AuthorityHarness,
 ) -> None:
     await machine.until(NEXT + 3)
@@ -297,7 +297,7 @@ async def test_reverts_of_more_than_a_third_roll_the_newest_ca_back_unasked(mach
 
 
 @alive
-async def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn(machine: AuthorityHarness) -> None:
+async def test_recovery_after_journal_loss_keeps_withdrawn_cas_out(machine: AuthorityHarness) -> None:
     await machine.until(NEXT + 3)
     bad = ca_of(machine, SECOND)
     await roll_back(machine)
@@ -316,7 +316,7 @@ async def test_a_journal_that_was_lost_goes_on_without_what_was_withdrawn(machin
 
 
 @alive
-async def test_an_authority_that_stops_in_the_middle_goes_on_with_it(machine: AuthorityHarness) -> None:
+async def test_authority_stopped_during_withdrawal_completes_it(machine: AuthorityHarness) -> None:
     await machine.until(START + 3)
     bad = ca_of(machine, FIRST)
     machine.proving = False
@@ -332,7 +332,7 @@ async def test_an_authority_that_stops_in_the_middle_goes_on_with_it(machine: Au
 
 
 @alive
-async def test_of_a_folded_journal_an_auditor_can_still_follow_the_chain(machine: AuthorityHarness) -> None:
+async def test_chain_of_compacted_journal_can_be_followed(machine: AuthorityHarness) -> None:
     """Of a CA withdrawn before its epoch the first statement is needed longer than the one that leaves it out."""
     followed: set[int] = set()
     for second in range(20 * 20):

@@ -68,7 +68,7 @@ def test_records_read_back_as_they_were_written(make: Callable[[], Record]) -> N
     assert load_record(dump_record(record)) == record
 
 
-def test_an_activation_from_before_it_counted_whom_it_left_behind_is_read() -> None:
+def test_activation_record_without_left_behind_count_is_read() -> None:
     fields = json.loads(dump_record(activation(START)))
     del fields["left_behind"]
     assert load_record(json.dumps(fields)) == activation(START)
@@ -80,7 +80,7 @@ async def test_an_empty_journal(tmp_path: Path) -> None:
     assert await journal.read() == ()
 
 
-async def test_what_was_appended_is_read_in_order_by_whoever_opens_it(tmp_path: Path) -> None:
+async def test_appended_records_are_read_in_order_by_another_process(tmp_path: Path) -> None:
     journal = DirectoryJournal(tmp_path)
     records: list[Record] = [statement(), activation(START), OVERRIDE]
     for position, record in enumerate(records, start=1):
@@ -118,7 +118,7 @@ async def test_a_gap_is_refused_when_writing_and_named_when_reading(tmp_path: Pa
         await journal.read()
 
 
-async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(tmp_path: Path) -> None:
+async def test_compaction_keeps_needed_records_in_place_and_removes_the_rest(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 6)
     before = await journal.read()
     await journal.compact((before[1],), through=4)
@@ -137,13 +137,13 @@ async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(tm
     assert not (tmp_path / "snapshot-000000000004.json").exists()
 
 
-async def test_a_journal_that_was_folded_whole_keeps_its_head(tmp_path: Path) -> None:
+async def test_fully_compacted_journal_keeps_its_head(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 3)
     await journal.compact((), through=3)
     assert (await journal.head(), await journal.read()) == (3, ())
 
 
-async def test_a_fold_that_a_crash_cut_short_counts_and_is_cleaned_up_by_the_next(tmp_path: Path) -> None:
+async def test_compaction_cut_short_by_crash_counts_and_next_one_cleans_up(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 4)
     before = await journal.read()
     saved = files(tmp_path)
@@ -155,7 +155,7 @@ async def test_a_fold_that_a_crash_cut_short_counts_and_is_cleaned_up_by_the_nex
     assert sorted(files(tmp_path)) == ["000000000004.json", "snapshot-000000000003.json"]
 
 
-async def test_an_older_fold_never_replaces_a_newer_one(tmp_path: Path) -> None:
+async def test_older_compaction_never_replaces_newer_one(tmp_path: Path) -> None:
     journal = await filled(tmp_path, 5)
     before = await journal.read()
     await journal.compact((before[3],), through=4)
@@ -163,7 +163,7 @@ async def test_an_older_fold_never_replaces_a_newer_one(tmp_path: Path) -> None:
     assert await journal.read() == (before[3], before[4])
 
 
-async def test_a_writer_that_slept_through_a_fold_does_not_win_a_position_that_was_folded_away(
+async def test_writer_paused_through_compaction_wins_no_compacted_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, leader = await filled(tmp_path, 1), DirectoryJournal(tmp_path)
@@ -203,7 +203,7 @@ async def test_unreadable_records_are_named(tmp_path: Path) -> None:
             await journal.read()
 
 
-async def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+async def test_record_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     journal = DirectoryJournal(tmp_path)
     with pytest.raises(JournalError, match="field 'reason': expected at most 4096 characters"):
         await journal.append(1, replace(OVERRIDE, reason="x" * 5000))

@@ -20,7 +20,7 @@ def test_an_empty_journal_has_no_history() -> None:
     assert EMPTY.summaries() == ()
 
 
-def test_cas_are_known_by_what_first_said_them() -> None:
+def test_ca_is_known_by_its_first_statement() -> None:
     story, first = running()
     second = story.prepare(EPOCH + 1, START + 12)
     forced = story.prepare(EPOCH + 1, START + 14, Cause.FORCED)
@@ -87,7 +87,7 @@ def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> Non
     assert history.signing is None
 
 
-def test_an_activation_of_a_ca_that_was_folded_away_leaves_none_signing() -> None:
+def test_activation_of_compacted_ca_leaves_none_signing() -> None:
     story, _ = running()
     ghost = Entry(9, ActivationRecord(START, "a" * 64, Opening.GATE))
     assert replay([*story.entries, ghost]).signing is None
@@ -108,7 +108,7 @@ def test_a_sequence_that_does_not_rise_is_named() -> None:
         replay([story.entries[0], Entry(5, story.entries[0].record)])
 
 
-def test_what_is_asked_for_one_ca_adds_up() -> None:
+def test_withdrawal_records_of_one_ca_add_up() -> None:
     story, first = running()
     asked = story.withdraw(first, START + 1)
     assert asked.withdrawal is not None
@@ -139,7 +139,7 @@ def test_a_ca_that_a_statement_lists_as_withdrawn_never_signs_again() -> None:
     assert first not in story.history.candidates
 
 
-def test_an_adopted_statement_says_what_is_withdrawn_also_of_cas_that_the_journal_lost() -> None:
+def test_adopted_statement_keeps_withdrawals_of_unknown_cas() -> None:
     whole, first = running()
     second = whole.prepare(EPOCH + 1, START + 12)
     whole.withdraw(second, START + 13)

@@ -77,7 +77,7 @@ async def test_an_empty_journal(journal: OpenBaoJournal) -> None:
     assert await journal.read() == ()
 
 
-async def test_what_was_appended_is_read_in_order_by_whoever_opens_it(
+async def test_appended_records_are_read_in_order_by_another_process(
     journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
     story = rotations(2)
@@ -174,7 +174,7 @@ async def test_the_server_refuses_a_late_writer(place: OpenBaoNamespace) -> None
         assert await journal_of(late).read() == (Entry(1, OVERRIDE),)
 
 
-async def test_a_writer_that_slept_through_a_fold_does_not_win_a_position_that_was_folded_away(
+async def test_writer_paused_through_compaction_wins_no_compacted_position(
     place: OpenBaoNamespace,
 ) -> None:
     others = [Entry(position, activation(START + position)) for position in (1, 2, 3)]
@@ -196,7 +196,7 @@ async def test_a_gap_is_refused_when_writing_and_named_when_reading(
         await journal.read()
 
 
-async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(
+async def test_compaction_keeps_needed_records_in_place_and_removes_the_rest(
     journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
     story = rotations(3)
@@ -219,7 +219,7 @@ async def test_folding_keeps_what_is_needed_in_its_place_and_removes_the_rest(
     assert (await names(place), await names(place, "journal/")) == ({"journal/"}, {"folded-000000000007"})
 
 
-async def test_an_older_fold_never_replaces_a_newer_one(journal: OpenBaoJournal) -> None:
+async def test_older_compaction_never_replaces_newer_one(journal: OpenBaoJournal) -> None:
     entries = [Entry(position, activation(START + position)) for position in range(1, 6)]
     await append(journal, entries)
     await journal.compact((entries[3],), through=4)
@@ -227,7 +227,7 @@ async def test_an_older_fold_never_replaces_a_newer_one(journal: OpenBaoJournal)
     assert positions(await journal.read()) == [4, 5]
 
 
-async def test_a_crash_anywhere_in_appending_leaves_the_record_whole_or_not_at_all(place: OpenBaoNamespace) -> None:
+async def test_crash_in_append_leaves_record_whole_or_absent(place: OpenBaoNamespace) -> None:
     story, effects = rotations(1), Effects()
     async with place.struck(effects) as undisturbed:
         await append(journal_of(undisturbed), story.entries[:1])
@@ -252,7 +252,7 @@ async def clear(place: OpenBaoNamespace) -> None:
             await place.client.delete(f"secret/metadata/ca-bundles/{folder}{name}")
 
 
-async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_cleans_up(place: OpenBaoNamespace) -> None:
+async def test_crash_in_compaction_loses_nothing_and_next_one_cleans_up(place: OpenBaoNamespace) -> None:
     story, effects = rotations(3), Effects()
     keep = (story.entries[3],)
 
@@ -284,7 +284,7 @@ async def test_a_crash_anywhere_in_folding_loses_nothing_and_the_next_fold_clean
                 assert (await journal_of(client).read(), await names(place), await names(place, "journal/")) == ended
 
 
-async def test_a_reader_that_a_fold_overtakes_reads_again(place: OpenBaoNamespace) -> None:
+async def test_reader_overtaken_by_compaction_reads_again(place: OpenBaoNamespace) -> None:
     entries = [Entry(position, activation(START + position)) for position in (1, 2, 3)]
     assert place.login is not None
     access = place.access(place.login)
@@ -327,14 +327,14 @@ async def test_unreadable_records_are_named(journal: OpenBaoJournal, place: Open
         await journal.read()
 
 
-async def test_a_record_whose_text_somebody_deleted_is_named(journal: OpenBaoJournal, place: OpenBaoNamespace) -> None:
+async def test_record_with_deleted_text_is_named(journal: OpenBaoJournal, place: OpenBaoNamespace) -> None:
     await append(journal, [Entry(1, activation(START)), Entry(2, OVERRIDE)])
     await place.client.delete("secret/data/ca-bundles/journal/000000000001")  # the newest version, as 'bao kv delete'
     with pytest.raises(JournalError, match="expected every record that its listing names, found one without its text"):
         await journal.read()
 
 
-async def test_what_could_not_be_read_back_is_not_written(journal: OpenBaoJournal) -> None:
+async def test_record_that_could_not_be_read_back_is_not_written(journal: OpenBaoJournal) -> None:
     with pytest.raises(JournalError, match="field 'reason': expected at most 4096 characters"):
         await journal.append(1, replace(OVERRIDE, reason="x" * 5000))
     assert await journal.head() == 0

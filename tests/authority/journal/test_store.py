@@ -12,7 +12,7 @@ from tests.harness.authority.journal_builder import EPOCH, START, running
 from tests.harness.authority.memory_backends import Effects, How, MemoryJournal, Strike, When
 
 
-async def test_it_reads_again_only_what_has_moved() -> None:
+async def test_store_reads_again_only_a_moved_journal() -> None:
     story, ca = running()
     journal = MemoryJournal()
     for entry in story.entries:
@@ -26,7 +26,7 @@ async def test_it_reads_again_only_what_has_moved() -> None:
     assert await timeline.read() == story.history
 
 
-async def test_whoever_watches_is_told_of_every_change() -> None:
+async def test_watchers_are_notified_of_every_change() -> None:
     story, ca = running()
     timeline = JournalStore(MemoryJournal())
     changed, other = timeline.watch(), timeline.watch()
@@ -55,7 +55,7 @@ async def test_a_decision_on_an_older_history_is_refused() -> None:
     assert timeline.history.cas[0].sha256 == ca.sha256
 
 
-async def test_who_leads_no_longer_neither_writes_nor_goes_on_to_an_effect() -> None:
+async def test_deposed_replica_neither_writes_nor_acts() -> None:
     story, _ = running()
     journal, leads = MemoryJournal(), [True]
     timeline = JournalStore(journal, lambda: leads[-1])
@@ -112,7 +112,7 @@ async def test_after_a_failed_append_it_looks_whether_the_record_stands(when: Wh
     assert ((await timeline.read()).head == 1) is stands
 
 
-async def test_a_folded_journal_is_read_again_though_its_head_stays() -> None:
+async def test_compacted_journal_is_read_again_with_unchanged_head() -> None:
     story, _ = running()
     for epoch in (EPOCH + 1, EPOCH + 2):
         story.prepare(epoch, START + 12)

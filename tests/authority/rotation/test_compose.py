@@ -109,7 +109,7 @@ def test_a_bundle_without_a_ca_is_refused() -> None:
         compose(DOMAIN, contents(), None, START)
 
 
-def test_what_agents_would_refuse_never_leaves() -> None:
+def test_bundle_that_agents_would_refuse_is_rejected() -> None:
     story, _ = running()
     previous = newest(story)
     draft = compose(DOMAIN, contents(EPOCH + 1, at=START + 12), previous, START + 12)

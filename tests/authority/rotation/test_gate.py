@@ -35,7 +35,7 @@ def gate(rotating: tuple[JournalBuilder, EpochCa], pods: Pods, now: int = PREPAR
     return gate_of(ca, snapshot(story, pods.view(story, now), now))
 
 
-def test_it_opens_when_every_required_agent_has_proven_the_ca(rotating: tuple[JournalBuilder, EpochCa]) -> None:
+def test_gate_opens_when_every_required_agent_has_proven_ca(rotating: tuple[JournalBuilder, EpochCa]) -> None:
     pods = servers("nats-0", "nats-1")
     pods.prove("nats-0", rotating[0].mark(), PREPARED + 1)
     found = gate(rotating, pods)
@@ -82,14 +82,14 @@ def test_an_unreadable_fleet_keeps_it_closed(rotating: tuple[JournalBuilder, Epo
     assert gate_of(ca, snapshot(story, unreadable, PREPARED)).closed is ClosedReason.UNREADABLE
 
 
-def test_a_quarantined_agent_holds_nobody_up(rotating: tuple[JournalBuilder, EpochCa]) -> None:
+def test_quarantined_agent_is_not_waited_for(rotating: tuple[JournalBuilder, EpochCa]) -> None:
     pods = servers("nats-0")
     pods.add("crashing", ready=False, since=START)
     pods.prove("nats-0", rotating[0].mark(), PREPARED + 1)
     assert gate(rotating, pods).opening is Opening.GATE
 
 
-def test_applications_are_waited_for_until_an_epoch_after_the_start_then_left_behind(
+def test_applications_are_left_behind_an_epoch_after_start(
     rotating: tuple[JournalBuilder, EpochCa],
 ) -> None:
     pods = servers("nats-0")
@@ -108,7 +108,7 @@ def test_the_deadline_counts_from_a_publication_that_came_late() -> None:
     assert gate((story, ca), servers("nats-0"), NEXT + 7).deadline == NEXT + 27
 
 
-def test_a_deadline_does_not_open_it_while_nobody_at_all_has_proven(rotating: tuple[JournalBuilder, EpochCa]) -> None:
+def test_deadline_keeps_gate_closed_while_no_agent_has_proven(rotating: tuple[JournalBuilder, EpochCa]) -> None:
     pods = Pods()
     pods.add("orders", PodClass.APPLICATION)
     assert gate(rotating, pods, NEXT + 30).closed is ClosedReason.SILENT

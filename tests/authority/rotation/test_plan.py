@@ -58,7 +58,7 @@ def test_an_empty_journal_asks_for_the_present_epoch() -> None:
     assert ask(JournalBuilder(), now) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-1")
 
 
-def test_the_first_ca_is_activated_at_once_and_then_the_issuer_is_told() -> None:
+def test_first_ca_is_activated_at_once_then_issuer_is_switched() -> None:
     story = JournalBuilder()
     ca = story.prepare(EPOCH, START + 3)
     action = ask(story, START + 3, servers("nats-0"))
@@ -79,14 +79,14 @@ def test_the_next_epochs_ca_is_prepared_in_its_window_and_only_once() -> None:
     assert isinstance(ask(story, PREPARED), Wait)
 
 
-def test_it_is_activated_at_its_start_and_not_before() -> None:
+def test_proven_ca_is_activated_at_its_start_and_not_before() -> None:
     story, _, ca, pods = held_story()
     pods.prove("nats-0", story.mark(), PREPARED + 1)
     assert ask(story, NEXT - 1, pods) == Wait(NEXT, None)
     assert ask(story, NEXT, pods) == Activate(ca, Opening.GATE, (), ())
 
 
-def test_a_closed_gate_holds_it_and_names_who_is_waited_for() -> None:
+def test_closed_gate_holds_ca_and_names_waiting_agents() -> None:
     story, signing, ca, pods = held_story()
     action = ask(story, NEXT, pods)
     assert isinstance(action, Wait)
@@ -115,7 +115,7 @@ def test_before_the_newer_one_starts_the_older_one_is_activated() -> None:
     assert ask(story, NEXT + 13, pods) == Activate(older, Opening.GATE, (), ())
 
 
-def test_the_last_resort_takes_the_newest_that_was_public_for_p_and_names_the_unproven() -> None:
+def test_last_resort_takes_newest_ca_public_for_p_and_names_unproven() -> None:
     story, signing, first, pods = held_story()
     second = story.prepare(EPOCH + 2, NEXT + 12)
     resort = signing.not_after - 20
@@ -170,7 +170,7 @@ def test_a_forced_ca_is_late_only_once_it_was_public_for_p() -> None:
     assert after.hold is not None
 
 
-def test_an_outage_of_one_epoch_is_caught_up_with_the_present_and_then_the_next_epoch() -> None:
+def test_outage_of_one_epoch_prepares_present_then_next_epoch() -> None:
     story, _ = running()
     now = START + 35  # epoch + 1 was never prepared, and the window of epoch + 2 has begun
     assert ask(story, now) == Prepare(EPOCH + 1, Cause.ROTATION, f"epoch-{EPOCH + 1}-2")
@@ -178,7 +178,7 @@ def test_an_outage_of_one_epoch_is_caught_up_with_the_present_and_then_the_next_
     assert ask(story, now) == Prepare(EPOCH + 2, Cause.ROTATION, f"epoch-{EPOCH + 2}-3")
 
 
-def test_after_an_outage_longer_than_v_the_present_ca_is_activated_at_once_and_only_then_the_next_prepared() -> None:
+def test_after_outage_longer_than_v_present_ca_is_activated_before_next_is_prepared() -> None:
     story, signing = running()
     now = signing.not_after + 15
     pods = servers("nats-0")
@@ -245,7 +245,7 @@ def test_cas_are_retired_an_epoch_after_their_expiry() -> None:
     assert isinstance(next_action(replace(shown, ca_ids=ca_ids - {old.ca_id})), Wait)
 
 
-def test_a_ca_that_no_statement_names_is_retired_once_none_can_name_it() -> None:
+def test_orphan_is_retired_once_no_statement_can_name_it() -> None:
     """Not before: a replica that was paused may yet commit the statement that brings it."""
     story, signing = running()
     waiting = {"epoch-5-2", "epoch-5-3"}
@@ -258,7 +258,7 @@ def test_a_ca_that_no_statement_names_is_retired_once_none_can_name_it() -> None
     assert next_action(shown) == Retire(("epoch-5-2",), orphans=True)
 
 
-def test_a_ca_whose_key_is_lost_never_signs_and_its_epoch_gets_another() -> None:
+def test_lost_ca_never_signs_and_its_epoch_gets_another() -> None:
     story, signing, ca, pods = held_story()
     pods.prove("nats-0", story.mark(), NEXT)
     fleet, held = pods.view(story, NEXT), {signing.ca_id: signing.sha256, ca.ca_id: ca.sha256}
@@ -279,14 +279,14 @@ def test_a_lost_ca_that_was_withdrawn_is_not_made_again() -> None:
     assert not isinstance(next_action(shown), Prepare)
 
 
-def test_where_the_signing_ca_is_lost_another_is_made_and_the_issuer_is_not_told_to_sign_with_it() -> None:
+def test_lost_signing_ca_is_replaced_and_issuer_is_not_switched_to_it() -> None:
     story, _ = running()
     shown = snapshot_of(story.history.held_by({}), START + 1, (), None)
     assert next_action(shown) == Prepare(EPOCH, Cause.ROTATION, f"epoch-{EPOCH}-2")
     assert isinstance(next_action(shown, frozenset({Step.PREPARE})), Wait)
 
 
-def test_a_step_that_rests_keeps_no_other_from_being_done() -> None:
+def test_step_in_backoff_keeps_no_other_from_being_done() -> None:
     story, _, ca, pods = held_story()
     pods.prove("nats-0", story.mark(), NEXT)
     story.append(ActivationRecord(NEXT, ca.sha256, Opening.GATE))
@@ -307,7 +307,7 @@ def long_story(epochs: int) -> JournalBuilder:
     return story
 
 
-def test_the_journal_is_folded_once_enough_of_it_is_needed_no_more() -> None:
+def test_journal_is_compacted_once_enough_records_are_unneeded() -> None:
     story = long_story(20)
     now = CLOCK.start(EPOCH + 19) + 1
     fold = ask(story, now)
@@ -328,7 +328,7 @@ def test_the_journal_is_folded_once_enough_of_it_is_needed_no_more() -> None:
     assert {ca.sha256 for ca in after.history.cas if ca.ca_id} >= live
 
 
-def test_an_old_journal_is_never_folded_beyond_what_still_counts() -> None:
+def test_compaction_keeps_every_record_that_still_counts() -> None:
     story, signing = running()
     for at in range(START, START + 30):
         story.append(OverrideRecord(at, signing.sha256, "ada", "again"))
@@ -339,7 +339,7 @@ def test_an_old_journal_is_never_folded_beyond_what_still_counts() -> None:
     assert fold.through == story.history.head - 1  # the head keeps its place
 
 
-def test_who_was_given_a_leaf_is_kept_for_as_long_as_its_ca_lives() -> None:
+def test_leaf_record_is_kept_as_long_as_its_ca_lives() -> None:
     story, first = running()
     for epoch in range(EPOCH + 1, EPOCH + 20):
         ca = story.prepare(epoch, CLOCK.prepare_at(epoch))

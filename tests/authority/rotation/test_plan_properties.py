@@ -230,7 +230,7 @@ few = settings(max_examples=25, derandomize=True, suppress_health_check=[HealthC
 
 @few
 @given(clocks, steps)
-def test_the_gate_delays_and_never_destroys_whatever_the_fleet_does(life_timing: Timing, script: Script) -> None:
+def test_gate_never_outlasts_signing_ca_with_any_fleet(life_timing: Timing, script: Script) -> None:
     life = begin(life_timing)
     for delay, (what, value) in script:
         life.live(life.now + delay)
@@ -240,7 +240,7 @@ def test_the_gate_delays_and_never_destroys_whatever_the_fleet_does(life_timing:
 
 @few
 @given(clocks, clocks, steps, st.integers(0, 200))
-def test_nor_when_the_epochs_get_longer_or_shorter_under_way(
+def test_gate_never_outlasts_signing_ca_when_epoch_length_changes(
     before: Timing, after: Timing, script: Script, when: int
 ) -> None:
     life = begin(before)
@@ -255,9 +255,7 @@ def test_nor_when_the_epochs_get_longer_or_shorter_under_way(
 
 @few
 @given(clocks, steps_with_withdrawals)
-def test_whatever_is_withdrawn_somebody_signs_whose_withdrawal_nobody_wants(
-    life_timing: Timing, script: Script
-) -> None:
+def test_after_any_withdrawals_a_ca_signs_that_is_not_withdrawn(life_timing: Timing, script: Script) -> None:
     life = begin(life_timing)
     for delay, (what, value) in script:
         life.live(life.now + delay)
@@ -272,7 +270,7 @@ def test_whatever_is_withdrawn_somebody_signs_whose_withdrawal_nobody_wants(
 
 @few
 @given(clocks, st.integers(1, 2000), st.sets(st.sampled_from(sorted(AGENTS))))
-def test_after_any_outage_somebody_signs_again_at_once(life_timing: Timing, outage: int, proving: set[str]) -> None:
+def test_after_any_outage_a_ca_signs_again_at_once(life_timing: Timing, outage: int, proving: set[str]) -> None:
     life = begin(life_timing)
     life.proving = proving
     life.live(life.now + 3 * life.clock.epoch_seconds)

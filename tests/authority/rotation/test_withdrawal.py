@@ -162,7 +162,7 @@ def test_a_leaf_counts_where_another_ca_signed_it_since_the_activation(
     assert isinstance(ask(story, NEXT + 5, pods), RemoveAnchors) is is_done
 
 
-def test_a_leaf_of_a_new_ca_counts_whatever_the_issuers_clock_says() -> None:
+def test_leaf_of_new_ca_counts_with_any_issuer_clock() -> None:
     story, _, second = rotated()
     bad = story.withdraw(second, NEXT + 3, Cause.REVOCATION)
     new = story.prepare(EPOCH + 1, NEXT + 3, Cause.FORCED)
@@ -172,7 +172,7 @@ def test_a_leaf_of_a_new_ca_counts_whatever_the_issuers_clock_says() -> None:
     assert leaf_reissue(bad, shown(story, NEXT + 5, pods)).is_done
 
 
-def test_who_says_nothing_about_a_leaf_is_waited_for_also_an_application() -> None:
+def test_agent_without_leaf_report_is_waited_for_also_an_application() -> None:
     pods = servers("nats-0")
     pods.add("orders", PodClass.APPLICATION)
     story, first, bad = replaced(pods)
@@ -193,7 +193,7 @@ def test_neither_an_empty_fleet_nor_an_unreadable_one_has_re_issued_anything() -
     assert progress(unreadable)[0].stage is WithdrawalStage.REISSUING
 
 
-def test_the_last_resort_leaves_it_out_an_epoch_before_it_expires_and_p_after_the_activation() -> None:
+def test_removal_is_due_an_epoch_before_expiry_and_p_after_activation() -> None:
     pods = servers("nats-0")
     story, first, bad = replaced(pods)
     assert removal_due_at(bad, story.history, CLOCK) == bad.not_after - 20
@@ -203,7 +203,7 @@ def test_the_last_resort_leaves_it_out_an_epoch_before_it_expires_and_p_after_th
     assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("nats-0",), bad.not_after - 17)
 
 
-def test_an_urgent_one_is_left_out_at_once_and_comes_with_the_new_ca_that_it_needs() -> None:
+def test_urgent_withdrawal_removes_ca_at_once_and_adds_needed_ca() -> None:
     story, first, second = rotated()
     bad = story.withdraw(second, NEXT + 3, urgent=True)
     pods = servers("nats-0")
@@ -225,7 +225,7 @@ def test_an_urgent_revocation_of_an_idle_ca_overrides_the_gate_of_the_new_one() 
     assert ask(story, NEXT + 3, servers("nats-0")) == Activate(new, Opening.OVERRIDE, ("nats-0",), ())
 
 
-def test_two_at_once_are_left_out_by_one_statement_and_its_cause_is_the_graver() -> None:
+def test_two_removals_at_once_share_one_statement_with_graver_cause() -> None:
     story, first, second = rotated()
     third = story.prepare(EPOCH + 2, NEXT + 12)
     story.activate(third, NEXT + 20)
@@ -251,7 +251,7 @@ def test_rotation_goes_on_and_its_newest_ca_does_as_a_replacement() -> None:
     assert replacement_of(bad, story.history, CLOCK, NEXT + 20) == story.history.signing
 
 
-def test_nobody_is_left_without_a_ca_that_may_sign_soon() -> None:
+def test_new_ca_is_made_before_signing_ca_runs_out_after_withdrawals() -> None:
     story, first, second = rotated()
     bad = story.withdraw(second, NEXT + 3)
     story.activate(first, NEXT + 4)
@@ -291,7 +291,7 @@ def test_more_than_a_third_of_the_required_agents_have_to_revert(names: int, of:
         assert action.reason == f"{names} of {of} required agents have put statement 2 back"
 
 
-def test_the_share_is_configurable() -> None:
+def test_share_that_rolls_back_is_configurable() -> None:
     story, pods = reverting(2, 3)
     assert not isinstance(ask(story, NEXT - 4, pods, Fraction(1)), Withdraw)
     story, pods = reverting(1, 3)
@@ -324,7 +324,7 @@ def test_applications_stale_receipts_and_an_unreadable_fleet_roll_nothing_back()
     assert not isinstance(next_action(unreadable), Withdraw)
 
 
-def test_once_an_epoch_and_only_what_rotation_brought() -> None:
+def test_automatic_rollback_happens_once_an_epoch_and_after_rotation_only() -> None:
     story, pods = reverting(3, 3)
     bad = story.withdraw(story.history.cas[-1], NEXT - 4, automatic=True)
     story.remove(bad, NEXT - 4)
@@ -338,7 +338,7 @@ def test_once_an_epoch_and_only_what_rotation_brought() -> None:
         assert isinstance(ask(story, now, pods), Withdraw) is happens
 
 
-def test_never_where_the_replacement_has_less_than_two_epochs_left() -> None:
+def test_automatic_rollback_needs_replacement_with_two_epochs_left() -> None:
     story, signing = running()
     good = story.mark()
     for at, happens in ((signing.not_after - 40, True), (signing.not_after - 39, False)):
@@ -348,7 +348,7 @@ def test_never_where_the_replacement_has_less_than_two_epochs_left() -> None:
         assert isinstance(ask(story, at, pods), Withdraw) is happens
 
 
-def test_which_ca_is_meant() -> None:
+def test_ca_to_withdraw_is_found_by_epoch_or_fingerprint() -> None:
     story, first, second = rotated()
     history = story.history
 
@@ -378,7 +378,7 @@ def test_by_default_each_rollback_takes_the_next_older_ca() -> None:
     assert ca_to_withdraw(story.history, WithdrawalRequest(Cause.ROLLBACK, "", urgent=False), NEXT + 3) == first
 
 
-def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
+def test_preview_says_what_urgent_withdrawal_breaks() -> None:
     story, first, second = rotated()
     pods = servers("nats-0", "nats-1", "nats-2")
     pods.prove("nats-0", story.mark(), NEXT + 3, leaf_of(second, NEXT))
@@ -395,7 +395,7 @@ def test_what_an_urgent_withdrawal_breaks_is_said_before() -> None:
     assert preview(shown(story, NEXT + 3, pods), staged, include_root=True).breaks == ()
 
 
-def test_a_revocation_that_the_root_makes_toothless_is_warned_of() -> None:
+def test_revocation_with_root_in_bundle_is_warned_of() -> None:
     story, _, second = rotated()
     wanted = WithdrawalRequest(Cause.REVOCATION, second.sha256, urgent=False)
     view = shown(story, NEXT + 3, servers("nats-0"))
