@@ -11,7 +11,7 @@ from tests.harness.agent.fixtures import (
     server,
     serving,
 )
-from tests.harness.authority.fixtures import empty_space, machine, openbao, space
+from tests.harness.authority.fixtures import empty_space, harness, openbao, space
 from tests.harness.nats.fixtures import cluster, connection, first, lone, output, running, second, stranger
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "empty_space",
     "factory",
     "first",
+    "harness",
     "http",
     "lone",
-    "machine",
     "nats_server",
     "open_folder",
     "openbao",

@@ -98,51 +98,51 @@ def test_status_patch_marks_as_cmctl_and_keeps_other_conditions() -> None:
 
 def replaced() -> tuple[JournalBuilder, EpochCa, EpochCa]:
     """A revoked CA and the one that signs in its place since 10 s after the epoch's start."""
-    story, bad = running()
-    story.withdraw(bad, START + 5, Cause.REVOCATION)
-    good = story.prepare(EPOCH, START + 6, Cause.FORCED)
-    story.activate(good, START + 10)
-    return story, bad, good
+    builder, bad = running()
+    builder.withdraw(bad, START + 5, Cause.REVOCATION)
+    good = builder.prepare(EPOCH, START + 6, Cause.FORCED)
+    builder.activate(good, START + 10)
+    return builder, bad, good
 
 
 def test_nothing_is_outdated_before_the_replacement_signs() -> None:
-    story, bad = running()
-    assert outdated_before(story.history, START + 1) is None
-    story.withdraw(bad, START + 5, Cause.REVOCATION)
-    assert outdated_before(story.history, START + 5) is None
-    good = story.prepare(EPOCH, START + 6, Cause.FORCED)
-    assert outdated_before(story.history, START + 7) is None
-    story.activate(good, START + 10)
-    assert outdated_before(story.history, START + 10) == START + 10
+    builder, bad = running()
+    assert outdated_before(builder.history, START + 1) is None
+    builder.withdraw(bad, START + 5, Cause.REVOCATION)
+    assert outdated_before(builder.history, START + 5) is None
+    good = builder.prepare(EPOCH, START + 6, Cause.FORCED)
+    assert outdated_before(builder.history, START + 7) is None
+    builder.activate(good, START + 10)
+    assert outdated_before(builder.history, START + 10) == START + 10
 
 
 def test_after_removal_a_rotation_asks_for_no_more_leaves() -> None:
-    story, bad, _ = replaced()
-    story.remove(bad, START + 12, Cause.REVOCATION)
-    story.activate(story.prepare(EPOCH + 1, START + 13), START + 20)
-    assert outdated_before(story.history, START + 21) == START + 10
-    assert outdated_before(story.history, bad.not_after) is None
+    builder, bad, _ = replaced()
+    builder.remove(bad, START + 12, Cause.REVOCATION)
+    builder.activate(builder.prepare(EPOCH + 1, START + 13), START + 20)
+    assert outdated_before(builder.history, START + 21) == START + 10
+    assert outdated_before(builder.history, bad.not_after) is None
 
 
 def test_before_removal_leaves_count_as_for_step_3() -> None:
-    story, _, _ = replaced()
-    story.activate(story.prepare(EPOCH + 1, START + 13), START + 20)
-    assert outdated_before(story.history, START + 21) == START + 20
+    builder, _, _ = replaced()
+    builder.activate(builder.prepare(EPOCH + 1, START + 13), START + 20)
+    assert outdated_before(builder.history, START + 21) == START + 20
 
 
 def test_urgent_withdrawal_waits_for_its_replacement() -> None:
-    story, bad = running()
-    story.withdraw(bad, START + 5, Cause.REVOCATION, urgent=True)
-    story.replace([bad], START + 6, Cause.REVOCATION, EPOCH)
-    assert outdated_before(story.history, START + 6) is None
-    story.activate(story.history.cas[-1], START + 7)
-    assert outdated_before(story.history, START + 8) == START + 7
+    builder, bad = running()
+    builder.withdraw(bad, START + 5, Cause.REVOCATION, urgent=True)
+    builder.replace([bad], START + 6, Cause.REVOCATION, EPOCH)
+    assert outdated_before(builder.history, START + 6) is None
+    builder.activate(builder.history.cas[-1], START + 7)
+    assert outdated_before(builder.history, START + 8) == START + 7
 
 
 def test_a_ca_that_never_signed_has_left_no_leaves() -> None:
-    story, _ = running()
-    story.withdraw(story.prepare(EPOCH + 1, START + 7), START + 8)
-    assert outdated_before(story.history, START + 9) is None
+    builder, _ = running()
+    builder.withdraw(builder.prepare(EPOCH + 1, START + 7), START + 8)
+    assert outdated_before(builder.history, START + 9) is None
 
 
 # Through the API server.
@@ -218,9 +218,9 @@ class World:
     """The sequencer over a journal in which a CA was replaced at ``START + 10``, or where all is ``well``."""
 
     def __init__(self, client: KubernetesClient, *namespaces: str, well: bool = False) -> None:
-        story, good = running() if well else replaced()[::2]
+        builder, good = running() if well else replaced()[::2]
         journal = MemoryJournal(Effects())
-        for entry in story.entries:
+        for entry in builder.entries:
             journal.put(entry.record)
         self.events: list[Event] = []
         self.active: str | None = good.ca_id

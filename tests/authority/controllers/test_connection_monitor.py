@@ -132,16 +132,16 @@ async def test_a_server_that_does_not_answer_hides_none_of_the_others(
 async def test_servers_are_asked_while_a_ca_that_was_left_out_has_not_expired(
     broker: JetStreamBroker, clients: list[tidemark.nats.Connection]
 ) -> None:
-    story, first = running()
-    story.prepare(EPOCH + 1, START + 12)
-    assert cas_to_look_for(story.history, START + 13) == ()
-    story.withdraw(first, START + 13)
-    assert cas_to_look_for(story.history, START + 13) == ()
-    bad = story.remove(first, START + 13)
-    assert cas_to_look_for(story.history, START + 13) == (bad,)
-    assert cas_to_look_for(story.history, bad.not_after) == ()
+    builder, first = running()
+    builder.prepare(EPOCH + 1, START + 12)
+    assert cas_to_look_for(builder.history, START + 13) == ()
+    builder.withdraw(first, START + 13)
+    assert cas_to_look_for(builder.history, START + 13) == ()
+    bad = builder.remove(first, START + 13)
+    assert cas_to_look_for(builder.history, START + 13) == (bad,)
+    assert cas_to_look_for(builder.history, bad.not_after) == ()
     journal = MemoryJournal()
-    for entry in story.entries:
+    for entry in builder.entries:
         journal.put(entry.record)
     timeline = JournalStore(journal, lambda: True)
     asked = ConnectionMonitor(

@@ -48,26 +48,26 @@ class End:
     ca_ids: set[str]
 
 
-async def end_of(machine: AuthorityHarness) -> End:
+async def end_of(harness: AuthorityHarness) -> End:
     """The end, after checking what must hold however it was reached."""
-    history = replay(await machine.journal.read())
+    history = replay(await harness.journal.read())
     newest, signing = history.newest, history.signing
     assert newest is not None
     assert signing is not None
     ca_ids = {ca.sha256: ca.ca_id for ca in history.cas}
     named = {ca.ca_id for ca in history.cas if ca.ca_id}
-    assert set(machine.issuer.cas) <= named, "a CA that no statement names"
-    unretired = {ca.ca_id for ca in history.cas if ca.ca_id and machine.now() < ca.retire_at}
-    assert unretired <= set(machine.issuer.cas), "a CA is gone that may still be needed"
-    assert machine.target.digest == newest.digest
-    assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+    assert set(harness.issuer.cas) <= named, "a CA that no statement names"
+    unretired = {ca.ca_id for ca in history.cas if ca.ca_id and harness.now() < ca.retire_at}
+    assert unretired <= set(harness.issuer.cas), "a CA is gone that may still be needed"
+    assert harness.target.digest == newest.digest
+    assert all(len(texts) == 1 for texts in harness.target.texts.values()), "two texts for one sequence"
     for signed in history.statements:
-        shown = machine.target.texts.get(signed.statement.sequence, {signed.digest})
+        shown = harness.target.texts.get(signed.statement.sequence, {signed.digest})
         assert shown == {signed.digest}, "a text was shown that the journal does not hold"
-    leaf = machine.leaf.certificate
+    leaf = harness.leaf.certificate
     assert leaf is not None
     assert issued_by(leaf, signing.certificate)
-    assert machine.issuer.active == signing.ca_id
+    assert harness.issuer.active == signing.ca_id
     return End(
         statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],
         activations=[
@@ -80,7 +80,7 @@ async def end_of(machine: AuthorityHarness) -> End:
         ],
         withdrawn={ca_ids[sha256] for sha256 in newest.statement.withdrawn},
         signing=signing.ca_id,
-        ca_ids=set(machine.issuer.cas),
+        ca_ids=set(harness.issuer.cas),
     )
 
 
@@ -92,50 +92,50 @@ def rotate(at: int) -> Order:
     )
 
 
-async def live(machine: AuthorityHarness, seconds: int, order: Order | None) -> None:
+async def live(harness: AuthorityHarness, seconds: int, order: Order | None) -> None:
     """Let time pass; whoever dies is started again, and an operator asks for one thing and sees it through."""
-    machine.boot()
+    harness.boot()
     request: asyncio.Task[object] | None = None
     stands = order is None
-    takeover = asyncio.create_task(take_over(machine))
+    takeover = asyncio.create_task(take_over(harness))
     for half in range(seconds * 2):
         await asyncio.sleep(0.5)
-        machine.rotation.wake()  # a receipt has come
+        harness.rotation.wake()  # a receipt has come
         if request is not None and request.done() and order is not None:
-            stands = await is_standing(machine, request, order)
+            stands = await is_standing(harness, request, order)
             request = None
-        if await machine.died():
+        if await harness.died():
             await asyncio.sleep(0.5)
-            machine.boot()
+            harness.boot()
         elif not stands and request is None and order is not None and half >= 2 * order.at:
-            request = asyncio.ensure_future(order.ask(machine.rotation))
-    if not machine.effects.paused.is_set():
+            request = asyncio.ensure_future(order.ask(harness.rotation))
+    if not harness.effects.paused.is_set():
         takeover.cancel()
     (ended,) = await asyncio.gather(takeover, return_exceptions=True)
     assert ended is None or isinstance(ended, asyncio.CancelledError), ended
-    await machine.stop()
+    await harness.stop()
 
 
-async def take_over(machine: AuthorityHarness) -> None:
+async def take_over(harness: AuthorityHarness) -> None:
     """Where one is paused another leads; whoever asked the first still waits for it."""
-    await machine.effects.paused.wait()
-    paused = machine.depose()
+    await harness.effects.paused.wait()
+    paused = harness.depose()
     await asyncio.sleep(0.5)
-    machine.boot()
+    harness.boot()
     await asyncio.sleep(PAUSE_SECONDS)
-    machine.effects.resumed.set()
+    harness.effects.resumed.set()
     await asyncio.sleep(0.1)
     paused.cancel()  # it has found that it leads no longer
     (ended,) = await asyncio.gather(paused, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError), ended
 
 
-async def is_standing(machine: AuthorityHarness, request: "asyncio.Future[object]", order: Order) -> bool:
+async def is_standing(harness: AuthorityHarness, request: "asyncio.Future[object]", order: Order) -> bool:
     """Whether what was asked for stands in the journal, whatever the operator was told."""
     (answer,) = await asyncio.gather(request, return_exceptions=True)
     if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
         raise answer
-    return order.stands(replay(await machine.journal.read()))
+    return order.stands(replay(await harness.journal.read()))
 
 
 @dataclass(frozen=True)
@@ -148,21 +148,21 @@ class Scenario:
 
     def run(self, strike: Strike | None) -> tuple[End, list[str]]:
         async def main() -> tuple[End, list[str]]:
-            machine = AuthorityHarness(effects=Effects(strike))
+            harness = AuthorityHarness(effects=Effects(strike))
             if self.base is not None:
-                machine.began = self.base.began
-                copy_world(self.base, machine)
-            await live(machine, self.seconds, self.order)
-            assert machine.effects.paused.is_set() is (strike is not None and strike.how is How.PAUSE)
-            return await end_of(machine), machine.effects.names
+                harness.began = self.base.began
+                copy_world(self.base, harness)
+            await live(harness, self.seconds, self.order)
+            assert harness.effects.paused.is_set() is (strike is not None and strike.how is How.PAUSE)
+            return await end_of(harness), harness.effects.names
 
         return virtual_time.run(main())
 
 
-def copy_world(source: AuthorityHarness, machine: AuthorityHarness) -> None:
-    machine.journal.records, machine.journal.last = dict(source.journal.records), source.journal.last
-    machine.issuer.cas, machine.issuer.active = dict(source.issuer.cas), source.issuer.active
-    machine.target.bundle, machine.leaf.leaf = source.target.bundle, source.leaf.leaf
+def copy_world(source: AuthorityHarness, harness: AuthorityHarness) -> None:
+    harness.journal.records, harness.journal.last = dict(source.journal.records), source.journal.last
+    harness.issuer.cas, harness.issuer.active = dict(source.issuer.cas), source.issuer.active
+    harness.target.bundle, harness.leaf.leaf = source.target.bundle, source.leaf.leaf
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +181,11 @@ def lived(seconds: int) -> AuthorityHarness:
     """What is left of an authority that ran for so long."""
 
     async def main() -> AuthorityHarness:
-        machine = AuthorityHarness()
-        machine.boot()
-        await machine.sleep(seconds)
-        await machine.stop()
-        return machine
+        harness = AuthorityHarness()
+        harness.boot()
+        await harness.sleep(seconds)
+        await harness.stop()
+        return harness
 
     base = virtual_time.run(main())
     base.began = START + seconds
@@ -249,18 +249,18 @@ def test_no_withdrawal_is_forgotten_after_any_fault(second_epoch: AuthorityHarne
 
 def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
     async def main() -> None:
-        machine = AuthorityHarness()
-        machine.boot()
-        await machine.until(START + 11)
-        machine.effects.strike = Strike(len(machine.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
-        await machine.sleep_until_death()
-        machine.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
-        machine.boot()
-        await machine.until(START + 15)
-        history = replay(await machine.journal.read())
-        assert set(machine.issuer.cas) == {ca.ca_id for ca in history.cas}
+        harness = AuthorityHarness()
+        harness.boot()
+        await harness.until(START + 11)
+        harness.effects.strike = Strike(len(harness.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
+        await harness.sleep_until_death()
+        harness.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
+        harness.boot()
+        await harness.until(START + 15)
+        history = replay(await harness.journal.read())
+        assert set(harness.issuer.cas) == {ca.ca_id for ca in history.cas}
         assert history.cas[-1].not_after == START + 20 + 100
-        await machine.stop()
+        await harness.stop()
 
     virtual_time.run(main())
 

@@ -146,25 +146,25 @@ class End:
     ca_ids: set[str]
 
 
-async def end_of(machine: FileMachine) -> End:
+async def end_of(harness: FileMachine) -> End:
     """The end, after checking what must hold however it was reached."""
-    machine.look()
-    entries = await journal_of(machine).read()
+    harness.look()
+    entries = await journal_of(harness).read()
     history = replay(entries)
-    newest, signing, leaf = history.newest, history.signing, machine.leaf.certificate
+    newest, signing, leaf = history.newest, history.signing, harness.leaf.certificate
     assert newest is not None
     assert signing is not None
     assert leaf is not None
-    held = intents_in(machine.root)
-    unretired = {ca.ca_id for ca in history.cas if machine.now() < ca.retire_at}
+    held = intents_in(harness.root)
+    unretired = {ca.ca_id for ca in history.cas if harness.now() < ca.retire_at}
     assert unretired <= held <= {ca.ca_id for ca in history.cas}, "a CA too few, or one that no statement names"
-    assert machine.target.digest == newest.digest
+    assert harness.target.digest == newest.digest
     texts: dict[int, set[str]] = {}
     for entry in entries:
         if isinstance(entry.record, StatementRecord):
             sequence = statement_of(entry.record.bundle).sequence
             texts[sequence] = {digest_of(parse(entry.record.bundle.note).text)}
-    assert machine.target.texts.items() <= texts.items(), "a text was shown that the journal does not hold"
+    assert harness.target.texts.items() <= texts.items(), "a text was shown that the journal does not hold"
     assert issued_by(leaf, signing.certificate)
     ca_ids = {ca.sha256: ca.ca_id for ca in history.cas}
     return End(
@@ -183,30 +183,30 @@ def intents_in(root: Path) -> set[str]:
     return {path.name for path in (root / "state" / "issuer").iterdir() if is_ca_id(path.name)}
 
 
-async def live(machine: FileMachine, seconds: int, order: Order | None) -> None:
+async def live(harness: FileMachine, seconds: int, order: Order | None) -> None:
     """Let time pass; whoever dies is started again, and an operator asks for one thing and sees it through."""
-    await machine.start()
+    await harness.start()
     request: asyncio.Future[object] | None = None
     stands = order is None
     for half in range(seconds * 2):
         await asyncio.sleep(0.5)
-        machine.rotation.wake()  # a receipt has come
+        harness.rotation.wake()  # a receipt has come
         if request is not None and request.done() and order is not None:
             (answer,) = await asyncio.gather(request, return_exceptions=True)
             if isinstance(answer, BaseException) and not isinstance(answer, RotationRefused | asyncio.CancelledError):
                 raise answer
-            stands, request = order.stands(replay(await journal_of(machine).read())), None
-        if await machine.died():
-            assert machine.files.is_dead, "an error that ended it"
+            stands, request = order.stands(replay(await journal_of(harness).read())), None
+        if await harness.died():
+            assert harness.files.is_dead, "an error that ended it"
             await asyncio.sleep(0.5)
-            await machine.start()
+            await harness.start()
         elif not stands and request is None and order is not None and half >= 2 * order.at:
-            request = asyncio.ensure_future(order.ask(machine.rotation))
-    await machine.stop()
+            request = asyncio.ensure_future(order.ask(harness.rotation))
+    await harness.stop()
 
 
-def journal_of(machine: FileMachine) -> DirectoryJournal:
-    return DirectoryJournal(machine.root / "state" / "journal")
+def journal_of(harness: FileMachine) -> DirectoryJournal:
+    return DirectoryJournal(harness.root / "state" / "journal")
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,10 @@ class World:
         shutil.copytree(self.root, into, symlinks=True)
 
         async def main() -> End:
-            machine = FileMachine(root=into, began=self.now, files=files)
+            harness = FileMachine(root=into, began=self.now, files=files)
             with watched(files):
-                await live(machine, seconds, order)
-            return await end_of(machine)
+                await live(harness, seconds, order)
+            return await end_of(harness)
 
         return virtual_time.run(main())
 

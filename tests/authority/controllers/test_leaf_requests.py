@@ -37,18 +37,18 @@ WANTED: dict[str, Any] = {"name": "grace", "dns": ["grace.example.com"], "ip": [
 
 def test_manual_leaf_is_signed_as_workload_leaves_and_recorded() -> None:
     async def main() -> None:
-        machine = AuthorityHarness(proving=False)
-        machine.boot()
-        await machine.until(START + 50)
-        made = await machine.rotation.commands.issue_leaf(ORDER)
+        harness = AuthorityHarness(proving=False)
+        harness.boot()
+        await harness.until(START + 50)
+        made = await harness.rotation.commands.issue_leaf(ORDER)
         assert (not_before(made.leaf), not_after(made.leaf)) == (START + 45, START + 80)  # its CA ends then
         assert fingerprint(leaf_issuer(parse_leaf(*_pems(made)), [made.signing.certificate], (), START + 50))
-        (event,) = machine.of(LeafIssued)
+        (event,) = harness.of(LeafIssued)
         assert (event.serial, event.not_after, event.who) == (made.serial, START + 80, "ada")
-        assert machine.journal.records[machine.journal.last] == LeafRecord(
+        assert harness.journal.records[harness.journal.last] == LeafRecord(
             START + 50, made.signing.sha256, "grace", ("grace.example.com", "::1"), made.serial, "ada", "a look by hand"
         )
-        await machine.stop()
+        await harness.stop()
 
     virtual_time.run(main())
 
@@ -58,29 +58,29 @@ def _pems(made: ManualLeaf) -> tuple[bytes, bytes]:
 
 
 @alive
-async def test_leaf_that_cannot_be_recorded_is_not_handed_out(machine: AuthorityHarness) -> None:
-    await machine.until(START + 5)
-    issue_leaf = machine.issuer.issue_leaf
+async def test_leaf_that_cannot_be_recorded_is_not_handed_out(harness: AuthorityHarness) -> None:
+    await harness.until(START + 5)
+    issue_leaf = harness.issuer.issue_leaf
 
     async def slow(ca_id: str, request: LeafRequest) -> IssuedLeaf:
         """While we sign, somebody else decides something."""
-        machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
+        harness.journal.put(OverrideRecord(harness.now(), "a" * 64, "ada", "elsewhere"))
         return await issue_leaf(ca_id, request)
 
-    machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
+    harness.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
     with pytest.raises(RotationRefused, match="taken; try again"):
-        await machine.rotation.commands.issue_leaf(ORDER)
-    assert machine.of(LeafIssued) == []
-    assert not any(isinstance(record, LeafRecord) for record in machine.journal.records.values())
+        await harness.rotation.commands.issue_leaf(ORDER)
+    assert harness.of(LeafIssued) == []
+    assert not any(isinstance(record, LeafRecord) for record in harness.journal.records.values())
 
 
 async def test_manual_leaf_is_refused_while_no_ca_signs() -> None:
-    story, signing = running()
+    builder, signing = running()
     journal = MemoryJournal()
     trust = Trust(DOMAIN, tuple(signer.verifier for signer in MemorySigner().signers))
     here = ControllerContext(JournalStore(journal), trust, PLAYGROUND, lambda: signing.not_after, lambda _: None)
     with pytest.raises(RotationRefused, match="leaf: expected a CA that signs, found none at present"):
-        await issue(here, SerializedIssuer(MemoryIssuer()), story.history, ORDER)
+        await issue(here, SerializedIssuer(MemoryIssuer()), builder.history, ORDER)
     assert journal.last == 0
 
 

@@ -44,8 +44,8 @@ def pair() -> CaPair:
 
 def history_of(pair: CaPair) -> History:
     """A history whose signing CA is one that we hold the key of."""
-    story, _ = running()
-    history = story.history
+    builder, _ = running()
+    history = builder.history
     ours = replace(history.cas[0], certificate=pair.certificate, sha256=fingerprint(pair.certificate))
     return replace(history, cas=(ours,), activations=(replace(history.activations[0], ca=ours.sha256),))
 
@@ -145,109 +145,109 @@ def test_nothing_is_due_where_nothing_can_be_signed(pair: CaPair) -> None:
 
 
 @alive
-async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(machine: AuthorityHarness) -> None:
-    await machine.until(START + 95)
-    written = machine.of(LeafWritten)
+async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(harness: AuthorityHarness) -> None:
+    await harness.until(START + 95)
+    written = harness.of(LeafWritten)
     assert [(e.at - START, e.cause) for e in written] == [
         (0, LeafCause.MISSING),
         *[(second, LeafCause.ACTIVATION) for second in (20, 40, 60, 80)],
     ]
-    assert [e.ca for e in written] == [e.ca for e in machine.of(Activated)]
-    assert machine.leaf.leaf is not None
-    leaf = parse_leaf(machine.leaf.leaf.certificate_pem, machine.leaf.leaf.key_pem)
+    assert [e.ca for e in written] == [e.ca for e in harness.of(Activated)]
+    assert harness.leaf.leaf is not None
+    leaf = parse_leaf(harness.leaf.leaf.certificate_pem, harness.leaf.leaf.key_pem)
     assert (not_before(leaf.certificate), not_after(leaf.certificate)) == (START + 75, START + 120)
-    assert leaf.chain == (machine.issuer.cas[f"epoch-{EPOCH + 4}-5"].certificate,)
-    state = machine.leaves.states["nats-0"]
+    assert leaf.chain == (harness.issuer.cas[f"epoch-{EPOCH + 4}-5"].certificate,)
+    state = harness.leaves.states["nats-0"]
     assert (state.not_after, state.ca, state.error) == (START + 120, written[-1].ca, "")
 
 
 def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_out() -> None:
     async def main() -> None:
-        machine = AuthorityHarness(proving=False)
-        machine.boot()
+        harness = AuthorityHarness(proving=False)
+        harness.boot()
         for second in range(1, 60):
-            await machine.until(START + second)
-            assert machine.leaf.certificate is not None
-            assert is_valid_at(machine.leaf.certificate, machine.now())
-        written = machine.of(LeafWritten)
+            await harness.until(START + second)
+            assert harness.leaf.certificate is not None
+            assert is_valid_at(harness.leaf.certificate, harness.now())
+        written = harness.of(LeafWritten)
         assert [(e.at - START, e.cause, e.not_after - START) for e in written] == [
             (0, LeafCause.MISSING, 40),
             (22, LeafCause.HALF_LIFE, 62),
             (44, LeafCause.HALF_LIFE, 80),
         ]
-        await machine.until(START + 61)
-        assert machine.of(Activated)[-1].opening is Opening.LAST_RESORT
-        assert machine.of(LeafWritten)[-1].cause is LeafCause.ACTIVATION
-        await machine.stop()
+        await harness.until(START + 61)
+        assert harness.of(Activated)[-1].opening is Opening.LAST_RESORT
+        assert harness.of(LeafWritten)[-1].cause is LeafCause.ACTIVATION
+        await harness.stop()
 
     virtual_time.run(main())
 
 
 @alive
-async def test_a_leaf_that_was_deleted_or_replaced_comes_back(machine: AuthorityHarness) -> None:
-    await machine.until(START + 1)
-    machine.leaf.leaf = None
-    await machine.until(START + 7)
+async def test_a_leaf_that_was_deleted_or_replaced_comes_back(harness: AuthorityHarness) -> None:
+    await harness.until(START + 1)
+    harness.leaf.leaf = None
+    await harness.until(START + 7)
     stranger = signed(make_ca(EPOCH, START, START + 80), Validity(START, START + 40))
-    assert machine.leaf.leaf is not None
-    machine.leaf.leaf = replace(machine.leaf.leaf, certificate_pem=b"-----BEGIN nothing")
-    await machine.until(START + 13)
+    assert harness.leaf.leaf is not None
+    harness.leaf.leaf = replace(harness.leaf.leaf, certificate_pem=b"-----BEGIN nothing")
+    await harness.until(START + 13)
     pem = stranger.public_bytes(encoding=certificates.Encoding.PEM)
-    machine.leaf.leaf = replace(machine.leaf.leaf, certificate_pem=pem)
-    await machine.until(START + 19)
-    causes = [e.cause for e in machine.of(LeafWritten)]
+    harness.leaf.leaf = replace(harness.leaf.leaf, certificate_pem=pem)
+    await harness.until(START + 19)
+    causes = [e.cause for e in harness.of(LeafWritten)]
     assert causes == [LeafCause.MISSING, LeafCause.MISSING, LeafCause.MISSING, LeafCause.FOREIGN]
 
 
 def test_failing_leaf_target_is_retried_and_delays_no_other() -> None:
     async def main() -> None:
-        machine = AuthorityHarness()
+        harness = AuthorityHarness()
         broken = MemoryLeafStore("secrets/orders", is_down=True)
-        machine.workloads.append((LeafSubject("orders", "orders", ("orders",), ()), broken))
-        machine.boot()
-        await machine.until(START + 25)
-        assert [e.workload for e in machine.of(LeafWritten)] == ["nats-0", "nats-0"]
-        failures = machine.of(StepFailed, lambda e: e.step is Step.LEAF)
+        harness.workloads.append((LeafSubject("orders", "orders", ("orders",), ()), broken))
+        harness.boot()
+        await harness.until(START + 25)
+        assert [e.workload for e in harness.of(LeafWritten)] == ["nats-0", "nats-0"]
+        failures = harness.of(StepFailed, lambda e: e.step is Step.LEAF)
         assert {e.target for e in failures} == {"orders"}
         assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
-        assert machine.leaves.states["orders"].error == "secrets/orders: down"
+        assert harness.leaves.states["orders"].error == "secrets/orders: down"
         broken.is_down = False
-        await machine.until(START + 31)
+        await harness.until(START + 31)
         assert broken.written == 1
-        assert machine.leaves.states["orders"].error == ""
-        await machine.stop()
+        assert harness.leaves.states["orders"].error == ""
+        await harness.stop()
 
     virtual_time.run(main())
 
 
 @alive
-async def test_a_leaf_decided_upon_an_older_history_is_not_written(machine: AuthorityHarness) -> None:
-    await machine.until(START + 10)
-    machine.leaf.leaf = None
-    issue_leaf = machine.issuer.issue_leaf
+async def test_a_leaf_decided_upon_an_older_history_is_not_written(harness: AuthorityHarness) -> None:
+    await harness.until(START + 10)
+    harness.leaf.leaf = None
+    issue_leaf = harness.issuer.issue_leaf
     issued: list[LeafRequest] = []
 
     async def slow(ca_id: str, request: LeafRequest) -> IssuedLeaf:
         """While we sign, somebody else decides something."""
         issued.append(request)
         if len(issued) == 1:
-            machine.journal.put(OverrideRecord(machine.now(), "a" * 64, "ada", "elsewhere"))
+            harness.journal.put(OverrideRecord(harness.now(), "a" * 64, "ada", "elsewhere"))
         return await issue_leaf(ca_id, request)
 
-    machine.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
-    await machine.until(START + 16)
-    assert (len(issued), machine.leaf.written) == (2, 2)
+    harness.issuer.issue_leaf = slow  # type: ignore[method-assign]  # one issuer that is slow
+    await harness.until(START + 16)
+    assert (len(issued), harness.leaf.written) == (2, 2)
 
 
 @alive
-async def test_a_leaf_that_agents_would_refuse_is_not_written(machine: AuthorityHarness) -> None:
-    await machine.until(START + 10)
+async def test_a_leaf_that_agents_would_refuse_is_not_written(harness: AuthorityHarness) -> None:
+    await harness.until(START + 10)
     other = make_ca(EPOCH, START, START + 80)
-    machine.issuer.cas = dict.fromkeys(machine.issuer.cas, other)  # keys that are not the journal's CAs
-    machine.leaf.leaf = None
-    await machine.until(START + 18)
-    assert any("expected a chain to one of 1 anchors" in failed.error for failed in machine.of(StepFailed))
-    leaf, signing = machine.leaf.certificate, machine.journal_store.history.signing
+    harness.issuer.cas = dict.fromkeys(harness.issuer.cas, other)  # keys that are not the journal's CAs
+    harness.leaf.leaf = None
+    await harness.until(START + 18)
+    assert any("expected a chain to one of 1 anchors" in failed.error for failed in harness.of(StepFailed))
+    leaf, signing = harness.leaf.certificate, harness.journal_store.history.signing
     assert leaf is not None
     assert signing is not None
     assert issued_by(leaf, signing.certificate)
@@ -269,13 +269,13 @@ def test_where_a_ca_signs_again_its_leaves_of_the_first_time_are_replaced(pair: 
 
 def test_without_workloads_there_is_nothing_to_do_and_no_end() -> None:
     async def main() -> None:
-        machine = AuthorityHarness()
-        machine.workloads.clear()
-        machine.boot()
-        leaves = asyncio.create_task(machine.leaves.run())
-        await machine.until(START + 100)
+        harness = AuthorityHarness()
+        harness.workloads.clear()
+        harness.boot()
+        leaves = asyncio.create_task(harness.leaves.run())
+        await harness.until(START + 100)
         assert not leaves.done()
         leaves.cancel()
-        await machine.stop()
+        await harness.stop()
 
     virtual_time.run(main())

@@ -3,13 +3,21 @@
 import asyncio
 from dataclasses import dataclass
 
+from authority.controllers.rotation_steps.recovery import READ_SECONDS
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult, TargetContents, side_by_side
 from authority.rotation.actions import Step
-from authority.rotation.events import HigherStatementFound, Prepared, Published, StepFailed
+from authority.rotation.events import (
+    HigherStatementFound,
+    Prepared,
+    Published,
+    StepFailed,
+)
 from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import EPOCH, START, running
-from tests.harness.authority.memory_backends import MemoryPublisher
+from tests.harness.authority.memory_backends import (
+    MemoryPublisher,
+)
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle
 
@@ -52,23 +60,23 @@ def fourth() -> Bundle:
 def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
     async def main() -> None:
         broken, ahead = MemoryPublisher("broken"), MemoryPublisher("ahead")
-        machine = AuthorityHarness(publishers=[Cluster([broken, ahead])])
-        machine.boot()
-        await machine.until(START + 1)
+        harness = AuthorityHarness(publishers=[Cluster([broken, ahead])])
+        harness.boot()
+        await harness.until(START + 1)
         broken.is_down, ahead.bundle = True, fourth()
-        await machine.until(START + 9)
-        (surpassed,) = machine.of(HigherStatementFound)
+        await harness.until(START + 9)
+        (surpassed,) = harness.of(HigherStatementFound)
         assert (surpassed.target, surpassed.sequence, surpassed.newer) == ("cluster", 1, ("ahead",))
-        assert [e.sequence for e in machine.of(Prepared)] == [1, 5]
-        assert (machine.target.sequence, ahead.sequence) == (5, 5)
-        failures = machine.of(StepFailed)
+        assert [e.sequence for e in harness.of(Prepared)] == [1, 5]
+        assert (harness.target.sequence, ahead.sequence) == (5, 5)
+        failures = harness.of(StepFailed)
         assert {(e.step, e.target, e.error) for e in failures} == {
             (Step.PUBLISH, "cluster", "broken: down"),
             (Step.RESUME, "cluster", "broken: down"),
         }
-        state = machine.rotation.targets["cluster"]
+        state = harness.rotation.targets["cluster"]
         assert (state.outcome, state.error, state.newer) == (None, "broken: down", ())
-        await machine.stop()
+        await harness.stop()
 
     virtual_time.run(main())
 
@@ -76,45 +84,45 @@ def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
 def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> None:
     async def main() -> None:
         fresh, ahead = MemoryPublisher("fresh"), MemoryPublisher("ahead")
-        machine = AuthorityHarness(publishers=[Cluster([fresh, ahead])])
-        machine.boot()
-        await machine.until(START + 1)
+        harness = AuthorityHarness(publishers=[Cluster([fresh, ahead])])
+        harness.boot()
+        await harness.until(START + 1)
         fresh.bundle, ahead.bundle = None, fourth()
-        await machine.until(START + 9)
-        assert [e.newer for e in machine.of(HigherStatementFound)] == [("ahead",)]
-        outcomes = [e.outcome for e in machine.of(Published, lambda e: e.target == "cluster")]
+        await harness.until(START + 9)
+        assert [e.newer for e in harness.of(HigherStatementFound)] == [("ahead",)]
+        outcomes = [e.outcome for e in harness.of(Published, lambda e: e.target == "cluster")]
         assert outcomes[:2] == [PublishOutcome.WRITTEN, PublishOutcome.NEWER]
-        assert (machine.target.sequence, fresh.sequence, ahead.sequence) == (5, 5, 5)
-        await machine.stop()
+        assert (harness.target.sequence, fresh.sequence, ahead.sequence) == (5, 5, 5)
+        await harness.stop()
 
     virtual_time.run(main())
 
 
 @alive
-async def test_target_that_stays_ahead_is_reported_once(machine: AuthorityHarness) -> None:
+async def test_target_that_stays_ahead_is_reported_once(harness: AuthorityHarness) -> None:
     """Its note is ours and counts; what lies beside it cannot be gone on from."""
-    await machine.until(START + 1)
+    await harness.until(START + 1)
     stuck = Cluster([Ahead("ahead")])
-    machine.publishers.append(stuck)
-    await machine.stop()
-    machine.boot()
-    await machine.until(START + 9)
-    assert [(e.target, e.newer) for e in machine.of(HigherStatementFound)] == [("cluster", ("ahead",))]
-    state = machine.rotation.targets["cluster"]
+    harness.publishers.append(stuck)
+    await harness.stop()
+    harness.boot()
+    await harness.until(START + 9)
+    assert [(e.target, e.newer) for e in harness.of(HigherStatementFound)] == [("cluster", ("ahead",))]
+    state = harness.rotation.targets["cluster"]
     assert (state.outcome, state.error, state.newer) == (PublishOutcome.NEWER, "", ("ahead",))
 
 
 @alive
-async def test_publishing_is_announced_before_the_write_and_only_by_the_leader(machine: AuthorityHarness) -> None:
+async def test_publishing_is_announced_before_the_write_and_only_by_the_leader(harness: AuthorityHarness) -> None:
     announced_at_write: list[str] = []
-    machine.target.on_write = lambda _: announced_at_write.append(machine.publishing[-1])
-    await machine.settle()
-    assert announced_at_write == [machine.target.digest]
-    deposed = machine.depose()
-    machine.publishing.clear()
-    machine.target.bundle = None
+    harness.target.on_write = lambda _: announced_at_write.append(harness.publishing[-1])
+    await harness.settle()
+    assert announced_at_write == [harness.target.digest]
+    deposed = harness.depose()
+    harness.publishing.clear()
+    harness.target.bundle = None
     await asyncio.sleep(11)
-    assert (machine.publishing, machine.target.bundle) == ([], None)
+    assert (harness.publishing, harness.target.bundle) == ([], None)
     deposed.cancel()
     await asyncio.gather(deposed, return_exceptions=True)
 
@@ -122,3 +130,49 @@ async def test_publishing_is_announced_before_the_write_and_only_by_the_leader(m
 class Ahead(MemoryPublisher):
     async def publish(self, bundle: VerifiedBundle) -> PublishResult:
         return PublishResult(newer=(self.name,))
+
+
+def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None:
+    async def main() -> None:
+        broken = MemoryPublisher("broker", is_down=True)
+        stuck = MemoryPublisher("stuck", is_hanging=True)
+        harness = AuthorityHarness(publishers=[broken, stuck])
+        harness.boot()
+        await harness.sleep(READ_SECONDS + 1)  # the start waited for the one that does not answer, and no longer
+        assert harness.target.sequence == 1
+        await harness.until(START + 50)
+        assert harness.target.sequence == 3
+        failures = harness.of(StepFailed, lambda e: e.step is Step.PUBLISH)
+        assert {e.target for e in failures} == {"broker"}
+        assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
+        assert "down" in harness.rotation.targets["broker"].error
+        broken.is_down = False
+        await harness.sleep(6)
+        assert broken.sequence == harness.target.sequence == 4
+        assert harness.rotation.targets["broker"].error == ""
+        await harness.stop()
+
+    virtual_time.run(main())
+
+
+@alive
+async def test_deleted_edited_or_rolled_back_target_is_written_again(harness: AuthorityHarness) -> None:
+    await harness.until(START + 13)
+    newest = harness.target.bundle
+    assert newest is not None
+    first = harness.journal_store.history.statements[0].bundle
+    for second, found in enumerate([None, Bundle(newest.ca + b"#\n", newest.note), first]):
+        harness.target.bundle = found
+        await harness.sleep(6 if second else 5)
+        assert harness.target.bundle == newest
+
+
+@alive
+async def test_unchanged_targets_are_reported_once_for_each_statement(harness: AuthorityHarness) -> None:
+    await harness.settle()
+    await harness.stop()
+    harness.events.clear()
+    harness.boot()
+    await harness.until(START + 11)
+    assert [(e.sequence, e.outcome) for e in harness.of(Published)] == [(1, PublishOutcome.UNCHANGED)]
+    assert harness.target.tries > 3

@@ -22,24 +22,24 @@ ROLLBACK = WithdrawalRequest(Cause.ROLLBACK, "", urgent=False)
 
 async def until_epoch(model: FleetSimulation, epochs: float) -> None:
     """Epochs since the beginning, which is the start of one."""
-    await model.machine.until(model.machine.began + int(epochs_of(model, epochs)))
+    await model.harness.until(model.harness.began + int(epochs_of(model, epochs)))
 
 
 async def withdraw(model: FleetSimulation, cause: Cause, ca: str = "", *, urgent: bool = False) -> str:
     """Have an operator ask for it; returns the fingerprint of the CA."""
-    found = await model.machine.rotation.commands.withdraw("ada", "it leaked", WithdrawalRequest(cause, ca, urgent))
+    found = await model.harness.rotation.commands.withdraw("ada", "it leaked", WithdrawalRequest(cause, ca, urgent))
     return found.sha256
 
 
 def signing(model: FleetSimulation) -> str:
-    found = model.machine.journal_store.history.signing
+    found = model.harness.journal_store.history.signing
     assert found is not None
     return found.sha256
 
 
 def staged(model: FleetSimulation) -> float:
     """How long a staged withdrawal takes where all agents are well: three deliveries, to be proven each."""
-    return 3 * patience(model.machine.timing)
+    return 3 * patience(model.harness.timing)
 
 
 def is_gone(model: FleetSimulation, *cas: str) -> bool:
@@ -53,7 +53,7 @@ def is_gone(model: FleetSimulation, *cas: str) -> bool:
 
 async def over(model: FleetSimulation, *cas: str) -> None:
     """A staged withdrawal takes its time; then the CAs are trusted by nobody and everybody is well."""
-    await model.machine.sleep(staged(model))
+    await model.harness.sleep(staged(model))
     await model.recovery(staged(model))
     assert is_gone(model, *cas)
 
@@ -61,52 +61,52 @@ async def over(model: FleetSimulation, *cas: str) -> None:
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 @pytest.mark.parametrize("at", [3.0, 3.62])
 def test_the_signing_ca_is_withdrawn(preset: str, cause: Cause, at: float) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         await until_epoch(model, at)
-        await model.machine.sleep(1)
+        await model.harness.sleep(1)
         await over(model, await withdraw(model, cause, signing(model)))
-        await model.machine.sleep(epochs_of(model, 3))
+        await model.harness.sleep(epochs_of(model, 3))
 
-    model = simulate(deployment(preset), story)
-    assert {e.opening for e in model.machine.of(Activated)[1:]} == {Opening.GATE}
-    assert [e.cause for e in model.machine.of(AnchorsRemoved)] == [cause]
+    model = simulate(deployment(preset), scenario)
+    assert {e.opening for e in model.harness.of(Activated)[1:]} == {Opening.GATE}
+    assert [e.cause for e in model.harness.of(AnchorsRemoved)] == [cause]
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_two_revocations_seconds_apart(preset: str) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         await until_epoch(model, 3.2)
         first = await withdraw(model, Cause.REVOCATION, signing(model))
-        await model.machine.sleep(2)
-        forced = model.machine.of(Prepared)[-1].ca
+        await model.harness.sleep(2)
+        forced = model.harness.of(Prepared)[-1].ca
         assert forced != first
         await over(model, first, await withdraw(model, Cause.REVOCATION, forced))
-        await model.machine.sleep(epochs_of(model, 2))
+        await model.harness.sleep(epochs_of(model, 2))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 @pytest.mark.parametrize("which", ["newest", "signing"])
 def test_a_rollback_in_the_last_seconds_of_an_epoch(preset: str, which: str) -> None:
-    async def story(model: FleetSimulation) -> None:
-        await model.machine.until(model.machine.began + int(epochs_of(model, 4)) - 2)
+    async def scenario(model: FleetSimulation) -> None:
+        await model.harness.until(model.harness.began + int(epochs_of(model, 4)) - 2)
         await over(model, await withdraw(model, Cause.ROLLBACK, "" if which == "newest" else signing(model)))
-        await model.machine.sleep(epochs_of(model, 3))
+        await model.harness.sleep(epochs_of(model, 3))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 def test_a_ca_that_is_not_signing_is_withdrawn(preset: str, cause: Cause) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         await until_epoch(model, 3.4)
-        cas = model.machine.journal_store.history.cas
+        cas = model.harness.journal_store.history.cas
         before = cas[[ca.sha256 for ca in cas].index(signing(model)) - 1]
         await over(model, await withdraw(model, cause, before.sha256))
-        await model.machine.sleep(epochs_of(model, 2))
+        await model.harness.sleep(epochs_of(model, 2))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize(
@@ -121,86 +121,86 @@ def test_a_ca_that_is_not_signing_is_withdrawn(preset: str, cause: Cause) -> Non
     ],
 )
 def test_three_rollbacks_in_a_row(preset: str, at: float, pause: float) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         await until_epoch(model, at)
         bad = []
         for _ in range(3):
             bad.append(await withdraw(model, Cause.ROLLBACK))
-            await model.machine.sleep(pause)
+            await model.harness.sleep(pause)
         assert len(set(bad)) == 3
         await over(model, *bad)
-        await model.machine.sleep(epochs_of(model, 4))
+        await model.harness.sleep(epochs_of(model, 4))
         await model.recovery(staged(model))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize("preset", ["playground", "testing"])
 def test_a_rollback_in_every_epoch(preset: str) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         for number in range(3, 11):
             await until_epoch(model, number + 0.1)
             await withdraw(model, Cause.ROLLBACK)
-        await model.machine.sleep(epochs_of(model, 2))
+        await model.harness.sleep(epochs_of(model, 2))
         await model.recovery(staged(model))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 def test_agent_that_never_proves_holds_until_last_resort_without_harm(preset: str, cause: Cause) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         await until_epoch(model, 3.1)
         model.agent("nats-1").proves = False
         bad = await withdraw(model, cause, signing(model))
-        await model.machine.sleep(epochs_of(model, 2))
-        assert model.machine.of(AnchorsRemoved) == []
-        await model.machine.sleep(epochs_of(model, 3))
+        await model.harness.sleep(epochs_of(model, 2))
+        assert model.harness.of(AnchorsRemoved) == []
+        await model.harness.sleep(epochs_of(model, 3))
         assert is_gone(model, bad)
-        await model.machine.sleep(epochs_of(model, 3))
+        await model.harness.sleep(epochs_of(model, 3))
 
-    model = simulate(deployment(preset), story)
-    assert Opening.LAST_RESORT in {e.opening for e in model.machine.of(Activated)}
+    model = simulate(deployment(preset), scenario)
+    assert Opening.LAST_RESORT in {e.opening for e in model.harness.of(Activated)}
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS[:2])
 @pytest.mark.parametrize("seconds", [0, 1, 12])
 def test_the_authority_is_away_for_half_an_epoch_in_the_middle_of_it(preset: str, cause: Cause, seconds: int) -> None:
-    async def story(model: FleetSimulation) -> None:
-        machine = model.machine
+    async def scenario(model: FleetSimulation) -> None:
+        harness = model.harness
         await until_epoch(model, 3.05)
         bad = await withdraw(model, cause, signing(model))
-        await machine.sleep(seconds)
-        await machine.stop()
-        spare = machine.timing.tolerance_seconds + machine.timing.delivery_seconds
-        await machine.sleep(max(1.0, epochs_of(model, 0.5) - spare))
-        machine.boot()
+        await harness.sleep(seconds)
+        await harness.stop()
+        spare = harness.timing.tolerance_seconds + harness.timing.delivery_seconds
+        await harness.sleep(max(1.0, epochs_of(model, 0.5) - spare))
+        harness.boot()
         await over(model, bad)
-        await machine.sleep(epochs_of(model, 2))
+        await harness.sleep(epochs_of(model, 2))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS[:2])
 @pytest.mark.parametrize("epochs", [1.0, 3.5, 4.5])
 def test_the_authority_is_away_for_longer_and_forgets_nothing(preset: str, cause: Cause, epochs: float) -> None:
-    async def story(model: FleetSimulation) -> None:
-        machine = model.machine
+    async def scenario(model: FleetSimulation) -> None:
+        harness = model.harness
         await until_epoch(model, 3.05)
         bad = await withdraw(model, cause, signing(model))
-        await machine.sleep(1)
-        await machine.stop()
+        await harness.sleep(1)
+        await harness.stop()
         model.strict = False  # the leaves end
-        await machine.sleep(epochs_of(model, epochs))
-        machine.boot()
-        await machine.sleep(staged(model))
+        await harness.sleep(epochs_of(model, epochs))
+        harness.boot()
+        await harness.sleep(staged(model))
         await model.recovery(epochs_of(model, 1) + staged(model))
         assert signing(model) != bad
         model.strict = True
-        await machine.sleep(epochs_of(model, 5))
+        await harness.sleep(epochs_of(model, 5))
         assert is_gone(model, bad)
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize(
@@ -208,54 +208,54 @@ def test_the_authority_is_away_for_longer_and_forgets_nothing(preset: str, cause
     [("testing", "production", Cause.ROLLBACK), ("production", "testing", Cause.REVOCATION)],
 )
 def test_longer_and_shorter_epochs_in_the_middle_of_it(before: str, after: str, cause: Cause) -> None:
-    async def story(model: FleetSimulation) -> None:
-        machine = model.machine
+    async def scenario(model: FleetSimulation) -> None:
+        harness = model.harness
         await until_epoch(model, 3.3)
         bad = await withdraw(model, cause, signing(model))
-        await machine.sleep(1)
-        await machine.stop()
+        await harness.sleep(1)
+        await harness.stop()
         model.change_timing(PRESETS[after])
-        machine.boot()
-        await machine.sleep(epochs_of(model, 5.2))
+        harness.boot()
+        await harness.sleep(epochs_of(model, 5.2))
         await model.recovery(staged(model))
         assert is_gone(model, bad)
 
-    simulate(deployment(before), story)
+    simulate(deployment(before), scenario)
 
 
 @pytest.mark.parametrize(("preset", "cause"), PAIRS)
 def test_urgent_withdrawal_breaks_what_preview_says_until_next_delivery(preset: str, cause: Cause) -> None:
-    async def story(model: FleetSimulation) -> None:
+    async def scenario(model: FleetSimulation) -> None:
         await until_epoch(model, 3.3)
         model.strict = False
         bad = await withdraw(model, cause, signing(model), urgent=True)
-        await model.machine.sleep(patience(model.machine.timing))
+        await model.harness.sleep(patience(model.harness.timing))
         assert is_gone(model, bad)
-        await model.recovery(patience(model.machine.timing))
+        await model.recovery(patience(model.harness.timing))
         model.strict = True
-        await model.machine.sleep(epochs_of(model, 3))
+        await model.harness.sleep(epochs_of(model, 3))
 
-    simulate(deployment(preset), story)
+    simulate(deployment(preset), scenario)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_withdrawals_at_random(seed: int) -> None:
     """Staged ones of any CA at any time, with rotations forced in between."""
 
-    async def story(model: FleetSimulation) -> None:
-        machine = model.machine
+    async def scenario(model: FleetSimulation) -> None:
+        harness = model.harness
         await until_epoch(model, 3)
         for _ in range(24):
-            await machine.sleep(model.random.uniform(0, epochs_of(model, 0.8)))
+            await harness.sleep(model.random.uniform(0, epochs_of(model, 0.8)))
             cas = [
-                ca for ca in machine.journal_store.history.cas if not ca.is_expired(machine.now()) and not ca.withdrawal
+                ca for ca in harness.journal_store.history.cas if not ca.is_expired(harness.now()) and not ca.withdrawal
             ]
             what = model.random.choice([Cause.ROLLBACK, Cause.REVOCATION, Cause.FORCED])
             if what is Cause.FORCED:
-                await machine.rotation.commands.rotate("ada", "practice")
+                await harness.rotation.commands.rotate("ada", "practice")
             elif cas:
                 await withdraw(model, what, model.random.choice(cas).sha256)
-        await machine.sleep(epochs_of(model, 2))
+        await harness.sleep(epochs_of(model, 2))
         await model.recovery(staged(model))
 
-    simulate(deployment("testing", seed), story)
+    simulate(deployment("testing", seed), scenario)

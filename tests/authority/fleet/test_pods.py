@@ -248,9 +248,9 @@ async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiSe
 
 async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, client: KubernetesClient) -> None:
     server.namespace("nats")
-    story = JournalBuilder()
-    story.prepare(EPOCH, START)
-    newest = story.history.newest
+    builder = JournalBuilder()
+    builder.prepare(EPOCH, START)
+    newest = builder.history.newest
     assert newest is not None
     proven = Mark(newest.statement.sequence, newest.digest)
     uid = server.store.put(POD, body("nats-0"))["metadata"]["uid"]
@@ -258,18 +258,18 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
     async with watched(client, "nats") as members:
         registry = FleetRegistry(members, PLAYGROUND.clock)
         await eventually(members.expected, "the pod")
-        assert registry.receive(sent, PodIdentity("nats", "nats-0", uid), story.history, START)
-        (view,) = registry.fleet(story.history, START).agents
+        assert registry.receive(sent, PodIdentity("nats", "nats-0", uid), builder.history, START)
+        (view,) = registry.fleet(builder.history, START).agents
         assert (view.name, view.state) == ("nats/nats-0", FleetState.PROVEN)
 
         # Another pod of the same name has another uid, and has proven nothing.
         server.store.delete(POD, "nats", "nats-0")
         again = server.store.put(POD, body("nats-0"))["metadata"]["uid"]
         await eventually(lambda: [one.uid for one in members.expected() or ()] == [again], "the next pod")
-        (view,) = registry.fleet(story.history, START).agents
+        (view,) = registry.fleet(builder.history, START).agents
         assert view.state is FleetState.MISSING
         with pytest.raises(UnexpectedAgent, match=f"found none with uid '{uid}'"):
-            registry.receive(replace(sent, number=2), PodIdentity("nats", "nats-0", uid), story.history, START)
+            registry.receive(replace(sent, number=2), PodIdentity("nats", "nats-0", uid), builder.history, START)
 
 
 @pytest.mark.parametrize(

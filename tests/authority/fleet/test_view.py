@@ -122,11 +122,11 @@ def test_an_unreadable_list_of_agents_is_no_empty_fleet() -> None:
 
 
 def test_agents_are_counted_by_state() -> None:
-    story, _ = running()
-    story.prepare(EPOCH + 1, START + 12)
-    newest = story.history.newest
+    builder, _ = running()
+    builder.prepare(EPOCH + 1, START + 12)
+    newest = builder.history.newest
     assert newest is not None
-    book = book_of(ReceivedReceipt(receipt("nats-0", story.mark()), START + 13, START + 13.5))
+    book = book_of(ReceivedReceipt(receipt("nats-0", builder.mark()), START + 13, START + 13.5))
     fleet = view([pod(), pod("nats-1")], book, newest.digest, CLOCK, START + 14)
     counts = fleet.counts()
     assert (counts[FleetState.PROVEN], counts[FleetState.MISSING], counts[FleetState.FAILED]) == (1, 1, 0)

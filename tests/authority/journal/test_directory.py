@@ -39,8 +39,8 @@ def activation(at: int) -> ActivationRecord:
 
 
 def statement() -> StatementRecord:
-    story, _ = running()
-    record = story.entries[0].record
+    builder, _ = running()
+    record = builder.entries[0].record
     assert isinstance(record, StatementRecord)
     return replace(record, who="ada", reason="a key may have leaked")
 
@@ -223,10 +223,10 @@ async def test_leftovers_of_a_killed_writer_are_passed_over(tmp_path: Path) -> N
 
 
 async def test_a_whole_history_survives_the_disk(tmp_path: Path) -> None:
-    story, first = running()
-    second = story.prepare(EPOCH + 1, START + 12)
-    story.activate(second, START + 20, skipped=(first,))
+    builder, first = running()
+    second = builder.prepare(EPOCH + 1, START + 12)
+    builder.activate(second, START + 20, skipped=(first,))
     journal = DirectoryJournal(tmp_path)
-    for entry in story.entries:
+    for entry in builder.entries:
         await journal.append(entry.position, entry.record)
-    assert replay(await journal.read()) == story.history
+    assert replay(await journal.read()) == builder.history

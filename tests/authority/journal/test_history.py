@@ -21,58 +21,58 @@ def test_an_empty_journal_has_no_history() -> None:
 
 
 def test_ca_is_known_by_its_first_statement() -> None:
-    story, first = running()
-    second = story.prepare(EPOCH + 1, START + 12)
-    forced = story.prepare(EPOCH + 1, START + 14, Cause.FORCED)
+    builder, first = running()
+    second = builder.prepare(EPOCH + 1, START + 12)
+    forced = builder.prepare(EPOCH + 1, START + 14, Cause.FORCED)
 
-    assert [ca.issue_order for ca in story.history.cas] == [1, 2, 3]
-    assert [ca.ca_id for ca in story.history.cas] == [
+    assert [ca.issue_order for ca in builder.history.cas] == [1, 2, 3]
+    assert [ca.ca_id for ca in builder.history.cas] == [
         f"epoch-{EPOCH}-1",
         f"epoch-{EPOCH + 1}-2",
         f"epoch-{EPOCH + 1}-3",
     ]
-    assert [ca.published_at for ca in story.history.cas] == [START - 8, START + 12, START + 14]
-    assert [ca.forced for ca in story.history.cas] == [False, False, True]
+    assert [ca.published_at for ca in builder.history.cas] == [START - 8, START + 12, START + 14]
+    assert [ca.forced for ca in builder.history.cas] == [False, False, True]
     assert forced.not_after == START + 20 + 80
     assert second.start == START + 20
     assert second.retire_at == second.not_after + 20
     assert not second.is_expired(second.not_after - 1)
     assert second.is_expired(second.not_after)
-    assert story.history.candidates == (second, forced)
-    assert story.history.find(first.sha256) == story.history.cas[0]
+    assert builder.history.candidates == (second, forced)
+    assert builder.history.find(first.sha256) == builder.history.cas[0]
 
 
 def test_the_ca_activated_last_signs_and_older_ones_are_no_candidates() -> None:
-    story, first = running()
-    second, third = story.prepare(EPOCH + 1, START + 12), story.prepare(EPOCH + 2, START + 32)
-    assert story.history.signing == story.history.find(first.sha256)
-    story.activate(third, START + 40, skipped=(second,))
+    builder, first = running()
+    second, third = builder.prepare(EPOCH + 1, START + 12), builder.prepare(EPOCH + 2, START + 32)
+    assert builder.history.signing == builder.history.find(first.sha256)
+    builder.activate(third, START + 40, skipped=(second,))
 
-    assert story.history.signing == story.history.find(third.sha256)
-    assert story.history.candidates == ()
-    assert [ca.skipped for ca in story.history.cas] == [False, True, False]
-    assert [ca.activated_at for ca in story.history.cas] == [START, None, START + 40]
-    story.activate(story.history.cas[0], START + 41)
-    assert [ca.signs_again for ca in story.history.cas] == [True, False, False]
+    assert builder.history.signing == builder.history.find(third.sha256)
+    assert builder.history.candidates == ()
+    assert [ca.skipped for ca in builder.history.cas] == [False, True, False]
+    assert [ca.activated_at for ca in builder.history.cas] == [START, None, START + 40]
+    builder.activate(builder.history.cas[0], START + 41)
+    assert [ca.signs_again for ca in builder.history.cas] == [True, False, False]
 
 
 def test_statements_that_contain_a_ca_are_found_by_its_fingerprint() -> None:
-    story, first = running()
-    second = story.prepare(EPOCH + 1, START + 12)
-    one, two = (signed.digest for signed in story.history.statements)
-    assert story.history.containing(first.sha256) == {one, two}
-    assert story.history.containing(second.sha256) == {two}
-    assert story.history.containing("0" * 64) == frozenset()
+    builder, first = running()
+    second = builder.prepare(EPOCH + 1, START + 12)
+    one, two = (signed.digest for signed in builder.history.statements)
+    assert builder.history.containing(first.sha256) == {one, two}
+    assert builder.history.containing(second.sha256) == {two}
+    assert builder.history.containing("0" * 64) == frozenset()
 
 
 def test_summaries_show_the_newest_first() -> None:
-    story, first = running()
-    story.prepare(EPOCH + 1, START + 12, Cause.FORCED)
-    newest, oldest = story.history.summaries()
+    builder, first = running()
+    builder.prepare(EPOCH + 1, START + 12, Cause.FORCED)
+    newest, oldest = builder.history.summaries()
     assert (newest.sequence, newest.epoch, newest.cause, newest.issued_at) == (2, EPOCH + 1, Cause.FORCED, START + 12)
     assert newest.activated_at is None
     assert (oldest.sequence, oldest.ca, oldest.activated_at) == (1, first.sha256, START)
-    assert oldest.ca_sha256 == story.history.statements[0].bundle.ca_sha256
+    assert oldest.ca_sha256 == builder.history.statements[0].bundle.ca_sha256
 
 
 def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> None:
@@ -88,14 +88,14 @@ def test_an_adopted_statement_adds_cas_that_are_trusted_but_cannot_sign() -> Non
 
 
 def test_activation_of_compacted_ca_leaves_none_signing() -> None:
-    story, _ = running()
+    builder, _ = running()
     ghost = Entry(9, ActivationRecord(START, "a" * 64, Opening.GATE))
-    assert replay([*story.entries, ghost]).signing is None
+    assert replay([*builder.entries, ghost]).signing is None
 
 
 def test_a_record_that_does_not_read_is_named() -> None:
-    story, _ = running()
-    record = story.entries[0].record
+    builder, _ = running()
+    record = builder.entries[0].record
     assert isinstance(record, StatementRecord)
     broken = replace(record, bundle=Bundle(record.bundle.ca[:-20], record.bundle.note))
     with pytest.raises(JournalError, match="journal record 1: expected a bundle as it was written"):
@@ -103,40 +103,40 @@ def test_a_record_that_does_not_read_is_named() -> None:
 
 
 def test_a_sequence_that_does_not_rise_is_named() -> None:
-    story, _ = running()
+    builder, _ = running()
     with pytest.raises(JournalError, match="journal record 5: expected a statement above sequence 1, found 1"):
-        replay([story.entries[0], Entry(5, story.entries[0].record)])
+        replay([builder.entries[0], Entry(5, builder.entries[0].record)])
 
 
 def test_withdrawal_records_of_one_ca_add_up() -> None:
-    story, first = running()
-    asked = story.withdraw(first, START + 1)
+    builder, first = running()
+    asked = builder.withdraw(first, START + 1)
     assert asked.withdrawal is not None
     assert (asked.withdrawal.cause, asked.withdrawal.urgent, asked.withdrawal.position) == (Cause.ROLLBACK, False, 3)
     assert not asked.may_sign
     assert not asked.withdrawn
-    assert story.history.signing == asked  # until another is activated
-    again = story.withdraw(first, START + 2, Cause.REVOCATION)
+    assert builder.history.signing == asked  # until another is activated
+    again = builder.withdraw(first, START + 2, Cause.REVOCATION)
     assert again.withdrawal is not None
     assert (again.withdrawal.cause, again.withdrawal.at, again.withdrawal.position) == (Cause.REVOCATION, START + 1, 4)
-    last = story.withdraw(first, START + 3, urgent=True)
+    last = builder.withdraw(first, START + 3, urgent=True)
     assert last.withdrawal is not None
     assert (last.withdrawal.cause, last.withdrawal.urgent, last.withdrawal.position) == (Cause.REVOCATION, True, 4)
-    less = story.withdraw(first, START + 4)
+    less = builder.withdraw(first, START + 4)
     assert less.withdrawal is not None
     assert (less.withdrawal.cause, less.withdrawal.urgent, less.withdrawal.position) == (Cause.REVOCATION, True, 4)
 
 
 def test_a_ca_that_a_statement_lists_as_withdrawn_never_signs_again() -> None:
-    story, first = running()
-    story.prepare(EPOCH + 1, START + 12)
-    story.withdraw(first, START + 13)
-    bad = story.remove(first, START + 14)
+    builder, first = running()
+    builder.prepare(EPOCH + 1, START + 12)
+    builder.withdraw(first, START + 13)
+    bad = builder.remove(first, START + 14)
     assert bad.removal is not None
     assert (bad.removal.sequence, bad.removal.at) == (3, START + 14)
-    assert story.history.signing is None
-    assert story.history.withdrawn == {first.sha256: first.not_after}
-    assert first not in story.history.candidates
+    assert builder.history.signing is None
+    assert builder.history.withdrawn == {first.sha256: first.not_after}
+    assert first not in builder.history.candidates
 
 
 def test_adopted_statement_keeps_withdrawals_of_unknown_cas() -> None:

@@ -52,11 +52,11 @@ def activation(at: int) -> ActivationRecord:
 
 def rotations(count: int) -> JournalBuilder:
     """A deployment that has rotated so many times."""
-    story, _ = running()
+    builder, _ = running()
     for epoch in range(EPOCH + 1, EPOCH + count):
-        start = story.clock.start(epoch)
-        story.activate(story.prepare(epoch, start - story.clock.prepare_seconds), start)
-    return story
+        start = builder.clock.start(epoch)
+        builder.activate(builder.prepare(epoch, start - builder.clock.prepare_seconds), start)
+    return builder
 
 
 async def append(journal: OpenBaoJournal, entries: Sequence[Entry]) -> None:
@@ -80,22 +80,22 @@ async def test_an_empty_journal(journal: OpenBaoJournal) -> None:
 async def test_appended_records_are_read_in_order_by_another_process(
     journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
-    story = rotations(2)
-    records: list[Record] = [*(entry.record for entry in story.entries), activation(START), OVERRIDE]
+    builder = rotations(2)
+    records: list[Record] = [*(entry.record for entry in builder.entries), activation(START), OVERRIDE]
     entries = tuple(Entry(position, record) for position, record in enumerate(records, start=1))
     for entry in entries:
         await journal.append(entry.position, entry.record)
         assert await journal.head() == entry.position
     async with place.authority() as other:
         assert await journal_of(other).read() == entries
-    assert replay(await journal.read()).newest == story.history.newest
+    assert replay(await journal.read()).newest == builder.history.newest
 
 
 async def test_people_read_records_and_the_bundle_of_an_epoch_with_bao_kv_get(
     journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
-    story = rotations(2)
-    await append(journal, [*story.entries, Entry(5, OVERRIDE)])
+    builder = rotations(2)
+    await append(journal, [*builder.entries, Entry(5, OVERRIDE)])
     listed = place.server.command("kv", "list", "-format=json", "secret/ca-bundles", namespace=place.namespace)
     assert json.loads(listed.stdout) == [f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2", "journal/"]
 
@@ -104,7 +104,7 @@ async def test_people_read_records_and_the_bundle_of_an_epoch_with_bao_kv_get(
 
     path = f"secret/ca-bundles/epoch-{EPOCH + 1}-2"
     pem, note = (get(f"-field={field}", path) for field in (CA_FILE, NOTE_FILE))
-    newest = story.history.newest
+    newest = builder.history.newest
     assert newest is not None
     # Byte for byte, so that what is written to files this way can be verified.
     assert (pem.encode(), note.encode()) == (newest.bundle.ca, newest.bundle.note)
@@ -199,10 +199,10 @@ async def test_a_gap_is_refused_when_writing_and_named_when_reading(
 async def test_compaction_keeps_needed_records_in_place_and_removes_the_rest(
     journal: OpenBaoJournal, place: OpenBaoNamespace
 ) -> None:
-    story = rotations(3)
-    await append(journal, story.entries)
-    await journal.compact((story.entries[2],), through=4)
-    assert await journal.read() == (story.entries[2], *story.entries[4:])
+    builder = rotations(3)
+    await append(journal, builder.entries)
+    await journal.compact((builder.entries[2],), through=4)
+    assert await journal.read() == (builder.entries[2], *builder.entries[4:])
     assert await journal.head() == 6
     assert await names(place, "journal/") == {
         *("000000000003", "000000000005", "000000000006"),
@@ -228,9 +228,9 @@ async def test_older_compaction_never_replaces_newer_one(journal: OpenBaoJournal
 
 
 async def test_crash_in_append_leaves_record_whole_or_absent(place: OpenBaoNamespace) -> None:
-    story, effects = rotations(1), Effects()
+    builder, effects = rotations(1), Effects()
     async with place.struck(effects) as undisturbed:
-        await append(journal_of(undisturbed), story.entries[:1])
+        await append(journal_of(undisturbed), builder.entries[:1])
     assert effects.names == [
         "write secret/data/ca-bundles/journal/000000000001 statement",
         f"write secret/data/ca-bundles/epoch-{EPOCH}-1",
@@ -239,7 +239,7 @@ async def test_crash_in_append_leaves_record_whole_or_absent(place: OpenBaoNames
         await clear(place)
         async with place.struck(Effects(Strike(number, when, How.KILL))) as dying:
             with pytest.raises(Killed):
-                await append(journal_of(dying), story.entries[:1])
+                await append(journal_of(dying), builder.entries[:1])
         stands = (number, when) != (0, When.BEFORE)
         async with place.authority() as client:
             assert positions(await journal_of(client).read()) == [1] * stands
@@ -253,15 +253,15 @@ async def clear(place: OpenBaoNamespace) -> None:
 
 
 async def test_crash_in_compaction_loses_nothing_and_next_one_cleans_up(place: OpenBaoNamespace) -> None:
-    story, effects = rotations(3), Effects()
-    keep = (story.entries[3],)
+    builder, effects = rotations(3), Effects()
+    keep = (builder.entries[3],)
 
     async def fold_by(client: OpenBaoClient) -> None:
         await journal_of(client).compact((), through=1)
         await journal_of(client).compact(keep, through=5)
 
     async with place.authority() as client, place.struck(effects) as undisturbed:
-        await append(journal_of(client), story.entries)
+        await append(journal_of(client), builder.entries)
         await fold_by(undisturbed)
         ended = (await journal_of(client).read(), await names(place), await names(place, "journal/"))
         assert [name.split("/")[-1] for name in effects.names] == [
@@ -273,7 +273,7 @@ async def test_crash_in_compaction_loses_nothing_and_next_one_cleans_up(place: O
         for number in range(len(effects.names)):
             for when in When:
                 await clear(place)
-                await append(journal_of(client), story.entries)
+                await append(journal_of(client), builder.entries)
                 async with place.struck(Effects(Strike(number, when, How.KILL))) as dying:
                     with pytest.raises(Killed):
                         await fold_by(dying)

@@ -13,24 +13,24 @@ from tests.harness.authority.memory_backends import Effects, How, MemoryJournal,
 
 
 async def test_store_reads_again_only_a_moved_journal() -> None:
-    story, ca = running()
+    builder, ca = running()
     journal = MemoryJournal()
-    for entry in story.entries:
+    for entry in builder.entries:
         journal.put(entry.record)
     timeline = JournalStore(journal)
-    assert await timeline.read() == story.history
+    assert await timeline.read() == builder.history
     first = timeline.history
     assert await timeline.read() is first
-    story.override(ca, START + 1)
-    journal.put(story.entries[-1].record)
-    assert await timeline.read() == story.history
+    builder.override(ca, START + 1)
+    journal.put(builder.entries[-1].record)
+    assert await timeline.read() == builder.history
 
 
 async def test_watchers_are_notified_of_every_change() -> None:
-    story, ca = running()
+    builder, ca = running()
     timeline = JournalStore(MemoryJournal())
     changed, other = timeline.watch(), timeline.watch()
-    history = await timeline.append(await timeline.read(), story.entries[0].record)
+    history = await timeline.append(await timeline.read(), builder.entries[0].record)
     assert changed.is_set()
     assert other.is_set()
     changed.clear()
@@ -40,15 +40,15 @@ async def test_watchers_are_notified_of_every_change() -> None:
 
 
 async def test_a_decision_on_an_older_history_is_refused() -> None:
-    story, ca = running()
+    builder, ca = running()
     journal = MemoryJournal()
     timeline = JournalStore(journal)
     decided_on = await timeline.read()
-    journal.put(story.entries[0].record)
+    journal.put(builder.entries[0].record)
     with pytest.raises(JournalConflict, match="expected its head at 0, found it at 1"):
         await timeline.confirm(decided_on)
     with pytest.raises(JournalConflict):
-        await timeline.append(decided_on, story.entries[0].record)
+        await timeline.append(decided_on, builder.entries[0].record)
     with pytest.raises(JournalConflict):
         await timeline.compact(decided_on, (), 1)
     await timeline.confirm(await timeline.read())
@@ -56,15 +56,15 @@ async def test_a_decision_on_an_older_history_is_refused() -> None:
 
 
 async def test_deposed_replica_neither_writes_nor_acts() -> None:
-    story, _ = running()
+    builder, _ = running()
     journal, leads = MemoryJournal(), [True]
     timeline = JournalStore(journal, lambda: leads[-1])
-    history = await timeline.append(await timeline.read(), story.entries[0].record)
+    history = await timeline.append(await timeline.read(), builder.entries[0].record)
     leads.append(False)
     with pytest.raises(NotLeading):
         await timeline.confirm(history)
     with pytest.raises(NotLeading):
-        await timeline.append(history, story.entries[1].record)
+        await timeline.append(history, builder.entries[1].record)
     with pytest.raises(NotLeading):
         await timeline.compact(history, (), 1)
     assert (journal.last, journal.effects.names) == (1, ["append StatementRecord"])
@@ -72,9 +72,9 @@ async def test_deposed_replica_neither_writes_nor_acts() -> None:
 
 def test_a_journal_that_shows_less_for_good_was_restored() -> None:
     async def main() -> None:
-        story, _ = running()
+        builder, _ = running()
         journal = MemoryJournal()
-        for entry in story.entries:
+        for entry in builder.entries:
             journal.put(entry.record)
         timeline = JournalStore(journal)
         history = await timeline.read()
@@ -93,9 +93,9 @@ async def test_records_that_end_before_the_head_are_not_the_journal() -> None:
         async def read(self) -> tuple[Entry, ...]:
             return (await super().read())[:-1]
 
-    story, _ = running()
+    builder, _ = running()
     journal = Torn()
-    for entry in story.entries:
+    for entry in builder.entries:
         journal.put(entry.record)
     timeline = JournalStore(journal)
     with pytest.raises(JournalError, match="expected records up to 2, found them up to 1"):
@@ -105,19 +105,19 @@ async def test_records_that_end_before_the_head_are_not_the_journal() -> None:
 
 @pytest.mark.parametrize(("when", "stands"), [(When.BEFORE, False), (When.AFTER, True)])
 async def test_after_a_failed_append_it_looks_whether_the_record_stands(when: When, stands: bool) -> None:
-    story, _ = running()
+    builder, _ = running()
     timeline = JournalStore(MemoryJournal(Effects(Strike(0, when, How.FAIL))))
     with pytest.raises(JournalError):
-        await timeline.append(timeline.history, story.entries[0].record)
+        await timeline.append(timeline.history, builder.entries[0].record)
     assert ((await timeline.read()).head == 1) is stands
 
 
 async def test_compacted_journal_is_read_again_with_unchanged_head() -> None:
-    story, _ = running()
+    builder, _ = running()
     for epoch in (EPOCH + 1, EPOCH + 2):
-        story.prepare(epoch, START + 12)
+        builder.prepare(epoch, START + 12)
     journal = MemoryJournal()
-    for entry in story.entries:
+    for entry in builder.entries:
         journal.put(entry.record)
     timeline = JournalStore(journal)
     history = await timeline.read()

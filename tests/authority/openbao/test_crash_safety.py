@@ -131,13 +131,13 @@ class End:
 class Life:
     """A deployment, epoch after epoch; ``begun`` is the epoch that runs, and the sequence at its beginning."""
 
-    def __init__(self, machine: OpenBaoHarness, story: Story) -> None:
-        self._machine = machine
-        self._story = story
-        self._epoch = CLOCK.epoch_at(machine.began)
+    def __init__(self, harness: OpenBaoHarness, builder: Story) -> None:
+        self._machine = harness
+        self._story = builder
+        self._epoch = CLOCK.epoch_at(harness.began)
         self._history = EMPTY
-        self._reader = VirtualClient(machine.access(), Effects())
-        self._journal = OpenBaoJournal(self._reader, machine.space.layout.kv, machine.space.layout.prefix)
+        self._reader = VirtualClient(harness.access(), Effects())
+        self._journal = OpenBaoJournal(self._reader, harness.space.layout.kv, harness.space.layout.prefix)
         self._seen = 0
 
     async def run(self, strikes: EachKindOnce) -> None:
@@ -161,11 +161,11 @@ class Life:
 
     async def _be_paused(self) -> None:
         """Another leads meanwhile; then the first goes on with what it was about to do."""
-        machine, effects = self._machine, self._machine.effects
-        paused, client = machine.depose(), machine.client
+        harness, effects = self._machine, self._machine.effects
+        paused, client = harness.depose(), harness.client
         assert client is not None
         await asyncio.sleep(0.5)
-        await machine.start_beside()
+        await harness.start_beside()
         await asyncio.sleep(PAUSE_SECONDS)
         effects.resumed.set()
         await asyncio.sleep(0.5)
@@ -176,19 +176,19 @@ class Life:
             effects.paused, effects.resumed = asyncio.Event(), asyncio.Event()
 
     async def _live_an_epoch(self) -> End:
-        machine, story, before = self._machine, self._story, self._history
+        harness, builder, before = self._machine, self._story, self._history
         end = CLOCK.start(self._epoch + 1) + SETTLED
         request: asyncio.Future[object] | None = None
-        is_done = story.ask is None
-        while machine.now() < end:
+        is_done = builder.ask is None
+        while harness.now() < end:
             await asyncio.sleep(0.5)
-            if machine.effects.paused.is_set():
+            if harness.effects.paused.is_set():
                 await self._be_paused()
-            elif await machine.died():
+            elif await harness.died():
                 await asyncio.sleep(0.5)
-                await machine.start()
-            elif story.ask is not None and not is_done and request is None:
-                request = asyncio.ensure_future(story.ask(machine.rotation))
+                await harness.start()
+            elif builder.ask is not None and not is_done and request is None:
+                request = asyncio.ensure_future(builder.ask(harness.rotation))
             if request is not None and request.done():
                 await self._check_answer(request)
                 request, is_done = None, await self._is_done(before)
@@ -215,25 +215,25 @@ class Life:
 
     async def _end(self, before: History, history: History) -> End:
         """The end, after checking what must hold however it was reached."""
-        machine = self._machine
+        harness = self._machine
         newest, signing = history.newest, history.signing
         assert newest is not None
         assert signing is not None
         with virtual_time.from_outside():
-            keys, issuers = await machine.space.names("keys"), await machine.space.names("issuers")
-            default = await machine.space.default_name()
+            keys, issuers = await harness.space.names("keys"), await harness.space.names("issuers")
+            default = await harness.space.default_name()
         issuers -= {""}  # a second certificate for a key, imported by one that was paused: it goes with the key
         assert keys == issuers, "a key without its issuer, or the other way round"
         assert issuers <= {ca.ca_id for ca in history.cas}, "a CA that no statement names"
-        unretired = {ca.ca_id for ca in history.cas if machine.now() < ca.retire_at}
+        unretired = {ca.ca_id for ca in history.cas if harness.now() < ca.retire_at}
         assert issuers == unretired, "a CA is gone that may still be needed, or one stayed"
         assert default == signing.ca_id
-        assert machine.target.digest == newest.digest
-        assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+        assert harness.target.digest == newest.digest
+        assert all(len(texts) == 1 for texts in harness.target.texts.values()), "two texts for one sequence"
         for signed in history.statements:
-            shown = machine.target.texts.get(signed.statement.sequence, {signed.digest})
+            shown = harness.target.texts.get(signed.statement.sequence, {signed.digest})
             assert shown == {signed.digest}, "a text was shown that the journal does not hold"
-        leaf = machine.leaf.certificate
+        leaf = harness.leaf.certificate
         assert leaf is not None
         assert issued_by(leaf, signing.certificate)
         sequence = before.newest.statement.sequence if before.newest else 0
@@ -280,7 +280,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", STORIES)
 def test_an_epoch_ends_the_same_whatever_is_struck(openbao: OpenBaoServer, name: str) -> None:
-    strikes, story = EachKindOnce(), STORIES[name]
+    strikes, builder = EachKindOnce(), STORIES[name]
 
     async def main() -> None:
         began = CLOCK.start(some_epoch())
@@ -288,10 +288,10 @@ def test_an_epoch_ends_the_same_whatever_is_struck(openbao: OpenBaoServer, name:
             space = await OpenBaoNamespace.create(openbao)
             await space.set_up(began, tolerance=PLAYGROUND.tolerance_seconds)
         async with space.client:
-            await Life(OpenBaoHarness(began=began, effects=strikes, space=space), story).run(strikes)
+            await Life(OpenBaoHarness(began=began, effects=strikes, space=space), builder).run(strikes)
 
     virtual_time.run(main())
-    for how in story.hows:
+    for how in builder.hows:
         struck = {kind.removeprefix("write ") for kind, _, found in strikes.struck if found is how}
-        assert any(kind.endswith(" withdrawal") for kind in struck) is (story.ask is not None)
+        assert any(kind.endswith(" withdrawal") for kind in struck) is (builder.ask is not None)
         assert struck >= KINDS

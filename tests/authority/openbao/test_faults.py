@@ -41,51 +41,51 @@ def in_a_space(openbao: OpenBaoServer, main: Callable[[OpenBaoNamespace], Corout
 @asynccontextmanager
 async def running(*machines: OpenBaoHarness) -> AsyncIterator[None]:
     try:
-        for machine in machines:
-            await machine.start()
+        for harness in machines:
+            await harness.start()
         yield
     finally:
-        for machine in machines:
-            await machine.stop()
-            await machine.close()
+        for harness in machines:
+            await harness.stop()
+            await harness.close()
 
 
-async def check(space: OpenBaoNamespace, machine: OpenBaoHarness) -> History:
+async def check(space: OpenBaoNamespace, harness: OpenBaoHarness) -> History:
     """OpenBao holds what the journal names and nothing else; the newest is shown, and signs."""
     with virtual_time.from_outside():
         history = replay(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
         keys, issuers, default = await space.names("keys"), await space.names("issuers"), await space.default_name()
-    newest, signing, leaf = history.newest, history.signing, machine.leaf.certificate
+    newest, signing, leaf = history.newest, history.signing, harness.leaf.certificate
     assert newest is not None
     assert signing is not None
     assert leaf is not None
-    assert keys == issuers == {ca.ca_id for ca in history.cas if ca.ca_id and machine.now() < ca.retire_at}
+    assert keys == issuers == {ca.ca_id for ca in history.cas if ca.ca_id and harness.now() < ca.retire_at}
     assert default == signing.ca_id
-    assert machine.target.digest == newest.digest
+    assert harness.target.digest == newest.digest
     assert issued_by(leaf, signing.certificate)
     return history
 
 
 def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
-        machine = OpenBaoHarness(began=START, space=space)
-        async with running(machine):
-            await machine.until(START + 15)
-            shown = machine.target.sequence
+        harness = OpenBaoHarness(began=START, space=space)
+        async with running(harness):
+            await harness.until(START + 15)
+            shown = harness.target.sequence
             with virtual_time.from_outside():
                 await openbao.seal()
             try:
-                await machine.until(START + 5 * CLOCK.epoch_seconds + 5)
+                await harness.until(START + 5 * CLOCK.epoch_seconds + 5)
             finally:
                 with virtual_time.from_outside():
                     await openbao.unseal()
-            assert machine.target.sequence == shown
-            told = machine.of(StepFailed, lambda failed: failed.step is Step.JOURNAL)
+            assert harness.target.sequence == shown
+            told = harness.of(StepFailed, lambda failed: failed.step is Step.JOURNAL)
             assert "expected OpenBao unsealed, found it sealed; unseal it" in told[-1].error
             assert len(told) > 5
-            await machine.until(START + 6 * CLOCK.epoch_seconds - 2)
-            history = await check(space, machine)
-            assert machine.of(Activated)[-1].opening is Opening.BOOTSTRAP
+            await harness.until(START + 6 * CLOCK.epoch_seconds - 2)
+            history = await check(space, harness)
+            assert harness.of(Activated)[-1].opening is Opening.BOOTSTRAP
             assert [ca.epoch - EPOCH for ca in history.cas] == [0, 1, 5, 6]
 
     in_a_space(openbao, main)
@@ -93,16 +93,16 @@ def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao
 
 def test_a_revoked_token_is_no_fault(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
-        machine = OpenBaoHarness(began=START, space=space)
-        async with running(machine):
+        harness = OpenBaoHarness(began=START, space=space)
+        async with running(harness):
             for second in range(3, 45, 6):
-                await machine.until(START + second)
+                await harness.until(START + second)
                 with virtual_time.from_outside():
                     await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
-            await machine.until(START + 45)
-            assert machine.of(StepFailed) == []
-            assert [prepared.epoch - EPOCH for prepared in machine.of(Prepared)] == [0, 1, 2]
-            await check(space, machine)
+            await harness.until(START + 45)
+            assert harness.of(StepFailed) == []
+            assert [prepared.epoch - EPOCH for prepared in harness.of(Prepared)] == [0, 1, 2]
+            await check(space, harness)
 
     in_a_space(openbao, main)
 
@@ -124,22 +124,22 @@ def test_a_missing_permission_is_named_and_mended_when_it_is_given(
     openbao: OpenBaoServer, path: str, step: Step, capability: str
 ) -> None:
     async def main(space: OpenBaoNamespace) -> None:
-        machine = OpenBaoHarness(began=START, space=space)
+        harness = OpenBaoHarness(began=START, space=space)
         policy = space.layout.policy()
         assert f'path "{path}" ' in policy
-        async with running(machine):
-            await machine.until(START + 6)
+        async with running(harness):
+            await harness.until(START + 6)
             with virtual_time.from_outside():
                 await write_policy(space, policy.replace(f'path "{path}" ', f'path "{path}/other" '))
-            await machine.until(START + 26)
-            told = machine.of(StepFailed)
+            await harness.until(START + 26)
+            told = harness.of(StepFailed)
             named = re.escape(path).replace(r"\+", "[^ ]+").replace(r"\*", "[^ ]*")
             assert {failed.step for failed in told} == {step} or path.startswith("secret/")
             assert any(re.search(f"policies to allow '{capability}' on '{named}'", failed.error) for failed in told)
             with virtual_time.from_outside():
                 await write_policy(space, policy)
-            await machine.until(START + 37)
-            history = await check(space, machine)
+            await harness.until(START + 37)
+            history = await check(space, harness)
             assert [ca.epoch - EPOCH for ca in history.cas] == [0, 1, 2]
 
     in_a_space(openbao, main)
@@ -151,23 +151,23 @@ async def write_policy(space: OpenBaoNamespace, policy: str) -> None:
 
 def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
-        machine = OpenBaoHarness(began=START, space=space)
-        async with running(machine):
-            await machine.until(START + 25)
+        harness = OpenBaoHarness(began=START, space=space)
+        async with running(harness):
+            await harness.until(START + 25)
             with virtual_time.from_outside():
                 backup = replay(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
-            await machine.until(START + 45)
-            await machine.stop()
-            shown = machine.target.sequence
-            lost = machine.of(Prepared)[-1]
+            await harness.until(START + 45)
+            await harness.stop()
+            shown = harness.target.sequence
+            lost = harness.of(Prepared)[-1]
             with virtual_time.from_outside():
                 await restore(space, backup)
-            await machine.start()
-            await machine.until(START + 59)
-            history = await check(space, machine)
+            await harness.start()
+            await harness.until(START + 59)
+            history = await check(space, harness)
             sequences = [signed.statement.sequence for signed in history.statements]
             assert sequences == list(range(1, shown + 3))
-            assert all(len(texts) == 1 for texts in machine.target.texts.values()), "two texts for one sequence"
+            assert all(len(texts) == 1 for texts in harness.target.texts.values()), "two texts for one sequence"
             assert [(ca.epoch - EPOCH, bool(ca.ca_id)) for ca in history.cas] == [
                 (0, True),
                 (1, True),
@@ -209,7 +209,7 @@ def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: Op
                 await asyncio.gather(first.sleep(1), second.sleep(1))
             history = await check(space, first)
             assert len(history.cas) == 7
-            prepared = [event.sequence for machine in (first, second) for event in machine.of(Prepared)]
+            prepared = [event.sequence for harness in (first, second) for event in harness.of(Prepared)]
             assert sorted(prepared) == [signed.statement.sequence for signed in history.statements]
             assert all(len(texts) == 1 for texts in first.target.texts.values()), "two texts for one sequence"
             assert second.of(AppendConflict), "they never met"

@@ -48,8 +48,8 @@ def signed(statement: Statement, ca: bytes, *signers: Signer) -> Bundle:
     return Bundle(ca, bytes(note.sign(statement.text(), signers or [SIGNER])))
 
 
-def newest(story: JournalBuilder) -> SignedStatement:
-    found = story.history.newest
+def newest(builder: JournalBuilder) -> SignedStatement:
+    found = builder.history.newest
     assert found is not None
     return found
 
@@ -69,15 +69,15 @@ def test_the_first_statement() -> None:
 
 
 def test_the_next_one_carries_on_every_unexpired_ca_newest_by_issue_first() -> None:
-    story, first = running()
-    second = story.prepare(EPOCH + 1, START + 12)
-    forced = story.prepare(EPOCH + 1, START + 13, Cause.FORCED)
-    assert [member.epoch for member in surviving(story.history, START + 14)] == [EPOCH + 1, EPOCH + 1, EPOCH]
-    statement = newest(story).statement
+    builder, first = running()
+    second = builder.prepare(EPOCH + 1, START + 12)
+    forced = builder.prepare(EPOCH + 1, START + 13, Cause.FORCED)
+    assert [member.epoch for member in surviving(builder.history, START + 14)] == [EPOCH + 1, EPOCH + 1, EPOCH]
+    statement = newest(builder).statement
     assert [anchor.sha256 for anchor in statement.intermediates] == [forced.sha256, second.sha256, first.sha256]
-    assert statement.previous == story.history.statements[1].digest
-    assert surviving(story.history, first.not_after - 1)[-1].certificate == first.certificate
-    assert surviving(story.history, first.not_after)[-1].certificate == second.certificate
+    assert statement.previous == builder.history.statements[1].digest
+    assert surviving(builder.history, first.not_after - 1)[-1].certificate == first.certificate
+    assert surviving(builder.history, first.not_after)[-1].certificate == second.certificate
 
 
 def test_an_update_is_due_at_once_where_the_next_prepare_time_has_passed() -> None:
@@ -110,11 +110,11 @@ def test_a_bundle_without_a_ca_is_refused() -> None:
 
 
 def test_bundle_that_agents_would_refuse_is_rejected() -> None:
-    story, _ = running()
-    previous = newest(story)
+    builder, _ = running()
+    previous = newest(builder)
     draft = compose(DOMAIN, contents(EPOCH + 1, at=START + 12), previous, START + 12)
     good = StatementContents(
-        Cause.ROTATION, CLOCK, (*contents(EPOCH + 1, at=START + 12).cas, *surviving(story.history, START + 12)), ()
+        Cause.ROTATION, CLOCK, (*contents(EPOCH + 1, at=START + 12).cas, *surviving(builder.history, START + 12)), ()
     )
     fitting = compose(DOMAIN, good, previous, START + 12)
     assert check(signed(fitting.statement, fitting.ca), TRUST, previous, START + 12).sequence == 2
@@ -126,10 +126,10 @@ def test_bundle_that_agents_would_refuse_is_rejected() -> None:
         Reason.HELD: (signed(replace(fitting.statement, issued_at=START + 18), fitting.ca), TRUST),
         Reason.SUPERSEDED: (signed(replace(fitting.statement, sequence=1), fitting.ca), TRUST),
     }
-    story.prepare(EPOCH + 1, START + 12)
+    builder.prepare(EPOCH + 1, START + 12)
     for reason, (bundle, trust) in wrong.items():
         with pytest.raises(BundleRejected) as refusal:
-            check(bundle, trust, newest(story) if reason is Reason.SUPERSEDED else previous, START + 12)
+            check(bundle, trust, newest(builder) if reason is Reason.SUPERSEDED else previous, START + 12)
         assert refusal.value.reason is reason
 
 
@@ -143,8 +143,8 @@ def test_each_of_two_signing_keys_must_do_alone() -> None:
 
 
 def test_a_previous_statement_by_a_key_that_was_replaced_is_no_obstacle() -> None:
-    story, _ = running()
+    builder, _ = running()
     other = Signer.generate(f"{DOMAIN}/b")
-    draft = compose(DOMAIN, contents(EPOCH + 1, at=START + 12), newest(story), START + 12)
+    draft = compose(DOMAIN, contents(EPOCH + 1, at=START + 12), newest(builder), START + 12)
     trust = Trust(DOMAIN, (other.verifier,), tolerance_seconds=5)
-    assert check(signed(draft.statement, draft.ca, other), trust, newest(story), START + 12).sequence == 2
+    assert check(signed(draft.statement, draft.ca, other), trust, newest(builder), START + 12).sequence == 2

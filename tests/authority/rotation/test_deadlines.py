@@ -20,7 +20,7 @@ def test_the_last_resort_comes_an_epoch_before_the_signing_ca_expires() -> None:
 
 
 def test_the_last_resort_chooses_no_ca_that_was_not_public_for_p() -> None:
-    story, signing = running()
-    ca = story.prepare(EPOCH + 1, PREPARED)
+    builder, signing = running()
+    ca = builder.prepare(EPOCH + 1, PREPARED)
     assert ripe_at(ca, signing, CLOCK) == PREPARED + 8
     assert ripe_at(ca, signing, PRESETS["production"].clock) == PREPARED + 8

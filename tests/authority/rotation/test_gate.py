@@ -26,13 +26,13 @@ CLOCK = PLAYGROUND.clock
 @pytest.fixture
 def rotating() -> tuple[JournalBuilder, EpochCa]:
     """A deployment that has just prepared the CA of the next epoch."""
-    story, _ = running()
-    return story, story.prepare(EPOCH + 1, PREPARED)
+    builder, _ = running()
+    return builder, builder.prepare(EPOCH + 1, PREPARED)
 
 
 def gate(rotating: tuple[JournalBuilder, EpochCa], pods: Pods, now: int = PREPARED + 1) -> Gate:
-    story, ca = rotating
-    return gate_of(ca, snapshot(story, pods.view(story, now), now))
+    builder, ca = rotating
+    return gate_of(ca, snapshot(builder, pods.view(builder, now), now))
 
 
 def test_gate_opens_when_every_required_agent_has_proven_ca(rotating: tuple[JournalBuilder, EpochCa]) -> None:
@@ -52,10 +52,10 @@ def test_a_proof_of_an_older_statement_without_the_ca_does_not_count(rotating: t
 
 
 def test_a_proof_of_a_newer_statement_that_contains_the_ca_counts(rotating: tuple[JournalBuilder, EpochCa]) -> None:
-    story, _ = rotating
-    story.prepare(EPOCH + 2, PREPARED + 20)
+    builder, _ = rotating
+    builder.prepare(EPOCH + 2, PREPARED + 20)
     pods = servers("nats-0")
-    pods.prove("nats-0", story.mark(), PREPARED + 21)
+    pods.prove("nats-0", builder.mark(), PREPARED + 21)
     assert gate(rotating, pods, PREPARED + 21).opening is Opening.GATE
 
 
@@ -77,9 +77,9 @@ def test_a_fleet_of_quarantined_agents_alone_is_an_empty_one(rotating: tuple[Jou
 
 
 def test_an_unreadable_fleet_keeps_it_closed(rotating: tuple[JournalBuilder, EpochCa]) -> None:
-    story, ca = rotating
+    builder, ca = rotating
     unreadable = FleetView(readable=False, agents=())
-    assert gate_of(ca, snapshot(story, unreadable, PREPARED)).closed is ClosedReason.UNREADABLE
+    assert gate_of(ca, snapshot(builder, unreadable, PREPARED)).closed is ClosedReason.UNREADABLE
 
 
 def test_quarantined_agent_is_not_waited_for(rotating: tuple[JournalBuilder, EpochCa]) -> None:
@@ -103,9 +103,9 @@ def test_applications_are_left_behind_an_epoch_after_start(
 
 
 def test_the_deadline_counts_from_a_publication_that_came_late() -> None:
-    story, _ = running()
-    ca = story.prepare(EPOCH + 1, NEXT + 7)
-    assert gate((story, ca), servers("nats-0"), NEXT + 7).deadline == NEXT + 27
+    builder, _ = running()
+    ca = builder.prepare(EPOCH + 1, NEXT + 7)
+    assert gate((builder, ca), servers("nats-0"), NEXT + 7).deadline == NEXT + 27
 
 
 def test_deadline_keeps_gate_closed_while_no_agent_has_proven(rotating: tuple[JournalBuilder, EpochCa]) -> None:
@@ -119,17 +119,17 @@ def test_a_required_agent_is_waited_for_past_the_deadline(rotating: tuple[Journa
 
 
 def test_an_override_opens_the_gate_of_its_ca_and_of_no_other(rotating: tuple[JournalBuilder, EpochCa]) -> None:
-    story, ca = rotating
-    story.override(ca, PREPARED + 1)
+    builder, ca = rotating
+    builder.override(ca, PREPARED + 1)
     found = gate(rotating, servers("nats-0"))
     assert (found.opening, found.unproven) == (Opening.OVERRIDE, ("nats-0",))
-    other = story.prepare(EPOCH + 2, PREPARED + 20)
-    assert gate((story, other), servers("nats-0"), NEXT).closed is ClosedReason.WAITING
+    other = builder.prepare(EPOCH + 2, PREPARED + 20)
+    assert gate((builder, other), servers("nats-0"), NEXT).closed is ClosedReason.WAITING
 
 
 def test_a_gate_that_proofs_open_is_not_called_an_override(rotating: tuple[JournalBuilder, EpochCa]) -> None:
-    story, ca = rotating
-    story.override(ca, PREPARED)
+    builder, ca = rotating
+    builder.override(ca, PREPARED)
     pods = servers("nats-0")
-    pods.prove("nats-0", story.mark(), PREPARED + 1)
+    pods.prove("nats-0", builder.mark(), PREPARED + 1)
     assert gate(rotating, pods).opening is Opening.GATE

@@ -39,7 +39,7 @@ class Life:
     """A deployment that does what its plan says, in no time, and checks each step against the invariants."""
 
     now: int
-    story: JournalBuilder
+    builder: JournalBuilder
     pods: Pods
     ca_ids: set[str] = field(default_factory=set)
     active: str | None = None
@@ -49,12 +49,12 @@ class Life:
 
     @property
     def clock(self) -> EpochClock:
-        return self.story.timing.clock
+        return self.builder.timing.clock
 
     def snapshot(self) -> Snapshot:
-        fleet = self.pods.view(self.story, self.now) if self.readable else FleetView(readable=False, agents=())
+        fleet = self.pods.view(self.builder, self.now) if self.readable else FleetView(readable=False, agents=())
         return Snapshot(
-            self.story.history, fleet, self.clock, self.now, ca_ids=frozenset(self.ca_ids), active=self.active
+            self.builder.history, fleet, self.clock, self.now, ca_ids=frozenset(self.ca_ids), active=self.active
         )
 
     def live(self, until: int) -> None:
@@ -67,18 +67,18 @@ class Life:
             if action.until > until:
                 break
             self.now = action.until
-            signing = self.story.history.signing
+            signing = self.builder.history.signing
             assert self.lapses or signing is None or not signing.is_expired(self.now), (
                 "the gate outlasted the signing CA"
             )
-            assert signing is not None or not self.story.history.statements, "nobody is left to sign"
+            assert signing is not None or not self.builder.history.statements, "nobody is left to sign"
         self.now = until
 
     def settle(self) -> None:
         for _ in range(MOST_ACTIONS_AT_ONCE):
             for name in self.proving:
-                if self.story.history.statements:
-                    self.pods.prove(name, self.story.mark(), self.now)
+                if self.builder.history.statements:
+                    self.pods.prove(name, self.builder.mark(), self.now)
             action = next_action(self.snapshot())
             match action:
                 case Prepare():
@@ -87,12 +87,12 @@ class Life:
                     self.check_removal(action)
                     added = action.added.epoch if action.added else None
                     self.ca_ids |= {action.added.ca_id} if action.added else set()
-                    self.story.replace(action.cas, self.now, action.cause, added)
+                    self.builder.replace(action.cas, self.now, action.cause, added)
                 case Withdraw():
                     raise AssertionError("nobody reverts here")
                 case Activate():
                     self.check(action)
-                    self.story.append(
+                    self.builder.append(
                         ActivationRecord(self.now, action.ca.sha256, action.opening, action.unproven, action.skipped)
                     )
                 case SwitchSigner():
@@ -100,9 +100,9 @@ class Life:
                 case Retire():
                     self.ca_ids -= set(action.ca_ids)
                 case Compact():
-                    rest = [entry for entry in self.story.entries if entry.position > action.through]
-                    self.story.entries = [*action.keep, *rest]
-                    self.story.history = replay(self.story.entries)
+                    rest = [entry for entry in self.builder.entries if entry.position > action.through]
+                    self.builder.entries = [*action.keep, *rest]
+                    self.builder.history = replay(self.builder.entries)
                     self.check_chain()
                 case Wait():
                     return
@@ -110,11 +110,11 @@ class Life:
 
     def prepare(self, action: Prepare) -> None:
         self.ca_ids.add(action.ca_id)
-        self.story.prepare(action.epoch, self.now, action.cause)
+        self.builder.prepare(action.epoch, self.now, action.cause)
 
     def check(self, action: Activate) -> None:
         """Invariants 1 and 2, from the receipts themselves."""
-        history, signing = self.story.history, self.story.history.signing
+        history, signing = self.builder.history, self.builder.history.signing
         assert action.ca.may_sign, "a CA is activated that is to be withdrawn"
         if action.opening is Opening.OVERRIDE and any(ca.withdrawal and ca.withdrawal.urgent for ca in history.cas):
             return
@@ -134,7 +134,7 @@ class Life:
                 assert required <= proven
                 assert self.now >= max(action.ca.start, action.ca.published_at) + self.clock.epoch_seconds
             case Opening.OVERRIDE:
-                assert action.ca.sha256 in {override.ca for override in self.story.history.overrides}
+                assert action.ca.sha256 in {override.ca for override in self.builder.history.overrides}
             case Opening.LAST_RESORT:
                 assert self.now >= last_resort_at(signing, self.clock)
                 assert self.now >= ripe_at(action.ca, signing, self.clock)
@@ -145,7 +145,7 @@ class Life:
 
     def check_removal(self, action: RemoveAnchors) -> None:
         """Nobody says anything about leaves here: what signed stays trusted until its last resort."""
-        history, signing = self.story.history, self.story.history.signing
+        history, signing = self.builder.history, self.builder.history.signing
         for ca in action.cas:
             assert ca.withdrawal is not None
             if ca.withdrawal.urgent:
@@ -157,7 +157,7 @@ class Life:
 
     def check_chain(self) -> None:
         """What the API serves of a folded journal, an auditor can still follow without a gap."""
-        held = self.story.history.statements
+        held = self.builder.history.statements
         assert follow({f"{signed.statement.sequence}": signed.bundle for signed in held}, TRUST).faults == ()
 
     def has_proven(self, name: str, sha256: str) -> bool:
@@ -167,7 +167,7 @@ class Life:
         fresh = self.now - received.at <= self.clock.epoch_seconds // 2 + 2 * max(
             1, min(self.clock.epoch_seconds // 4, 60)
         )
-        statements = {signed.digest: signed.statement for signed in self.story.history.statements}
+        statements = {signed.digest: signed.statement for signed in self.builder.history.statements}
         statement = statements.get(received.receipt.proven.digest)
         return fresh and statement is not None and sha256 in {anchor.sha256 for anchor in statement.anchors}
 
@@ -176,7 +176,7 @@ def begin(life_timing: Timing) -> Life:
     pods = Pods(clock=life_timing.clock)
     for name, pod_class in AGENTS.items():
         pods.add(name, pod_class, since=START)
-    return Life(now=START, story=JournalBuilder(life_timing), pods=pods)
+    return Life(now=START, builder=JournalBuilder(life_timing), pods=pods)
 
 
 clocks = st.sampled_from(
@@ -200,7 +200,7 @@ steps = st.lists(st.tuples(st.integers(0, 70), happenings), max_size=12)
 
 
 def happen(life: Life, what: str, value: object) -> None:
-    history = life.story.history
+    history = life.builder.history
     match what:
         case "prove":
             assert isinstance(value, set)
@@ -217,12 +217,12 @@ def happen(life: Life, what: str, value: object) -> None:
             number, cause, urgent = value
             trusted = [ca for ca in reversed(history.cas) if not ca.is_expired(life.now) and not ca.withdrawn]
             if number < len(trusted):
-                life.story.withdraw(trusted[number], life.now, cause, urgent=urgent)
+                life.builder.withdraw(trusted[number], life.now, cause, urgent=urgent)
                 life.settle()
         case "override":
             waiting = awaited(life.snapshot())
             if waiting:
-                life.story.override(waiting[-1], life.now)
+                life.builder.override(waiting[-1], life.now)
 
 
 few = settings(max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -248,7 +248,7 @@ def test_gate_never_outlasts_signing_ca_when_epoch_length_changes(
         life.live(life.now + delay)
         happen(life, what, value)
     life.live(life.now + when)
-    life.story.timing = after
+    life.builder.timing = after
     life.pods.clock = after.clock
     life.live(life.now + 2 * max(before.clock.validity_seconds, after.clock.validity_seconds))
 
@@ -261,10 +261,10 @@ def test_after_any_withdrawals_a_ca_signs_that_is_not_withdrawn(life_timing: Tim
         life.live(life.now + delay)
         happen(life, what, value)
     life.live(life.now + 2 * life.clock.validity_seconds)
-    signing = life.story.history.signing
+    signing = life.builder.history.signing
     assert signing is not None
     assert signing.may_sign
-    withdrawals = [ca for ca in life.story.history.cas if ca.withdrawal and not ca.withdrawn]
+    withdrawals = [ca for ca in life.builder.history.cas if ca.withdrawal and not ca.withdrawn]
     assert all(ca.is_expired(life.now) for ca in withdrawals)
 
 
@@ -277,7 +277,7 @@ def test_after_any_outage_a_ca_signs_again_at_once(life_timing: Timing, outage: 
     life.now += outage
     life.lapses = True  # there may be less than P left of the signing CA, and then nothing can take over in time
     life.settle()
-    signing = life.story.history.signing
+    signing = life.builder.history.signing
     assert signing is not None
     assert not signing.is_expired(life.now)
     life.live(life.now + life.clock.prepare_seconds + 1)

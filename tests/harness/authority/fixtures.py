@@ -31,6 +31,6 @@ async def space(empty_space: OpenBaoNamespace) -> OpenBaoNamespace:
 
 
 @pytest.fixture
-def machine() -> AuthorityHarness:
+def harness() -> AuthorityHarness:
     """An authority over a world in memory, not booted yet, with one agent."""
     return AuthorityHarness()

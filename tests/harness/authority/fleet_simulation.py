@@ -78,22 +78,22 @@ class SimulatedAgent:
         self.changed = asyncio.Event()
 
     def now(self) -> int:
-        return self.model.machine.now() + self.skew
+        return self.model.harness.now() + self.skew
 
     def trust(self) -> Trust:
-        return Trust(DOMAIN, (SIGNER.verifier,), tolerance_seconds=self.model.machine.timing.tolerance_seconds)
+        return Trust(DOMAIN, (SIGNER.verifier,), tolerance_seconds=self.model.harness.timing.tolerance_seconds)
 
     def bundle_written(self) -> None:
         self._soon(self._sync_bundle)
 
     def _soon(self, sync: "object") -> None:
         """The kubelet gets round to it within the delivery time, and then shows what is there by then."""
-        delay = self.random.uniform(0, self.model.machine.timing.delivery_seconds)
+        delay = self.random.uniform(0, self.model.harness.timing.delivery_seconds)
         assert callable(sync)
         asyncio.get_running_loop().call_later(delay, sync)
 
     def _sync_bundle(self) -> None:
-        self.shown_bundle = self.model.machine.target.bundle
+        self.shown_bundle = self.model.harness.target.bundle
         self.changed.set()
 
     def _sync_leaf(self) -> None:
@@ -103,7 +103,7 @@ class SimulatedAgent:
     def restart(self) -> None:
         """A fresh pod: it remembers nothing, and its mounts show the present."""
         self.known, self.fitting, self.in_use, self.proven = Known(), None, None, None
-        self.shown_bundle, self.shown_leaf = self.model.machine.target.bundle, self.store.leaf
+        self.shown_bundle, self.shown_leaf = self.model.harness.target.bundle, self.store.leaf
         self.changed.set()
 
     async def run(self) -> None:
@@ -133,7 +133,7 @@ class SimulatedAgent:
         changed = self.proven != mark or self.in_use is None or self.in_use.leaf != leaf
         self.in_use, self.proven = InUse(verified, leaf, issuer), mark
         if changed:
-            self.model.machine.rotation.wake()
+            self.model.harness.rotation.wake()
         self.model.check()
 
     def _fitting(self, verified: VerifiedBundle) -> Leaf | None:
@@ -152,7 +152,7 @@ class SimulatedAgent:
 class FleetSimulation:
     """The deployment; ``problems`` is what went wrong, and it stays empty while ``strict``."""
 
-    machine: AuthorityHarness
+    harness: AuthorityHarness
     seed: int = 0
     strict: bool = True
     agents: list[SimulatedAgent] = field(default_factory=list)
@@ -160,28 +160,28 @@ class FleetSimulation:
     checks: int = 0
 
     def __post_init__(self) -> None:
-        self.random = Random(f"{self.seed}")  # noqa: S311  # a story, no secrets
-        machine = self.machine
-        machine.workloads.clear()
-        machine.pods.expected.clear()
-        spread = machine.timing.tolerance_seconds // 2
+        self.random = Random(f"{self.seed}")  # noqa: S311  # a scenario, no secrets
+        harness = self.harness
+        harness.workloads.clear()
+        harness.pods.expected.clear()
+        spread = harness.timing.tolerance_seconds // 2
         skews = {"nats-0": 0, "nats-1": spread, "nats-2": -spread, "orders": spread, "billing": -spread}
         for name, skew in skews.items():
             self.add(name, PodClass.REQUIRED if name.startswith("nats") else PodClass.APPLICATION, skew)
-        self.change_timing(machine.timing)
-        machine.target.on_write = self._written
-        machine.on_view = self._report
+        self.change_timing(harness.timing)
+        harness.target.on_write = self._written
+        harness.on_view = self._report
 
     def change_timing(self, timing: Timing) -> None:
         """Of the authority that is booted next. It seldom looks unasked: what is due must be due by the plan."""
-        self.machine.timing = timing
-        self.machine.reconcile_seconds = timing.clock.epoch_seconds // 4
+        self.harness.timing = timing
+        self.harness.reconcile_seconds = timing.clock.epoch_seconds // 4
 
     def add(self, name: str, pod_class: PodClass, skew: int = 0) -> SimulatedAgent:
         agent = SimulatedAgent(name, self, pod_class, skew)
         self.agents.append(agent)
-        self.machine.workloads.append((LeafSubject(name, name, (name,), ()), agent.store))
-        self.machine.pods.add(name, pod_class)
+        self.harness.workloads.append((LeafSubject(name, name, (name,), ()), agent.store))
+        self.harness.pods.add(name, pod_class)
         return agent
 
     def agent(self, name: str) -> SimulatedAgent:
@@ -199,7 +199,7 @@ class FleetSimulation:
         for agent in self.agents:
             if agent.proves and agent.proven is not None:
                 leaf = agent.in_use.report if agent.in_use else None
-                self.machine.pods.prove(agent.name, agent.proven, now, leaf)
+                self.harness.pods.prove(agent.name, agent.proven, now, leaf)
 
     def check(self) -> None:
         """No leaf in use is outside its validity by anybody's clock, or signed by a CA that anybody does not trust."""
@@ -224,16 +224,16 @@ class FleetSimulation:
         """Wait until everybody is well; raises TimeoutError after ``within`` seconds."""
         async with asyncio.timeout(within):
             while not self.is_well():
-                await self.machine.sleep(0.5)
+                await self.harness.sleep(0.5)
 
     def is_well(self) -> bool:
         """Whether every working agent uses the newest bundle, and a valid leaf by the CA that signs now."""
-        signing = self.machine.journal_store.history.signing
-        now = self.machine.now()
+        signing = self.harness.journal_store.history.signing
+        now = self.harness.now()
         return signing is not None and all(
             agent.in_use is not None
             and agent.in_use.issuer == signing.sha256
-            and agent.in_use.bundle.sequence == self.machine.target.sequence
+            and agent.in_use.bundle.sequence == self.harness.target.sequence
             and not_after(agent.in_use.leaf.certificate) > now
             for agent in self.agents
             if agent.works
@@ -241,21 +241,21 @@ class FleetSimulation:
 
 
 def simulate(
-    model_of: Callable[[], FleetSimulation], story: Callable[[FleetSimulation], Awaitable[None]]
+    model_of: Callable[[], FleetSimulation], scenario: Callable[[FleetSimulation], Awaitable[None]]
 ) -> FleetSimulation:
-    """Run a story in virtual time, from a first start; afterwards nothing may have gone wrong."""
+    """Run a scenario in virtual time, from a first start; afterwards nothing may have gone wrong."""
 
     async def main() -> FleetSimulation:
         model = model_of()
-        model.machine.boot()
+        model.harness.boot()
         agents = model.start_agents()
-        await story(model)
+        await scenario(model)
         model.check()
         for agent in agents:
             assert not agent.done(), agent.exception()
             agent.cancel()
         await asyncio.gather(*agents, return_exceptions=True)
-        await model.machine.stop()
+        await model.harness.stop()
         return model
 
     model = virtual_time.run(main())
@@ -271,7 +271,7 @@ def deployment(preset: str, seed: int = 0) -> Callable[[], FleetSimulation]:
 
 
 def epochs_of(model: FleetSimulation, count: float) -> float:
-    return count * model.machine.timing.clock.epoch_seconds
+    return count * model.harness.timing.clock.epoch_seconds
 
 
 def patience(timing: Timing) -> float:

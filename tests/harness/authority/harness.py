@@ -214,17 +214,17 @@ class AuthorityHarness:
 
 
 def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """A test in virtual time whose ``machine`` has been booted before it, and is stopped after it."""
+    """A test in virtual time whose ``harness`` has been booted before it, and is stopped after it."""
 
     @wraps(test)
     def live(*args: P.args, **fixtures: P.kwargs) -> None:
-        machine = fixtures["machine"]
-        assert isinstance(machine, AuthorityHarness)
+        harness = fixtures["harness"]
+        assert isinstance(harness, AuthorityHarness)
 
         async def life() -> None:
-            machine.boot()
+            harness.boot()
             await test(*args, **fixtures)
-            await machine.stop()
+            await harness.stop()
 
         virtual_time.run(life())
 

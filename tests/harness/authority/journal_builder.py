@@ -126,12 +126,12 @@ class JournalBuilder:
 
 def running(timing: Timing = PLAYGROUND) -> tuple[JournalBuilder, EpochCa]:
     """A deployment whose CA of ``EPOCH`` has signed since that epoch's start; also that CA."""
-    story = JournalBuilder(timing)
+    builder = JournalBuilder(timing)
     epoch = timing.clock.epoch_at(START)
     start = timing.clock.start(epoch)
-    ca = story.prepare(epoch, start - timing.clock.prepare_seconds)
-    story.activate(ca, start)
-    return story, ca
+    ca = builder.prepare(epoch, start - timing.clock.prepare_seconds)
+    builder.activate(ca, start)
+    return builder, ca
 
 
 def receipt(
@@ -195,8 +195,8 @@ class Pods:
         )
         self.book.accept(ReceivedReceipt(report, at, float(at)))
 
-    def view(self, story: JournalBuilder, now: int) -> FleetView:
-        newest = story.history.newest
+    def view(self, builder: JournalBuilder, now: int) -> FleetView:
+        newest = builder.history.newest
         return self.view_of(newest.digest if newest else "", now)
 
     def view_of(self, newest_digest: str, now: int) -> FleetView:

@@ -29,14 +29,14 @@ def some_epoch() -> int:
 class VirtualClient(StruckClient):
     """Time stands while an answer is awaited, and leaves begin by ours: OpenBao counts that from its own now."""
 
-    machine: "OpenBaoHarness | None" = None
+    harness: "OpenBaoHarness | None" = None
 
     async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
-        if self.machine is not None and "/sign/" in path and path.startswith("nats_int/"):
+        if self.harness is not None and "/sign/" in path and path.startswith("nats_int/"):
             with virtual_time.from_outside():
-                await self.machine.backdate_leaves()
-        if self.machine is not None and "/journal/" in path:
-            await asyncio.sleep(self.machine.stall_seconds)
+                await self.harness.backdate_leaves()
+        if self.harness is not None and "/journal/" in path:
+            await asyncio.sleep(self.harness.stall_seconds)
         return await super().write(path, body, repeatable=repeatable)
 
     async def _request(
@@ -74,7 +74,7 @@ class OpenBaoHarness(AuthorityHarness):
     async def start_beside(self) -> None:
         """The same, beside one that was deposed and still has its client."""
         self.client = VirtualClient(self.access(), self.effects)
-        self.client.machine = self
+        self.client.harness = self
         layout, tolerance = self.space.layout, self.timing.tolerance_seconds
         issuer = OpenBaoIssuer(
             self.client, layout, KeyType.EC_P256, tolerance_seconds=tolerance, clock=time.time
