@@ -19,7 +19,7 @@ def test_percentiles_are_measured_values() -> None:
     assert (few.median, few.p99) == (2, 3)
 
 
-def test_a_table() -> None:
+def test_table_renders_as_markdown_with_figures_of_a_sample() -> None:
     assert table(1, 2, 3).markdown().splitlines() == [
         "What it is.",
         "",
@@ -29,7 +29,7 @@ def test_a_table() -> None:
     ]
 
 
-def test_sections_are_replaced_apart(tmp_path: Path) -> None:
+def test_writing_a_section_keeps_everything_else(tmp_path: Path) -> None:
     path = tmp_path / "benchmarks.md"
     write("one", "The one", [table(1)], path)
     write("two", "The two", [table(2)], path)
@@ -43,7 +43,7 @@ def test_sections_are_replaced_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [(1.0,), (1.0, 2.0)])
-def test_writing_twice_changes_nothing(tmp_path: Path, values: tuple[float, ...]) -> None:
+def test_writing_a_section_twice_changes_nothing(tmp_path: Path, values: tuple[float, ...]) -> None:
     path = tmp_path / "benchmarks.md"
     write("one", "The one", [table(*values)], path)
     before = path.read_text()

@@ -71,7 +71,7 @@ def commands(path: Path) -> list[tuple[str, list[str]]]:
 MANIFESTS = sorted((CHECKOUT / "manifests").rglob("*.yaml"))
 
 
-def test_commands_of_the_programs_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_commands_parse(capsys: pytest.CaptureFixture[str]) -> None:
     for path in [*DOCUMENTS, *MANIFESTS]:
         for program, words in commands(path):
             try:
@@ -83,7 +83,7 @@ def test_commands_of_the_programs_are_taken(capsys: pytest.CaptureFixture[str]) 
                 pytest.fail(f"{path.name}: {words}: {capsys.readouterr().err}")
 
 
-def test_the_pages_have_commands_to_test() -> None:
+def test_documents_contain_commands_of_both_programs() -> None:
     count = Counter(program for path in [*DOCUMENTS, *MANIFESTS] for program, _ in commands(path))
     assert count["authority"] > 25
     assert count["agent"] >= 2
@@ -101,18 +101,18 @@ OTHERS = {"ca_rotation_last_success_timestamp"}
 """What the central watcher that Tidemark replaces had (docs/migrate.md)."""
 
 
-def test_metrics_that_are_named_exist(document: Path) -> None:
+def test_named_metrics_exist(document: Path) -> None:
     named = set(re.findall(r"`(ca_rotation_[a-z_]+)", document.read_text()))
     assert named <= metrics() | OTHERS, named - metrics()
 
 
-def test_every_metric_is_explained() -> None:
+def test_every_metric_is_documented() -> None:
     pages = "".join((CHECKOUT / "docs" / page).read_text() for page in ("architecture.md", "applications.md"))
     named = set(re.findall(r"`(ca_rotation_[a-z_]+)", pages))
     assert metrics() <= named, metrics() - named
 
 
-def test_every_route_of_the_api_is_explained() -> None:
+def test_every_api_route_is_documented() -> None:
     source = (CHECKOUT / "authority" / "api" / "routes.py").read_text()
     routes = re.findall(r'web\.(get|post)\(r?"([^"{]+)', source)
     assert len(routes) > 10
@@ -120,7 +120,7 @@ def test_every_route_of_the_api_is_explained() -> None:
         assert f"`{method.upper()} {path.rstrip('/')}" in section("architecture.md", "API"), path
 
 
-def test_variables_that_are_named_exist(document: Path) -> None:
+def test_named_environment_variables_exist(document: Path) -> None:
     sources = "".join(
         path.read_text() for folder in ("agent", "authority") for path in (CHECKOUT / folder).rglob("*.py")
     )
@@ -130,7 +130,7 @@ def test_variables_that_are_named_exist(document: Path) -> None:
     assert set(re.findall(rf"`({PREFIX}[A-Z_]+)", document.read_text())) <= known
 
 
-def test_kubernetes_objects_fit_the_schemas(document: Path) -> None:
+def test_kubernetes_objects_in_documents_fit_the_schemas(document: Path) -> None:
     for block in blocks(document, "yaml"):
         for item in yaml.safe_load_all(block):
             if not isinstance(item, dict) or not {"apiVersion", "kind"} <= item.keys():
@@ -141,7 +141,7 @@ def test_kubernetes_objects_fit_the_schemas(document: Path) -> None:
                 kubernetes_validate.validate(item, "1.33", strict=True)
 
 
-def test_what_pip_is_told_to_install_is_this_projects_distribution(document: Path) -> None:
+def test_pip_commands_install_the_distribution_of_this_project(document: Path) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     text = document.read_text()
     told = re.findall(r"pip3? install [\"']?(tidemark[\w.-]*(?:\[[\w,-]+\])?)|\b(tidemark[\w.-]*\[[\w,-]+\])", text)
@@ -151,7 +151,7 @@ def test_what_pip_is_told_to_install_is_this_projects_distribution(document: Pat
 
 
 @pytest.mark.parametrize("mode", SidecarMode)
-def test_every_annotation_of_the_injector_is_explained(mode: SidecarMode) -> None:
+def test_every_injector_annotation_is_documented(mode: SidecarMode) -> None:
     with pytest.raises(InjectionRefused) as refused:
         read_injection_request({INJECT: mode}, {f"{ANNOTATIONS}qqqqqq": ""}, "/run/tidemark")
     _, found, keys = refused.value.faults[0].partition(f"with {mode} there are ")
@@ -161,7 +161,7 @@ def test_every_annotation_of_the_injector_is_explained(mode: SidecarMode) -> Non
     assert explained == set(keys.split(", "))
 
 
-def test_configurations_are_taken(document: Path) -> None:
+def test_documented_configurations_parse(document: Path) -> None:
     for block in blocks(document, "toml"):
         given = "" if "trust_domain" in block else 'trust_domain = "bus.example.com"\n'
         # the README shows both of two tables that exclude each other

@@ -105,7 +105,9 @@ async def follow_nats(terminal: Terminal, server: ApiServer, pod: AuthorityPod, 
         await rotate(terminal, pod)
 
 
-async def test_with_openbao(terminal: Terminal, server: ApiServer, openbao: OpenBaoServer, tmp_path: Path) -> None:
+async def test_install_guide_with_openbao_leads_to_a_proven_rotation(
+    terminal: Terminal, server: ApiServer, openbao: OpenBaoServer, tmp_path: Path
+) -> None:
     set_up, apply, *cert_manager, renewals = fenced(section("install.md", "With OpenBao"), "sh")
     (terminal.folder / "openbao-ca.pem").write_bytes(openbao.ca_file.read_bytes())
     (terminal.folder / "kubernetes-ca.crt").write_bytes(server.ca_file.read_bytes())
@@ -248,7 +250,9 @@ async def roots(pod: AuthorityPod) -> int:
     return [anchor["role"] for anchor in statement["anchors"]].count("root")
 
 
-async def test_embedded(terminal: Terminal, server: ApiServer, tmp_path: Path) -> None:
+async def test_install_guide_with_embedded_issuer_leads_to_a_proven_rotation(
+    terminal: Terminal, server: ApiServer, tmp_path: Path
+) -> None:
     apply, operator_token = fenced(section("install.md", "Embedded"), "sh")
     await terminal.type(apply)
     pod = furnish(server, tmp_path / "pod", {})

@@ -13,7 +13,7 @@ from tests.harness.waiting import eventually
 Answer = dict[str, Any]
 
 
-async def test_a_ca_that_two_servers_do_not_take_is_rolled_back_unasked_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_ca_that_two_servers_distrust_is_rolled_back_without_message_loss(tmp_path: Path) -> None:
     layout = Layout.allot(tmp_path)
     # Long epochs: a set is put back after three tries (17 s), and nothing else may be due meanwhile.
     async with (

@@ -49,7 +49,7 @@ async def test_every_message_is_counted_once_through_reloads(
     assert (counted["jetstream"]["redelivered"], counted["jetstream"]["out_of_order"]) == (0, 0)
 
 
-async def test_a_loss_is_counted(cluster: NatsServers, tmp_path: Path, first: ClusterCa) -> None:
+async def test_lost_messages_are_counted(cluster: NatsServers, tmp_path: Path, first: ClusterCa) -> None:
     """What the publisher says it sent decides, though the consumer cannot have seen the last of it."""
     async with applications(tmp_path) as (publisher, consumer):
         for one in (publisher, consumer):

@@ -59,7 +59,7 @@ class Listening(NatsServer):
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_every_reload_is_proven_and_every_refusal_reverted(
+async def test_reloads_are_proven_and_refusals_reverted_on_every_release(
     line: str,
     factory: BundleFactory,
     sandbox: AgentSandbox,

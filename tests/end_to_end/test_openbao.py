@@ -61,7 +61,7 @@ async def history(space: OpenBaoNamespace) -> History:
     return replay(await OpenBaoJournal(space.client, space.layout.kv, space.layout.prefix).read())
 
 
-async def test_init_prints_what_it_made_and_the_policy(
+async def test_init_prints_created_objects_and_the_policy(
     empty_house: AuthorityDeployment, empty_space: OpenBaoNamespace
 ) -> None:
     first, again = await init(empty_house), await init(empty_house)
@@ -73,7 +73,9 @@ async def test_init_prints_what_it_made_and_the_policy(
     assert not (empty_house.state / "roots").exists(), "keys are OpenBao's alone"
 
 
-async def test_what_is_not_so_is_named(empty_house: AuthorityDeployment, empty_space: OpenBaoNamespace) -> None:
+async def test_start_without_prerequisites_names_each_missing_one(
+    empty_house: AuthorityDeployment, empty_space: OpenBaoNamespace
+) -> None:
     config = ("--config", empty_house.config_file)
     refused = await command(*config, "run", environment={SECRET_ID_VARIABLE: "sesame"})
     assert refused.status == 3
@@ -91,7 +93,7 @@ async def test_what_is_not_so_is_named(empty_house: AuthorityDeployment, empty_s
     assert "expected OpenBao to know our token, found 403" in refused.err
 
 
-async def test_it_rotates_is_killed_and_goes_on(
+async def test_authority_on_openbao_rotates_and_continues_after_a_kill(
     house: AuthorityDeployment, empty_space: OpenBaoNamespace, openbao: OpenBaoServer
 ) -> None:
     space, fleet = empty_space, Fleet(house)
@@ -147,7 +149,7 @@ async def test_it_rotates_is_killed_and_goes_on(
     assert house.environment[SECRET_ID_VARIABLE] not in program.log.read_text()
 
 
-async def test_nothing_is_signed_while_openbaos_clock_differs(
+async def test_authority_signs_nothing_while_the_openbao_clock_differs(
     house: AuthorityDeployment, empty_space: OpenBaoNamespace
 ) -> None:
     stop = asyncio.Event()
@@ -171,9 +173,7 @@ async def test_nothing_is_signed_while_openbaos_clock_differs(
         await asyncio.gather(task)
 
 
-async def test_of_two_replicas_on_one_openbao_the_other_takes_over(
-    house: AuthorityDeployment, empty_space: OpenBaoNamespace
-) -> None:
+async def test_second_replica_on_openbao_takes_over(house: AuthorityDeployment, empty_space: OpenBaoNamespace) -> None:
     async with two(house) as (first, second):
         forwarded = await second.rotate("asked of the one that follows")
         first.send(signal.SIGKILL)

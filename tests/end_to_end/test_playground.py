@@ -108,7 +108,7 @@ def assert_clean(run: Run) -> None:
     assert keys == []
 
 
-def test_rotations_under_load_lose_nothing_and_every_agent_proves_them(start: Start) -> None:
+def test_rotations_under_load_are_proven_without_message_loss(start: Start) -> None:
     run = start("--rotations", "2")
     output = run.rest()
     assert run.process.returncode == 0, output
@@ -129,7 +129,7 @@ def test_rotations_under_load_lose_nothing_and_every_agent_proves_them(start: St
     assert_clean(run)
 
 
-def test_with_openbao_as_issuer_signer_and_journal_it_is_the_same(start: Start) -> None:
+def test_rotations_with_openbao_are_proven_without_message_loss(start: Start) -> None:
     run = start("--issuer", "openbao", "--rotations", "1")
     run.until("openbao: running")
     (server,) = [process for process in run.children() if "bao" in Path(process.info["cmdline"][0]).name]
@@ -147,7 +147,7 @@ def test_with_openbao_as_issuer_signer_and_journal_it_is_the_same(start: Start) 
     assert not [file for file in left if b"Unseal Key" in file.read_bytes()], "what opens OpenBao is not kept"
 
 
-def test_a_rollback_and_a_revocation_under_load_lose_nothing(start: Start) -> None:
+def test_rollback_and_revocation_under_load_lose_no_message(start: Start) -> None:
     run = start()
     run.until(UP)
     for command in ("rollback", "revoke"):
@@ -186,7 +186,7 @@ def distrusted(ca: str, status: Status) -> Status | None:
     return next((one for one in status["withdrawals"] if one["ca"] == ca and len(one["distrusted"]) == 5), None)
 
 
-def test_ctrl_c_ends_with_a_summary_and_leaves_nothing_behind(start: Start) -> None:
+def test_interrupt_prints_a_summary_and_ends_every_process(start: Start) -> None:
     run = start()
     run.until(UP)
     run.process.send_signal(signal.SIGINT)
@@ -196,7 +196,7 @@ def test_ctrl_c_ends_with_a_summary_and_leaves_nothing_behind(start: Start) -> N
     assert_clean(run)
 
 
-def test_a_server_that_dies_ends_the_run_by_name(start: Start) -> None:
+def test_run_ends_and_names_a_server_that_died(start: Start) -> None:
     run = start()
     run.until(UP)
     server = next(process for process in run.children() if process.info["cmdline"][-1].endswith("nats-1/nats.conf"))
@@ -207,7 +207,7 @@ def test_a_server_that_dies_ends_the_run_by_name(start: Start) -> None:
     assert_clean(run)
 
 
-def test_a_killed_playground_takes_its_processes_with_it(start: Start) -> None:
+def test_killed_playground_ends_its_processes(start: Start) -> None:
     run = start()
     run.until("agents: 5 running")
     children = run.children()

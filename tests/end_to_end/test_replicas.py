@@ -93,7 +93,7 @@ def without_addresses(deployment: AuthorityDeployment) -> AuthorityDeployment:
     return AuthorityDeployment(deployment.root, {"TIDEMARK_ADVERTISE": "127.0.0.1"})
 
 
-async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:
+async def test_follower_forwards_writes_and_takes_over_from_a_killed_leader(tmp_path: Path) -> None:
     deployment = without_addresses(make(tmp_path / "house", lease=LEASE_SECONDS))
     async with watching(deployment), two(deployment) as (first, second):
         sequence = await second.rotate("asked of the one that follows")
@@ -134,7 +134,7 @@ async def test_who_follows_forwards_and_takes_over_when_the_leader_is_killed(tmp
     assert (leaf.name, leaf.who) == ("grace", "operator from 127.0.0.1, for 127.0.0.1")
 
 
-async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> None:
+async def test_paused_leader_loses_the_lease_and_follows_when_resumed(tmp_path: Path) -> None:
     """Its loop goes on where it stood, with a request at its door; it follows, and nothing goes back."""
     lease = LEASE if PAUSE <= LEASE_SECONDS else LEASE_SECONDS
     deployment = make(tmp_path / "house", lease)
@@ -162,7 +162,7 @@ async def test_a_leader_that_is_paused_and_resumed_has_lost(tmp_path: Path) -> N
             assert await replica.signal(signal.SIGTERM) == 0
 
 
-async def test_a_leader_paused_between_a_ca_and_its_record_commits_no_ca_whose_key_is_gone(tmp_path: Path) -> None:
+async def test_leader_paused_before_the_record_commits_no_ca_without_its_key(tmp_path: Path) -> None:
     """The other finds a CA that nothing asks for; it keeps the key, because this record may still come, as it does."""
     deployment = make(tmp_path / "house")
     async with watching(deployment), two(deployment) as (first, second), first.session() as session:
@@ -200,7 +200,7 @@ async def test_a_leader_paused_between_a_ca_and_its_record_commits_no_ca_whose_k
         await eventually(lambda: deployment.has_leaf_of("nats-0", ca), "a leaf signed by the CA of that record")
 
 
-async def test_a_leader_paused_before_it_publishes_writes_nothing_over_a_higher_sequence(tmp_path: Path) -> None:
+async def test_leader_paused_before_publishing_overwrites_no_higher_sequence(tmp_path: Path) -> None:
     """It has read the journal for the last time, and opens the mount; all that is left is a look at what is there."""
     deployment = make(tmp_path / "house", agents=["nats-0"])
     async with watching(deployment), two(deployment) as (first, second), first.session() as session:
@@ -284,7 +284,7 @@ async def sessions(
         yield opened
 
 
-async def test_split_brain_writes_nothing_over_a_higher_sequence(tmp_path: Path) -> None:
+async def test_two_leaders_overwrite_no_higher_sequence(tmp_path: Path) -> None:
     deployment = make(tmp_path / "house")
     async with watching(deployment) as watch, replicas(deployment, 2) as elections:
         for election in elections:
@@ -306,7 +306,7 @@ async def test_split_brain_writes_nothing_over_a_higher_sequence(tmp_path: Path)
         await deployment.until_published()
 
 
-async def test_a_leader_that_lost_is_asked_for_nothing_and_may_lead_again(tmp_path: Path) -> None:
+async def test_former_leader_gets_no_requests_and_may_lead_again(tmp_path: Path) -> None:
     deployment = make(tmp_path / "house")
     async with watching(deployment), replicas(deployment, 2) as elections, sessions(deployment, elections) as opened:
         one, two = elections
@@ -322,7 +322,7 @@ async def test_a_leader_that_lost_is_asked_for_nothing_and_may_lead_again(tmp_pa
         await deployment.until_published()
 
 
-async def test_where_nobody_leads_writes_are_refused_and_reads_are_not(tmp_path: Path) -> None:
+async def test_replicas_without_a_leader_refuse_writes_and_answer_reads(tmp_path: Path) -> None:
     deployment = make(tmp_path / "house")
     async with replicas(deployment, 2) as elections, sessions(deployment, elections) as opened:
         one, two = elections
@@ -345,7 +345,7 @@ async def test_where_nobody_leads_writes_are_refused_and_reads_are_not(tmp_path:
         assert (replica["leads"], replica["leader"]["name"]) == (False, "gone")
 
 
-async def test_a_leader_with_another_control_ca_gets_no_token(tmp_path: Path) -> None:
+async def test_follower_sends_no_token_to_a_leader_with_another_control_ca(tmp_path: Path) -> None:
     ours, stranger = make(tmp_path / "ours"), make(tmp_path / "stranger")
     async with replicas(ours, 1) as here, replicas(stranger, 1) as there, sessions(ours, here) as (session,):
         there[0].tell(there[0].me)

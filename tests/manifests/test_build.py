@@ -18,19 +18,19 @@ MINORS = ("1.30", "1.33", "1.37")
 
 @pytest.mark.parametrize("minor", MINORS)
 @pytest.mark.parametrize("path", BUILT)
-def test_objects_fit_the_schemas(path: str, minor: str) -> None:
+def test_built_objects_fit_the_kubernetes_schemas(path: str, minor: str) -> None:
     for item in build(path):
         kubernetes_validate.validate(item, minor, strict=True)
 
 
-def test_the_schemas_find_a_wrong_field() -> None:
+def test_kubernetes_schemas_refuse_an_unknown_field() -> None:
     item = next(item for item in build("examples/nats") if item["kind"] == "StatefulSet")
     item["spec"]["template"]["spec"]["initContainers"][0]["restartPolicies"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(item, MINORS[1], strict=True)
 
 
-def test_every_part_is_built_by_something() -> None:
+def test_every_manifest_file_belongs_to_a_kustomization() -> None:
     """No kustomization that is applied by itself is left out, and no file that no kustomization names."""
     applied = {
         str(file.parent.relative_to(MANIFESTS))
@@ -44,7 +44,7 @@ def test_every_part_is_built_by_something() -> None:
             assert beside == file or beside.name in text, f"{beside}: expected it in {file}"
 
 
-def test_images_are_pinned_and_are_the_version_that_this_is() -> None:
+def test_images_are_pinned_and_ours_have_the_version_of_the_project() -> None:
     version = re.search(r'^version = "(.*)"$', (MANIFESTS.parent / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
     for path in BUILT:
@@ -57,7 +57,7 @@ def test_images_are_pinned_and_are_the_version_that_this_is() -> None:
 
 
 @pytest.mark.parametrize("path", WITH_PODS)
-def test_images_of_ones_own_registry_go_everywhere(path: str, tmp_path: Path) -> None:
+def test_kustomization_images_of_another_registry_apply_to_every_container(path: str, tmp_path: Path) -> None:
     """``images:`` of a kustomization on top, as docs/install.md says; also the image that a component brought."""
     wanted = {f"tidemark-{name}": f"registry.example.com/tidemark-{name}" for name in ("agent", "authority")}
     images = [{"name": name, "newName": new, "digest": f"sha256:{'0' * 64}"} for name, new in wanted.items()]
@@ -71,7 +71,7 @@ def test_images_of_ones_own_registry_go_everywhere(path: str, tmp_path: Path) ->
     assert ours <= {f"{new}@sha256:{'0' * 64}" for new in wanted.values()}
 
 
-def test_selectors_find_the_pods() -> None:
+def test_selectors_match_the_labels_of_their_pods() -> None:
     """Services, budgets and policies select pods of their own namespace that are there."""
     for path in BUILT:
         objects = build(path)
@@ -95,7 +95,7 @@ SELECTORS: dict[str, Callable[[Object], Object]] = {
 }
 
 
-def test_ports_that_are_named_are_there() -> None:
+def test_named_ports_exist() -> None:
     for path in BUILT:
         objects = build(path)
         listening = [
@@ -121,7 +121,7 @@ def test_ports_that_are_named_are_there() -> None:
                 assert set(ports) <= of_main | numbers
 
 
-def test_mounts_have_their_volumes() -> None:
+def test_volume_mounts_have_their_volumes() -> None:
     for path in BUILT:
         for name, template in pods(build(path)):
             claims = {"data"} if name == "StatefulSet/nats" else set()
@@ -138,7 +138,7 @@ def test_namespaced_objects_name_their_namespace() -> None:
         assert ("namespace" in item["metadata"]) is not is_cluster_wide, (path, item["kind"])
 
 
-def test_no_yaml_file_says_a_thing_twice() -> None:
+def test_yaml_files_have_no_duplicate_keys() -> None:
     """kustomize takes the last of two equal keys without a word."""
 
     class Strict(yaml.SafeLoader):

@@ -104,7 +104,7 @@ def members(tmp_path: Path) -> Iterator[list[Member]]:
         member.stop()
 
 
-async def test_they_find_each_other_are_ready_and_one_leaves_in_good_order(members: list[Member]) -> None:
+async def test_servers_form_a_cluster_become_ready_and_one_shuts_down_cleanly(members: list[Member]) -> None:
     factory, names = BundleFactory(int(time.time())), {member.name for member in members}
     for member in members:
         member.install(bundle_files(factory.bundle(1)) | leaf_files(factory.leaf()))
@@ -131,7 +131,7 @@ async def test_they_find_each_other_are_ready_and_one_leaves_in_good_order(membe
         await eventually(partial(member.is_led_by, names - {leaving.name}), "a leader that is there")
 
 
-def test_there_is_time_to_leave() -> None:
+def test_grace_period_exceeds_the_lame_duck_duration() -> None:
     (text,) = one(OBJECTS, "ConfigMap", "nats-config")["data"].values()
     seconds = {
         key: int(value.removesuffix("s"))

@@ -34,7 +34,7 @@ def authority_config(overlay: str) -> AuthorityConfig:
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "base/authority"])
-def test_check_config_is_content(overlay: str, tmp_path: Path) -> None:
+def test_check_config_accepts_the_configuration_of_the_overlay(overlay: str, tmp_path: Path) -> None:
     file = tmp_path / "authority.toml"
     file.write_text(authority_toml(overlay))
     command = [sys.executable, "-m", "authority", "--config", str(file), "check-config"]
@@ -47,7 +47,7 @@ def test_check_config_is_content(overlay: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_path_of_the_configuration_is_mounted(overlay: str) -> None:
+def test_every_path_in_the_configuration_is_mounted(overlay: str) -> None:
     ((_, template),) = pods(build(overlay))
     (container,) = template["spec"]["containers"]
     mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
@@ -61,7 +61,7 @@ def test_every_path_of_the_configuration_is_mounted(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_listens_where_service_and_probes_look(overlay: str) -> None:
+def test_api_listens_on_the_port_of_service_and_probes(overlay: str) -> None:
     objects, config = build(overlay), authority_config(overlay)
     service = one(objects, "Service", "tidemark-authority")
     ((_, template),) = pods(objects)
@@ -73,7 +73,7 @@ def test_the_api_listens_where_service_and_probes_look(overlay: str) -> None:
     assert "localhost" in config.api.names, "for kubectl port-forward"
 
 
-def test_openbao_is_set_up_with_the_beginning_of_the_overlays_configuration() -> None:
+def test_first_part_of_the_openbao_configuration_serves_for_set_up() -> None:
     """As docs/install.md says: up to [api], with a state directory of the operator's machine, outside of any pod."""
     text, api, _ = authority_toml("overlays/openbao").partition("[api]")
     assert api
@@ -88,7 +88,7 @@ def test_openbao_is_set_up_with_the_beginning_of_the_overlays_configuration() ->
     assert config.openbao.layout == in_the_pod.layout
 
 
-def test_replicas_fit_the_issuer() -> None:
+def test_openbao_overlay_has_two_replicas_and_embedded_one() -> None:
     """Two where nothing is kept in the pod; one, which lets go of its volume first, where everything is."""
     openbao = one(build("overlays/openbao"), "Deployment", "tidemark-authority")["spec"]
     assert openbao["replicas"] == 2
@@ -119,7 +119,7 @@ def check(config: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_nats_server_takes_its_configuration_once_the_agent_has_written(tmp_path: Path) -> None:
+def test_nats_server_accepts_its_configuration_once_the_agent_wrote_a_set(tmp_path: Path) -> None:
     config, factory = nats_conf(tmp_path), BundleFactory(SECONDS)
     assert check(config).returncode != 0, "without the files it does not start, and so waits for the agent"
     for name, content in (bundle_files(factory.bundle(1)) | leaf_files(factory.leaf())).items():
@@ -129,7 +129,7 @@ def test_nats_server_takes_its_configuration_once_the_agent_has_written(tmp_path
     assert "configuration file" in done.stderr + done.stdout
 
 
-def test_routes_are_the_pods_of_the_stateful_set() -> None:
+def test_nats_routes_are_the_pods_of_the_stateful_set() -> None:
     objects = build("examples/nats")
     statefulset: Object = one(objects, "StatefulSet", "nats")
     (text,) = one(objects, "ConfigMap", "nats-config")["data"].values()
@@ -140,7 +140,7 @@ def test_routes_are_the_pods_of_the_stateful_set() -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_namespaces_of_fleet_and_leaves_give_the_authority_what_it_needs(overlay: str) -> None:
+def test_configured_namespaces_grant_the_rights_for_fleet_and_leaves(overlay: str) -> None:
     config, objects = authority_config(overlay), build("examples/nats")
     assert config.kubernetes is not None
     given = {(right.namespace, right.resource, right.verb, right.name) for right in granted(objects)}
@@ -155,7 +155,7 @@ def test_the_namespaces_of_fleet_and_leaves_give_the_authority_what_it_needs(ove
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_nudge_is_configured_where_its_right_is(overlay: str) -> None:
+def test_nudge_is_configured_exactly_where_its_right_is_granted(overlay: str) -> None:
     config = authority_config(overlay)
     assert config.kubernetes is not None
     has_right = any((right.resource, right.verb) == ("pods", "patch") for right in granted(build(overlay)))
@@ -163,7 +163,7 @@ def test_the_nudge_is_configured_where_its_right_is(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_servers_leaf_has_every_name_that_they_are_reached_by(overlay: str) -> None:
+def test_leaf_of_the_servers_has_every_host_name_of_a_client(overlay: str) -> None:
     (leaf,) = authority_config(overlay).leaves
     assert leaf.place == SecretName("nats", "nats-server-tls")
     objects = build("examples/nats")
@@ -180,7 +180,7 @@ def test_the_servers_leaf_has_every_name_that_they_are_reached_by(overlay: str) 
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_what_is_commented_out_in_the_configuration_is_taken_too(overlay: str) -> None:
+def test_commented_jetstream_section_parses_when_enabled(overlay: str) -> None:
     lines = authority_toml(overlay).splitlines()
     start = lines.index("# [publish.jetstream]")
     for number in range(start, lines.index("", start)):
@@ -192,7 +192,7 @@ def test_what_is_commented_out_in_the_configuration_is_taken_too(overlay: str) -
     assert config.jetstream.directory.is_relative_to(config.state), "where the pod may write"
 
 
-def test_the_namespaces_of_cert_manager_give_the_authority_what_it_needs() -> None:
+def test_commented_cert_manager_section_has_its_rights_when_enabled() -> None:
     lines = authority_toml("overlays/openbao").splitlines()
     start = lines.index("# [kubernetes.cert_manager]")
     for number in range(start, lines.index("", start)):
@@ -206,7 +206,7 @@ def test_the_namespaces_of_cert_manager_give_the_authority_what_it_needs() -> No
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_servers_monitoring_is_where_the_authority_looks_for_it(overlay: str) -> None:
+def test_monitoring_urls_of_the_authority_reach_every_server(overlay: str) -> None:
     objects = build("examples/nats")
     statefulset = one(objects, "StatefulSet", "nats")
     (server,) = statefulset["spec"]["template"]["spec"]["containers"]
@@ -224,7 +224,7 @@ def test_the_servers_monitoring_is_where_the_authority_looks_for_it(overlay: str
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_applications_entries_of_the_document_go_into_the_overlay(overlay: str) -> None:
+def test_documented_application_entries_parse_and_have_their_rights(overlay: str) -> None:
     """docs/install.md, "An application": what it adds is taken, and the example's namespace gives what it takes."""
     (block,) = fenced(section("install.md", "An application"), "toml")
     added = tomllib.loads(block)

@@ -9,14 +9,14 @@ RESET = 600
 
 
 @pytest.mark.parametrize("path", ["overlays/openbao", "overlays/embedded"])
-def test_an_authority_that_waits_for_openbao_is_not_started_anew_ever_later(path: str) -> None:
+def test_startup_probe_of_the_authority_outlasts_a_wait_for_openbao(path: str) -> None:
     ((_, template),) = pods(build(path))
     (container,) = template["spec"]["containers"]
     probe = container["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] > RESET
 
 
-def test_an_agent_that_waits_for_its_bundle_holds_the_workload_for_as_long() -> None:
+def test_startup_probe_of_the_agent_holds_the_workload_until_a_bundle() -> None:
     for path in ("examples/nats", "examples/application"):
         ((_, template),) = pods(build(path))
         probe = template["spec"]["initContainers"][0]["startupProbe"]
@@ -24,7 +24,7 @@ def test_an_agent_that_waits_for_its_bundle_holds_the_workload_for_as_long() -> 
 
 
 @pytest.mark.parametrize("path", WITH_PODS)
-def test_a_node_can_always_be_drained(path: str) -> None:
+def test_disruption_budgets_always_allow_a_drain(path: str) -> None:
     """One pod may go at a time, also where it is the only one."""
     for item in build(path):
         if item["kind"] == "PodDisruptionBudget":
@@ -39,7 +39,7 @@ def test_a_node_can_always_be_drained(path: str) -> None:
         ("examples/nats", "StatefulSet", "nats"),
     ],
 )
-def test_replicas_go_to_nodes_of_their_own_where_there_are_some(path: str, kind: str, name: str) -> None:
+def test_replicas_prefer_nodes_of_their_own(path: str, kind: str, name: str) -> None:
     spec = one(build(path), kind, name)["spec"]
     assert spec["replicas"] > 1
     (constraint,) = spec["template"]["spec"]["topologySpreadConstraints"]
@@ -49,7 +49,7 @@ def test_replicas_go_to_nodes_of_their_own_where_there_are_some(path: str, kind:
 
 
 @pytest.mark.parametrize("path", WITH_PODS)
-def test_probes_ask_a_port_that_their_container_has(path: str) -> None:
+def test_probes_use_a_port_of_their_container(path: str) -> None:
     for _, template in pods(build(path)):
         for container in containers(template["spec"]):
             ports = {port["name"] for port in container.get("ports", [])}

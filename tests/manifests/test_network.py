@@ -82,7 +82,7 @@ def _ports(rule: Object, objects: list[Object]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_authority_is_reached_by_who_needs_it(overlay: str) -> None:
+def test_authority_ingress_admits_agents_prometheus_and_the_api_server(overlay: str) -> None:
     for peer in (nats(), application(), PROMETHEUS, place(overlay)):
         assert passes(overlay, "ingress", peer, 8443), peer
     assert passes(overlay, "ingress", OUTSIDE, 9443), "the API server asks the injector"
@@ -91,14 +91,14 @@ def test_the_authority_is_reached_by_who_needs_it(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_authority_reaches_what_it_needs(overlay: str) -> None:
+def test_authority_egress_admits_dns_api_server_nats_and_openbao(overlay: str) -> None:
     ways = [(DNS, 53), (OUTSIDE, 443), (OUTSIDE, 6443), (nats(), 4222), (nats(), 8222), (place(overlay), 8443)]
     assert [way for way in ways if not passes(overlay, "egress", *way)] == []
     assert passes(overlay, "egress", OPENBAO, 8200) is (overlay == "overlays/openbao")
     assert not passes(overlay, "egress", STRANGER, 8080)
 
 
-def test_the_servers_are_reached_by_who_needs_them() -> None:
+def test_nats_ingress_admits_clients_peers_authority_and_prometheus() -> None:
     authority = place("overlays/openbao")
     for peer, port in ((application(), 4222), (authority, 4222), (nats(), 6222), (PROMETHEUS, 9465), (authority, 8222)):
         assert passes("examples/nats", "ingress", peer, port), (peer, port)
@@ -107,6 +107,6 @@ def test_the_servers_are_reached_by_who_needs_them() -> None:
 
 
 @pytest.mark.parametrize("path", ["examples/nats", "examples/application"])
-def test_agents_reach_the_authority_and_the_broker(path: str) -> None:
+def test_agent_egress_admits_authority_broker_and_dns(path: str) -> None:
     for peer, port in ((place("overlays/openbao"), 8443), (nats(), 4222), (DNS, 53)):
         assert passes(path, "egress", peer, port), (peer, port)

@@ -98,7 +98,7 @@ def pod(tmp_path: Path, sandbox: AgentSandbox) -> Iterator[Pod]:
     made.stop()
 
 
-async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
+async def test_nats_pod_starts_on_a_verified_set_and_proves_a_rotation(
     pod: Pod, sandbox: AgentSandbox, factory: BundleFactory, tmp_path: Path
 ) -> None:
     agent = AgentProcess(pod.environment())
@@ -125,7 +125,7 @@ async def test_it_starts_on_a_verified_set_and_proves_a_rotation(
         agent.stop()
 
 
-async def test_an_application_starts_on_a_verified_set_and_is_ready_once_it_was_told(
+async def test_application_pod_is_ready_after_it_confirms_the_reload(
     sandbox: AgentSandbox, factory: BundleFactory, tmp_path: Path
 ) -> None:
     pod = Pod("examples/application", tmp_path, sandbox)

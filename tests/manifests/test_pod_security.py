@@ -11,14 +11,14 @@ from tests.harness.manifests.pod_security import violations
 
 
 @pytest.mark.parametrize("path", WITH_PODS)
-def test_every_pod_is_restricted(path: str) -> None:
+def test_every_pod_meets_the_restricted_standard(path: str) -> None:
     found = {name: violations(template["spec"]) for name, template in pods(build(path))}
     assert found
     assert not any(found.values()), found
 
 
 @pytest.mark.parametrize("path", BUILT)
-def test_every_namespace_enforces_it(path: str) -> None:
+def test_every_namespace_enforces_the_restricted_standard(path: str) -> None:
     objects = build(path)
     labels = {each["metadata"]["name"]: each["metadata"]["labels"] for each in objects if each["kind"] == "Namespace"}
     used = {each["metadata"]["namespace"] for each in objects if "template" in each.get("spec", {})}
@@ -26,7 +26,7 @@ def test_every_namespace_enforces_it(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", BUILT)
-def test_root_file_systems_are_read_only_and_memory_is_limited(path: str) -> None:
+def test_containers_have_read_only_root_and_limited_memory(path: str) -> None:
     for name, template in pods(build(path)):
         for container in containers(template["spec"]):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, (name, container["name"])
@@ -67,7 +67,7 @@ def context(spec: Spec) -> Spec:
         lambda spec: spec["initContainers"][0]["securityContext"].pop("capabilities"),
     ],
 )
-def test_the_rules_find_what_breaks_them(breaks: Callable[[Spec], object]) -> None:
+def test_restricted_standard_refuses_each_violation(breaks: Callable[[Spec], object]) -> None:
     ((_, template),) = pods(build("examples/nats"))
     spec = copy.deepcopy(template["spec"])
     assert violations(spec) == []

@@ -18,16 +18,16 @@ AUTHORITY_ACCOUNT = "system:serviceaccount:tidemark:tidemark-authority"
 
 
 @pytest.mark.parametrize("path", BUILT)
-def test_no_right_that_is_not_on_the_list(path: str) -> None:
+def test_manifests_grant_only_listed_rights(path: str) -> None:
     assert set(granted(build(path))) <= ALLOWED
 
 
-def test_the_list_has_no_right_that_nobody_is_given() -> None:
+def test_every_listed_right_is_granted() -> None:
     given = {right for path in BUILT for right in granted(build(path))}
     assert given == ALLOWED
 
 
-def test_the_rights_are_those_that_the_document_gives_to_calls() -> None:
+def test_documented_calls_need_exactly_the_listed_rights() -> None:
     """The table in docs/kubernetes.md: verbs, resource with its names, and why."""
     _, *rows = re.findall(r"^\| ([a-z, ]+?) +\| ([\w/]+).*?\|.*?\|.*?\|$", DOCUMENT.read_text(), re.MULTILINE)
     called = {(verb, resource) for verbs, resource in rows for verb in verbs.split(", ")}
@@ -35,7 +35,7 @@ def test_the_rights_are_those_that_the_document_gives_to_calls() -> None:
 
 
 @pytest.mark.parametrize("path", BUILT)
-def test_nothing_is_wild_and_nobody_gets_into_a_pod(path: str) -> None:
+def test_rights_have_no_wildcards_no_escalation_and_no_exec(path: str) -> None:
     for right in granted(build(path)):
         assert "*" not in (right.group, right.resource, right.verb), right
         is_a_status = right.resource == "certificates/status"
@@ -43,7 +43,7 @@ def test_nothing_is_wild_and_nobody_gets_into_a_pod(path: str) -> None:
         assert right.verb not in {"escalate", "bind", "impersonate", "deletecollection"}, right
 
 
-def test_every_rule_has_its_reason_beside_it() -> None:
+def test_every_rbac_rule_has_a_comment_above() -> None:
     for file in MANIFESTS.rglob("*.yaml"):
         lines = file.read_text().splitlines()
         for before, line in itertools.pairwise(lines):
@@ -51,7 +51,7 @@ def test_every_rule_has_its_reason_beside_it() -> None:
                 assert before.strip().startswith("# "), f"{file}: {line}: expected a comment above it"
 
 
-def test_what_rbac_cannot_name_a_policy_narrows() -> None:
+def test_admission_policies_narrow_every_write_that_rbac_cannot_name() -> None:
     unnamed = {
         right
         for right in AUTHORITY | NUDGE
@@ -61,7 +61,7 @@ def test_what_rbac_cannot_name_a_policy_narrows() -> None:
 
 
 @pytest.mark.parametrize("overlay", ["overlays/openbao", "overlays/embedded"])
-def test_policies_deny_and_look_at_the_account_that_has_the_rights(overlay: str) -> None:
+def test_policies_deny_and_match_the_service_account_of_the_authority(overlay: str) -> None:
     objects = build(overlay)
     for name in {NARROWED[right] for right in granted(objects) if right in NARROWED}:
         binding = one(objects, "ValidatingAdmissionPolicyBinding", name)
@@ -123,7 +123,7 @@ def written(namespace: Object, operation: str, new: Object, **more: Any) -> list
         (OWN, "DELETE", secret("nats-ca-bundle-epoch-82611-17")),
     ],
 )
-def test_the_authority_may_write_these_secrets(namespace: Object, operation: str, new: Object) -> None:
+def test_secrets_policy_allows_bundles_leaves_and_history(namespace: Object, operation: str, new: Object) -> None:
     assert written(namespace, operation, new) == []
 
 
@@ -146,7 +146,7 @@ def test_the_authority_may_write_these_secrets(namespace: Object, operation: str
         (OWN, "DELETE", secret("nats-ca-bundle-epoch-82611-17-more")),
     ],
 )
-def test_the_authority_may_write_no_other_secret(namespace: Object, operation: str, new: Object) -> None:
+def test_secrets_policy_denies_every_other_write(namespace: Object, operation: str, new: Object) -> None:
     (found,) = written(namespace, operation, new)
     assert found.endswith(f"found {namespace['metadata']['name']}/{new['metadata']['name']}")
 
@@ -154,7 +154,7 @@ def test_the_authority_may_write_no_other_secret(namespace: Object, operation: s
 @pytest.mark.parametrize(
     "user", ["system:serviceaccount:nats:nats", "alice", "system:serviceaccount:tidemark:tidemark-authority-2"]
 )
-def test_the_policies_bind_nobody_else(user: str) -> None:
+def test_secrets_policy_ignores_other_users(user: str) -> None:
     assert written(OTHER, "CREATE", secret("any", "kubernetes.io/service-account-token"), user=user) == []
 
 
@@ -162,7 +162,7 @@ def trust(name: str = "tidemark-trust") -> Object:
     return {"metadata": {"name": name}, "data": {"trust.toml": ""}}
 
 
-def test_the_trust_file_is_made_and_never_changed() -> None:
+def test_trust_policy_allows_creation_and_denies_changes() -> None:
     def asked(namespace: Object, operation: str, name: str = "tidemark-trust") -> list[str]:
         old = None if operation == "CREATE" else trust(name)
         return verdict("tidemark-authority-trust", namespace, operation, "configmaps", new=trust(name), old=old)
@@ -199,7 +199,7 @@ def nudged(new: Object | None, old: Object | None, operation: str = "UPDATE", re
         ({"a": "1"} | NUDGED, {"a": "1"}),
     ],
 )
-def test_the_nudge_is_one_annotation(before: dict[str, str] | None, after: dict[str, str]) -> None:
+def test_nudge_policy_allows_a_change_of_its_annotation(before: dict[str, str] | None, after: dict[str, str]) -> None:
     assert nudged(pod(annotations=after), pod(annotations=before)) == []
 
 
@@ -219,12 +219,12 @@ AGENT = {"tidemark.io/agent": "true"}
         (pod(annotations=NUDGED, labels=AGENT), pod(annotations=None, labels={"app": "web"})),
     ],
 )
-def test_the_nudge_is_nothing_else(after: Object, before: Object) -> None:
+def test_nudge_policy_denies_every_other_change_of_a_pod(after: Object, before: Object) -> None:
     assert nudged(after, before)
 
 
 @pytest.mark.parametrize("field", ["ownerReferences", "finalizers"])
-def test_the_nudge_leaves_owners_and_finalizers(field: str) -> None:
+def test_nudge_policy_denies_changes_of_owners_and_finalizers(field: str) -> None:
     after, before = pod(annotations=NUDGED), pod(annotations=None)
     after["metadata"][field] = before["metadata"][field] = ["one"]
     assert nudged(after, before) == []
@@ -234,7 +234,7 @@ def test_the_nudge_leaves_owners_and_finalizers(field: str) -> None:
     assert nudged(after, before)
 
 
-def test_the_nudge_makes_deletes_and_enters_no_pod() -> None:
+def test_nudge_policy_denies_creation_deletion_and_ephemeral_containers() -> None:
     one_pod = pod(annotations=None)
     assert nudged(one_pod, None, "CREATE")
     assert nudged(None, one_pod, "DELETE")
@@ -252,7 +252,7 @@ def patched(change: Callable[[Object], object]) -> list[str]:
     return verdict("tidemark-authority-webhook", OTHER, "UPDATE", "mutatingwebhookconfigurations", new=new, old=ours())
 
 
-def test_the_webhook_gets_its_ca_bundle() -> None:
+def test_webhook_policy_allows_a_change_of_the_ca_bundle() -> None:
     assert patched(lambda webhook: webhook["clientConfig"].update(caBundle="eA==")) == []
 
 
@@ -274,11 +274,11 @@ def test_the_webhook_gets_its_ca_bundle() -> None:
         lambda webhook: webhook.update(name="another.tidemark.io"),
     ],
 )
-def test_the_webhook_gets_nothing_else(change: Callable[[Object], object]) -> None:
+def test_webhook_policy_denies_every_other_change(change: Callable[[Object], object]) -> None:
     assert patched(change) == ["the authority changes nothing of a webhook but its caBundle"]
 
 
-def test_webhooks_are_neither_added_nor_deleted() -> None:
+def test_webhook_policy_denies_adding_and_deleting_webhooks() -> None:
     more = ours()
     more["webhooks"].append({**ours()["webhooks"][0], "name": "more.tidemark.io"})
     for operation, new, old in (("UPDATE", more, ours()), ("DELETE", None, ours()), ("CREATE", ours(), None)):
@@ -289,7 +289,7 @@ def test_webhooks_are_neither_added_nor_deleted() -> None:
 
 
 @pytest.mark.parametrize("path", BUILT)
-def test_tokens_of_the_api_server_go_to_the_authority_alone(path: str) -> None:
+def test_only_the_authority_mounts_a_token_for_the_api_server(path: str) -> None:
     """The agent's one token is good for receipts; whatever the pod says, no other one is mounted into it."""
     for name, template in pods(build(path)):
         spec = template["spec"]

@@ -94,7 +94,7 @@ def deployment(server: ApiServer, tmp_path: Path) -> AuthorityDeployment:
     return AuthorityDeployment(root)
 
 
-async def test_the_authority_does_its_work_with_the_rights_that_it_has(
+async def test_authority_of_the_overlay_works_with_the_rights_of_the_manifests(
     server: ApiServer, deployment: AuthorityDeployment
 ) -> None:
     admission = Admission(server)

@@ -56,7 +56,7 @@ def volume_of(template: Object, container: Object, path: str) -> Object:
     return made
 
 
-def test_it_starts_before_the_workload_and_stops_after_it(template: Object) -> None:
+def test_agent_is_a_sidecar_that_starts_before_the_workload(template: Object) -> None:
     agent = agent_of(template)
     assert agent["restartPolicy"] == "Always"
     assert agent["startupProbe"]["httpGet"] == {"path": "/startupz", "port": "tidemark"}
@@ -66,7 +66,7 @@ def test_it_starts_before_the_workload_and_stops_after_it(template: Object) -> N
     assert config_of(template).listen.port == 9465
 
 
-def test_what_may_come_later_is_optional(template: Object) -> None:
+def test_volumes_that_may_come_later_are_optional(template: Object) -> None:
     """The kubelet starts no container of a pod whose mounts are missing: the agent would have nobody to wait in it."""
     agent, config = agent_of(template), config_of(template)
     assert config.leaf is not None
@@ -77,7 +77,7 @@ def test_what_may_come_later_is_optional(template: Object) -> None:
     assert volume_of(template, agent, str(config.trust.parent))["configMap"]["optional"] is True
 
 
-def test_the_output_directory_is_in_memory_and_the_workload_only_reads_it(template: Object) -> None:
+def test_output_directory_is_in_memory_and_read_only_for_the_workload(template: Object) -> None:
     agent, config = agent_of(template), config_of(template)
     volume = volume_of(template, agent, str(config.out))
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Mi"}
@@ -91,19 +91,19 @@ def test_the_output_directory_is_in_memory_and_the_workload_only_reads_it(templa
     assert all(mount.get("readOnly") for mount in agent["volumeMounts"] if mount["mountPath"] != str(config.out))
 
 
-def test_one_group_reads_it_and_one_uid_signals(template: Object) -> None:
+def test_pod_has_one_group_and_no_container_overrides_its_uid(template: Object) -> None:
     context = template["spec"]["securityContext"]
     assert context["fsGroup"] > 0
     for container in (agent_of(template), *template["spec"]["containers"]):
         assert "runAsUser" not in container["securityContext"], "the pod's uid is everybody's"
 
 
-def test_the_process_namespace_is_shared_for_signals_alone(template: Object) -> None:
+def test_process_namespace_is_shared_only_for_signal_targets(template: Object) -> None:
     signals = any(isinstance(target, SignalTarget) for target in config_of(template).targets)
     assert template["spec"].get("shareProcessNamespace", False) is signals
 
 
-def test_labels_and_annotations(template: Object) -> None:
+def test_pods_have_the_labels_and_annotations_of_the_agent(template: Object) -> None:
     labels, config = template["metadata"]["labels"], config_of(template)
     assert labels["tidemark.io/agent"] == "true"
     assert labels["tidemark.io/class"] == config.pod_class.value
@@ -114,7 +114,7 @@ def test_labels_and_annotations(template: Object) -> None:
     }
 
 
-def test_resources_are_the_measured_budget(template: Object) -> None:
+def test_agent_resources_are_the_measured_budget(template: Object) -> None:
     resources = agent_of(template)["resources"]
     out = int(volume_of(template, agent_of(template), "/run/tidemark")["emptyDir"]["sizeLimit"].removesuffix("Mi"))
     assert resources["requests"] == {"cpu": CPU, "memory": "64Mi"}
@@ -123,7 +123,7 @@ def test_resources_are_the_measured_budget(template: Object) -> None:
     assert "cpu" not in resources["limits"], "it would be slowed down in the midst of a reload"
 
 
-def test_receipts_go_to_the_authority_that_is_there(template: Object) -> None:
+def test_receipts_go_to_the_service_of_the_authority(template: Object) -> None:
     config = config_of(template)
     authority = build("overlays/openbao")
     service = one(authority, "Service", "tidemark-authority")
@@ -135,7 +135,7 @@ def test_receipts_go_to_the_authority_that_is_there(template: Object) -> None:
     assert source["serviceAccountToken"]["path"] == config.token_file.name
 
 
-def test_nats_is_required_and_shows_every_port() -> None:
+def test_nats_agent_is_required_and_proves_every_port() -> None:
     ((_, template),) = pods(build("examples/nats"))
     config = config_of(template)
     assert config.pod_class is PodClass.REQUIRED
@@ -148,7 +148,7 @@ def test_nats_is_required_and_shows_every_port() -> None:
     assert config.splay == 0, "servers never wait"
 
 
-def test_applications_are_asked_over_http_and_not_all_at_once() -> None:
+def test_application_agent_reloads_over_http_with_splay() -> None:
     ((_, template),) = pods(build("examples/application"))
     config = config_of(template)
     assert config.pod_class is PodClass.APPLICATION
@@ -156,7 +156,7 @@ def test_applications_are_asked_over_http_and_not_all_at_once() -> None:
     assert config.splay > 0
 
 
-def test_agents_follow_the_announcement_where_the_component_says_so(path: str, tmp_path: Path) -> None:
+def test_announcement_component_adds_the_nats_url_and_nothing_else(path: str, tmp_path: Path) -> None:
     """A kustomization of somebody's own, as docs/install.md has it; the rest of the pod is as it was."""
     here = os.path.relpath(MANIFESTS, tmp_path)
     (tmp_path / "kustomization.yaml").write_text(
@@ -171,7 +171,7 @@ def test_agents_follow_the_announcement_where_the_component_says_so(path: str, t
     assert after == before
 
 
-def test_nats_never_waits_for_a_webhook_or_for_its_peers() -> None:
+def test_nats_pods_wait_for_neither_webhook_nor_peers() -> None:
     """The components add the agent when the manifests are built, and servers find each other before they are ready."""
     objects = build("examples/nats")
     statefulset = one(objects, "StatefulSet", "nats")

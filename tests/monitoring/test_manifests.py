@@ -24,7 +24,7 @@ ALERTS: list[dict[str, Any]] = [
 ]
 
 
-def test_everything_builds_into_one_namespace() -> None:
+def test_monitoring_builds_into_one_namespace() -> None:
     objects = build("monitoring")
     assert sorted(item["kind"] for item in objects) == ["ConfigMap", "PodMonitor", "PrometheusRule", "ServiceMonitor"]
     assert {item["metadata"]["namespace"] for item in objects} == {"tidemark"}
@@ -35,7 +35,7 @@ def test_everything_builds_into_one_namespace() -> None:
         assert file.name in (MONITORING / "kustomization.yaml").read_text() or file.stem == "kustomization"
 
 
-def test_objects_fit_their_schemas() -> None:
+def test_monitoring_objects_fit_their_schemas() -> None:
     kinds = set()
     for item in build("monitoring"):
         if is_custom(item):
@@ -46,7 +46,7 @@ def test_objects_fit_their_schemas() -> None:
     assert kinds == {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
 
 
-def test_the_schemas_find_a_wrong_field() -> None:
+def test_pod_monitor_schema_refuses_an_unknown_field() -> None:
     monitor = one(build("monitoring"), "PodMonitor", "tidemark-agents")
     monitor["spec"]["podMetricsEndpoint"] = monitor["spec"].pop("podMetricsEndpoints")
     with pytest.raises(jsonschema.ValidationError, match="podMetricsEndpoint"):
@@ -54,7 +54,7 @@ def test_the_schemas_find_a_wrong_field() -> None:
 
 
 @pytest.mark.parametrize("path", ["examples/nats", "examples/application"])
-def test_agents_are_scraped_on_their_port(path: str) -> None:
+def test_pod_monitor_selects_agents_and_their_port(path: str) -> None:
     monitor = one(build("monitoring"), "PodMonitor", "tidemark-agents")["spec"]
     (endpoint,) = monitor["podMetricsEndpoints"]
     ((_, template),) = pods(build(path))
@@ -64,7 +64,7 @@ def test_agents_are_scraped_on_their_port(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["overlays/openbao", "overlays/embedded"])
-def test_the_authority_is_scraped_under_the_name_that_its_certificate_has(path: str) -> None:
+def test_service_monitor_verifies_a_name_of_the_authority_certificate(path: str) -> None:
     monitor = one(build("monitoring"), "ServiceMonitor", "tidemark-authority")["spec"]
     (endpoint,) = monitor["endpoints"]
     objects = build(path)
@@ -82,7 +82,7 @@ def test_the_authority_is_scraped_under_the_name_that_its_certificate_has(path: 
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
-def test_every_alert_says_what_to_do(rule: Object) -> None:
+def test_every_alert_has_summary_severity_and_runbook(rule: Object) -> None:
     name, annotations = rule["alert"], rule["annotations"]
     assert re.fullmatch(r"Tidemark[A-Z][A-Za-z]+", name)
     assert rule["labels"]["severity"] in ("critical", "warning")
@@ -92,7 +92,7 @@ def test_every_alert_says_what_to_do(rule: Object) -> None:
     assert f"### {name}\n" in OPERATE.read_text(), "the anchor of the URL"
 
 
-def test_one_line_says_where_the_runbook_is() -> None:
+def test_one_line_of_the_kustomization_sets_every_runbook_url() -> None:
     groups = one(build("monitoring"), "PrometheusRule", "tidemark")["spec"]["groups"]
     built = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
     place = "https://tidemark.example.com/docs/operate.md"
@@ -100,13 +100,13 @@ def test_one_line_says_where_the_runbook_is() -> None:
     assert (MONITORING / "kustomization.yaml").read_text().count(place) == 1
 
 
-def test_somebody_elses_bundle_wakes_somebody() -> None:
+def test_foreign_bundle_alert_is_critical_at_once() -> None:
     (rule,) = (rule for rule in ALERTS if rule["alert"] == "TidemarkForeignBundle")
     assert rule["labels"]["severity"] == "critical"
     assert "for" not in rule
 
 
-def test_every_alert_has_a_test() -> None:
+def test_every_alert_has_a_firing_and_a_silent_case() -> None:
     tested = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())["tests"]
     fired = {case["alertname"] for test in tested for case in test["alert_rule_test"] if case.get("exp_alerts")}
     silent = {case["alertname"] for test in tested for case in test["alert_rule_test"] if not case.get("exp_alerts")}

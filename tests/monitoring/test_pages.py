@@ -75,7 +75,7 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield rule.get("alert") or rule["record"], rule["expr"]
 
 
-async def test_every_documented_metric_and_every_one_that_is_asked_for_is_there(house: MonitoringStack) -> None:
+async def test_pages_have_every_documented_and_every_queried_metric(house: MonitoringStack) -> None:
     authority, agent = await house.authority_page(), house.agent_page("nats-0")
     for page, wanted in ((authority, AUTHORITY), (agent, AGENT)):
         shown = labels_on(page)
@@ -91,7 +91,7 @@ async def test_every_documented_metric_and_every_one_that_is_asked_for_is_there(
 
 
 @pytest.mark.needs("promtool")
-async def test_promtool_finds_nothing_wrong_with_the_pages(house: MonitoringStack) -> None:
+async def test_promtool_accepts_the_metrics_pages(house: MonitoringStack) -> None:
     for page in (await house.authority_page(), house.agent_page("nats-0")):
         process = await asyncio.create_subprocess_exec(
             tool("promtool"), "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=PIPE
@@ -102,7 +102,7 @@ async def test_promtool_finds_nothing_wrong_with_the_pages(house: MonitoringStac
 
 
 @pytest.mark.needs("promtool")
-def test_promtool_reads_every_expression(tmp_path: Path) -> None:
+def test_promtool_accepts_every_expression(tmp_path: Path) -> None:
     rules = [{"record": f"tidemark:number{number}", "expr": text} for number, (_, text) in enumerate(expressions())]
     assert len(rules) > 40
     file = tmp_path / "rules.json"  # JSON is YAML
@@ -117,7 +117,7 @@ def test_promtool_reads_every_expression(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_dashboard_fits_its_grid_and_says_what_each_panel_is() -> None:
+def test_dashboard_panels_fit_the_grid_and_have_descriptions() -> None:
     found = dashboard()
     assert len({panel["id"] for panel in found["panels"]}) == len(found["panels"])
     taken: set[tuple[int, int]] = set()

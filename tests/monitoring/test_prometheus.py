@@ -137,7 +137,7 @@ class Prometheus:
 
 
 @pytest.mark.needs("prometheus")
-async def test_an_agent_of_the_playground_that_stops_is_missed_and_nothing_else_is(tmp_path: Path) -> None:
+async def test_stopped_agent_fires_its_alert_and_no_other(tmp_path: Path) -> None:
     layout = Layout.allot(tmp_path / "playground")
     layout.root.mkdir()
     async with (
@@ -159,7 +159,7 @@ async def test_an_agent_of_the_playground_that_stops_is_missed_and_nothing_else_
 
 
 @pytest.mark.needs("prometheus")
-async def test_a_secret_that_somebody_else_writes_is_paged_at_once(house: MonitoringStack, tmp_path: Path) -> None:
+async def test_foreign_write_to_a_bundle_secret_fires_at_once(house: MonitoringStack, tmp_path: Path) -> None:
     async with Prometheus(tmp_path / "prometheus", await Scraped.of(house)).running() as prometheus:
         await eventually(prometheus.sees_everything, "everything to be scraped")
         mount = house.deployment.root / "app-0" / "bundle"

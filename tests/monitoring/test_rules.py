@@ -11,7 +11,7 @@ from tests.harness.tools import tool
 
 
 @pytest.mark.needs("promtool")
-def test_the_alerts(tmp_path: Path) -> None:
+def test_alert_rules_fire_as_the_cases_expect(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": rule_groups()}))
     tests = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())
     for test in tests["tests"]:  # which alerts, is written there; with which words, in the rules alone

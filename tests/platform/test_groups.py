@@ -45,7 +45,7 @@ def finished(sample: Path, path: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_group_whose_program_is_missing_is_named_in_the_last_line(sample: Path) -> None:
+def test_last_line_names_the_group_of_a_missing_program(sample: Path) -> None:
     run = finished(sample, str(sample))
     assert run.returncode == 0, run.stdout
     assert "1 passed, 2 deselected" in run.stdout
@@ -54,7 +54,7 @@ def test_a_group_whose_program_is_missing_is_named_in_the_last_line(sample: Path
     )
 
 
-def test_a_group_whose_program_is_there_runs(sample: Path) -> None:
+def test_group_of_a_present_program_runs(sample: Path) -> None:
     program = sample / "bin" / "promtool"
     program.parent.mkdir()
     program.touch(mode=0o755)

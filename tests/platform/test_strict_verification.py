@@ -78,7 +78,7 @@ async def served(ca: ControlCa, *, alone: bool) -> Chain:
 
 
 @pytest.mark.parametrize("key_type", KeyType)
-async def test_what_the_embedded_issuer_makes(
+async def test_certificates_of_the_embedded_issuer_verify_strictly(
     tmp_path: Path, passes: Callable[[Chain], None], key_type: KeyType
 ) -> None:
     create_root(tmp_path / "state", DOMAIN, key_type, int(time.time()), None)
@@ -86,56 +86,66 @@ async def test_what_the_embedded_issuer_makes(
         passes(chain)
 
 
-async def test_what_the_embedded_control_ca_makes(tmp_path: Path, passes: Callable[[Chain], None]) -> None:
+async def test_certificates_of_the_embedded_control_ca_verify_strictly(
+    tmp_path: Path, passes: Callable[[Chain], None]
+) -> None:
     create_control_ca(tmp_path / "state", DOMAIN, int(time.time()), None)
     passes(await served(EmbeddedControlCa(read_control_ca(tmp_path / "state", None)), alone=False))
 
 
-async def test_what_the_issuer_in_openbao_makes(space: OpenBaoNamespace, passes: Callable[[Chain], None]) -> None:
+async def test_certificates_of_the_openbao_issuer_verify_strictly(
+    space: OpenBaoNamespace, passes: Callable[[Chain], None]
+) -> None:
     async with space.authority() as client:
         for chain in await issued(space.issuer(client)):
             passes(chain)
 
 
-async def test_what_the_control_ca_in_openbao_makes(space: OpenBaoNamespace, passes: Callable[[Chain], None]) -> None:
+async def test_certificates_of_the_openbao_control_ca_verify_strictly(
+    space: OpenBaoNamespace, passes: Callable[[Chain], None]
+) -> None:
     async with space.authority() as client:
         passes(await served(await open_control_ca(client, space.layout), alone=True))
 
 
-def test_what_openbao_itself_serves_with(openbao: OpenBaoServer, passes: Callable[[Chain], None]) -> None:
+def test_serving_certificate_of_openbao_verifies_strictly(
+    openbao: OpenBaoServer, passes: Callable[[Chain], None]
+) -> None:
     crt, key = (openbao.ca_file.parent / name for name in ("vault-cert.pem", "vault-key.pem"))
     passes(Chain(openbao.ca_file.read_bytes(), crt.read_bytes(), key.read_bytes()))
 
 
-def test_what_the_factory_of_bundles_makes(passes: Callable[[Chain], None]) -> None:
+def test_certificates_of_the_bundle_factory_verify_strictly(passes: Callable[[Chain], None]) -> None:
     factory = BundleFactory(int(time.time()))
     leaf = factory.leaf()
     passes(Chain(factory.ca_pem([factory.epoch]), leaf.crt, leaf.key))
     passes(Chain(to_pem([factory.root.certificate]), leaf.crt, leaf.key))
 
 
-def test_what_the_factory_of_cas_makes(passes: Callable[[Chain], None]) -> None:
+def test_certificates_of_the_ca_factory_verify_strictly(passes: Callable[[Chain], None]) -> None:
     root, ca, leaf = chain_of_the_factory()
     passes(Chain(root.pem, leaf.pem + ca.pem, leaf.key_pem))
     passes(Chain(ca.pem, leaf.pem, leaf.key_pem))
 
 
-async def test_what_the_fake_authority_serves_with(passes: Callable[[Chain], None]) -> None:
+async def test_serving_certificate_of_the_fake_authority_verifies_strictly(passes: Callable[[Chain], None]) -> None:
     authority = FakeAuthority()
     passes(Chain(to_pem([authority.ca]), *authority.serving_certificate()))
 
 
-def test_what_the_cluster_of_servers_has(passes: Callable[[Chain], None]) -> None:
+def test_certificates_of_the_nats_cluster_verify_strictly(passes: Callable[[Chain], None]) -> None:
     ca = ClusterCa("one")
     passes(Chain(ca.pem, *ca.leaf()))
 
 
-def test_what_the_fake_api_server_serves_with(tmp_path: Path, passes: Callable[[Chain], None]) -> None:
+def test_serving_certificate_of_the_fake_api_server_verifies_strictly(
+    tmp_path: Path, passes: Callable[[Chain], None]
+) -> None:
     ca, crt, key = (file.read_bytes() for file in serving_files(tmp_path / "kubernetes"))
     passes(Chain(ca, crt, key))
 
 
-def test_no_other_module_makes_certificates() -> None:
+def test_only_known_modules_make_certificates() -> None:
     """Whoever adds one adds a test above."""
     begin = "x509.Certificate" + "Builder()"  # not this line
     folders = ("agent", "authority", "bench", "examples", "playground", "tests", "tidemark")
@@ -160,14 +170,16 @@ def chain_of_the_factory(
 
 
 @pytest.mark.parametrize("fault", [{"constrained": False}, {"usages": ("crl_sign",)}, {"begin": 1, "end": 2}])
-def test_each_verifier_refuses_what_is_no_ca(refuses: Callable[[Chain], None], fault: dict[str, object]) -> None:
+def test_every_verifier_refuses_an_issuer_that_is_no_valid_ca(
+    refuses: Callable[[Chain], None], fault: dict[str, object]
+) -> None:
     root, ca, leaf = chain_of_the_factory(**fault)
     refuses(Chain(root.pem, leaf.pem + ca.pem, leaf.key_pem))
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS[:2])  # Go takes it
 @pytest.mark.parametrize("fault", [{"identified": False}, {"usages": None}])
-def test_the_strict_ones_refuse_what_others_let_pass(
+def test_strict_verifiers_refuse_missing_identifiers_and_usages(
     verifier: Verifier, tmp_path: Path, fault: dict[str, object]
 ) -> None:
     root, ca, leaf = chain_of_the_factory(**fault)

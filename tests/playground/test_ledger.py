@@ -11,7 +11,7 @@ NUMBERS = st.lists(st.integers(1, 40), max_size=80)
 
 
 @given(NUMBERS)
-def test_a_number_set_is_a_set(numbers: list[int]) -> None:
+def test_number_set_agrees_with_a_set(numbers: list[int]) -> None:
     ours, plain = NumberSet(), set[int]()
     for number in numbers:
         assert ours.add(number) == (number not in plain)
@@ -26,7 +26,7 @@ def test_a_number_set_is_a_set(numbers: list[int]) -> None:
 
 
 @given(NUMBERS, st.integers(0, 50))
-def test_everything_is_counted(numbers: list[int], published: int) -> None:
+def test_ledger_counts_what_the_simplest_count_finds(numbers: list[int], published: int) -> None:
     ledger = Ledger()
     for at, number in enumerate(numbers):
         ledger.arrived(number, at)
@@ -40,7 +40,7 @@ def test_everything_is_counted(numbers: list[int], published: int) -> None:
 
 
 @given(st.permutations(range(1, 30)))
-def test_any_order_of_all_of_them_misses_nothing(numbers: list[int]) -> None:
+def test_complete_numbers_in_any_order_miss_nothing(numbers: list[int]) -> None:
     ledger = Ledger()
     for at, number in enumerate(numbers):
         ledger.arrived(number, at)
@@ -48,7 +48,7 @@ def test_any_order_of_all_of_them_misses_nothing(numbers: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=50))
-def test_the_longest_gap_is_between_two_arrivals(times: list[int]) -> None:
+def test_longest_gap_is_between_two_arrivals(times: list[int]) -> None:
     times.sort()
     ledger = Ledger()
     for number, at in enumerate(times, start=1):
@@ -62,7 +62,7 @@ def test_the_longest_gap_is_between_two_arrivals(times: list[int]) -> None:
     assert ledger.longest_gap == max(longest, 5)
 
 
-def test_a_redelivery_is_counted_whether_it_repeats_or_not() -> None:
+def test_redelivery_is_counted_with_and_without_a_duplicate() -> None:
     ledger = Ledger()
     ledger.arrived(1, 0)
     ledger.arrived(2, 0, redelivered=True)
@@ -70,7 +70,7 @@ def test_a_redelivery_is_counted_whether_it_repeats_or_not() -> None:
     assert (ledger.redelivered, ledger.duplicated, ledger.received) == (2, 1, 2)
 
 
-def test_memory_does_not_grow_with_messages_that_come() -> None:
+def test_ledger_of_consecutive_numbers_holds_one_range() -> None:
     ledger = Ledger()
     for number in range(1, 100_001):
         ledger.arrived(number, number)

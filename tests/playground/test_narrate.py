@@ -9,7 +9,7 @@ from authority.rotation.events import Event
 from playground.narrate import _SENTENCES, describe_event
 
 
-def test_every_sentence_is_of_an_event_that_exists_and_has_the_fields() -> None:
+def test_every_sentence_belongs_to_an_event_and_uses_its_fields() -> None:
     known = {event_name(kind): {field.name for field in fields(kind)} for kind in get_args(Event)}
     for name, sentence in _SENTENCES.items():
         named = {field for _, field, _, _ in Formatter().parse(sentence) if field}

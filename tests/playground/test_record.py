@@ -40,7 +40,7 @@ def record(**changes: Any) -> Record:
     return made
 
 
-def test_a_rotation_counts_when_every_agent_has_proven_bundle_and_leaf() -> None:
+def test_rotation_counts_when_every_agent_proved_bundle_and_leaf() -> None:
     run = record()
     run.note_bundles([bundle(1, 999.0, everyone(1000), everyone(1001)), bundle(2, 1010.0, everyone(1010.2), {})])
     assert run.complete() == []
@@ -52,7 +52,7 @@ def test_a_rotation_counts_when_every_agent_has_proven_bundle_and_leaf() -> None
     assert is_good(figures)
 
 
-def test_a_rotation_that_one_agent_did_not_prove_counts_against_the_run_once_overtaken() -> None:
+def test_overtaken_rotation_with_a_missing_proof_fails_the_run() -> None:
     run = record()
     missing = {name: at for name, at in everyone(1018).items() if name != "nats-1"}
     run.note_bundles([bundle(2, 1010.0, everyone(1010.2), missing)])
@@ -66,14 +66,14 @@ def test_a_rotation_that_one_agent_did_not_prove_counts_against_the_run_once_ove
 
 @pytest.mark.parametrize(("name", "value"), [("received", 49), ("duplicated", 1)])
 @pytest.mark.parametrize("kind", ["core", "jetstream"])
-def test_one_lost_or_duplicated_message_makes_the_run_bad(kind: str, name: str, value: int) -> None:
+def test_one_lost_or_duplicated_message_fails_the_run(kind: str, name: str, value: int) -> None:
     run = record()
     assert run.consumer is not None
     run.consumer[kind][name] = value
     assert not is_good(summary(run))
 
 
-def test_journeys_count_from_the_load_on_and_only_where_proven() -> None:
+def test_only_proven_journeys_since_the_load_began_are_counted() -> None:
     run = record()
     journey = {"swapped_at": 1010.0, "proven_at": 1010.05, "outcome": "proven", "stages": {}}
     statuses = [
@@ -90,7 +90,7 @@ def test_journeys_count_from_the_load_on_and_only_where_proven() -> None:
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1e6), min_size=1))
-def test_quantiles_are_values_of_the_sample_in_order(values: list[float]) -> None:
+def test_quantiles_are_ordered_values_of_the_sample(values: list[float]) -> None:
     found = quantiles(values)
     assert found["samples"] == len(values)
     p50, p99, most = found["p50"], found["p99"], found["max"]

@@ -27,11 +27,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_its_name_is_not_the_other_projects(wheel: Path) -> None:
+def test_wheel_has_the_name_of_this_project(wheel: Path) -> None:
     assert wheel.name.startswith("tidemark_ca-")  # `tidemark` on the public index is another project's
 
 
-def test_its_classifiers_name_the_oldest_python_that_it_allows(wheel: Path) -> None:
+def test_wheel_classifiers_begin_at_the_required_python_version(wheel: Path) -> None:
     described = description(wheel)
     (allowed,) = (line.partition(": ")[2] for line in described if line.startswith("Requires-Python: "))
     named = [line.rpartition(" :: ")[2] for line in described if line.startswith("Classifier: Programming Language")]
@@ -40,7 +40,7 @@ def test_its_classifiers_name_the_oldest_python_that_it_allows(wheel: Path) -> N
     assert versions == [Version(f"3.{minor}") for minor in range(versions[0].minor, versions[-1].minor + 1)]
 
 
-def test_it_holds_tidemark_alone(wheel: Path) -> None:
+def test_wheel_contains_tidemark_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tidemark").rglob("*.py")}
@@ -50,7 +50,7 @@ def test_it_holds_tidemark_alone(wheel: Path) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
-def test_what_it_needs(wheel: Path) -> None:
+def test_wheel_requires_cryptography_and_each_extra_its_library(wheel: Path) -> None:
     assert {requirement.name for requirement in required(wheel, extra="")} == {"cryptography"}
     assert {requirement.name for requirement in required(wheel, extra="nats")} == {"cryptography", "nats-py"}
     assert {requirement.name for requirement in required(wheel, extra="http")} == {"cryptography", "aiohttp"}
@@ -69,12 +69,14 @@ def test_what_it_needs(wheel: Path) -> None:
         ("nats,metrics", "import tidemark.nats.metrics"),
     ],
 )
-def test_it_imports_with_its_dependencies_alone(wheel: Path, tmp_path: Path, extra: str, statement: str) -> None:
+def test_wheel_imports_with_its_declared_dependencies_alone(
+    wheel: Path, tmp_path: Path, extra: str, statement: str
+) -> None:
     python = environment(tmp_path / "venv", wheel, extra)
     subprocess.run([python, "-I", "-W", "error", "-c", statement], check=True)
 
 
-def test_the_extras_are_what_makes_it_import(wheel: Path, tmp_path: Path) -> None:
+def test_nats_module_without_its_extra_names_the_missing_library(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", wheel, "")
     failed = subprocess.run([python, "-I", "-c", "import tidemark.nats"], capture_output=True, text=True, check=False)
     assert "No module named 'nats'" in failed.stderr

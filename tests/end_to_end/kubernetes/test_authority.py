@@ -43,7 +43,9 @@ async def failures(session: aiohttp.ClientSession) -> str:
     return " ".join(one["error"] for one in (await ask(session, "/api/v1/status"))["failures"])
 
 
-async def test_nothing_is_signed_while_the_clocks_differ(server: ApiServer, deployment: AuthorityDeployment) -> None:
+async def test_authority_signs_nothing_while_the_clocks_differ(
+    server: ApiServer, deployment: AuthorityDeployment
+) -> None:
     server.clock = lambda: time.time() - 3600
     async with started(deployment), deployment.session(deployment.token("operator")) as session:
 
@@ -62,7 +64,7 @@ async def test_nothing_is_signed_while_the_clocks_differ(server: ApiServer, depl
         await eventually(lambda: answers(session, "/readyz"), "a CA that signs, once they agree")
 
 
-async def test_receipts_need_the_token_of_their_pod(
+async def test_receipt_needs_the_token_of_its_pod(
     server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path
 ) -> None:
     uid = server.store.put(POD, AgentsPod(FakeNode(server, tmp_path), "nats", "nats-0").body(ready=True))["metadata"][
@@ -101,7 +103,7 @@ async def test_receipts_need_the_token_of_their_pod(
         assert agents["nats/nats-1"] is None
 
 
-async def test_an_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, deployment: AuthorityDeployment) -> None:
+async def test_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, deployment: AuthorityDeployment) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         return internal_error() if "/pods" in request.path else await handle(request)
 
@@ -114,7 +116,7 @@ async def test_an_unreadable_fleet_keeps_the_gate_closed(server: ApiServer, depl
         assert not (await ask(session, "/api/v1/fleet"))["readable"]
 
 
-async def test_it_starts_and_goes_on_through_an_api_server_that_is_away(
+async def test_authority_starts_and_continues_without_the_api_server(
     server: ApiServer, deployment: AuthorityDeployment
 ) -> None:
     async with deployment.running():

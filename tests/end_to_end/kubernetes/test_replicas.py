@@ -52,7 +52,7 @@ async def takeover(what: str, lease: int, by: ReplicaProcess) -> None:
     assert not IS_LONG or seconds < TAKEOVER_SECONDS
 
 
-async def test_a_leader_that_is_paused_and_resumed_then_one_that_is_killed(
+async def test_replica_takes_over_from_a_paused_and_from_a_killed_leader(
     server: ApiServer, deployment: AuthorityDeployment
 ) -> None:
     lease = LEASE_SECONDS if IS_LONG else IN_SUITE

@@ -9,7 +9,7 @@ from tests.harness.kubernetes.node import AgentsPod, FakeNode
 from tests.harness.waiting import eventually
 
 
-async def test_a_statement_that_is_put_back_is_rolled_back_unasked(
+async def test_reverted_statement_is_rolled_back_automatically(
     server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path
 ) -> None:
     config = deployment.config_file  # epochs that are long: nothing is due meanwhile

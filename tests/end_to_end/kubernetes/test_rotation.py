@@ -23,7 +23,9 @@ def leaf_ca(server: ApiServer) -> str:
     return fingerprint(parse_leaf(files["tls.crt"], files["tls.key"]).chain[0])
 
 
-async def test_a_whole_proven_rotation(server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path) -> None:
+async def test_rotation_on_kubernetes_is_proven_and_keeps_its_history(
+    server: ApiServer, deployment: AuthorityDeployment, tmp_path: Path
+) -> None:
     node, pod = FakeNode(server, tmp_path / "node"), None
     async with Program(deployment) as program, node.running():
         await program.start()
