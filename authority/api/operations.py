@@ -15,7 +15,7 @@ from tidemark.receipt import Receipt
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Passes requests to the rotation controller, and answers what came of them as JSON."""
+    """Passes requests to the rotation controller, and returns their results as JSON."""
 
     rotation: RotationController
     registry: FleetRegistry

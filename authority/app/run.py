@@ -63,7 +63,7 @@ async def run(
         KubernetesError: there are no credentials for the configured cluster.
     """
     async with open_backends(config, clock) as backends, open_cluster(config.kubernetes) as cluster:
-        # Whatever is wrong with the state shows here, before anything listens: the exit status says so.
+        # All state is read before anything listens: where it is not usable, the program ends with exit status 3.
         tokens = read_tokens(config.state, cluster.reviewer() if cluster else None)
         certificate = ServerCertificate(backends.control, config.api.names)
         await certificate.renew(int(clock()))

@@ -1,0 +1,1 @@
+"""The command line: arguments, commands, a client of the API, rendering. Imports ``app`` and lower."""

@@ -1,4 +1,4 @@
-"""The table ``[injector]`` of the configuration: where the webhook is served, and what every sidecar is given."""
+"""The table ``[injector]``: the webhook's server, and the settings that all sidecars share."""
 
 import re
 from dataclasses import dataclass
@@ -17,19 +17,18 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 @dataclass(frozen=True, slots=True)
 class InjectorConfig:
-    """``names`` go into the webhook's certificate.
-
-    ``webhook`` is the MutatingWebhookConfiguration whose ``caBundle`` is kept current; None: nobody keeps it.
-    """
+    """The table's values."""
 
     listen: ListenAddress
     names: tuple[str, ...]
+    """DNS names and IP addresses in the webhook's certificate."""
     sidecar: SidecarSettings
     webhook: str | None
+    """The MutatingWebhookConfiguration whose ``caBundle`` the authority sets; None where it sets none."""
 
 
 def read_injector(table: TomlTable) -> InjectorConfig:
-    """Read the table; faults are recorded in it."""
+    """Read the table; the table collects the faults."""
     return InjectorConfig(
         listen=read_listen(table, "0.0.0.0:9443"),
         names=read_names(table, DEFAULT_NAMES),

@@ -1,4 +1,4 @@
-"""The table ``[kubernetes]`` of the configuration: where the API server is, and what the authority does there."""
+"""The table ``[kubernetes]``: the API server, and what the authority does there."""
 
 import re
 from collections.abc import Mapping
@@ -27,35 +27,34 @@ class SecretName:
 
 @dataclass(frozen=True, slots=True)
 class CertManagerConfig:
-    """Which of cert-manager's Certificates a withdrawal is to renew: those in ``namespaces`` whose ``spec.issuerRef``
-    names ``issuer``, an Issuer there or a ClusterIssuer.
-    """
+    """The table ``[kubernetes.cert_manager]``: the Certificates that are renewed after a withdrawal."""
 
     namespaces: tuple[str, ...]
     issuer: str
+    """Certificates whose ``spec.issuerRef`` has this name, of an Issuer or a ClusterIssuer."""
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesConfig:
-    """``namespace`` is the authority's own ("": the one that the credentials belong to); ``fleet`` names the namespaces
-    whose agents' pods are the fleet (none: the agents that the configuration lists).
-
-    ``audience`` is that of the agents' projected tokens, ``lease`` the Lease that the replicas agree by; ``nudge``
-    whether the agents' pods are annotated when a Secret of theirs changed. ``cert_manager`` is None where it makes no
-    leaves.
-    """
+    """The table's values."""
 
     access: KubernetesAccess
     namespace: str
+    """The authority's own; empty for the namespace that the credentials belong to."""
     fleet: tuple[str, ...]
+    """Namespaces whose agents' pods are the fleet; empty where the configuration lists the agents."""
     audience: str
+    """The audience of the agents' projected tokens."""
     lease: str
+    """The name of the Lease by which replicas elect the leader."""
     nudge: bool
+    """Whether to annotate the agents' pods when a Secret that they mount changed."""
     cert_manager: CertManagerConfig | None = None
+    """None where cert-manager makes no leaves."""
 
 
 def read_kubernetes(table: TomlTable, base: Path, environment: Mapping[str, str]) -> KubernetesConfig:
-    """Read the table; faults are recorded in it. Relative paths start at ``base``."""
+    """Read the table; the table collects the faults. Relative paths start at ``base``."""
     config = KubernetesConfig(
         access=_access(table, base, environment),
         namespace=table.text("namespace") if "namespace" in table else "",
@@ -90,7 +89,7 @@ def _check_namespaces(table: TomlTable, key: str, namespaces: tuple[str, ...]) -
 
 
 def read_secret_name(table: TomlTable, key: str) -> SecretName:
-    """``namespace/name``; a fault is recorded where it is not."""
+    """The Secret that a key names as ``namespace/name``."""
     text = table.text(key, longest=320)
     namespace, _, name = text.partition("/")
     if not _LABEL.fullmatch(namespace) or not _is_name(name):
@@ -99,7 +98,7 @@ def read_secret_name(table: TomlTable, key: str) -> SecretName:
 
 
 def _access(table: TomlTable, base: Path, environment: Mapping[str, str]) -> KubernetesAccess:
-    """The kubeconfig that is named, else the API server that the kubelet tells every container of."""
+    """The configured kubeconfig; without one, the API server named in the container's environment."""
     context = table.text("context") if "context" in table else ""
     if "kubeconfig" in table:
         return Kubeconfig(base / table.text("kubeconfig"), context)

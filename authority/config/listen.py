@@ -1,4 +1,4 @@
-"""Where a server listens and by which names it is reached, as a table of the configuration says it."""
+"""The keys ``listen`` and ``names`` of a server's table."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from authority.pki.names import is_dns_name, is_ip_address
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen; port 0 takes a free one."""
+    """The address that a server listens on; port 0 takes a free port."""
 
     host: str
     port: int
@@ -26,7 +26,7 @@ def read_listen(table: TomlTable, default: str) -> ListenAddress:
 
 
 def read_names(table: TomlTable, default: list[str]) -> tuple[str, ...]:
-    """The key ``names``: what the server's certificate says."""
+    """The key ``names``: DNS names and IP addresses in the server's certificate."""
     names = table.texts("names", default, least=1)
     for name in names:
         if not is_ip_address(name) and not is_dns_name(name):

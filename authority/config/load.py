@@ -26,7 +26,7 @@ from tidemark.epoch import PRESETS, ClockError, EpochClock, Timing, default_leaf
 from tidemark.receipt import PodClass
 
 ENCRYPTION_VARIABLE = "TIDEMARK_KEY_PASSPHRASE"
-"""Environment variable with the passphrase that encrypts the keys at rest (none: they are not)."""
+"""Environment variable with the passphrase that encrypts the keys at rest; without one they are not encrypted."""
 
 ADVERTISE_VARIABLE = "TIDEMARK_ADVERTISE"
 """Environment variable with the host by which other replicas reach this one, such as the pod's address."""
@@ -35,11 +35,11 @@ MAX_REPLICAS = 5
 """The most replicas that a JetStream stream can have."""
 
 LONGEST_LEASE = 60
-"""Seconds: nobody rotates for so long when the leader is cut off."""
+"""Seconds: for so long no replica rotates when the leader is cut off."""
 
 
 class IssuerKind(StrEnum):
-    """Who keeps roots, CAs, signing keys and the journal."""
+    """The backend of roots, CAs, signing keys and the journal."""
 
     EMBEDDED = "embedded"
     OPENBAO = "openbao"
@@ -55,31 +55,29 @@ class AuthorityConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """The HTTPS API: ``names`` go into its certificate; ``open_reads`` lets anybody read.
-
-    ``advertise`` is the host by which other replicas reach this one ("": as clients do).
-    """
+    """The table ``[api]``: the HTTPS API."""
 
     listen: ListenAddress
     names: tuple[str, ...]
+    """DNS names and IP addresses in the API's certificate."""
     open_reads: bool
+    """Whether requests that read need no token."""
     advertise: str = ""
+    """The host by which other replicas reach this one; empty where they use the address of clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class ElectionConfig:
-    """How replicas agree on who leads: by a Lease in Kubernetes, elsewhere by files in a directory that they share.
-
-    A leader that does not show that it lives is waited for so long.
-    """
+    """The table ``[election]``: a Lease in Kubernetes, elsewhere files in a directory that the replicas share."""
 
     directory: Path
     lease_seconds: int
+    """How long the other replicas wait for a leader that no longer renews."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedAgentConfig:
-    """An agent that is expected where no Kubernetes says who is there."""
+    """An entry of ``[[agents]]``: an agent that is expected, where the fleet is not the pods of Kubernetes."""
 
     name: str
     pod_class: PodClass
@@ -87,18 +85,21 @@ class ExpectedAgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class JetStreamConfig:
-    """Where bundles are announced; ``directory`` is where the authority keeps its own client identity for it."""
+    """The table ``[publish.jetstream]``: the brokers that bundles are published to."""
 
     servers: tuple[str, ...]
     directory: Path
+    """Where the authority keeps its own bundle and leaf for the connection."""
     replicas: int
+    """Replicas of the stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeafConfig:
-    """A workload whose leaf certificate the authority writes; ``name`` is the certificate's common name."""
+    """An entry of ``[[leaves]]``: a workload whose leaf certificate the authority writes."""
 
     name: str
+    """The certificate's common name."""
     place: Path | SecretName
     dns: tuple[str, ...]
     ip: tuple[str, ...]
@@ -106,10 +107,14 @@ class LeafConfig:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityConfig:
-    """Everything that the authority is told; paths are absolute or relative to the working directory."""
+    """The whole configuration; paths are absolute, or relative to the working directory.
+
+    Sixteen fields, since each is a key or a table at the top of the file.
+    """
 
     trust_domain: str
     state: Path
+    """The state directory: keys and journal of the embedded backends, tokens, the API's address."""
     timing: Timing
     include_root: bool
     key_type: KeyType
@@ -118,18 +123,20 @@ class AuthorityConfig:
     withdrawal: WithdrawalConfig
     agents: tuple[ExpectedAgentConfig, ...]
     directories: tuple[Path, ...]
+    """Directories that bundles are published to."""
     jetstream: JetStreamConfig | None
     leaves: tuple[LeafConfig, ...]
     passphrase: bytes | None = field(repr=False)
+    """Encrypts the keys at rest; None where they are not encrypted."""
     injector: InjectorConfig | None = None
     kubernetes: KubernetesConfig | None = None
-    """Set where the authority publishes to Kubernetes, and is elected there."""
+    """Set where the authority publishes to Kubernetes, and replicas elect the leader there."""
     openbao: OpenBaoConfig | None = None
     """Set where ``issuer = "openbao"``; None: the embedded issuer, signer and journal in ``state``."""
 
 
 def load(path: Path, environment: Mapping[str, str]) -> AuthorityConfig:
-    """Read the configuration file; raises ConfigError, also where there is no such file."""
+    """Read the configuration file; raises AuthorityConfigError, also where there is no such file."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -168,7 +175,7 @@ def parse(data: bytes, source: str, base: Path, environment: Mapping[str, str]) 
         kubernetes=read_kubernetes(top.table("kubernetes"), base, environment) if "kubernetes" in top else None,
         openbao=_issuer(top, base, environment),
     )
-    faults = [*top.close(), *_across(config)]
+    faults = [*top.close(), *_faults_between_tables(config)]
     if faults:
         raise AuthorityConfigError(source, faults)
     return config
@@ -202,7 +209,7 @@ def _timing(top: TomlTable) -> Timing:
     leaf = table.integer("leaf_seconds", None)
     delivery = table.integer("delivery_seconds", preset.delivery_seconds)
     splay = table.integer("splay_seconds", preset.splay_seconds)
-    if len(top.faults) > before:  # a clock made of wrong values would only complain about them once more
+    if len(top.faults) > before:  # a clock made of wrong values would report them again
         return preset
     try:
         clock = EpochClock(epoch, validity, prepare)
@@ -239,7 +246,7 @@ def _agent(table: TomlTable) -> ExpectedAgentConfig:
 def _jetstream(table: TomlTable, base: Path) -> JetStreamConfig:
     servers = table.texts("servers", [], least=1)
     for url in servers:
-        if "@" in url:  # never shown: it may hold a password
+        if "@" in url:  # not printed: it may hold a password
             table.fault("servers", "expected URLs without user and password, found one with '@'")
         elif not _is_server(url):
             table.fault("servers", f"expected URLs such as 'tls://127.0.0.1:4222', found {url!r}")
@@ -262,7 +269,7 @@ def _leaf(table: TomlTable, base: Path) -> LeafConfig:
 
 
 def _leaf_place(table: TomlTable, base: Path) -> Path | SecretName:
-    """A directory, or a Secret of Kubernetes."""
+    """The target of a leaf: a directory, or a Secret of Kubernetes."""
     if "secret" not in table:
         return base / table.text("directory")
     if "directory" in table:
@@ -272,7 +279,7 @@ def _leaf_place(table: TomlTable, base: Path) -> Path | SecretName:
 
 
 def _issuer(top: TomlTable, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig | None:
-    """The ``[openbao]`` table, where that is the issuer; it may stand there and wait for its day."""
+    """The table ``[openbao]``, where OpenBao is the issuer. Otherwise the table is checked, and not used."""
     kind = top.member("issuer", IssuerKind, IssuerKind.EMBEDDED)
     if kind is IssuerKind.EMBEDDED and "openbao" not in top:
         return None
@@ -280,8 +287,8 @@ def _issuer(top: TomlTable, base: Path, environment: Mapping[str, str]) -> OpenB
     return openbao if kind is IssuerKind.OPENBAO else None
 
 
-def _across(config: AuthorityConfig) -> list[str]:
-    """Faults between entries: what may stand only once."""
+def _faults_between_tables(config: AuthorityConfig) -> list[str]:
+    """Faults between tables: values that may occur only once, and tables that need another."""
     jetstream = [config.jetstream.directory] if config.jetstream else []
     places = [leaf.place for leaf in config.leaves]
     once: list[tuple[str, list[str]]] = [

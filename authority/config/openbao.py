@@ -1,4 +1,4 @@
-"""The table ``[openbao]`` of the configuration: where OpenBao is, how to get in, and where everything is there."""
+"""The table ``[openbao]``: the server, the login, and the mounts and names there."""
 
 import re
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ _LAYOUT_KEYS = {
 
 
 class OpenBaoAuth(StrEnum):
-    """How the authority gets into OpenBao."""
+    """The auth method by which the authority logs in to OpenBao."""
 
     APPROLE = "approle"
     KUBERNETES = "kubernetes"
@@ -43,15 +43,16 @@ class OpenBaoAuth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenBaoConfig:
-    """Where OpenBao is, how to get in, and where everything is there; ``operator`` is the login for ``init``."""
+    """The table's values."""
 
     access: OpenBaoAccess
     layout: OpenBaoLayout
     operator: TokenLogin
+    """The login of ``init --openbao``."""
 
 
 def read_openbao(table: TomlTable, base: Path, environment: Mapping[str, str]) -> OpenBaoConfig:
-    """Read the table; faults are recorded in it. Relative paths start at ``base``."""
+    """Read the table; the table collects the faults. Relative paths start at ``base``."""
     access = OpenBaoAccess(
         url=_url(table),
         login=_login(table, base, environment),
@@ -83,7 +84,7 @@ def _url(table: TomlTable) -> str:
         parts = urlsplit(url)
     except ValueError:
         parts = urlsplit("")
-    if url and "@" in url:  # never shown: it may hold a password
+    if url and "@" in url:  # not printed: it may hold a password
         table.fault("url", "expected a URL without user and password, found one with '@'")
     elif url and (parts.scheme not in ("https", "http") or not parts.hostname):
         table.fault("url", f"expected a URL such as 'https://openbao.example.com:8200', found {url!r}")

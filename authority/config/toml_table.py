@@ -1,4 +1,4 @@
-"""Reading a TOML document while collecting every fault, each with its full key (``agents[1].class``)."""
+"""Reads a TOML document and collects every fault with its full key (``agents[1].class``)."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -14,7 +14,7 @@ _REQUIRED = ""
 
 
 class TomlTable:
-    """One table of the document. A fault is recorded, and a harmless value of the right type returned in its place.
+    """One table of the document. A wrong value is recorded as a fault; a harmless value of the right type is returned.
 
     ``faults`` is shared by all tables of a document. ``close`` adds the keys that the program does not know.
     """
@@ -22,7 +22,7 @@ class TomlTable:
     def __init__(self, values: Mapping[str, object], faults: Faults | None = None) -> None:
         self.faults = Faults() if faults is None else faults
         self._values = values
-        self._asked: list[str] = []
+        self._known_keys: list[str] = []
         self._inner: list[TomlTable] = []
 
     def __contains__(self, key: str) -> bool:
@@ -33,16 +33,16 @@ class TomlTable:
         self.faults.add_to(key, complaint)
 
     def close(self) -> Faults:
-        """Record unknown keys, here and in every table below; return every fault found so far."""
+        """Record unknown keys, in this table and in every table inside; return all faults of the document."""
         for key in self._values:
-            if key not in self._asked:
-                self.fault(key, f"unknown; expected one of {', '.join(sorted(self._asked))}")
+            if key not in self._known_keys:
+                self.fault(key, f"unknown; expected one of {', '.join(sorted(self._known_keys))}")
         for table in self._inner:
             table.close()
         return self.faults
 
     def text(self, key: str, default: str = _REQUIRED, longest: int = 4096) -> str:
-        """A text that is not empty; without a default it must be there."""
+        """A text that is not empty; required unless there is a default."""
         value = self._of_type(key, str, default)
         if key not in self._values and default is _REQUIRED:
             self.fault(key, "expected text, found no such key")
@@ -83,7 +83,7 @@ class TomlTable:
         return tuple(values)
 
     def table(self, key: str) -> "TomlTable":
-        """A table inside this one; an empty one where it is not there."""
+        """A table inside this one; empty where the key is missing."""
         inner = TomlTable(self._of_type(key, dict, {}), self.faults.below(f"{key}."))
         self._inner.append(inner)
         return inner
@@ -99,7 +99,7 @@ class TomlTable:
         return inner
 
     def _of_type(self, key: str, kind: type[T], default: T) -> T:
-        self._asked.append(key)
+        self._known_keys.append(key)
         value = self._values.get(key, default)
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             return value

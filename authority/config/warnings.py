@@ -1,4 +1,4 @@
-"""What a configuration allows and what will bite all the same: a sentence each, beginning with the key; pure."""
+"""Warnings of ``check-config``: settings that are allowed and cause trouble; one sentence each, key first; pure."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ CERT_MANAGER_SECONDS = 3600
 """The shortest lifetime that cert-manager gives a certificate."""
 
 KUBELET_SECONDS = 90
-"""How long a kubelet may take to bring a changed Secret into a mount."""
+"""How long a kubelet may take to update a mount after a Secret changed."""
 
 _SPARE = 10  # a leaf should have a tenth of its life to spare
 _RSA_SECONDS = 60  # making an RSA key may take seconds
 
 
 def warnings(config: AuthorityConfig) -> list[str]:
-    """What an operator should know before the authority runs; empty where nothing is to be said."""
+    """The warnings of this configuration."""
     return [*_clock(config), *_trust(config), *_fleet(config), *_api(config.api)]
 
 
@@ -62,7 +62,7 @@ def _trust(config: AuthorityConfig) -> Iterator[str]:
     if config.openbao is None and config.passphrase is None:
         yield (
             f"{ENCRYPTION_VARIABLE}: not set, so root, CA and signing keys lie in {config.state} unencrypted, readable "
-            f"by whoever reads its backups"
+            f"by anyone who reads its backups"
         )
 
 
@@ -79,7 +79,7 @@ def _fleet(config: AuthorityConfig) -> Iterator[str]:
             "soon as one has"
         )
     if not config.directories and config.jetstream is None and config.kubernetes is None:
-        yield "publish: no target: bundles are signed and nobody hears of them"
+        yield "publish: no target: bundles are signed, and no agent gets them"
     if config.jetstream is not None and config.jetstream.replicas % 2 == 0:
         yield (
             f"publish.jetstream.replicas: {config.jetstream.replicas} survive no more servers than "
@@ -93,8 +93,8 @@ def _api(api: ApiConfig) -> Iterator[str]:
     where = f"{api.listen.host}:{api.listen.port}"
     if api.open_reads:
         yield (
-            f"api.open_reads: on {where} anybody who reaches it reads which agents and CAs there are; false asks for a "
-            f"token"
+            f"api.open_reads: on {where} anyone who reaches it can read which agents and CAs there are; false "
+            f"requires a token"
         )
     if all(map(_is_loopback, api.names)):
         yield (

@@ -1,4 +1,4 @@
-"""The table ``[withdrawal]`` of the configuration: when a CA is rolled back unasked, and the servers to look at."""
+"""The table ``[withdrawal]``: when a CA is rolled back automatically, and the servers whose clients are monitored."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,20 +10,19 @@ from authority.rotation.snapshot import A_THIRD
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalConfig:
-    """``rollback_above``: a CA is rolled back unasked where more than this share of the required agents put it back.
-
-    ``monitors`` are monitoring URLs of nats-servers, asked for clients that a withdrawn CA let in.
-    """
+    """The table's values."""
 
     rollback_above: Fraction = A_THIRD
+    """A CA is rolled back automatically when more than this share of the required agents reverted it."""
     monitors: tuple[str, ...] = ()
+    """Monitoring URLs of nats-servers, asked for clients that are connected with a withdrawn CA's certificates."""
 
 
 def read_withdrawal(table: TomlTable) -> WithdrawalConfig:
-    """Read the table; faults are recorded in it."""
+    """Read the table; the table collects the faults."""
     monitors = table.texts("monitors", [])
     for url in monitors:
-        if "@" in url:  # never shown: it may hold a password
+        if "@" in url:  # not printed: it may hold a password
             table.fault("monitors", "expected URLs without user and password, found one with '@'")
         elif not _is_web(url):
             table.fault("monitors", f"expected URLs such as 'http://127.0.0.1:8222', found {url!r}")

@@ -57,18 +57,12 @@ def agent_pod(pod: Pod) -> AgentPod:
     running and ready, and has proven nothing.
     """
     metadata, status = fields_of(pod.raw.get("metadata")), fields_of(pod.raw.get("status"))
-    uid, phase, deleted = (
-        text_of(metadata.get("uid")),
-        text_of(status.get("phase")),
-        text_of(metadata.get("deletionTimestamp")),
-    )
+    uid, phase = text_of(metadata.get("uid")), text_of(status.get("phase"))
+    deleted = text_of(metadata.get("deletionTimestamp"))
     conditions = items_of(status.get("conditions"))
     ready = next((condition for condition in conditions if condition.get("type") == "Ready"), None)
-    instants = (
-        ready.get("lastTransitionTime") if ready is not None else None,
-        status.get("startTime"),
-        metadata.get("creationTimestamp"),
-    )
+    transition = ready.get("lastTransitionTime") if ready is not None else None
+    instants = (transition, status.get("startTime"), metadata.get("creationTimestamp"))
     since = next((_instant(instant) for instant in instants if instant is not None), None)
     is_legible = {
         "metadata.name": bool(pod.metadata.name),

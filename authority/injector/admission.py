@@ -1,8 +1,8 @@
-"""The mutating admission webhook that adds the agent to a pod: an AdmissionReview in, its answer out; pure.
+"""The mutating admission webhook that adds the agent to a pod: takes an AdmissionReview, returns the answer; pure.
 
-https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/. A pod that was injected
-carries an annotation and is left alone when it is shown again (``reinvocationPolicy: IfNeeded``, or a copy of it);
-other sidecars are left where they are. What cannot work is refused with a sentence, which who made the pod reads.
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/. An injected pod carries an
+annotation and is left alone when the API server calls again (``reinvocationPolicy: IfNeeded``), and so is a copy of it.
+Other sidecars stay where they are. A pod whose sidecar could not work is refused with a sentence for its author.
 """
 
 import base64
@@ -30,27 +30,28 @@ API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
 
 NATS_CONTAINER = "nats"
-"""The workload's container where a pod of several has one of this name and says nothing else."""
+"""The workload's container, where a pod has several containers and names none."""
 
 _SCRAPED = "prometheus.io/scrape"
 _INVALID = 422
 
 
 class ReviewError(ValueError):
-    """The request is no AdmissionReview of a pod; the message says what was expected."""
+    """The request is not an AdmissionReview of a pod; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionDecision:
-    """What becomes of a pod: ``patch`` is a JSON Patch (RFC 6902), empty where nothing is added.
-
-    ``pod`` names it for people (``namespace/name``, or what its name will begin with).
-    """
+    """The decision about one pod."""
 
     uid: str
+    """The request's."""
     pod: str
+    """The pod for people: ``namespace/name``, or the beginning of its future name."""
     refusal: str = ""
+    """Why the pod is refused; "" where it is admitted."""
     patch: tuple[Json, ...] = ()
+    """A JSON Patch (RFC 6902), empty where nothing is added."""
     warnings: tuple[str, ...] = ()
 
     def response(self) -> Json:
@@ -67,10 +68,10 @@ class AdmissionDecision:
 
 
 def decide(review: bytes, settings: SidecarSettings) -> AdmissionDecision:
-    """Decide over one request.
+    """Decide on one AdmissionReview.
 
     Raises:
-        ReviewError: it is not what an API server sends.
+        ReviewError: ``review`` is not what an API server sends.
     """
     try:
         request = _request(review)
@@ -110,59 +111,59 @@ def _of_pod(undecided: AdmissionDecision, pod: Json, settings: SidecarSettings) 
     if INJECTED in annotations and sidecar.CONTAINER in names:
         return undecided
     try:
-        wishes = read_injection_request(labels, annotations, settings.directory)
-        wishes = replace(wishes, containers=_workload(pod, wishes))
+        request = read_injection_request(labels, annotations, settings.directory)
+        request = replace(request, containers=_workload(pod, request))
     except InjectionRefused as error:
         return replace(undecided, refusal=str(error))
-    users = _Users.of(pod, wishes)
+    users = _Users.of(pod, request)
     faults = [
-        *_clashes(pod, wishes),
-        *_secrets(pod, wishes, settings),
-        *_process_namespace(pod, wishes),
-        *(users.unlike(wishes) if wishes.signals else users.unreadable(wishes)),
+        *_clashes(pod, request),
+        *_secrets(pod, request, settings),
+        *_process_namespace(pod, request),
+        *(users.unlike(request) if request.signals else users.unreadable(request)),
     ]
     if faults:
         return replace(undecided, refusal=str(InjectionRefused(faults)))
-    identity = users.identity(wishes, settings)
-    patch = [*_mounts(pod, wishes), *_spec(pod, wishes, settings, identity), *_metadata(pod, wishes)]
+    identity = users.identity(request, settings)
+    patch = [*_mounts(pod, request), *_spec(pod, request, settings, identity), *_metadata(pod, request)]
     return replace(undecided, patch=tuple(patch), warnings=tuple(_warnings(pod, settings)))
 
 
 def _containers(pod: Json) -> Iterator[tuple[str, Json]]:
-    """Every container with its path in the pod; those that start first, first."""
+    """Every container with its path in the pod, in the order in which containers start."""
     for key in ("initContainers", "containers"):
         for index, container in enumerate(pod["spec"].get(key) or []):
             yield f"/spec/{key}/{index}", container
 
 
-def _workload(pod: Json, wishes: InjectionRequest) -> tuple[str, ...]:
-    """The containers that get the output. Raises InjectionRefused where they are not there, or cannot be told."""
+def _workload(pod: Json, request: InjectionRequest) -> tuple[str, ...]:
+    """The containers that get the output. Raises InjectionRefused where they do not exist, or the pod must name one."""
     every = [container["name"] for _, container in _containers(pod)]
-    if missing := [name for name in wishes.containers if name not in every]:
+    if missing := [name for name in request.containers if name not in every]:
         raise InjectionRefused(
             f"{PREFIX}container: expected a container of the pod ({', '.join(every)}), found {name!r}"
             for name in missing
         )
-    if wishes.containers:
-        return wishes.containers
+    if request.containers:
+        return request.containers
     main = [container["name"] for container in pod["spec"].get("containers") or []]
     if len(main) == 1:
         return (main[0],)
-    if wishes.mode is SidecarMode.NATS and NATS_CONTAINER in main:
+    if request.mode is SidecarMode.NATS and NATS_CONTAINER in main:
         return (NATS_CONTAINER,)
     raise InjectionRefused(
         [f"{PREFIX}container: expected the name of one of {', '.join(main) or 'none'}, found no annotation"]
     )
 
 
-def _clashes(pod: Json, wishes: InjectionRequest) -> Iterator[str]:
-    """Names, ports and paths that are taken."""
+def _clashes(pod: Json, request: InjectionRequest) -> Iterator[str]:
+    """Names, ports and paths of the sidecar that the pod uses already."""
     for volume in pod["spec"].get("volumes") or []:
         if volume["name"] in sidecar.VOLUMES:
             yield f"volume {volume['name']}: expected this name to be free for the sidecar, found it; rename the volume"
     for path in sidecar.RESERVED:
-        if _within(wishes.directory, path) or _within(path, wishes.directory):
-            yield f"{PREFIX}directory: expected one that does not touch {path}, found {wishes.directory!r}"
+        if _within(request.directory, path) or _within(path, request.directory):
+            yield f"{PREFIX}directory: expected one that does not touch {path}, found {request.directory!r}"
     for _, container in _containers(pod):
         name = container["name"]
         if name == sidecar.CONTAINER:
@@ -170,23 +171,23 @@ def _clashes(pod: Json, wishes: InjectionRequest) -> Iterator[str]:
         for port in container.get("ports") or []:
             if port.get("containerPort") == sidecar.PORT:
                 yield f"container {name}: expected port {sidecar.PORT} to be free for the sidecar, found it there"
-        if name in wishes.containers:
+        if name in request.containers:
             for mount in container.get("volumeMounts") or []:
-                if _within(mount["mountPath"], wishes.directory):
+                if _within(mount["mountPath"], request.directory):
                     yield (
-                        f"container {name}: expected nothing mounted at or below {wishes.directory} "
+                        f"container {name}: expected nothing mounted at or below {request.directory} "
                         f"({PREFIX}directory), found {mount['name']} at {mount['mountPath']}"
                     )
 
 
-def _secrets(pod: Json, wishes: InjectionRequest, settings: SidecarSettings) -> Iterator[str]:
-    """Mounts of the Secrets that would never change."""
-    for secret in filter(None, (settings.bundle_secret, wishes.leaf_secret)):
+def _secrets(pod: Json, request: InjectionRequest, settings: SidecarSettings) -> Iterator[str]:
+    """Mounts of the Secrets that would never be updated: the kubelet does not update a subPath."""
+    for secret in filter(None, (settings.bundle_secret, request.leaf_secret)):
         for container, mount in _mounts_of(pod, secret):
             if mount.get("subPath") or mount.get("subPathExpr"):
                 yield (
                     f"container {container}: expected Secret {secret} to be mounted whole, found a subPath at "
-                    f"{mount['mountPath']}: it would never change; read {wishes.directory} in its place"
+                    f"{mount['mountPath']}: it would never change; read {request.directory} in its place"
                 )
 
 
@@ -207,116 +208,115 @@ def _secrets_in(volume: Json) -> list[str]:
     return [name for name in found if name]
 
 
-def _process_namespace(pod: Json, wishes: InjectionRequest) -> Iterator[str]:
-    """Whether the agent can see the process that it signals, and no other pod's."""
+def _process_namespace(pod: Json, request: InjectionRequest) -> Iterator[str]:
+    """Faults that keep the agent from seeing the process that it signals, or let it see those of other pods."""
     spec = pod["spec"]
     if (spec.get("os") or {}).get("name") == "windows":
         yield "spec.os: expected Linux, found windows"
-    if wishes.signals and spec.get("hostPID"):
+    if request.signals and spec.get("hostPID"):
         yield "spec.hostPID: expected false, since the agent would see every process of the node, found true"
-    if wishes.signals and spec.get("shareProcessNamespace") is False:
+    if request.signals and spec.get("shareProcessNamespace") is False:
         yield "spec.shareProcessNamespace: expected true, since the agent signals the workload, found false"
 
 
 @dataclass(frozen=True, slots=True)
 class _Users:
-    """Who the workload runs as, as far as the pod says: ``uid`` is None where only the image knows.
-
-    ``fs_group`` is whether the pod has an fsGroup, by which all containers share files.
-    """
+    """The user that the workload runs as, as far as the pod says."""
 
     container: str
     uid: int | None
+    """None where only the image says it."""
     fs_group: bool
+    """Whether the pod has an fsGroup, by which all containers share files."""
 
     @classmethod
-    def of(cls, pod: Json, wishes: InjectionRequest) -> "_Users":
+    def of(cls, pod: Json, request: InjectionRequest) -> "_Users":
         context = pod["spec"].get("securityContext") or {}
-        name = wishes.containers[0]
+        name = request.containers[0]
         workload = next(container for _, container in _containers(pod) if container["name"] == name)
         own = (workload.get("securityContext") or {}).get("runAsUser")
         return cls(name, context.get("runAsUser") if own is None else own, context.get("fsGroup") is not None)
 
-    def identity(self, wishes: InjectionRequest, settings: SidecarSettings) -> SidecarIdentity:
-        """Whom the sidecar runs as. Without fsGroup a volume is group 0's, and so must be what is written there."""
-        return SidecarIdentity(wishes.uid or self.uid or settings.uid, None if self.fs_group else 0)
+    def identity(self, request: InjectionRequest, settings: SidecarSettings) -> SidecarIdentity:
+        """The sidecar's user and group. Without fsGroup a volume belongs to group 0, so the sidecar has to be in it."""
+        return SidecarIdentity(request.uid or self.uid or settings.uid, None if self.fs_group else 0)
 
-    def unlike(self, wishes: InjectionRequest) -> Iterator[str]:
-        """Why the sidecar could not signal the workload: only the same user may."""
+    def unlike(self, request: InjectionRequest) -> Iterator[str]:
+        """Faults that keep the sidecar from signalling the workload: only the same user may (kill(2))."""
         if self.uid == 0:
             yield (
                 f"container {self.container}: expected a user other than root, since the sidecar has to be the same "
                 f"user, and pod security level restricted has no root, found runAsUser 0"
             )
-        elif wishes.uid is None and self.uid is None:
+        elif request.uid is None and self.uid is None:
             yield (
                 f"container {self.container}: expected runAsUser, or its user's number in {PREFIX}uid, since only the "
                 f"same user may signal it, found neither"
             )
-        elif None not in (wishes.uid, self.uid) and wishes.uid != self.uid:
+        elif None not in (request.uid, self.uid) and request.uid != self.uid:
             yield (
                 f"{PREFIX}uid: expected {self.uid}, the user of container {self.container}, since only the same user "
-                f"may signal it, found {wishes.uid}"
+                f"may signal it, found {request.uid}"
             )
 
-    def unreadable(self, wishes: InjectionRequest) -> Iterator[str]:
-        """Why the workload could not read what the sidecar writes: files are their owner's and their group's."""
+    def unreadable(self, request: InjectionRequest) -> Iterator[str]:
+        """Faults that keep the workload from reading the output: only owner and group may read the files."""
         if self.fs_group or self.uid == 0:
             return
-        if wishes.uid is None and self.uid is None:
+        if request.uid is None and self.uid is None:
             yield (
                 f"container {self.container}: expected runAsUser, its user's number in {PREFIX}uid, or an fsGroup of "
                 f"the pod, since it has to read what the sidecar writes, found none of them"
             )
-        elif None not in (wishes.uid, self.uid) and wishes.uid != self.uid:
+        elif None not in (request.uid, self.uid) and request.uid != self.uid:
             yield (
                 f"{PREFIX}uid: expected {self.uid}, the user of container {self.container}, or an fsGroup by which "
-                f"both share files, found {wishes.uid} and no fsGroup"
+                f"both share files, found {request.uid} and no fsGroup"
             )
 
 
-def _mounts(pod: Json, wishes: InjectionRequest) -> Iterator[Json]:
+def _mounts(pod: Json, request: InjectionRequest) -> Iterator[Json]:
     for path, container in _containers(pod):
-        if container["name"] in wishes.containers:
+        if container["name"] in request.containers:
             yield from _appended(
-                f"{path}/volumeMounts", container.get("volumeMounts"), [sidecar.workload_mount(wishes)]
+                f"{path}/volumeMounts", container.get("volumeMounts"), [sidecar.workload_mount(request)]
             )
 
 
-def _spec(pod: Json, wishes: InjectionRequest, settings: SidecarSettings, identity: SidecarIdentity) -> Iterator[Json]:
+def _spec(pod: Json, request: InjectionRequest, settings: SidecarSettings, identity: SidecarIdentity) -> Iterator[Json]:
     spec = pod["spec"]
-    yield from _appended("/spec/volumes", spec.get("volumes"), sidecar.volumes(wishes, settings))
-    if wishes.signals and not spec.get("shareProcessNamespace"):
+    yield from _appended("/spec/volumes", spec.get("volumes"), sidecar.volumes(request, settings))
+    if request.signals and not spec.get("shareProcessNamespace"):
         yield _add("/spec/shareProcessNamespace", value=True)
-    agent = sidecar.container(wishes, settings, identity)
-    # The first of all: init containers that need certificates start after it is up.
+    agent = sidecar.container(request, settings, identity)
+    # The sidecar goes first: init containers that need certificates start once it is up.
     if spec.get("initContainers"):
         yield _add("/spec/initContainers/0", agent)
     else:
         yield _add("/spec/initContainers", [agent])
 
 
-def _metadata(pod: Json, wishes: InjectionRequest) -> Iterator[Json]:
+def _metadata(pod: Json, request: InjectionRequest) -> Iterator[Json]:
     annotations: Mapping[str, str] = pod["metadata"].get("annotations") or {}
-    fresh = {INJECTED: wishes.mode.value}
-    if _SCRAPED not in annotations:  # the workload's own scrape stays; a PodMonitor finds the port by its name
+    fresh = {INJECTED: request.mode.value}
+    if _SCRAPED not in annotations:  # a scrape of the workload stays; a PodMonitor finds the port by its name
         fresh |= {_SCRAPED: "true", "prometheus.io/port": str(sidecar.PORT), "prometheus.io/path": "/metrics"}
     if annotations:
         yield from (_add(f"/metadata/annotations/{_escaped(name)}", value) for name, value in fresh.items())
     else:
         yield _add("/metadata/annotations", fresh)
-    for name, value in {AGENT: "true", CLASS: wishes.pod_class.value}.items():
+    for name, value in {AGENT: "true", CLASS: request.pod_class.value}.items():
         yield _add(f"/metadata/labels/{_escaped(name)}", value)
 
 
 def _warnings(pod: Json, settings: SidecarSettings) -> Iterator[str]:
     secret = settings.bundle_secret
     for name in dict.fromkeys(container for container, _ in _mounts_of(pod, secret)):
-        yield f"container {name} mounts Secret {secret} itself: nobody has verified what it reads there"
+        yield f"container {name} mounts Secret {secret} itself: what it reads there is not verified"
 
 
 def _appended(path: str, present: Sequence[Json] | None, more: Sequence[Json]) -> Iterator[Json]:
-    """Add to the end of a list that may not be there."""
+    """Add to the end of a list, or add the list."""
     if present:
         yield from (_add(f"{path}/-", one) for one in more)
     else:
@@ -328,7 +328,7 @@ def _add(path: str, value: Any) -> Json:
 
 
 def _escaped(name: str) -> str:
-    """One of our names, which have no "~", in a JSON Pointer (RFC 6901)."""
+    """A name in a JSON Pointer (RFC 6901); Tidemark's names have no "~"."""
     return name.replace("/", "~1")
 
 

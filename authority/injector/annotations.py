@@ -1,8 +1,7 @@
-"""What a pod asks of the injector, read from its ``tidemark.io/`` labels and annotations; pure.
+"""Reads a pod's ``tidemark.io/`` labels and annotations: the sidecar that the pod requests; pure.
 
-The label ``tidemark.io/inject`` says how the workload takes a new set (``nats``, ``http`` or ``signal``); annotations
-say the rest. docs/install.md has them all. One that is not known is refused: a typo would otherwise change nothing and
-say nothing.
+The label ``tidemark.io/inject`` says how the workload reloads (``nats``, ``http`` or ``signal``); annotations say the
+rest. docs/install.md lists them. An unknown annotation is refused: otherwise a typo would go unnoticed.
 """
 
 import difflib
@@ -21,10 +20,10 @@ INJECT = "tidemark.io/inject"
 CLASS = "tidemark.io/class"
 AGENT = "tidemark.io/agent"
 INJECTED = "tidemark.io/injected"
-"""Annotation of pods that were injected, so that they are left alone when they are shown again."""
+"""Annotation of injected pods: they are left alone when the API server calls the webhook again."""
 
 NUDGE = "tidemark.io/nudge"
-"""Annotation that the authority sets on running pods; it says nothing to us."""
+"""Annotation that the authority sets on running pods; the injector ignores it."""
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 NONE = "none"
@@ -40,7 +39,7 @@ _DIGITS = re.compile(r"[0-9]{1,10}")
 
 
 class SidecarMode(StrEnum):
-    """How the workload takes a new set."""
+    """How the workload reloads, and how the agent proves it."""
 
     NATS = "nats"  # SIGHUP, proven on the server's monitoring and client ports
     HTTP = "http"  # POST /-/reload, proven by its answer
@@ -54,10 +53,10 @@ _TARGET_KEYS: Mapping[SidecarMode, tuple[str, ...]] = {
     SidecarMode.HTTP: ("reload-port", "reload-path"),
     SidecarMode.SIGNAL: ("process", "signal", *_PROOFS),
 }
-"""Annotations that make the target, by mode; ``targets`` stands in place of all of them."""
+"""Annotations that the target is built from, by mode; ``targets`` replaces all of them."""
 
 KEYS: Mapping[SidecarMode, tuple[str, ...]] = {mode: (*_EVERYWHERE, *keys) for mode, keys in _TARGET_KEYS.items()}
-"""Every annotation that is known, by mode, without its prefix."""
+"""Every known annotation, by mode, without its prefix."""
 
 _PORTS: Mapping[SidecarMode, Mapping[str, str]] = {
     SidecarMode.NATS: {"monitor-port": "8222", "nats-ports": "4222", "tls-ports": NONE},
@@ -71,7 +70,7 @@ _CLASSES = {
 
 
 class InjectionRefused(ValueError):
-    """The pod cannot get a sidecar that works; ``faults`` are sentences, each naming what to change."""
+    """The pod cannot get a working sidecar; ``faults`` are sentences, each of which names what to change."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
@@ -80,23 +79,24 @@ class InjectionRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class InjectionRequest:
-    """What the pod asks for.
-
-    ``targets`` are the agent's (``signal:?…``, ``http://…``); ``containers`` get the output mounted, the first of them
-    is the workload that is told to reload (empty: the pod leaves it to us to find it); ``directory`` is where they see
-    it; ``nats_url`` names the brokers whose announcements the agent follows ("": none; None: those of the settings);
-    ``uid`` is None where it follows from the pod; ``splay`` in seconds.
-    """
+    """The sidecar that a pod requests. Nine fields, since each is one annotation or label."""
 
     mode: SidecarMode
     targets: tuple[str, ...]
+    """The agent's targets (``signal:?…``, ``http://…``)."""
     containers: tuple[str, ...]
+    """Containers that get the output mounted; the first one reloads. Empty where the pod names none."""
     directory: str
+    """Where the containers see the output."""
     leaf_secret: str | None
+    """The Secret with the leaf; None where the agent manages no leaf."""
     nats_url: str | None
+    """Brokers whose announcements the agent follows; "" for none, None for those of the settings."""
     uid: int | None
+    """The user of the sidecar; None where it follows from the pod."""
     pod_class: PodClass
     splay: int
+    """Seconds."""
 
     @property
     def signals(self) -> bool:
@@ -107,7 +107,7 @@ class InjectionRequest:
 def read_injection_request(
     labels: Mapping[str, str], annotations: Mapping[str, str], directory: str
 ) -> InjectionRequest:
-    """Read them; ``directory`` is where the output goes unless the pod says otherwise.
+    """Read a pod's request; ``directory`` is the default for the output.
 
     Raises:
         InjectionRefused: with every fault that was found.
@@ -120,7 +120,7 @@ def read_injection_request(
 
 
 class _Reader:
-    """Reads annotation by annotation and collects what is wrong."""
+    """Reads the annotations and collects every fault."""
 
     def __init__(self, mode: SidecarMode, labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
         self._mode = mode
@@ -136,7 +136,7 @@ class _Reader:
 
     def read(self, directory: str) -> InjectionRequest:
         self._check_names()
-        wishes = InjectionRequest(
+        request = InjectionRequest(
             mode=self._mode,
             targets=self._targets(),
             containers=self._containers(),
@@ -149,7 +149,7 @@ class _Reader:
         )
         if self._faults:
             raise InjectionRefused(self._faults)
-        return wishes
+        return request
 
     def _fault(self, key: str, expected: str) -> None:
         found = repr(self._given[key][:80]) if self._given.get(key) else "nothing"
@@ -192,7 +192,7 @@ class _Reader:
         return f"signal:?{urlencode(query, safe='/:')}"
 
     def _own_targets(self, targets: list[str]) -> tuple[str, ...]:
-        """As the agent is to have them; it says itself what is wrong with one. Here, only what a pod decides."""
+        """Targets as the pod writes them. The agent checks each target; here only what depends on the pod is."""
         for key in sorted(self._given.keys() & set(_TARGET_KEYS[self._mode])):
             self._fault(key, f"nothing here where {PREFIX}targets says it all")
         if not targets or len(set(targets)) < len(targets):
@@ -250,7 +250,7 @@ class _Reader:
         return text
 
     def _class(self) -> PodClass:
-        """The label and the annotation say the same; the label is what the authority reads."""
+        """Label and annotation have to agree, since the authority reads the label."""
         label, annotation = self._labels.get(CLASS), self._given.get("class")
         if label is not None and annotation is not None and label != annotation:
             self._fault("class", f"{label!r}, as label {CLASS} has it")

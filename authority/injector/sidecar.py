@@ -1,6 +1,6 @@
-"""The sidecar as a pod has it: its container, its volumes, and what the workload gets of them; pure.
+"""The sidecar in a pod: its container, its volumes, and the workload's mount; pure.
 
-``manifests/components`` add the same without the injector. Why each line is there is said beside it, once, here.
+``manifests/components`` add the same without the injector. The reasons are given here only.
 """
 
 from dataclasses import dataclass
@@ -26,43 +26,48 @@ OWN_PATHS = "/etc/tidemark"
 _TOKEN_PATH = "/var/run/secrets/tidemark.io"  # noqa: S105 - a path
 _API_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 RESERVED = (OWN_PATHS, "/var/run/secrets", "/run/secrets", "/proc", "/sys", "/dev", "/opt/tidemark")
-"""Where the sidecar has its own mounts and the image its files: the output cannot be there."""
+"""Mounts of the sidecar and files of its image: the output cannot be there."""
 
 _GROUP_READS = 0o440
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarSettings:
-    """What is the same for every pod: the image, whom to report to, names, and resources (Kubernetes quantities).
-
-    ``pull_policy`` and ``cpu_limit`` may be "" (the cluster's default; none), and so may ``nats_url`` (no announcement
-    is followed). ``uid`` is used where nothing asks for the workload's.
-    """
+    """The settings that all sidecars share. Thirteen fields, since each is one key of the table ``[injector]``."""
 
     image: str
     pull_policy: str
+    """Empty for the cluster's default."""
     authority_url: str
+    """Where agents send receipts; empty where they send none."""
     audience: str
+    """The audience of the projected token that receipts are sent with."""
     nats_url: str
+    """Brokers whose announcements agents follow; empty for none."""
     bundle_secret: str
     trust_config_map: str
     directory: str
+    """The default path of the output."""
     uid: int
+    """The sidecar's user where neither the pod nor the workload decides."""
     cpu: str
+    """A Kubernetes quantity, as are the next three."""
     cpu_limit: str
+    """Empty for no limit."""
     memory: str
     memory_limit: str
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarIdentity:
-    """Whom the sidecar runs as. ``group`` is None where the pod's ``fsGroup`` lets it share files."""
+    """The user and group that the sidecar runs as."""
 
     uid: int
     group: int | None
+    """None where the pod's ``fsGroup`` is the group of the output."""
 
 
-def volumes(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
+def volumes(request: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     """The volumes that the pod needs."""
     # Optional, because Secret and trust file may come after the pod: the agent waits for them, and the workload for it.
     secret = {"optional": True, "defaultMode": _GROUP_READS}
@@ -73,8 +78,8 @@ def volumes(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
         {"name": TRUST, "configMap": {"name": settings.trust_config_map, **secret}},
         {"name": NO_API, "emptyDir": {"medium": "Memory", "sizeLimit": "4Ki"}},
     ]
-    if wishes.leaf_secret is not None:
-        made.append({"name": LEAF, "secret": {"secretName": wishes.leaf_secret, **secret}})
+    if request.leaf_secret is not None:
+        made.append({"name": LEAF, "secret": {"secretName": request.leaf_secret, **secret}})
     if settings.authority_url:
         token = {"audience": settings.audience, "expirationSeconds": 3600, "path": "token"}
         made.append(
@@ -83,18 +88,18 @@ def volumes(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     return made
 
 
-def workload_mount(wishes: InjectionRequest) -> Json:
-    """What each named container of the workload gets."""
-    return {"name": OUTPUT, "mountPath": wishes.directory, "readOnly": True}
+def workload_mount(request: InjectionRequest) -> Json:
+    """The mount of each container of the workload that gets the output."""
+    return {"name": OUTPUT, "mountPath": request.directory, "readOnly": True}
 
 
-def container(wishes: InjectionRequest, settings: SidecarSettings, identity: SidecarIdentity) -> Json:
-    """The sidecar: a native one, so that the workload starts after its startupProbe and ends before it does."""
+def container(request: InjectionRequest, settings: SidecarSettings, identity: SidecarIdentity) -> Json:
+    """The sidecar: a native one, so the workload starts after its startupProbe succeeds, and ends before it."""
     made: Json = {
         "name": CONTAINER,
         "image": settings.image,
         "restartPolicy": "Always",
-        "env": _environment(wishes, settings),
+        "env": _environment(request, settings),
         "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         # Ten minutes for Secret and trust file to come, before a restart; what it waits for is in its log.
         "startupProbe": _probe("/startupz", period=1, failures=600),
@@ -102,28 +107,28 @@ def container(wishes: InjectionRequest, settings: SidecarSettings, identity: Sid
         "readinessProbe": _probe("/readyz", period=5, failures=3),
         "resources": _resources(settings),
         "securityContext": _security_context(identity),
-        "volumeMounts": _mounts(wishes, settings),
+        "volumeMounts": _mounts(request, settings),
     }
     if settings.pull_policy:
         made["imagePullPolicy"] = settings.pull_policy
     return made
 
 
-def _environment(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
+def _environment(request: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     values = {
         "TIDEMARK_BUNDLE": f"{OWN_PATHS}/bundle",
         "TIDEMARK_TRUST": f"{OWN_PATHS}/trust/trust.toml",
-        "TIDEMARK_OUT": wishes.directory,
-        "TIDEMARK_CLASS": wishes.pod_class.value,
-        "TIDEMARK_TARGETS": " ".join(wishes.targets),
+        "TIDEMARK_OUT": request.directory,
+        "TIDEMARK_CLASS": request.pod_class.value,
+        "TIDEMARK_TARGETS": " ".join(request.targets),
         "TIDEMARK_LISTEN": f"0.0.0.0:{PORT}",
         "TIDEMARK_LOG": "json",
     }
-    if wishes.leaf_secret is not None:
+    if request.leaf_secret is not None:
         values["TIDEMARK_LEAF"] = f"{OWN_PATHS}/leaf"
-        values["TIDEMARK_NATS_URL"] = settings.nats_url if wishes.nats_url is None else wishes.nats_url
-    if wishes.splay:
-        values["TIDEMARK_SPLAY"] = str(wishes.splay)
+        values["TIDEMARK_NATS_URL"] = settings.nats_url if request.nats_url is None else request.nats_url
+    if request.splay:
+        values["TIDEMARK_SPLAY"] = str(request.splay)
     if settings.authority_url:
         values["TIDEMARK_AUTHORITY_URL"] = settings.authority_url
         values["TIDEMARK_AUTHORITY_TOKEN_FILE"] = f"{_TOKEN_PATH}/token"
@@ -135,7 +140,7 @@ def _environment(wishes: InjectionRequest, settings: SidecarSettings) -> list[Js
     ]
 
 
-def _mounts(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
+def _mounts(request: InjectionRequest, settings: SidecarSettings) -> list[Json]:
     read_only = {
         BUNDLE: f"{OWN_PATHS}/bundle",
         TRUST: f"{OWN_PATHS}/trust",
@@ -143,12 +148,12 @@ def _mounts(wishes: InjectionRequest, settings: SidecarSettings) -> list[Json]:
         # a mount that is there already keeps it out.
         NO_API: _API_TOKEN_PATH,
     }
-    if wishes.leaf_secret is not None:
+    if request.leaf_secret is not None:
         read_only[LEAF] = f"{OWN_PATHS}/leaf"
     if settings.authority_url:
         read_only[TOKEN] = _TOKEN_PATH
     return [
-        {"name": OUTPUT, "mountPath": wishes.directory},
+        {"name": OUTPUT, "mountPath": request.directory},
         *({"name": name, "mountPath": path, "readOnly": True} for name, path in read_only.items()),
     ]
 
@@ -170,7 +175,7 @@ def _resources(settings: SidecarSettings) -> Json:
 
 
 def _security_context(identity: SidecarIdentity) -> Json:
-    """Pod security level ``restricted``, whatever the pod says for its other containers."""
+    """Pod security level ``restricted``, also where the pod's other containers have less."""
     made: Json = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},

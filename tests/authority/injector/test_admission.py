@@ -335,7 +335,7 @@ def test_a_workload_that_reads_the_bundle_unverified_is_warned_of() -> None:
     spec = {"containers": [container("web", volumeMounts=[mount])], "volumes": pod({})["spec"]["volumes"] + [volume]}
     response = decision(pod(HTTP, PORT, **spec)).response()["response"]
     assert response["warnings"] == [
-        "container web mounts Secret nats-ca-tls itself: nobody has verified what it reads there"
+        "container web mounts Secret nats-ca-tls itself: what it reads there is not verified"
     ]
 
 
