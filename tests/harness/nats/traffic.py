@@ -15,7 +15,7 @@ from nats.js.object_store import ObjectStore
 
 from playground.ledger import Ledger
 from tests.harness.waiting import PATIENCE, eventually
-from tidemark.nats import Connection
+from tidemark.nats import Connection, Subscription
 
 KINDS = ("group", "plain", "iterated", "stored", "pushed", "shared", "ordered", "watched")
 CORE = KINDS[:3]
@@ -74,8 +74,7 @@ class Traffic:
         await self.receiver.flush()
         return puller
 
-    async def iterate(self) -> None:
-        subscription = await self.receiver.subscribe("core")
+    async def iterate(self, subscription: Subscription) -> None:
         async for message in subscription.messages:
             self.count("iterated", message)
 
@@ -179,12 +178,13 @@ async def traffic(sender: Connection, receiver: Connection, rate: float = 400) -
     )
     flow = Traffic(sender, receiver, rate)
     stop = asyncio.Event()
-    puller = await flow.subscribe()
+    iterated = await receiver.subscribe("core")
+    puller = await flow.subscribe()  # the server has all subscriptions before the first message is sent
     watched = await receiver.jetstream().key_value(_BUCKET)
     read = await receiver.jetstream().object_store(_BUCKET)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [flow.iterate(), flow.fetch(puller), flow.watch(watched)]
+            tasks = [flow.iterate(iterated), flow.fetch(puller), flow.watch(watched)]
             receiving = [group.create_task(task) for task in tasks]
             await receiver.flush()
             tasks = [flow.publish(stop), flow.request(stop), flow.put_keys(bucket, stop)]
