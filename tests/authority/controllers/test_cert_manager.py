@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
 from authority.config.kubernetes import CertManagerConfig
 from authority.controllers.cert_manager import CertManagerController
 from authority.controllers.cert_manager_api import Certificate, CertManagerClient, issuance, status_patch
 from authority.controllers.context import ControllerContext
-from authority.journal.history import EpochCa
 from authority.journal.store import JournalStore
 from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.credentials import Kubeconfig
@@ -25,16 +22,15 @@ from authority.kubernetes.errors import ObjectConflict
 from authority.kubernetes.selection import Selection
 from authority.rotation.actions import Step
 from authority.rotation.events import CertificateMarked, Event, StepFailed
-from authority.rotation.reissue import FAILURE_SECONDS, Issuance, is_due, outdated_before
+from authority.rotation.reissue import Issuance
 from tests.harness.authority.deployment import AuthorityDeployment, ask
-from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, TRUST, JournalBuilder, running
+from tests.harness.authority.journal_builder import PLAYGROUND, START, TRUST, revoked, running
 from tests.harness.authority.memory_backends import Effects, MemoryJournal
 from tests.harness.kubernetes.accounts import rules_of
 from tests.harness.kubernetes.apiserver import Answering, ApiServer
 from tests.harness.kubernetes.kinds import CERTIFICATE
 from tests.harness.manifests.build import build
 from tests.harness.waiting import eventually
-from tidemark.bundle import Cause
 
 BEFORE = 1_800_000_000
 TOLERANCE = 5
@@ -46,31 +42,7 @@ def instant(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def due(one: Issuance, now: int = BEFORE + 1) -> bool:
-    return is_due(one, "tidemark", BEFORE, TOLERANCE, now)
-
-
 # Which Certificates.
-
-
-def test_older_leaf_is_due_unless_its_issuance_is_under_way() -> None:
-    issuing = {"type": "Issuing", "status": "True", "reason": "Renewing"}
-    assert due(ONE)
-    assert due(replace(ONE, conditions=(READY, {**issuing, "status": "False"})))
-    assert not due(replace(ONE, conditions=(READY, issuing)))
-    assert not due(replace(ONE, issuer="letsencrypt"))
-    assert not due(replace(ONE, not_before=None)), "it has no leaf yet, and gets its first one"
-
-
-@given(st.integers(-1000, 1000))
-def test_a_leaf_counts_from_its_issue_which_is_a_tolerance_after_it_is_valid(issued: int) -> None:
-    assert due(replace(ONE, not_before=BEFORE + issued - TOLERANCE)) is (issued <= 0)
-
-
-@given(st.integers(-1000, 1000), st.integers(0, 1000))
-def test_certificate_whose_reissue_failed_is_left_alone(failed: int, later: int) -> None:
-    rests = failed >= 0 and later < failed + FAILURE_SECONDS
-    assert due(replace(ONE, failed_at=BEFORE + failed), BEFORE + later) is not rests
 
 
 def test_status_patch_marks_as_cmctl_and_keeps_other_conditions() -> None:
@@ -94,55 +66,6 @@ def test_status_patch_marks_as_cmctl_and_keeps_other_conditions() -> None:
 
 
 # Since when.
-
-
-def replaced() -> tuple[JournalBuilder, EpochCa, EpochCa]:
-    """A revoked CA and the one that signs in its place since 10 s after the epoch's start."""
-    builder, bad = running()
-    builder.withdraw(bad, START + 5, Cause.REVOCATION)
-    good = builder.prepare(EPOCH, START + 6, Cause.FORCED)
-    builder.activate(good, START + 10)
-    return builder, bad, good
-
-
-def test_nothing_is_outdated_before_the_replacement_signs() -> None:
-    builder, bad = running()
-    assert outdated_before(builder.history, START + 1) is None
-    builder.withdraw(bad, START + 5, Cause.REVOCATION)
-    assert outdated_before(builder.history, START + 5) is None
-    good = builder.prepare(EPOCH, START + 6, Cause.FORCED)
-    assert outdated_before(builder.history, START + 7) is None
-    builder.activate(good, START + 10)
-    assert outdated_before(builder.history, START + 10) == START + 10
-
-
-def test_after_removal_a_rotation_asks_for_no_more_leaves() -> None:
-    builder, bad, _ = replaced()
-    builder.remove(bad, START + 12, Cause.REVOCATION)
-    builder.activate(builder.prepare(EPOCH + 1, START + 13), START + 20)
-    assert outdated_before(builder.history, START + 21) == START + 10
-    assert outdated_before(builder.history, bad.not_after) is None
-
-
-def test_before_removal_leaves_count_as_for_step_3() -> None:
-    builder, _, _ = replaced()
-    builder.activate(builder.prepare(EPOCH + 1, START + 13), START + 20)
-    assert outdated_before(builder.history, START + 21) == START + 20
-
-
-def test_urgent_withdrawal_waits_for_its_replacement() -> None:
-    builder, bad = running()
-    builder.withdraw(bad, START + 5, Cause.REVOCATION, urgent=True)
-    builder.replace([bad], START + 6, Cause.REVOCATION, EPOCH)
-    assert outdated_before(builder.history, START + 6) is None
-    builder.activate(builder.history.cas[-1], START + 7)
-    assert outdated_before(builder.history, START + 8) == START + 7
-
-
-def test_a_ca_that_never_signed_has_left_no_leaves() -> None:
-    builder, _ = running()
-    builder.withdraw(builder.prepare(EPOCH + 1, START + 7), START + 8)
-    assert outdated_before(builder.history, START + 9) is None
 
 
 # Through the API server.
@@ -218,7 +141,7 @@ class World:
     """The sequencer over a journal in which a CA was replaced at ``START + 10``, or where all is ``well``."""
 
     def __init__(self, client: KubernetesClient, *namespaces: str, well: bool = False) -> None:
-        builder, good = running() if well else replaced()[::2]
+        builder, good = running() if well else revoked()[::2]
         journal = MemoryJournal(Effects())
         for entry in builder.entries:
             journal.put(entry.record)
@@ -293,7 +216,7 @@ async def test_nothing_is_marked_before_the_issuer_was_switched(
         await eventually(look(world.marked), "the mark")
 
 
-async def test_missing_field_of_record_is_named(server: ApiServer, restricted: KubernetesClient) -> None:
+async def test_missing_certificates_kind_and_issuer_are_named(server: ApiServer, restricted: KubernetesClient) -> None:
     async def missing(request: web.Request, handle: Answering) -> web.StreamResponse:
         if "/namespaces/nats/certificates" in request.path:
             return web.Response(status=404, text="404 page not found\n")  # no such group here

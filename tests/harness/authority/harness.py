@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from authority.controllers.context import ControllerContext
 from authority.controllers.leaves import LeafController
 from authority.controllers.rotation import RotationController, RotationDependencies
@@ -15,6 +17,9 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.journal.history import History
 from authority.journal.interface import Journal
 from authority.journal.store import JournalStore
+from authority.pki import certificates
+from authority.pki.certificates import LeafNames, Validity
+from authority.pki.keystore import CaPair
 from authority.publishers.interface import Publisher
 from authority.publishers.leaf_store import LeafStore
 from authority.rotation.events import Event
@@ -33,6 +38,7 @@ from tests.harness.authority.memory_backends import (
 )
 from tidemark.bundle import Bundle
 from tidemark.certificates import (
+    Certificate,
     LeafRejected,
     fingerprint,
     issued_by,
@@ -74,6 +80,12 @@ E = TypeVar("E", bound=Event)
 P = ParamSpec("P")
 
 WORKLOAD = LeafSubject("nats-0", "nats-0", ("nats-0.nats.svc",), ("127.0.0.1",))
+
+
+def signed_leaf(by: CaPair, validity: Validity, workload: LeafSubject = WORKLOAD) -> Certificate:
+    """A workload's leaf as ``by`` signs it."""
+    names = LeafNames(workload.common_name, workload.dns_names, workload.ip_addresses)
+    return certificates.leaf(names, ec.generate_private_key(ec.SECP256R1()), validity, by)
 
 
 @dataclass

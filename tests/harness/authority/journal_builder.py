@@ -134,6 +134,15 @@ def running(timing: Timing = PLAYGROUND) -> tuple[JournalBuilder, EpochCa]:
     return builder, ca
 
 
+def revoked() -> tuple[JournalBuilder, EpochCa, EpochCa]:
+    """A revoked CA, and the CA that signs in its place since 10 s after the epoch's start."""
+    builder, withdrawn_ca = running()
+    builder.withdraw(withdrawn_ca, START + 5, Cause.REVOCATION)
+    new = builder.prepare(EPOCH, START + 6, Cause.FORCED)
+    builder.activate(new, START + 10)
+    return builder, withdrawn_ca, new
+
+
 def receipt(
     pod: str,
     proven: Mark | None = None,
