@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
 
 
 async def _settle(observer: Observer, narrator: Narrator) -> None:
-    """Look until every agent has proven what is installed, so that the rotations that follow are measured whole."""
+    """Observe until every agent has proven its installed set, so that the next rotations are measured whole."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
         observation = await observer.look()
@@ -62,7 +62,7 @@ async def _settle(observer: Observer, narrator: Narrator) -> None:
 
 
 async def _rotate(observer: Observer, narrator: Narrator, rotations: int | None, stop: asyncio.Event) -> None:
-    """Look until enough rotations have concluded, or somebody stops us."""
+    """Observe until enough rotations are complete, or the user stops the playground."""
     observer.begin()
     while not stop.is_set():
         observation: Observation = await observer.look()

@@ -1,4 +1,4 @@
-"""The consumer: counts what comes, by number, through every change of trust.
+"""The consumer: counts the messages that arrive, by number, through every change of trust.
 
 Its state file: ``{"run", "core": {...}, "jetstream": {...}, "reloads", "finished"}``, each kind with ``received``
 (different numbers), ``duplicated``, ``out_of_order``, ``highest``, ``missing`` (below ``highest`` or, once
@@ -50,7 +50,7 @@ _REDELIVERED_SECONDS = _ACK_SECONDS + _QUIET_SECONDS
 
 @dataclass(slots=True)
 class Consumer:
-    """Counts the messages of one run; the first to announce itself."""
+    """Counts the messages of one run: the first that announces itself."""
 
     run: str = ""
     core: Ledger = field(default_factory=Ledger)
@@ -82,12 +82,12 @@ class Consumer:
 
     @property
     def complete(self) -> bool:
-        """Whether all that was published came."""
+        """Whether every published message has arrived."""
         return self._has_all("core", self.core) and self._has_all("jetstream", self.jetstream)
 
     @property
     def patience(self) -> float:
-        """After how many seconds without a message nothing is to be hoped for any more.
+        """After how many seconds without a message no further message is expected.
 
         What a server had sent when it was killed is lost to core NATS, but a stream delivers it again once it has
         waited for the acknowledgement.
@@ -147,14 +147,14 @@ async def keep_fetching(puller: JetStreamContext.PullSubscription, consumer: Con
 
 
 async def keep_recent(consumer: Consumer) -> None:
-    """Let go of gaps that are no longer recent, until cancelled."""
+    """Forget gaps that are no longer recent, until cancelled."""
     while True:
         await asyncio.sleep(_RECENT_SECONDS)
         consumer.note_recent_gaps()
 
 
 async def take_the_rest(consumer: Consumer, expect: Path | None) -> None:
-    """Go on receiving until all that the publisher says it published is there, or nothing has come for a while."""
+    """Receive until every message that the publisher has counted is here, or none has arrived for a while."""
     until = time.monotonic() + _TAIL_SECONDS
     came, quiet_since = -1, time.monotonic()
     while expect is not None and not consumer.complete and time.monotonic() < until:
@@ -180,7 +180,7 @@ async def receiving(connection: Connection, consumer: Consumer) -> JetStreamCont
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Receive until SIGTERM, and then the rest."""
+    """Receive until SIGTERM, then receive the rest."""
     connection = await connected(options.directory, options.servers, "consumer")
     consumer = Consumer()
     reloads = CountedReloads(connection, consumer.note_reload)

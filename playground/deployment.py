@@ -46,7 +46,7 @@ class Deployment:
         return [*openbao, *authority, *self.agents.values(), *self.servers.values(), *self.applications.values()]
 
     async def start(self, preset: str, issuer: IssuerKind) -> None:
-        """Bring everything up: authority, agents, servers once their agents have a verified set, applications."""
+        """Start everything: authority, agents, servers once their agents have a verified set, applications."""
         prepare_directory(self.layout)
         self.layout.authority_config.write_text(authority_toml(self.layout, preset, issuer))
         await self._start_authority(await self._init(issuer))
@@ -59,7 +59,7 @@ class Deployment:
         self._tell(f"applications: publisher and consumer exchange {_RATE} messages a second")
 
     async def _init(self, issuer: IssuerKind) -> Mapping[str, str]:
-        """Make what the authority is, here or in OpenBao; returns what it gets in its environment."""
+        """Provision the authority, here or in OpenBao; return the environment variables that it needs."""
         log = self.layout.logs / "init.log"
         if issuer is IssuerKind.EMBEDDED:
             await self._authority(["init"], {}, log)
@@ -174,13 +174,13 @@ class Deployment:
                 group.create_task(child.ended(), name=f"watch {child.name}")
 
     async def stop_load(self) -> None:
-        """Stop the publisher, let the consumer take what is still on its way, and stop it: the counts are final."""
+        """Stop the publisher, let the consumer receive the rest, and stop it: the counts are final."""
         for name, grace in (("publisher", 15), ("consumer", 20)):
             if name in self.applications:
                 await self.applications[name].stop(grace)
 
     async def stop(self) -> None:
-        """Stop whatever runs, workloads first."""
+        """Stop every process that runs, workloads first."""
         await self.stop_load()
         programs = [*self.agents.values(), *([self.authority] if self.authority else [])]
         await asyncio.gather(*(child.stop(5) for child in programs))
@@ -193,7 +193,7 @@ class Deployment:
 async def deployed(
     layout: Layout, preset: str, tell: Tell, issuer: IssuerKind = IssuerKind.EMBEDDED
 ) -> AsyncIterator[Deployment]:
-    """A running deployment; on the way out everything is stopped and every secret deleted, whatever happened."""
+    """A running deployment; at the end every process is stopped and every secret deleted, also after an error."""
     deployment = Deployment(layout, tell)
     try:
         await deployment.start(preset, issuer)

@@ -1,4 +1,4 @@
-"""Where everything of one playground lies, and on which ports; nothing here touches a disk except ``free_ports``."""
+"""Paths and ports of one playground; only ``free_ports`` does any I/O."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ OPENBAO_ROLE = "tidemark"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on now; all are held until the last is found, so that they differ."""
+    """Free ports on 127.0.0.1; all are held until the last is found, so that they differ."""
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
@@ -26,7 +26,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class PodLayout:
-    """What stands for one pod: two mounts, the agent's output directory, its logs, and the agent's port."""
+    """The stand-in for one pod: two mounts, the agent's output directory, its logs, and the agent's port."""
 
     name: str
     root: Path
@@ -78,7 +78,7 @@ class ServerPod(PodLayout):
 
     @property
     def target(self) -> str:
-        """The agent's target: how the server is told, and how it proves what it loaded."""
+        """The agent's target: how the server is signalled, and how it proves the set that it loaded."""
         return (
             f"signal:?pidfile={self.pid_file}&signal=HUP&monitor={self.monitor_url}"
             f"&nats={HOST}:{self.client_port}&tls={HOST}:{self.route_port}"
@@ -170,10 +170,10 @@ class Layout:
 
     @property
     def summary_file(self) -> Path:
-        """What the run came to; it stays after the end."""
+        """The summary of the run; it stays after the end."""
         return self.root / "summary.json"
 
     @property
     def server_urls(self) -> str:
-        """All servers, as clients take them."""
+        """The URLs of all servers, for clients."""
         return ",".join(server.url for server in self.servers)

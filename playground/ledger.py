@@ -1,4 +1,4 @@
-"""The counting of numbered messages: what came, what is missing, what came twice; pure and exact.
+"""Counts numbered messages: which arrived, which are missing, which arrived twice; pure and exact.
 
 Numbers start at 1. What has come is kept as ranges of consecutive numbers, so the memory it takes grows with the number
 of holes, not of messages: as long as nothing is lost there is one range.
@@ -16,7 +16,7 @@ class NumberSet:
     _last: list[int] = field(default_factory=list)
 
     def add(self, number: int) -> bool:
-        """Put it in; False if it was in already."""
+        """Add a number; False if it was there already."""
         at = bisect_right(self._first, number) - 1  # the range that begins at or before it
         if at >= 0 and number <= self._last[at]:
             return False
@@ -50,11 +50,11 @@ class NumberSet:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a subscriber saw of one kind of message. Times are nanoseconds of one monotonic clock."""
+    """The messages of one kind that a subscriber received. Times are nanoseconds of one monotonic clock."""
 
     duplicated: int = 0
     out_of_order: int = 0
-    """Arrivals of a new number below one that had come before."""
+    """Arrivals of a new number below a number that had arrived before."""
     redelivered: int = 0
     """Arrivals that the server marked as delivered before, duplicates or not."""
     longest_gap: int = 0
@@ -64,7 +64,7 @@ class Ledger:
     _latest: int | None = None
 
     def arrived(self, number: int, at: int, *, redelivered: bool = False) -> None:
-        """Count an arrival; a gap is the time since the arrival before, whatever number that had."""
+        """Count an arrival; a gap is the time since the previous arrival of any number."""
         if self._latest is not None:
             gap = at - self._latest
             self.longest_gap = max(self.longest_gap, gap)
@@ -79,16 +79,16 @@ class Ledger:
 
     @property
     def received(self) -> int:
-        """How many different numbers came."""
+        """How many different numbers arrived."""
         return len(self._seen)
 
     @property
     def highest(self) -> int:
-        """The highest number that came."""
+        """The highest number that arrived."""
         return self._seen.highest
 
     def missing(self, published: int | None = None) -> int:
-        """How many of the numbers from 1 to ``published`` (by default, the highest that came) did not come."""
+        """How many of the numbers from 1 to ``published`` (by default, the highest that arrived) did not arrive."""
         upto = self.highest if published is None else published
         return upto - sum(min(last, upto) - first + 1 for first, last in self._seen.ranges if first <= upto)
 

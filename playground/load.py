@@ -61,7 +61,7 @@ def stop_signal() -> asyncio.Event:
 
 
 async def connected(directory: Path, servers: str, name: str) -> Connection:
-    """A connection, waiting a minute for the agent's first set and for a server that takes us."""
+    """A connection, waiting a minute for the agent's first set and for a server that accepts the connection."""
     loop = asyncio.get_running_loop()
     until = loop.time() + _START_SECONDS
     while True:
@@ -89,7 +89,7 @@ async def make_stream(jetstream: JetStream) -> None:
 
 
 class CountedReloads:
-    """A connection as the reload endpoint sees it, counting the times it moved to another set."""
+    """Implements ``Reloadable`` and counts how often the connection moved to another set."""
 
     def __init__(self, connection: Connection, begins: Callable[[], None] = lambda: None) -> None:
         self._connection = connection
@@ -129,7 +129,7 @@ class StateFile:
         temporary.replace(self._path)
 
     async def keep(self) -> None:
-        """Replace it again and again, until cancelled."""
+        """Replace the file again and again, until cancelled."""
         while True:
             self.write(finished=False)
             await asyncio.sleep(_STATE_SECONDS)
@@ -145,6 +145,6 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def settle_memory() -> None:
-    """Take what start-up made out of the garbage collector's sight, so that its pauses stay short."""
+    """Exclude the objects made at start-up from garbage collection, so that its pauses stay short."""
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ class Narrator(Protocol):
     counting: bool
 
     def __enter__(self) -> "Narrator":
-        """Begin to show."""
+        """Begin the display."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -26,14 +26,14 @@ class Narrator(Protocol):
         """Leave the terminal as it was."""
 
     def tell(self, line: str) -> None:
-        """Something that the playground itself did."""
+        """Report something that the playground itself did."""
 
     def show(self, observation: Observation, record: Record) -> None:
-        """A new look at the deployment."""
+        """Show a new observation of the deployment."""
 
 
 class News:
-    """Picks what is new out of successive snapshots, as lines for people."""
+    """Finds what is new in each observation, as lines for people."""
 
     def __init__(self) -> None:
         self._last_event = 0
@@ -102,7 +102,7 @@ def describe_event(event: Mapping[str, Any]) -> str:
 
 def _word(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_word, value)) or "nobody"
+        return ", ".join(map(_word, value)) or "none"
     if isinstance(value, float):
         return f"{value:.2f}"
     text = str(value)

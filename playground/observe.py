@@ -1,4 +1,4 @@
-"""Looks at a running deployment from outside, as an operator would, and keeps the record of it."""
+"""Observes a running deployment from outside, as an operator would, and records it."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look: what each program said about itself. ``journeys`` are those that ended since the look before."""
+    """What each program reported at one moment; ``journeys`` are those that ended since the previous observation."""
 
     at: float
     authority: dict[str, Any] = field(default_factory=dict)
@@ -50,12 +50,12 @@ class Observer:
         await self._authority.close()
 
     def begin(self) -> None:
-        """The load runs and everybody has proven the first set: what is published from here on counts."""
+        """The load runs and every agent has proven the first set: messages published from here on count."""
         self.record.load_since = time.time()
         self._cpu_from = {name: (time.monotonic(), _cpu_seconds(process)) for name, process in self._processes.items()}
 
     async def look(self) -> Observation:
-        """Ask everybody once."""
+        """Ask every program once."""
         authority, fleet, bundles = await asyncio.gather(
             *(self._ask(self._authority, f"{self._layout.authority_url}/api/v1/{path}") for path in _API)
         )
@@ -73,7 +73,7 @@ class Observer:
         return Observation(time.time(), authority, fleet, agents, tuple(journeys))
 
     def note_counts(self) -> None:
-        """Take what the applications have counted so far; after ``stop_load`` that is final."""
+        """Read what the applications have counted so far; after ``stop_load`` that is final."""
         states = {pod.name: read_state(pod.state_file) for pod in self._layout.applications}
         self.record.publisher, self.record.consumer = states["publisher"], states["consumer"]
 

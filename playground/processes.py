@@ -15,7 +15,7 @@ _LOG_TAIL = 2000
 
 
 class ChildFailed(Exception):
-    """A process ended though nobody stopped it, or did not come up; the message holds the end of its log."""
+    """A process ended by itself, or did not start; the message holds the end of its log."""
 
 
 def _die_with_parent(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""X.509 certificates: odd ones are refused whatever the library only warns about; who issued what."""
+"""X.509 certificates: what the library only warns about is refused; CAs, issuers, validity, key identifiers."""
 
 import warnings
 from collections.abc import Callable
@@ -74,7 +74,7 @@ ODD_DER: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: patched(replace(ODD, extensions=(UNKNOWN,)).make().der, "0603551d63", "0603551d13"),
         "DuplicateExtension",
     ),
-    "a name of a kind that nobody reads": (
+    "a general name of an unknown kind": (
         lambda: replace(ODD, extensions=(X400,)).make().der,
         "UnsupportedGeneralNameType",
     ),
@@ -93,7 +93,7 @@ ODD_DER: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: replace(ODD, key=ec_key("k1", ec.SECP256K1())).make().der,
         "a curve that every workload can read, found secp256k1",
     ),
-    "a curve that nobody knows": (
+    "an unknown curve": (
         lambda: patched(ODD.make().der, "06082a8648ce3d030107", "06082a8648ce3d030177"),
         "a curve that every workload can read",
     ),

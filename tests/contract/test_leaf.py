@@ -192,7 +192,7 @@ def test_the_issuer_is_the_ca_that_signed_it() -> None:
 
 def test_a_chain_through_tls_crt_leads_to_a_root_that_is_the_only_anchor() -> None:
     assert issuer_of(LEAF, CA, anchors=(ROOT,)) == CA.certificate
-    assert issuer_of(LEAF, CAS[1], ROOT, CA, anchors=(ROOT,)) == CA.certificate  # whatever the order
+    assert issuer_of(LEAF, CAS[1], ROOT, CA, anchors=(ROOT,)) == CA.certificate  # in any order
 
 
 def test_without_its_intermediate_a_leaf_does_not_reach_the_root() -> None:

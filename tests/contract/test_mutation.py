@@ -45,7 +45,7 @@ def outcome(candidate: Bundle, situation: MutationCase, seen: Seen) -> VerifiedB
 
 
 def means_the_original(candidate: Bundle, passed: VerifiedBundle) -> None:
-    """Nobody without the key can say anything else than what was signed."""
+    """Without the key, no change of the files makes them mean anything else."""
     true = {original.digest: original for original in (MEANING, reopen(INSTALLED, TRUST))}
     original = true[passed.digest]
     assert passed.statement == original.statement
@@ -65,7 +65,7 @@ def means_what_it_says(candidate: Bundle, passed: VerifiedBundle) -> None:
     assert passed.statement.anchors[0] == MEANING.statement.anchors[0]
     assert passed.statement.trust_domain == DOMAIN
     assert not {anchor.sha256 for anchor in passed.statement.anchors} & set(passed.statement.withdrawn)
-    assert said(candidate) == heard(passed)
+    assert meaning(candidate) == heard(passed)
 
 
 def tried(times: int, candidates: st.SearchStrategy[Bundle], judge: Callable[[Bundle, VerifiedBundle], None]) -> Seen:
@@ -98,8 +98,8 @@ def test_mutated_bundle_is_refused_or_means_the_original() -> None:
     assert min(foreign[None], signed[None]) > 0, "some mutations change nothing that counts"
 
 
-def said(candidate: Bundle) -> list[Any]:
-    """What the note says, read without the code under test."""
+def meaning(candidate: Bundle) -> list[Any]:
+    """The content of the note, read without the code under test."""
     line = json.loads(candidate.note.decode().split("\n")[1])
     return [
         *(

@@ -82,7 +82,7 @@ def test_any_bytes_are_a_note_or_a_note_error(data: bytes) -> None:
             note.verify(note.parse(candidate), [SIGNER.verifier])
         except NoteError:
             continue
-        raise AssertionError("nobody signed this")
+        raise AssertionError("expected a note that no key has signed to be refused")
 
 
 def test_unknown_keys_are_ignored_and_one_trusted_signature_suffices() -> None:

@@ -91,7 +91,7 @@ SEQUENCES = {
     "verified before, with other text": Case(0, refused=Reason.EQUIVOCATION),
     "the mount lags behind the broker": Case(1, refused=Reason.SUPERSEDED),
     "the mount lags, and shows the same again": Case(3, shown=0, refused=Reason.SUPERSEDED),
-    "the mount lags, but goes on": Case(3, shown=-1, refused=Reason.SUPERSEDED),
+    "the mount lags, but continues": Case(3, shown=-1, refused=Reason.SUPERSEDED),
     "the mount goes back": Case(3, shown=1, refused=Reason.REPLAY),
     "the mount goes back by one": Case(1, shown=1, refused=Reason.REPLAY),
     "above what was verified, below what the mount showed": Case(-1, shown=3),

@@ -98,7 +98,7 @@ async def test_service_answers_across_rotations_by_sighup(
         for number in range(TURNS):
             turn()
             service.process.send_signal(signal.SIGHUP)
-            await eventually(lambda number=number: len(service.lines) == number + 2, "it says so")  # type: ignore[misc]
+            await eventually(lambda number=number: len(service.lines) == number + 2, "the service reports the reload")  # type: ignore[misc]
             assert f"leaf {theirs.digests()[1][:8]}" in service.lines[-1]
             assert (await connection.request("prices.get", b"pear", timeout=PATIENCE)).data == b"45"
             assert (await connection.request("prices.get", b"plum", timeout=PATIENCE)).data == b""

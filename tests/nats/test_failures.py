@@ -183,7 +183,7 @@ async def test_a_reconnect_never_goes_back_to_a_set_with_a_withdrawn_ca(
 
     async with await connect_eventually(lone.urls, output, reconnect_time_wait=0.05, error_cb=failed) as connection:
         output.install(second.pem, *second.leaf(), withdrawal(second, first))
-        node = lone.nodes[0]  # whoever has the key of the first CA can be this server
+        node = lone.nodes[0]  # with the key of the first CA, a thief could be this server
         node.kill()
         node.start()
         await eventually(lambda: sum("verify failed" in str(error) for error in errors) >= 4, "it has tried four times")

@@ -90,8 +90,8 @@ def file(change: Callable[[bytes], bytes]) -> Fault:
     return fault
 
 
-def say(change: Callable[[str], str]) -> Fault:
-    """The statement's text is another, and signed as it is."""
+def change_text(change: Callable[[str], str]) -> Fault:
+    """Change the statement's text before it is signed."""
 
     def fault(draft: BundleDraft) -> None:
         draft.text = change
@@ -157,10 +157,10 @@ FAULTS: dict[str, tuple[Reason, Fault]] = {
     "more bytes than a bundle may have": (Reason.SIZE, send(ca=lambda ca: ca + b"#\n" * (MAX_BYTES // 2))),
     "a note of half a megabyte": (Reason.SIZE, send(note_=lambda made: made + b"x" * MAX_BYTES)),
     "65 certificates": (Reason.SIZE, send(ca=lambda ca: ca + CAS[0].pem * 65)),
-    "65 blocks of whatever": (Reason.SIZE, send(ca=lambda ca: ca + b"-----BEGIN X-----\n" * 65)),
+    "65 blocks of any kind": (Reason.SIZE, send(ca=lambda ca: ca + b"-----BEGIN X-----\n" * 65)),
     # 2
     "signed by a stranger": (Reason.SIGNATURE, sign_with(STRANGER)),
-    "signed by nobody": (Reason.SIGNATURE, send(note_=lambda made: made[: made.rindex(b"\n\n") + 2])),
+    "without a signature": (Reason.SIGNATURE, send(note_=lambda made: made[: made.rindex(b"\n\n") + 2])),
     "a text alone": (Reason.SIGNATURE, send(note_=lambda made: made[: made.rindex(b"\n\n") + 1])),
     "no note at all": (Reason.SIGNATURE, send(note_=lambda _: b"")),
     "garbage for a note": (Reason.SIGNATURE, send(note_=lambda _: b"\xff\xfe\x00garbage")),
@@ -181,11 +181,11 @@ FAULTS: dict[str, tuple[Reason, Fault]] = {
     "signed by a key that is trusted no more": (Reason.SIGNATURE, given(trust=replace(TRUST, keys=(SECOND.verifier,)))),
     # 3
     "a field left out": (Reason.SHAPE, leave_out("next_update")),
-    "a later version": (Reason.SHAPE, say(lambda text: text.replace("bundle/v1", "bundle/v2"))),
+    "a later version": (Reason.SHAPE, change_text(lambda text: text.replace("bundle/v1", "bundle/v2"))),
     "an unknown role": (Reason.SHAPE, anchor_says(1, role="leaf")),
     "an unknown reason": (Reason.SHAPE, state(reason="whim")),
-    "a field given twice": (Reason.SHAPE, say(lambda text: text.replace("{", '{"sequence":7,', 1))),
-    "another note's text": (Reason.SHAPE, say(lambda _: "go.sum database tree\n1\n")),
+    "a field given twice": (Reason.SHAPE, change_text(lambda text: text.replace("{", '{"sequence":7,', 1))),
+    "another note's text": (Reason.SHAPE, change_text(lambda _: "go.sum database tree\n1\n")),
     "a clock outside the bounds": (Reason.SHAPE, state(validity_seconds=2400)),
     "a certificate listed twice": (Reason.SHAPE, state(anchors=lambda made: [made["anchors"][0], *made["anchors"]])),
     "an end that is not the first anchor's": (Reason.SHAPE, state(expires_at=iso(NOW + 10**6))),

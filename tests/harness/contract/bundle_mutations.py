@@ -138,7 +138,7 @@ def tampered(draw: st.DrawFn) -> Bundle:
 
 @st.composite
 def resigned(draw: st.DrawFn) -> Bundle:
-    """What a faulty authority could send: whatever it says, signed with the trusted key, about these very bytes."""
+    """What a faulty authority could send: any statement, signed with the trusted key, about exactly these bytes."""
     ca_crt = draw(st.just(ORIGINAL.ca) | st.just(ORIGINAL.ca) | files())
     text = draw(texts(ca_crt))
     try:

@@ -79,7 +79,10 @@ class MadeCertificate:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a certificate should be like; by default a CA that is valid around NOW, signed by itself."""
+    """A certificate to be made; by default a CA that is valid around NOW, signed by itself.
+
+    One field for each property that a test changes alone.
+    """
 
     name: str
     above: MadeCertificate | None = None
@@ -162,7 +165,7 @@ def pem(cas: Sequence[MadeCertificate]) -> bytes:
 
 
 def block(der: bytes, width: int = 64) -> bytes:
-    """A PEM block around whatever bytes."""
+    """A PEM block around any bytes."""
     encoded = base64.b64encode(der)
     lines = [encoded[i : i + width] for i in range(0, len(encoded), width)]
     return b"\n".join([b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----", b""])
@@ -232,7 +235,7 @@ KNOWN = Known(
 
 @dataclass
 class BundleDraft:
-    """A candidate in the making and what it is judged by; faults change it before it is put together."""
+    """A candidate before it is made, and what it is verified with; a fault changes one of the fields."""
 
     cas: list[MadeCertificate] = field(default_factory=lambda: list(CAS))
     ca_crt: Callable[[bytes], bytes] = bytes  # changes ca.crt before the statement is made over it

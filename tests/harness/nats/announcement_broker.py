@@ -18,7 +18,7 @@ HEADERS = {FORMAT_HEADER: FORMAT}
 
 
 class AnnouncementBroker:
-    """One server that reads its files from ``files``, as does whoever announces."""
+    """One server that reads its files from ``files``, as the announcing connection does."""
 
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder = folder

@@ -26,7 +26,10 @@ _EVERY = 4  # a key is put for every so many messages: putting waits for its ack
 
 @dataclass
 class Traffic:
-    """Publishes at a steady rate; every kind of subscription has a ledger of its own."""
+    """Publishes at a steady rate; every kind of subscription has a ledger of its own.
+
+    Five of the fields count what was sent, by kind.
+    """
 
     sender: Connection
     receiver: Connection
@@ -95,7 +98,7 @@ class Traffic:
                 self.put += 1
             await asyncio.sleep(0.004)
 
-    async def keep_objects(self, reading: ObjectStore, writing: ObjectStore, stop: asyncio.Event) -> None:
+    async def replace_objects(self, reading: ObjectStore, writing: ObjectStore, stop: asyncio.Event) -> None:
         content = bytes(range(256)) * 2048  # four chunks
         while not stop.is_set():
             await writing.put("object", content)
@@ -188,7 +191,7 @@ async def traffic(sender: Connection, receiver: Connection, rate: float = 400) -
             receiving = [group.create_task(task) for task in tasks]
             await receiver.flush()
             tasks = [flow.publish(stop), flow.request(stop), flow.put_keys(bucket, stop)]
-            sending = [group.create_task(task) for task in (*tasks, flow.keep_objects(read, store, stop))]
+            sending = [group.create_task(task) for task in (*tasks, flow.replace_objects(read, store, stop))]
             await flow.more()
             yield flow
             stop.set()
