@@ -111,6 +111,10 @@ def _parse_block(encoded: bytes, number: int) -> Certificate:
         der = base64.b64decode(encoded, validate=True)
     except binascii.Error as error:
         raise PemError(f"certificate {number}: expected base64, found text that is none ({error})") from None
+    # Python before 3.13 accepts padding after a complete group, for which OpenSSL refuses the whole file.
+    padding, needed = encoded.count(b"="), -len(der) % 3
+    if padding != needed:
+        raise PemError(f"certificate {number}: expected base64, found {padding} characters of padding for {needed}")
     try:
         certificate = _read(der)
         fault = _fault(certificate)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.contract.ca_factory import CAS, block, pem
+from tests.harness.contract.ca_factory import CAS, Recipe, block, pem
 from tidemark.certificates import (
     PemError,
     fingerprint,
@@ -57,6 +57,11 @@ def test_forms_that_every_parser_accepts_are_read(form: str, tmp_path: Path) -> 
 def headers(lines: list[bytes]) -> bytes:
     return b"\n".join([lines[0], b"Proc-Type: 4,ENCRYPTED", b"", *lines[1:]])
 
+
+UNPADDED = next(
+    made.der for made in (Recipe(f"unpadded {number}").make() for number in range(100)) if len(made.der) % 3 == 0
+)
+PADDED = block(UNPADDED).replace(b"\n-----END", b"=\n-----END")
 
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "found none"),
@@ -104,6 +109,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         FIRST.replace(LINES[2], LINES[2][:9] + b" " + LINES[2][9:]),
         "certificate 1: expected base64",
     ),
+    "padding after a complete group": (PADDED, "certificate 1: expected base64"),
     "padding inside": (FIRST.replace(LINES[2], LINES[2][:8] + b"=="), "certificate 1: expected base64"),
     "padding left out": (block(CAS[0].der[:-1]).replace(b"=", b""), "certificate 1"),
     "two certificates in one block": (block(CAS[0].der + CAS[1].der), "certificate 1"),
