@@ -49,7 +49,7 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path)
 
 
-async def test_the_first_leads_and_the_other_knows_whom(house: House) -> None:
+async def test_first_replica_leads_and_the_other_knows_the_leader(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     assert one.leader is None
     assert not one.leads
@@ -59,7 +59,7 @@ async def test_the_first_leads_and_the_other_knows_whom(house: House) -> None:
     assert one.leader == two.leader == one.me
 
 
-async def test_a_win_between_a_look_and_the_wait_is_not_missed(house: House) -> None:
+async def test_win_between_check_and_wait_is_not_missed(house: House) -> None:
     class Overtaken(FileElection):
         """Its thread wins just after whoever waits has looked."""
 
@@ -80,7 +80,7 @@ async def test_a_win_between_a_look_and_the_wait_is_not_missed(house: House) -> 
     assert one.leads
 
 
-async def test_a_term_that_is_renewed_goes_on_for_ever(house: House) -> None:
+async def test_renewed_term_never_ends(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     for _ in range(20):
         one.turn()
@@ -90,7 +90,7 @@ async def test_a_term_that_is_renewed_goes_on_for_ever(house: House) -> None:
         house.clock.now += LEASE / 2
 
 
-async def test_a_leader_that_is_paused_has_lost_by_its_own_clock_before_another_takes_over(house: House) -> None:
+async def test_paused_leader_has_lost_before_another_takes_over(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     one.turn()
     two.turn()
@@ -107,7 +107,7 @@ async def test_a_leader_that_is_paused_has_lost_by_its_own_clock_before_another_
     assert one.leader == two.me
 
 
-async def test_a_paused_leader_that_nobody_replaced_begins_another_term(house: House) -> None:
+async def test_paused_leader_that_was_not_replaced_begins_another_term(house: House) -> None:
     one = house.replica("one")
     one.turn()
     over = asyncio.create_task(one.lost())
@@ -122,7 +122,7 @@ async def test_a_paused_leader_that_nobody_replaced_begins_another_term(house: H
         await one.won()
 
 
-async def test_a_follower_that_was_paused_itself_takes_nothing_over(house: House) -> None:
+async def test_paused_follower_takes_nothing_over(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     one.turn()
     two.turn()
@@ -134,7 +134,7 @@ async def test_a_follower_that_was_paused_itself_takes_nothing_over(house: House
     assert not two.leads
 
 
-async def test_a_loop_that_is_busy_leads_on_and_one_that_is_stuck_does_not(house: House) -> None:
+async def test_busy_event_loop_leads_on_and_stuck_one_loses(house: House) -> None:
     one, two = house.replica("one"), house.replica("two")
     one.pulse()
     for _ in range(5):
@@ -152,7 +152,7 @@ async def test_a_loop_that_is_busy_leads_on_and_one_that_is_stuck_does_not(house
     assert one.leader == two.me
 
 
-async def test_whoever_resigns_is_followed_at_once(tmp_path: Path) -> None:
+async def test_resigned_leader_is_replaced_at_once(tmp_path: Path) -> None:
     clock = asyncio.get_running_loop().time
     one, two = election("one", tmp_path, clock), election("two", tmp_path, clock)
     first, second = asyncio.create_task(one.run()), asyncio.create_task(two.run())
@@ -171,13 +171,13 @@ async def test_whoever_resigns_is_followed_at_once(tmp_path: Path) -> None:
     await asyncio.gather(first, second, return_exceptions=True)
 
 
-async def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
+async def test_unusable_directory_raises_election_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ElectionError, match=r"file/election: expected a directory where replicas can agree"):
         await election("one", tmp_path / "file" / "election", Clock()).run()
 
 
-async def test_a_directory_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+async def test_election_resumes_when_a_lost_directory_returns(tmp_path: Path) -> None:
     told: list[str] = []
     directory = tmp_path / "election"
     one = FileElection(
@@ -198,7 +198,7 @@ async def test_a_directory_that_goes_away_and_comes_back(tmp_path: Path) -> None
     assert "expected to read and write the terms of office, found No such file" in told[0]
 
 
-async def test_garbage_in_a_term_is_somebody_unknown(house: House) -> None:
+async def test_unreadable_term_counts_as_free(house: House) -> None:
     (house.directory / "000000000007.term").write_bytes(b"\xff not json")
     one = house.replica("one")
     one.turn()  # nobody holds it
@@ -212,7 +212,7 @@ Schedule = list[tuple[int, float]]
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1.5 * LEASE)), max_size=40))
 @settings(max_examples=60)
-def test_two_never_lead_at_the_same_time(schedule: Schedule) -> None:
+def test_two_replicas_never_lead_at_the_same_time(schedule: Schedule) -> None:
     async def main(house: House) -> None:
         replicas = [house.replica(name) for name in ("one", "two", "three")]
         terms: list[str] = []
@@ -231,7 +231,7 @@ def test_two_never_lead_at_the_same_time(schedule: Schedule) -> None:
         asyncio.run(main(House(Path(home))))
 
 
-async def test_of_several_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
+async def test_one_of_several_simultaneous_takeovers_wins(tmp_path: Path) -> None:
     clock = Clock()
     replicas = [election(f"replica-{number}", tmp_path, clock) for number in range(8)]
     await asyncio.gather(*(asyncio.to_thread(replica.turn) for replica in replicas))

@@ -76,7 +76,7 @@ def lease(server: ApiServer) -> dict[str, object]:
     return spec
 
 
-async def test_the_first_leads_and_says_where_it_is(server: ApiServer, candidates: Candidates) -> None:
+async def test_first_replica_leads_and_publishes_its_url(server: ApiServer, candidates: Candidates) -> None:
     one, two = await candidates.make("one"), await candidates.make("two")
     assert one.leader is None
     await one.turn()
@@ -89,16 +89,14 @@ async def test_the_first_leads_and_says_where_it_is(server: ApiServer, candidate
     assert (found["spec"]["holderIdentity"], found["spec"]["leaseDurationSeconds"]) == ("one", 9)
 
 
-async def test_of_several_one_wins(candidates: Candidates) -> None:
+async def test_one_of_several_replicas_wins(candidates: Candidates) -> None:
     several = [await candidates.make(f"r{number}") for number in range(4)]
     for _ in range(3):
         await asyncio.gather(*(one.turn() for one in several))
         assert sum(one.leads for one in several) == 1
 
 
-async def test_a_dead_leader_is_followed_after_a_lease_without_a_change(
-    server: ApiServer, candidates: Candidates
-) -> None:
+async def test_dead_leader_is_replaced_after_an_unchanged_lease(server: ApiServer, candidates: Candidates) -> None:
     one, two = await candidates.make("one"), await candidates.make("two")
     await one.turn()
     await two.turn()
@@ -111,7 +109,7 @@ async def test_a_dead_leader_is_followed_after_a_lease_without_a_change(
     assert lease(server)["leaseTransitions"] == 1
 
 
-async def test_renewals_are_seen_and_another_clock_means_nothing(server: ApiServer, candidates: Candidates) -> None:
+async def test_renewals_count_and_clocks_of_others_do_not(server: ApiServer, candidates: Candidates) -> None:
     server.clock = lambda: 0.0  # and with it the times in the Lease
     one, two = await candidates.make("one"), await candidates.make("two")
     await one.turn()
@@ -122,7 +120,7 @@ async def test_renewals_are_seen_and_another_clock_means_nothing(server: ApiServ
     assert (one.leads, two.leads) == (True, False)
 
 
-async def test_a_leader_that_was_paused_does_not_lead_when_it_wakes(candidates: Candidates) -> None:
+async def test_paused_leader_does_not_lead_when_it_wakes(candidates: Candidates) -> None:
     one, two = await candidates.make("one"), await candidates.make("two")
     await one.turn()
     await two.turn()
@@ -137,7 +135,7 @@ async def test_a_leader_that_was_paused_does_not_lead_when_it_wakes(candidates: 
     assert one.leader == Replica("two", "https://two:8443")
 
 
-async def test_a_leader_stops_before_anybody_may_take_over(server: ApiServer, candidates: Candidates) -> None:
+async def test_leader_stops_before_others_may_take_over(server: ApiServer, candidates: Candidates) -> None:
     one = await candidates.make("one")
     await one.turn()
     await server.stop()
@@ -146,7 +144,7 @@ async def test_a_leader_stops_before_anybody_may_take_over(server: ApiServer, ca
     assert STILL.renew < STILL.lease
 
 
-async def test_the_answer_to_a_takeover_is_lost(server: ApiServer, candidates: Candidates) -> None:
+async def test_takeover_with_a_lost_answer_is_completed(server: ApiServer, candidates: Candidates) -> None:
     lost = 0
 
     async def lose(request: web.Request, handle: Answering) -> web.StreamResponse:
@@ -165,9 +163,7 @@ async def test_the_answer_to_a_takeover_is_lost(server: ApiServer, candidates: C
     assert lost == 2
 
 
-async def test_a_term_that_ended_while_the_answer_was_on_its_way_is_another_one(
-    server: ApiServer, candidates: Candidates
-) -> None:
+async def test_term_that_ended_during_the_answer_is_a_new_term(server: ApiServer, candidates: Candidates) -> None:
     one = await candidates.make("one")
     await one.turn()
     losing = asyncio.create_task(one.lost())
@@ -190,7 +186,7 @@ async def test_a_term_that_ended_while_the_answer_was_on_its_way_is_another_one(
         await winning
 
 
-async def test_a_lease_that_somebody_deletes_is_written_again(server: ApiServer, candidates: Candidates) -> None:
+async def test_deleted_lease_is_written_again(server: ApiServer, candidates: Candidates) -> None:
     one = await candidates.make("one")
     await one.turn()
     server.store.delete(LEASE, "tidemark", "tidemark-authority")
@@ -199,7 +195,7 @@ async def test_a_lease_that_somebody_deletes_is_written_again(server: ApiServer,
     assert lease(server)["holderIdentity"] == "one"
 
 
-async def test_one_that_ends_lets_go_and_another_leads(server: ApiServer, candidates: Candidates) -> None:
+async def test_ended_leader_releases_the_lease_to_another(server: ApiServer, candidates: Candidates) -> None:
     loop = asyncio.get_running_loop()
     one, two = await candidates.make("one", QUICK, loop.time), await candidates.make("two", QUICK, loop.time)
     async with candidates.running(one) as running:
@@ -213,7 +209,7 @@ async def test_one_that_ends_lets_go_and_another_leads(server: ApiServer, candid
     assert lease(server)["holderIdentity"] == ""  # both have let go
 
 
-async def test_a_leader_that_cannot_renew_is_told_and_loses(server: ApiServer, candidates: Candidates) -> None:
+async def test_leader_that_cannot_renew_reports_and_loses(server: ApiServer, candidates: Candidates) -> None:
     loop = asyncio.get_running_loop()
     one = await candidates.make("one", QUICK, loop.time)
     async with candidates.running(one), asyncio.timeout(60):

@@ -68,7 +68,7 @@ async def test_ca_has_the_documented_form(issuer: EmbeddedIssuer) -> None:
     assert root.subject != ca.subject
 
 
-async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: EmbeddedIssuer, state: Path) -> None:
+async def test_repeated_ca_id_returns_the_same_ca_after_a_restart(issuer: EmbeddedIssuer, state: Path) -> None:
     ca = await issuer.issue_ca(REQUEST)
     later = replace(REQUEST, not_before=REQUEST.not_before + 5)
     assert await issuer.issue_ca(later) == ca
@@ -79,7 +79,7 @@ async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(issuer: 
 @pytest.mark.parametrize(
     "asked", [replace(REQUEST, epoch=8), replace(REQUEST, not_after=NOW + 9000), replace(REQUEST, trust_domain="other")]
 )
-async def test_an_intent_asked_for_otherwise_is_made_anew(issuer: EmbeddedIssuer, asked: CaRequest) -> None:
+async def test_ca_id_with_other_dates_makes_another_ca(issuer: EmbeddedIssuer, asked: CaRequest) -> None:
     before = await issuer.issue_ca(REQUEST)
     after = await issuer.issue_ca(asked)
     assert after != before
@@ -88,13 +88,13 @@ async def test_an_intent_asked_for_otherwise_is_made_anew(issuer: EmbeddedIssuer
     assert set((await issuer.holdings()).cas) == {"epoch-7-3"}
 
 
-async def test_two_cas_of_one_epoch_have_two_names(issuer: EmbeddedIssuer) -> None:
+async def test_two_cas_of_one_epoch_have_different_names(issuer: EmbeddedIssuer) -> None:
     first = await issuer.issue_ca(REQUEST)
     second = await issuer.issue_ca(replace(REQUEST, ca_id="epoch-7-4"))
     assert first.subject != second.subject
 
 
-async def test_nothing_outlives_the_root(issuer: EmbeddedIssuer) -> None:
+async def test_ca_that_would_outlive_the_root_is_refused(issuer: EmbeddedIssuer) -> None:
     (root,) = await issuer.roots()
     with pytest.raises(
         IssuerError, match=r"CA epoch-7-3: expected it to end by .*, as its root does, found .*new root"
@@ -103,7 +103,7 @@ async def test_nothing_outlives_the_root(issuer: EmbeddedIssuer) -> None:
     assert (await issuer.holdings()).cas == {}
 
 
-async def test_a_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
+async def test_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
     issued = await issuer.issue_leaf(REQUEST.ca_id, LEAF)
@@ -121,21 +121,21 @@ async def test_a_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
     assert "PRIVATE" not in repr(issued)
 
 
-async def test_a_leaf_never_outlives_its_ca(issuer: EmbeddedIssuer) -> None:
+async def test_leaf_that_would_outlive_its_ca_is_refused(issuer: EmbeddedIssuer) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.issue_leaf(REQUEST.ca_id, replace(LEAF, not_after=REQUEST.not_after))
     with pytest.raises(IssuerError, match=r"leaf nats-0: expected it to end by .*, as its CA epoch-7-3 does, found"):
         await issuer.issue_leaf(REQUEST.ca_id, replace(LEAF, not_after=REQUEST.not_after + 1))
 
 
-async def test_a_ca_that_is_not_there(issuer: EmbeddedIssuer) -> None:
+async def test_missing_ca_is_named(issuer: EmbeddedIssuer) -> None:
     with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.issue_leaf("epoch-9-9", LEAF)
     with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.activate("epoch-9-9")
 
 
-async def test_deleting_may_be_repeated(issuer: EmbeddedIssuer, state: Path) -> None:
+async def test_delete_may_be_repeated(issuer: EmbeddedIssuer, state: Path) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.ca_id)
     await issuer.delete([REQUEST.ca_id, "epoch-1-1"])
@@ -145,7 +145,7 @@ async def test_deleting_may_be_repeated(issuer: EmbeddedIssuer, state: Path) -> 
 
 
 @pytest.mark.parametrize("ca_id", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
-async def test_an_intent_is_no_path(issuer: EmbeddedIssuer, ca_id: str) -> None:
+async def test_ca_id_that_is_a_path_is_refused(issuer: EmbeddedIssuer, ca_id: str) -> None:
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
         await issuer.issue_ca(replace(REQUEST, ca_id=ca_id))
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
@@ -162,7 +162,7 @@ async def test_only_the_owner_can_read_keys(issuer: EmbeddedIssuer, state: Path)
     assert modes(state / "roots") == {("1", 0o700), ("ca.crt", 0o600), ("ca.key", 0o600)}
 
 
-async def test_what_a_crash_left_half_is_no_ca_and_is_swept_up(issuer: EmbeddedIssuer, state: Path) -> None:
+async def test_half_made_ca_does_not_count_and_is_removed(issuer: EmbeddedIssuer, state: Path) -> None:
     half = state / "issuer" / ".epoch-7-3.0badcafe.tmp"
     half.mkdir()
     (half / "ca.key").write_text("half a key")
@@ -172,7 +172,7 @@ async def test_what_a_crash_left_half_is_no_ca_and_is_swept_up(issuer: EmbeddedI
     assert is_ca(ca)
 
 
-async def test_a_ca_whose_key_is_anothers_is_refused_by_name(issuer: EmbeddedIssuer, state: Path) -> None:
+async def test_ca_with_the_key_of_another_is_refused(issuer: EmbeddedIssuer, state: Path) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.issue_ca(replace(REQUEST, ca_id="epoch-7-4"))
     (state / "issuer/epoch-7-4/ca.key").replace(state / "issuer/epoch-7-3/ca.key")
@@ -180,7 +180,7 @@ async def test_a_ca_whose_key_is_anothers_is_refused_by_name(issuer: EmbeddedIss
         await issuer.issue_leaf("epoch-7-3", LEAF)
 
 
-async def test_a_garbled_key_is_named_and_not_shown(issuer: EmbeddedIssuer, state: Path) -> None:
+async def test_garbled_key_is_named_and_not_shown(issuer: EmbeddedIssuer, state: Path) -> None:
     await issuer.issue_ca(REQUEST)
     (state / "issuer/epoch-7-3/ca.key").write_text("-----BEGIN PRIVATE KEY-----\nc2VzYW1l\n-----END PRIVATE KEY-----\n")
     with pytest.raises(IssuerError, match=r"ca\.key: expected a private key in PEM, found none") as caught:
@@ -188,7 +188,7 @@ async def test_a_garbled_key_is_named_and_not_shown(issuer: EmbeddedIssuer, stat
     assert "c2VzYW1l" not in str(caught.value)
 
 
-async def test_without_init(tmp_path: Path) -> None:
+async def test_missing_state_names_init(tmp_path: Path) -> None:
     issuer = EmbeddedIssuer(tmp_path, KeyType.EC_P256, None)
     with pytest.raises(IssuerError, match=r"roots: expected a root, found none; run 'init' first"):
         await issuer.roots()
@@ -198,7 +198,7 @@ async def test_without_init(tmp_path: Path) -> None:
         open_signer(tmp_path, DOMAIN, None)
 
 
-async def test_a_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
+async def test_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
     create_root(tmp_path, DOMAIN, KeyType.EC_P256, NOW, b"sesame")
     create_key(tmp_path, b"sesame")
     issuer = EmbeddedIssuer(tmp_path, KeyType.EC_P256, b"sesame")
@@ -216,20 +216,20 @@ async def test_a_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
         await EmbeddedIssuer(tmp_path, KeyType.EC_P256, None).roots()
 
 
-async def test_a_passphrase_for_keys_that_are_not_encrypted(state: Path) -> None:
+async def test_passphrase_for_unencrypted_keys_is_refused(state: Path) -> None:
     with pytest.raises(
         IssuerError, match="expected a key encrypted with the passphrase given, found a key that is not encrypted"
     ):
         await EmbeddedIssuer(state, KeyType.EC_P256, b"sesame").roots()
 
 
-def test_a_second_root_is_not_made_over_the_first(state: Path) -> None:
+def test_second_create_keeps_the_first_root(state: Path) -> None:
     before = (state / "roots/1/ca.crt").read_bytes()
     assert create_root(state, DOMAIN, KeyType.EC_P256, NOW, None) is None
     assert (state / "roots/1/ca.crt").read_bytes() == before
 
 
-async def test_the_newest_of_two_roots_signs(issuer: EmbeddedIssuer, state: Path, tmp_path: Path) -> None:
+async def test_newest_of_two_roots_signs(issuer: EmbeddedIssuer, state: Path, tmp_path: Path) -> None:
     create_root(tmp_path / "other", DOMAIN, KeyType.EC_P256, NOW, None)
     (tmp_path / "other/roots/1").rename(state / "roots/10")
     newest, oldest = await issuer.roots()
@@ -238,7 +238,7 @@ async def test_the_newest_of_two_roots_signs(issuer: EmbeddedIssuer, state: Path
     assert not issued_by(ca, oldest)
 
 
-async def test_rsa_by_configuration(tmp_path: Path) -> None:
+async def test_configured_rsa_keys_are_used(tmp_path: Path) -> None:
     create_root(tmp_path, DOMAIN, KeyType.EC_P256, NOW, None)
     ca = await EmbeddedIssuer(tmp_path, KeyType.RSA_4096, None).issue_ca(REQUEST)
     key = ca.public_key()
@@ -248,7 +248,7 @@ async def test_rsa_by_configuration(tmp_path: Path) -> None:
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, ca)
 
 
-async def test_statements_are_signed_by_every_key(tmp_path: Path) -> None:
+async def test_statement_is_signed_by_every_key(tmp_path: Path) -> None:
     first = create_key(tmp_path, None)
     assert first == tmp_path / "signer/a.key"
     assert create_key(tmp_path, None) is None
@@ -266,14 +266,14 @@ async def test_statements_are_signed_by_every_key(tmp_path: Path) -> None:
         await two.sign("tidemark")
 
 
-def test_a_signing_key_of_another_kind(state: Path) -> None:
+def test_signing_key_of_another_type_is_refused(state: Path) -> None:
     (state / "signer").mkdir()
     (state / "roots/1/ca.key").rename(state / "signer/a.key")
     with pytest.raises(SignerError, match=r"signer/a\.key: expected an Ed25519 key, found"):
         open_signer(state, DOMAIN, None)
 
 
-async def test_fingerprints_differ_between_roots(tmp_path: Path) -> None:
+async def test_roots_made_apart_differ_in_name_and_fingerprint(tmp_path: Path) -> None:
     create_root(tmp_path / "one", DOMAIN, KeyType.EC_P256, NOW, None)
     create_root(tmp_path / "two", DOMAIN, KeyType.EC_P256, NOW, None)
     (one,) = await EmbeddedIssuer(tmp_path / "one", KeyType.EC_P256, None).roots()

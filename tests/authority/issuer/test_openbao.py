@@ -70,7 +70,7 @@ async def test_ca_has_the_documented_form(issuer: OpenBaoIssuer) -> None:
     assert [attribute.value for attribute in root.subject] == [DOMAIN, "root", key_identifier(root)[:16]]
 
 
-async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(
+async def test_repeated_ca_id_returns_the_same_ca_after_a_restart(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace
 ) -> None:
     ca = await issuer.issue_ca(REQUEST)
@@ -84,7 +84,7 @@ async def test_the_same_intent_is_the_same_ca_also_for_the_next_process(
 @pytest.mark.parametrize(
     "asked", [replace(REQUEST, epoch=8), replace(REQUEST, not_after=NOW + 9000), replace(REQUEST, trust_domain="other")]
 )
-async def test_an_intent_asked_for_otherwise_is_made_anew(
+async def test_ca_id_with_other_dates_makes_another_ca(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace, asked: CaRequest
 ) -> None:
     before = await issuer.issue_ca(REQUEST)
@@ -95,7 +95,7 @@ async def test_an_intent_asked_for_otherwise_is_made_anew(
     assert (await space.names("keys"), await space.names("issuers")) == ({"epoch-7-3"}, {"epoch-7-3"})
 
 
-async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIssuer, space: OpenBaoNamespace) -> None:
+async def test_default_issuer_changes_only_at_activation(issuer: OpenBaoIssuer, space: OpenBaoNamespace) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.ca_id)
     await issuer.issue_ca(LATER)
@@ -106,7 +106,7 @@ async def test_the_default_issuer_changes_at_activation_alone(issuer: OpenBaoIss
     assert await space.default_name() == "epoch-8-4"
 
 
-async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
+async def test_leaf_serves_and_connects(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
     issued = await issuer.issue_leaf(REQUEST.ca_id, wanted)
@@ -126,9 +126,7 @@ async def test_a_leaf_serves_and_connects(issuer: OpenBaoIssuer, wanted: LeafReq
     assert (await issuer.issue_leaf(REQUEST.ca_id, wanted)).key_pem != issued.key_pem
 
 
-async def test_a_leaf_is_signed_by_the_ca_that_was_asked_for_not_by_the_default(
-    issuer: OpenBaoIssuer, wanted: LeafRequest
-) -> None:
+async def test_leaf_is_signed_by_the_named_ca_not_by_the_default(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     await issuer.issue_ca(REQUEST)
     await issuer.activate(REQUEST.ca_id)
     other = await issuer.issue_ca(LATER)
@@ -136,7 +134,7 @@ async def test_a_leaf_is_signed_by_the_ca_that_was_asked_for_not_by_the_default(
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, other)
 
 
-async def test_a_leaf_never_outlives_its_ca(
+async def test_leaf_that_would_outlive_its_ca_is_refused(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace, wanted: LeafRequest
 ) -> None:
     ca = await issuer.issue_ca(REQUEST)
@@ -158,14 +156,14 @@ async def test_leaf_with_names_that_no_certificate_can_have_is_refused(
         await issuer.issue_leaf(REQUEST.ca_id, replace(wanted, dns_names=("ünicode.example.com",)))
 
 
-async def test_a_ca_that_is_not_there(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
+async def test_missing_ca_is_named(issuer: OpenBaoIssuer, wanted: LeafRequest) -> None:
     with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.issue_leaf("epoch-9-9", wanted)
     with pytest.raises(IssuerError, match=r"expected the CA epoch-9-9, found none"):
         await issuer.activate("epoch-9-9")
 
 
-async def test_deleting_takes_issuer_and_key_and_may_be_repeated(
+async def test_delete_removes_issuer_and_key_and_may_be_repeated(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace
 ) -> None:
     await issuer.issue_ca(REQUEST)
@@ -179,14 +177,14 @@ async def test_deleting_takes_issuer_and_key_and_may_be_repeated(
 
 
 @pytest.mark.parametrize("ca_id", ["../roots", "", ".epoch", "epoch/1", "Epoch-1-1", "epoch-1", "root"])
-async def test_an_intent_is_no_path(issuer: OpenBaoIssuer, ca_id: str) -> None:
+async def test_ca_id_that_is_a_path_is_refused(issuer: OpenBaoIssuer, ca_id: str) -> None:
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
         await issuer.issue_ca(replace(REQUEST, ca_id=ca_id))
     with pytest.raises(IssuerError, match="expected epoch-<epoch>-<sequence>"):
         await issuer.delete([ca_id])
 
 
-async def test_nothing_outlives_the_root(issuer: OpenBaoIssuer) -> None:
+async def test_ca_that_would_outlive_the_root_is_refused(issuer: OpenBaoIssuer) -> None:
     (root,) = await issuer.roots()
     with pytest.raises(
         IssuerError, match=r"CA epoch-7-3: expected it to end by .*, as its root does, found .*new root"
@@ -195,7 +193,7 @@ async def test_nothing_outlives_the_root(issuer: OpenBaoIssuer) -> None:
     assert (await issuer.holdings()).cas == {}
 
 
-async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(
+async def test_issuer_in_the_root_mount_that_is_no_root_is_not_trusted(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace
 ) -> None:
     (root,) = await issuer.roots()
@@ -207,9 +205,7 @@ async def test_a_ca_in_the_mount_of_the_roots_that_is_none_is_no_anchor(
     assert await issuer.roots() == (root,)
 
 
-async def test_the_default_root_of_two_signs_and_both_are_trusted(
-    issuer: OpenBaoIssuer, space: OpenBaoNamespace
-) -> None:
+async def test_default_root_signs_and_both_roots_are_trusted(issuer: OpenBaoIssuer, space: OpenBaoNamespace) -> None:
     (first,) = await issuer.roots()
     body = {"common_name": "root", "organization": [DOMAIN], "issuer_name": "root-2", "ttl": "8760h", "key_type": "ec"}
     await space.client.write("pki/root/generate/internal", body)
@@ -220,14 +216,14 @@ async def test_the_default_root_of_two_signs_and_both_are_trusted(
     assert issued_by(await issuer.issue_ca(REQUEST), newest)
 
 
-async def test_rsa_by_configuration(space: OpenBaoNamespace, client: OpenBaoClient) -> None:
+async def test_configured_rsa_keys_are_used(space: OpenBaoNamespace, client: OpenBaoClient) -> None:
     issuer = OpenBaoIssuer(client, space.layout, KeyType.RSA_4096, tolerance_seconds=TOLERANCE, clock=time.time)
     key = (await issuer.issue_ca(REQUEST)).public_key()
     assert isinstance(key, rsa.RSAPublicKey)
     assert key.key_size == 4096
 
 
-async def test_nothing_is_signed_or_deleted_while_the_clocks_disagree(
+async def test_nothing_is_signed_or_deleted_while_the_clocks_differ(
     space: OpenBaoNamespace, client: OpenBaoClient, wanted: LeafRequest
 ) -> None:
     right = space.issuer(client)
@@ -250,7 +246,7 @@ def struck(space: OpenBaoNamespace, step: int, when: When) -> OpenBaoClient:
     return space.struck(Effects(Strike(step, when, How.KILL)))
 
 
-async def test_a_crash_anywhere_in_making_a_ca_leaves_no_orphan(space: OpenBaoNamespace, wanted: LeafRequest) -> None:
+async def test_crash_while_making_a_ca_leaves_no_orphan(space: OpenBaoNamespace, wanted: LeafRequest) -> None:
     effects = Effects()
     async with space.struck(effects) as undisturbed:
         await space.issuer(undisturbed).issue_ca(REQUEST)
@@ -289,7 +285,7 @@ async def delete_with_a_crash(space: OpenBaoNamespace, ca_id: str, when: When) -
 
 
 @pytest.mark.parametrize("step", range(4))
-async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space: OpenBaoNamespace, step: int) -> None:
+async def test_remains_of_a_crash_are_retired(space: OpenBaoNamespace, step: int) -> None:
     async with struck(space, step, When.AFTER) as dying:
         with pytest.raises(Killed):
             await space.issuer(dying).issue_ca(REQUEST)
@@ -300,7 +296,7 @@ async def test_what_a_crash_left_is_retired_where_nobody_asks_for_it_again(space
     assert (await space.names("keys"), await space.names("issuers")) == (set(), set())
 
 
-async def test_what_others_keep_in_the_mount_is_none_of_ours(space: OpenBaoNamespace, issuer: OpenBaoIssuer) -> None:
+async def test_foreign_objects_in_the_mount_are_left_alone(space: OpenBaoNamespace, issuer: OpenBaoIssuer) -> None:
     """It may have been in use before, and these may be the only keys of their kind."""
     others = {"nats-intermediate", "epoch-12"}
     for name in sorted(others):
@@ -314,7 +310,7 @@ async def test_what_others_keep_in_the_mount_is_none_of_ours(space: OpenBaoNames
     assert await space.names("keys") == await space.names("issuers") == {*others, REQUEST.ca_id}
 
 
-async def test_two_authorities_that_make_one_ca_end_with_the_same(space: OpenBaoNamespace) -> None:
+async def test_two_authorities_that_make_one_ca_get_the_same(space: OpenBaoNamespace) -> None:
     async with space.authority() as one, space.authority() as two:
         issuers = [space.issuer(one), space.issuer(two)]
         results = await asyncio.gather(*(issuer.issue_ca(REQUEST) for issuer in issuers), return_exceptions=True)
@@ -342,7 +338,7 @@ class OtherDates(OpenBaoClient):
 
 
 @pytest.mark.parametrize(("times", "signed"), [(0, 1), (2, 3)])
-async def test_a_ca_with_other_dates_is_signed_again(space: OpenBaoNamespace, times: int, signed: int) -> None:
+async def test_ca_signed_with_other_dates_is_signed_again(space: OpenBaoNamespace, times: int, signed: int) -> None:
     assert space.login is not None
     async with OtherDates(space.access(space.login)) as client:
         client.times = times
@@ -351,7 +347,7 @@ async def test_a_ca_with_other_dates_is_signed_again(space: OpenBaoNamespace, ti
     assert len((await space.client.list("nats_int/issuers"))["keys"]) == 1
 
 
-async def test_a_ca_with_other_dates_for_ever_is_refused_by_name(space: OpenBaoNamespace) -> None:
+async def test_ca_always_signed_with_other_dates_is_refused(space: OpenBaoNamespace) -> None:
     assert space.login is not None
     async with OtherDates(space.access(space.login)) as client:
         client.times = 99
@@ -360,7 +356,7 @@ async def test_a_ca_with_other_dates_for_ever_is_refused_by_name(space: OpenBaoN
     assert await space.names("issuers") == set()
 
 
-async def test_a_role_that_backdates_otherwise_is_named(
+async def test_role_with_another_backdating_is_named(
     space: OpenBaoNamespace, issuer: OpenBaoIssuer, wanted: LeafRequest
 ) -> None:
     await issuer.issue_ca(REQUEST)
@@ -370,7 +366,7 @@ async def test_a_role_that_backdates_otherwise_is_named(
         await issuer.issue_leaf(REQUEST.ca_id, wanted)
 
 
-async def test_without_init(empty_space: OpenBaoNamespace) -> None:
+async def test_missing_set_up_names_init(empty_space: OpenBaoNamespace) -> None:
     issuer = empty_space.issuer(empty_space.client)
     with pytest.raises(IssuerError, match=r"no handler for route"):
         await issuer.roots()

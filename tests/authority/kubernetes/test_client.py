@@ -57,32 +57,34 @@ class Interfering:
 
 
 @pytest.mark.parametrize("answer", [internal_error(500), internal_error(503), too_many_requests(0)])
-async def test_what_passes_is_tried_again(server: ApiServer, client: KubernetesClient, answer: web.Response) -> None:
+async def test_transient_failure_is_retried(server: ApiServer, client: KubernetesClient, answer: web.Response) -> None:
     server.interfere = Interfering(2, answer)
     await client.create(secret("a"), "tidemark")
     assert server.store.find(SECRET, "tidemark", "a") is not None
 
 
-async def test_what_does_not_pass_is_told(server: ApiServer, client: KubernetesClient) -> None:
+async def test_lasting_failure_is_raised_after_the_last_try(server: ApiServer, client: KubernetesClient) -> None:
     server.interfere = Interfering(3, too_many_requests(0))
     with pytest.raises(ApiServerUnreachable, match="list secrets in tidemark, found 429"):
         await client.list(Selection(Secret, "tidemark"), lambda one: one)
 
 
-async def test_nobody_is_asked_again_sooner_than_the_server_wants(server: ApiServer, client: KubernetesClient) -> None:
+async def test_retry_waits_as_long_as_retry_after_asks(server: ApiServer, client: KubernetesClient) -> None:
     server.interfere = Interfering(1, too_many_requests(1))
     began = asyncio.get_running_loop().time()
     await client.get(Secret, "a", "tidemark")
     assert asyncio.get_running_loop().time() - began >= 1
 
 
-async def test_a_create_whose_answer_was_lost_says_that_it_exists(server: ApiServer, client: KubernetesClient) -> None:
+async def test_create_retried_after_a_lost_answer_raises_object_exists(
+    server: ApiServer, client: KubernetesClient
+) -> None:
     server.interfere = Interfering(1, None)
     with pytest.raises(ObjectExists):
         await client.create(secret("a"), "tidemark")
 
 
-async def test_refusals_have_names(server: ApiServer, client: KubernetesClient) -> None:
+async def test_each_refusal_raises_the_error_that_names_it(server: ApiServer, client: KubernetesClient) -> None:
     made = await client.create(secret("a", x="MQ=="), "tidemark")
     assert made.metadata is not None
     await client.apply(secret("a", made.metadata.resourceVersion, x="Mg=="), "tidemark")
@@ -99,7 +101,7 @@ async def test_refusals_have_names(server: ApiServer, client: KubernetesClient) 
         await client.create(secret("b"), "tidemark")
 
 
-async def test_a_list_takes_every_page(server: ApiServer, client: KubernetesClient) -> None:
+async def test_list_reads_every_page(server: ApiServer, client: KubernetesClient) -> None:
     for number in range(3):
         server.namespace(f"n{number}", on="yes")
     for number in range(501):
@@ -114,7 +116,7 @@ async def test_a_list_takes_every_page(server: ApiServer, client: KubernetesClie
     assert len((await client.list(labelled, lambda one: one)).items) == 3
 
 
-async def test_a_missing_permission_and_an_unknown_token(server: ApiServer, tmp_path: Path) -> None:
+async def test_missing_permission_and_unknown_token_are_told_apart(server: ApiServer, tmp_path: Path) -> None:
     token = server.accounts.issue("tidemark", "nobody")
     async with KubernetesClient(Kubeconfig(server.kubeconfig(tmp_path / "file", token)), QUICK) as client:
         with pytest.raises(KubernetesPermissionMissing, match=r"cannot list resource \"pods\".*docs/kubernetes.md"):
@@ -125,7 +127,7 @@ async def test_a_missing_permission_and_an_unknown_token(server: ApiServer, tmp_
         assert token not in str(refused.value)
 
 
-async def test_in_a_cluster_a_replaced_token_is_read_again(server: ApiServer, tmp_path: Path) -> None:
+async def test_replaced_service_account_token_is_read_again(server: ApiServer, tmp_path: Path) -> None:
     account = tmp_path / "account"
     account.mkdir()
     (account / "ca.crt").write_bytes(server.ca_file.read_bytes())
@@ -150,7 +152,7 @@ async def listen_below_another_ca(server: ApiServer) -> bytes:
 
 
 @pytest.mark.parametrize("is_in_cluster", [True, False])
-async def test_the_api_servers_ca_can_be_replaced_while_the_authority_runs(
+async def test_replaced_ca_of_the_api_server_is_trusted_without_restart(
     server: ApiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_in_cluster: bool
 ) -> None:
     ca_file = tmp_path / "ca.crt"
@@ -180,7 +182,7 @@ async def test_the_api_servers_ca_can_be_replaced_while_the_authority_runs(
     assert error.startswith(f"{source}: expected credentials for Kubernetes, found: {ca_file}: [")
 
 
-async def test_credentials_that_cannot_be_used_are_named(server: ApiServer, tmp_path: Path) -> None:
+async def test_unusable_credentials_are_named(server: ApiServer, tmp_path: Path) -> None:
     with pytest.raises(KubernetesError, match="nowhere: expected credentials"):
         KubernetesClient(InCluster(server.url, tmp_path / "nowhere"))
     good = yaml.safe_load(server.kubeconfig(tmp_path / "good", "token").read_text())
@@ -193,7 +195,9 @@ async def test_credentials_that_cannot_be_used_are_named(server: ApiServer, tmp_
         KubernetesClient(Kubeconfig(tmp_path / "absent"))
 
 
-async def test_nobody_there(server: ApiServer, client: KubernetesClient) -> None:
+async def test_unreachable_server_is_named_and_used_once_it_is_back(
+    server: ApiServer, client: KubernetesClient
+) -> None:
     await server.stop()
     with pytest.raises(ApiServerUnreachable, match="get secret tidemark/a, found"):
         await client.get(Secret, "a", "tidemark")
@@ -201,7 +205,7 @@ async def test_nobody_there(server: ApiServer, client: KubernetesClient) -> None
     assert await client.get(Secret, "a", "tidemark") is None
 
 
-async def test_an_answer_that_was_slow_does_not_say_what_time_it_is() -> None:
+async def test_slow_answer_leaves_the_server_clock_unknown() -> None:
     now, dated = asyncio.get_running_loop().time(), ServerClock()
     dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now - 5)
     assert dated.server_time is None
@@ -209,7 +213,7 @@ async def test_an_answer_that_was_slow_does_not_say_what_time_it_is() -> None:
     assert dated.server_time == pytest.approx(1_800_000_000, abs=1)
 
 
-async def test_the_servers_clock(server: ApiServer, client: KubernetesClient) -> None:
+async def test_clock_of_the_api_server_is_compared_with_ours(server: ApiServer, client: KubernetesClient) -> None:
     check_clock({"the API server": client}, time.time(), 5)  # nobody has asked yet: nothing is known
     await client.get(Secret, "a", "tidemark")
     check_clock({"the API server": client}, time.time(), 5)

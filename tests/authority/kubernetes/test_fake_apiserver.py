@@ -56,7 +56,7 @@ async def events(session: aiohttp.ClientSession, path: str, **params: str) -> li
         return [json.loads(line) async for line in response.content]
 
 
-async def test_creating_twice_and_updating_an_old_version_conflict(session: aiohttp.ClientSession) -> None:
+async def test_second_create_and_update_of_old_version_conflict(session: aiohttp.ClientSession) -> None:
     status, made = await ask(session, "POST", SECRETS, secret("a", x="1"))
     assert (status, made["type"]) == (201, "Opaque")
     assert (await ask(session, "POST", SECRETS, secret("a", x="2")))[1]["reason"] == "AlreadyExists"
@@ -87,7 +87,7 @@ async def test_apply_creates_owns_conflicts_forces_and_removes(session: aiohttp.
     assert set(after["data"]) == {"x", "z"}
 
 
-async def test_an_update_takes_fields_over_and_the_same_name_is_another_manager(session: aiohttp.ClientSession) -> None:
+async def test_update_takes_fields_over_as_another_manager(session: aiohttp.ClientSession) -> None:
     await apply(session, secret("a", x="1"), "us")
     edited = {"data": {"x": base64.b64encode(b"2").decode()}}
     _, after = await ask(session, "PATCH", f"{SECRETS}/a?fieldManager=us", edited, headers=MERGE)
@@ -96,14 +96,14 @@ async def test_an_update_takes_fields_over_and_the_same_name_is_another_manager(
     assert (await apply(session, secret("a", x="1"), "us", force=True))[0] == 200
 
 
-async def test_apply_over_another_version_conflicts_even_with_force(session: aiohttp.ClientSession) -> None:
+async def test_forced_apply_over_another_version_conflicts(session: aiohttp.ClientSession) -> None:
     _, made = await apply(session, secret("a", x="1"), "us")
     version = made["metadata"]["resourceVersion"]
     assert (await apply(session, secret("a", version, x="2"), "us", force=True))[0] == 200
     assert (await apply(session, secret("a", version, x="3"), "us", force=True))[1]["reason"] == "Conflict"
 
 
-async def test_what_is_not_valid_is_refused(server: ApiServer, session: aiohttp.ClientSession) -> None:
+async def test_invalid_object_is_refused(server: ApiServer, session: aiohttp.ClientSession) -> None:
     tls = secret("t", tls_crt="c", tls_key="k") | {"type": "kubernetes.io/tls"}
     assert (await ask(session, "POST", SECRETS, tls))[0] == 201
     assert (await ask(session, "PUT", f"{SECRETS}/t", tls | {"type": "Opaque"}))[0] == 422
@@ -121,7 +121,7 @@ async def test_what_is_not_valid_is_refused(server: ApiServer, session: aiohttp.
     assert (status, refused["details"]["causes"][0]["reason"]) == (403, "NamespaceTerminating")
 
 
-async def test_generated_names_and_pages_of_one_version(server: ApiServer, session: aiohttp.ClientSession) -> None:
+async def test_pages_of_a_list_show_one_version(server: ApiServer, session: aiohttp.ClientSession) -> None:
     for _ in range(5):
         body = {"metadata": {"generateName": "x-", "namespace": "tidemark"}}
         assert (await ask(session, "POST", SECRETS, body))[0] == 201
@@ -136,7 +136,7 @@ async def test_generated_names_and_pages_of_one_version(server: ApiServer, sessi
     assert (status, gone["reason"]) == (410, "Expired")
 
 
-async def test_a_watch_shows_changes_bookmarks_and_what_leaves_its_selection(
+async def test_watch_shows_changes_bookmarks_and_objects_that_leave_the_selection(
     server: ApiServer, session: aiohttp.ClientSession
 ) -> None:
     _, listed = await ask(session, "GET", "/api/v1/namespaces?labelSelector=on=yes")
@@ -152,7 +152,7 @@ async def test_a_watch_shows_changes_bookmarks_and_what_leaves_its_selection(
     assert seen[-1]["object"]["metadata"]["resourceVersion"] == str(server.store.version)
 
 
-async def test_a_watch_from_a_forgotten_version_is_gone(server: ApiServer, session: aiohttp.ClientSession) -> None:
+async def test_watch_from_a_forgotten_version_is_gone(server: ApiServer, session: aiohttp.ClientSession) -> None:
     server.store.compact()
     (event,) = await events(session, SECRETS, resourceVersion="1001")
     assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
@@ -160,14 +160,14 @@ async def test_a_watch_from_a_forgotten_version_is_gone(server: ApiServer, sessi
     assert (await ask(session, "GET", SECRETS, params={"watch": "1", "resourceVersion": "1001"}))[0] == 410
 
 
-async def test_watches_end_when_the_server_closes_them(server: ApiServer, session: aiohttp.ClientSession) -> None:
+async def test_closing_the_server_ends_its_watches(server: ApiServer, session: aiohttp.ClientSession) -> None:
     async with session.get(SECRETS, params={"watch": "true", "resourceVersion": "1001"}) as response:
         server.close_watches()
         async with asyncio.timeout(30):
             assert await response.content.read() == b""
 
 
-async def test_tokens_end_and_are_reviewed_for_their_audience(server: ApiServer) -> None:
+async def test_token_review_checks_expiry_and_audience(server: ApiServer) -> None:
     pod = server.store.put(POD, {"metadata": {"name": "p", "namespace": "tidemark"}})
     uid = pod["metadata"]["uid"]
     sent = server.accounts.issue("tidemark", "agent", audience="tidemark", pod=("p", uid))
@@ -205,7 +205,7 @@ async def test_tokens_end_and_are_reviewed_for_their_audience(server: ApiServer)
         assert (await ask(session, "GET", SECRETS))[0] == 401
 
 
-async def test_a_custom_resource_and_its_status_are_changed_apart(
+async def test_custom_resource_and_its_status_are_changed_apart(
     server: ApiServer, session: aiohttp.ClientSession
 ) -> None:
     path = "/apis/cert-manager.io/v1/namespaces/tidemark/certificates/a"

@@ -40,7 +40,7 @@ def _name(one: Namespace | ConfigMap) -> str:
     return one.metadata.name or ""
 
 
-async def test_what_comes_changes_and_leaves(server: ApiServer, client: KubernetesClient) -> None:
+async def test_copy_follows_objects_that_come_change_and_leave(server: ApiServer, client: KubernetesClient) -> None:
     server.namespace("a", on="yes")
     async with watching(client, []) as known:
         assert known() is None
@@ -54,9 +54,7 @@ async def test_what_comes_changes_and_leaves(server: ApiServer, client: Kubernet
         await eventually(lambda: known() == set(), "what was deleted to leave")
 
 
-async def test_a_line_ends_where_json_ends_and_not_at_what_else_unicode_calls_a_line_end(
-    server: ApiServer, client: KubernetesClient
-) -> None:
+async def test_unicode_line_end_within_an_object_ends_no_event(server: ApiServer, client: KubernetesClient) -> None:
     """Who may annotate an object could else stop the watch of all of them."""
     failures: list[str] = []
     async with watching(client, failures) as known:
@@ -68,7 +66,7 @@ async def test_a_line_ends_where_json_ends_and_not_at_what_else_unicode_calls_a_
     assert failures == []
 
 
-async def test_it_goes_on_where_a_watch_ended(server: ApiServer, client: KubernetesClient) -> None:
+async def test_next_watch_begins_where_the_last_one_ended(server: ApiServer, client: KubernetesClient) -> None:
     async with watching(client, []) as known:
         await eventually(lambda: known() == set() and server.watches, "the watch")
         for number in range(3):
@@ -81,7 +79,7 @@ async def test_it_goes_on_where_a_watch_ended(server: ApiServer, client: Kuberne
 
 
 @pytest.mark.parametrize("as_event", [True, False])
-async def test_what_is_forgotten_is_listed_anew(server: ApiServer, client: KubernetesClient, as_event: bool) -> None:
+async def test_expired_version_leads_to_a_new_list(server: ApiServer, client: KubernetesClient, as_event: bool) -> None:
     server.gone_as_event = as_event
     server.bookmark_seconds = 60
     async with watching(client, []) as known:
@@ -93,7 +91,7 @@ async def test_what_is_forgotten_is_listed_anew(server: ApiServer, client: Kuber
         await eventually(lambda: known() == {"a"}, "what the new list shows")
 
 
-async def test_bookmarks_keep_its_place_fresh(server: ApiServer, client: KubernetesClient) -> None:
+async def test_bookmarks_keep_the_version_from_expiring(server: ApiServer, client: KubernetesClient) -> None:
     server.bookmark_seconds = 0.02
     async with watching(client, []) as known:
         await eventually(lambda: known() == set() and server.watches, "the watch")
@@ -116,7 +114,7 @@ def listed(server: ApiServer) -> list[str]:
 
 
 @pytest.mark.parametrize("answer", [internal_error, lambda: too_many_requests(0)])
-async def test_refusals_are_told_and_tried_again(
+async def test_refused_watch_is_reported_and_retried(
     server: ApiServer, client: KubernetesClient, answer: Callable[[], web.Response]
 ) -> None:
     refusing = True
@@ -134,7 +132,7 @@ async def test_refusals_are_told_and_tried_again(
     assert "expected to watch namespaces, found" in failures[0]
 
 
-async def test_what_nobody_confirms_is_not_known(
+async def test_unconfirmed_copy_is_no_longer_synced(
     server: ApiServer, client: KubernetesClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(informer, "STALE_SECONDS", 0.5)

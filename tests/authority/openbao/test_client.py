@@ -111,7 +111,7 @@ class Line:
             writer.write(data)
 
 
-async def test_reading_and_writing_with_a_namespace_and_a_ca_file(vault: OpenBaoNamespace) -> None:
+async def test_read_and_write_with_namespace_and_ca_file(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         assert client.server_time is None
         assert await client.read("secret/data/open/door") is None
@@ -124,7 +124,7 @@ async def test_reading_and_writing_with_a_namespace_and_a_ca_file(vault: OpenBao
             await outside.read("nowhere/data/open/door")
 
 
-async def test_a_server_that_another_ca_signed_is_not_believed(vault: OpenBaoNamespace) -> None:
+async def test_server_signed_by_another_ca_is_refused(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(replace(vault.access(TokenLogin("root")), ca_file=None), QUICK) as client:
         with pytest.raises(OpenBaoUnreachable, match="certificate verify failed"):
             await client.read("sys/mounts")
@@ -136,7 +136,7 @@ async def shows(port: int, chain: Path) -> bool:
     return shown == await asyncio.to_thread(chain.read_text)
 
 
-async def test_openbaos_ca_can_be_replaced_while_the_authority_runs(
+async def test_replaced_ca_of_openbao_is_trusted_without_restart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "bao").mkdir()
@@ -173,19 +173,19 @@ def ca_file_of(path: Path) -> OpenBaoAccess:
     return OpenBaoAccess("https://127.0.0.1:1", TokenLogin("root"), ca_file=path)
 
 
-async def test_a_ca_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_missing_ca_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(OpenBaoError, match=r"ca\.pem: expected OpenBao's CA in PEM, found .*No such file"):
         OpenBaoClient(ca_file_of(tmp_path / "ca.pem"))
 
 
-async def test_cas_conflict(vault: OpenBaoNamespace) -> None:
+async def test_write_over_another_version_raises_cas_conflict(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         await write(client, 0)
         with pytest.raises(CasConflict, match="secret/data/open/door: expected to write this version first"):
             await write(client, 0)
 
 
-async def test_a_missing_permission_names_path_and_capability(vault: OpenBaoNamespace) -> None:
+async def test_missing_permission_names_path_and_capability(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         for act, capability in [
             (client.read("secret/data/closed"), "read"),
@@ -202,7 +202,7 @@ async def test_a_missing_permission_names_path_and_capability(vault: OpenBaoName
             assert caught.value.path.startswith("secret/")
 
 
-async def test_a_revoked_token_is_replaced_by_another_login(vault: OpenBaoNamespace) -> None:
+async def test_revoked_token_is_replaced_by_another_login(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault))) as client:
         first = await token_of(client)
         await vault.client.write("auth/token/revoke", {"token": first})
@@ -210,7 +210,7 @@ async def test_a_revoked_token_is_replaced_by_another_login(vault: OpenBaoNamesp
         assert await token_of(client) != first
 
 
-async def test_a_revoked_token_of_an_operator_is_told_by_name(vault: OpenBaoNamespace) -> None:
+async def test_revoked_token_of_an_operator_raises_token_revoked(vault: OpenBaoNamespace) -> None:
     async with vault.server.operator(vault.namespace) as operator:
         await operator.write("sys/policies/acl/open", {"policy": POLICY})
         async with OpenBaoClient(vault.access(await login_of(vault))) as other:
@@ -226,7 +226,7 @@ async def test_a_revoked_token_of_an_operator_is_told_by_name(vault: OpenBaoName
                 await write(late, 1)
 
 
-async def test_wrong_and_missing_credentials(vault: OpenBaoNamespace) -> None:
+async def test_wrong_and_missing_credentials_are_refused(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     cases: list[tuple[Login, str]] = [
         (replace(login, secret_id="sesame"), r"auth/approle/login: expected OpenBao to accept the login, found 400"),
@@ -241,7 +241,7 @@ async def test_wrong_and_missing_credentials(vault: OpenBaoNamespace) -> None:
         assert "sesame" not in f"{caught.value}{wrong!r}"
 
 
-async def test_a_token_is_renewed_before_it_expires_and_replaced_at_its_longest_life(vault: OpenBaoNamespace) -> None:
+async def test_token_is_renewed_before_expiry_and_replaced_at_its_longest_life(vault: OpenBaoNamespace) -> None:
     lives: dict[str, list[bool]] = {}
     async with (
         OpenBaoClient(vault.access(await login_of(vault, life="1s", longest="2s"))) as client,
@@ -254,7 +254,7 @@ async def test_a_token_is_renewed_before_it_expires_and_replaced_at_its_longest_
     assert next(iter(lives.values()))[-1], "the first token was never renewed"
 
 
-async def test_a_token_that_expired_while_nobody_asked_is_replaced(vault: OpenBaoNamespace) -> None:
+async def test_token_that_expired_unused_is_replaced(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(vault.access(await login_of(vault, life="1s"))) as client:
         first = await token_of(client)
         await eventually(lambda: is_gone(vault, first), "the token to expire")
@@ -270,7 +270,7 @@ async def is_gone(vault: OpenBaoNamespace, token: str) -> bool:
     return False
 
 
-async def test_kubernetes_login_reads_the_token_anew_each_time(vault: OpenBaoNamespace, tmp_path: Path) -> None:
+async def test_kubernetes_login_reads_the_token_for_each_login(vault: OpenBaoNamespace, tmp_path: Path) -> None:
     reviewed: list[str] = []
 
     async def review(request: web.Request) -> web.Response:
@@ -353,7 +353,7 @@ def jwt(number: str) -> str:
     return f"{part({'alg': 'RS256', 'typ': 'JWT'})}.{part(claims)}.{part('signature')}"
 
 
-async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: OpenBaoNamespace) -> None:
+async def test_sealed_server_is_retried_and_then_named(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     async with (
         OpenBaoClient(vault.access(login), QUICK) as client,
@@ -371,7 +371,7 @@ async def test_a_sealed_server_is_waited_for_and_then_told_by_name(vault: OpenBa
         assert (await client.read("secret/data/open/door") or {})["data"] == {"version": 1}
 
 
-async def test_nobody_there(vault: OpenBaoNamespace) -> None:
+async def test_unreachable_server_is_named(vault: OpenBaoNamespace) -> None:
     async with OpenBaoClient(OpenBaoAccess("https://127.0.0.1:1", TokenLogin("root")), QUICK) as client:
         with pytest.raises(
             OpenBaoUnreachable, match=r"127\.0\.0\.1:1: expected OpenBao to answer GET .*, found Cannot connect"
@@ -379,7 +379,7 @@ async def test_nobody_there(vault: OpenBaoNamespace) -> None:
             await client.read("secret/data/open/door")
 
 
-def test_a_server_that_never_answers_is_not_waited_for_for_ever() -> None:
+def test_server_that_never_answers_times_out_at_every_try() -> None:
     async def main() -> None:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
@@ -416,7 +416,7 @@ def test_slow_answer_leaves_the_server_clock_unknown() -> None:
     virtual_time.run(main())
 
 
-async def test_too_many_requests_are_sent_later(vault: OpenBaoNamespace) -> None:
+async def test_request_above_the_rate_limit_is_retried_later(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     async with vault.server.operator() as root, OpenBaoClient(vault.access(login), LONG) as client:
         await write(client, 0)
@@ -435,7 +435,7 @@ async def test_too_many_requests_are_sent_later(vault: OpenBaoNamespace) -> None
             await root.delete(quota)
 
 
-async def test_an_answer_that_got_lost_is_asked_for_again_only_where_that_does_no_harm(vault: OpenBaoNamespace) -> None:
+async def test_request_with_a_lost_answer_is_repeated_only_where_repeatable(vault: OpenBaoNamespace) -> None:
     login = await login_of(vault)
     async with Line(vault.server.port).open() as line:
         access = replace(vault.access(login), url=f"https://127.0.0.1:{line.port}")

@@ -17,7 +17,7 @@ from tests.harness.pki.tls_server import NAMES, listening, served
 from tidemark.certificates import fingerprint, to_pem
 
 
-async def test_the_control_ca_signs_the_apis_certificate_and_it_is_served(space: OpenBaoNamespace) -> None:
+async def test_api_certificate_signed_by_the_control_ca_is_served(space: OpenBaoNamespace) -> None:
     async with space.authority() as client:
         ca = await open_control_ca(client, space.layout)
         assert ca.certificate == await default_issuer(space.client, "control")
@@ -42,7 +42,7 @@ async def test_name_that_no_certificate_can_have_is_refused(space: OpenBaoNamesp
             await certificate.renew(int(time.time()))
 
 
-async def test_a_control_ca_that_is_missing_or_out_of_reach_is_named(empty_space: OpenBaoNamespace) -> None:
+async def test_missing_or_forbidden_control_ca_is_named(empty_space: OpenBaoNamespace) -> None:
     await empty_space.client.write("sys/mounts/control", {"type": "pki"})
     with pytest.raises(KeystoreError, match="mount control: expected the control CA, found none; run 'init --openbao'"):
         await open_control_ca(empty_space.client, empty_space.layout)

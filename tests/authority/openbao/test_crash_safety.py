@@ -279,7 +279,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_an_epoch_ends_the_same_whatever_is_struck(openbao: OpenBaoServer, name: str) -> None:
+def test_epoch_ends_the_same_whatever_is_struck(openbao: OpenBaoServer, name: str) -> None:
     strikes, builder = EachKindOnce(), STORIES[name]
 
     async def main() -> None:

@@ -66,7 +66,7 @@ async def check(space: OpenBaoNamespace, harness: OpenBaoHarness) -> History:
     return history
 
 
-def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao: OpenBaoServer) -> None:
+def test_authority_recovers_after_a_seal_longer_than_a_cas_life(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
         harness = OpenBaoHarness(began=START, space=space)
         async with running(harness):
@@ -91,7 +91,7 @@ def test_sealed_for_longer_than_a_ca_lives_everything_recovers_by_itself(openbao
     in_a_space(openbao, main)
 
 
-def test_a_revoked_token_is_no_fault(openbao: OpenBaoServer) -> None:
+def test_revoked_token_fails_no_step(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
         harness = OpenBaoHarness(began=START, space=space)
         async with running(harness):
@@ -120,7 +120,7 @@ def test_a_revoked_token_is_no_fault(openbao: OpenBaoServer) -> None:
         ("nats_int/config/issuers", Step.SWITCH, "create or update"),
     ],
 )
-def test_a_missing_permission_is_named_and_mended_when_it_is_given(
+def test_missing_permission_is_named_until_it_is_granted(
     openbao: OpenBaoServer, path: str, step: Step, capability: str
 ) -> None:
     async def main(space: OpenBaoNamespace) -> None:
@@ -149,7 +149,7 @@ async def write_policy(space: OpenBaoNamespace, policy: str) -> None:
     await space.client.write("sys/policies/acl/tidemark", {"policy": policy})
 
 
-def test_restored_from_a_backup_it_goes_on_above_what_the_fleet_has_seen(openbao: OpenBaoServer) -> None:
+def test_restored_backup_continues_above_the_fleets_newest_sequence(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
         harness = OpenBaoHarness(began=START, space=space)
         async with running(harness):
@@ -197,7 +197,7 @@ async def restore(space: OpenBaoNamespace, backup: History) -> None:
             await space.client.delete(f"{folder}{name}")
 
 
-def test_two_authorities_that_both_believe_to_lead_write_one_journal(openbao: OpenBaoServer) -> None:
+def test_two_leading_authorities_write_one_journal(openbao: OpenBaoServer) -> None:
     async def main(space: OpenBaoNamespace) -> None:
         # One of them is early, is paused whenever it is about to append, and goes on as if nothing had been.
         first, second = OpenBaoHarness(began=START, space=space), OpenBaoHarness(began=START + 1, space=space)

@@ -50,7 +50,7 @@ async def standing(space: OpenBaoNamespace) -> dict[str, Json]:
     return found
 
 
-async def test_everything_is_made_once_and_kept(empty_space: OpenBaoNamespace) -> None:
+async def test_repeated_set_up_keeps_what_exists(empty_space: OpenBaoNamespace) -> None:
     client, layout = empty_space.client, empty_space.layout
     made = await set_up(client, layout, WANTED, NOW)
     assert [(part.name, part.path, part.made) for part in made] == [(*part, True) for part in PARTS]
@@ -79,13 +79,13 @@ async def test_root_and_control_ca_have_the_documented_form(space: OpenBaoNamesp
         assert not_before(ca) < NOW - 3600
 
 
-async def test_the_role_follows_the_configuration(space: OpenBaoNamespace) -> None:
+async def test_role_follows_the_configuration(space: OpenBaoNamespace) -> None:
     await set_up(space.client, space.layout, SetupRequest(DOMAIN, KeyType.EC_P256, 5), NOW)
     role = await space.client.read("nats_int/roles/tidemark") or {}
     assert role["not_before_duration"] == 5
 
 
-async def test_mounts_and_names_of_ones_own(empty_space: OpenBaoNamespace) -> None:
+async def test_set_up_uses_configured_mounts_and_names(empty_space: OpenBaoNamespace) -> None:
     layout = OpenBaoLayout("a/pki", "a/int", "a/control", "a/transit", "a/kv", "bundles", "leaf", "statements")
     made = await set_up(empty_space.client, layout, WANTED, NOW)
     assert {part.path for part in made} == {
@@ -98,7 +98,7 @@ async def test_mounts_and_names_of_ones_own(empty_space: OpenBaoNamespace) -> No
         assert (await open_control_ca(client, layout)).certificate is not None
 
 
-async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: OpenBaoNamespace) -> None:
+async def test_next_run_completes_a_crashed_set_up(empty_space: OpenBaoNamespace) -> None:
     async def run_in(space: OpenBaoNamespace, effects: Effects) -> None:
         async with StruckClient(space.access(TokenLogin(ROOT_TOKEN)), effects) as client:
             await set_up(client, space.layout, WANTED, NOW)
@@ -123,7 +123,7 @@ async def test_a_crash_anywhere_is_mended_by_the_next_run(empty_space: OpenBaoNa
         ("sys/mounts/secret", {"type": "kv"}, "mount secret: expected kv version 2, found another; configure another"),
     ],
 )
-async def test_a_mount_of_another_kind_is_named(
+async def test_mount_of_another_type_is_refused(
     empty_space: OpenBaoNamespace, path: str, body: Json, message: str
 ) -> None:
     await empty_space.client.write(path, body)
@@ -131,7 +131,7 @@ async def test_a_mount_of_another_kind_is_named(
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
-async def test_a_store_that_forgets_by_itself_is_refused(empty_space: OpenBaoNamespace) -> None:
+async def test_journal_mount_with_expiry_is_refused(empty_space: OpenBaoNamespace) -> None:
     await empty_space.client.write("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     await empty_space.client.write("secret/config", {"delete_version_after": "720h"})
     with pytest.raises(
@@ -140,19 +140,19 @@ async def test_a_store_that_forgets_by_itself_is_refused(empty_space: OpenBaoNam
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
-async def test_a_signing_key_of_another_kind_is_named(empty_space: OpenBaoNamespace) -> None:
+async def test_signing_key_of_another_type_is_refused(empty_space: OpenBaoNamespace) -> None:
     await empty_space.client.write("sys/mounts/transit", {"type": "transit"})
     await empty_space.client.write("transit/keys/tidemark", {"type": "aes256-gcm96"})
     with pytest.raises(OpenBaoError, match="expected a key of type ed25519, found aes256-gcm96; configure another"):
         await set_up(empty_space.client, empty_space.layout, WANTED, NOW)
 
 
-async def test_the_roots_of_another_trust_domain_are_refused(space: OpenBaoNamespace) -> None:
+async def test_roots_of_another_trust_domain_are_refused(space: OpenBaoNamespace) -> None:
     with pytest.raises(OpenBaoError, match=r"mount pki: expected the CA of trust domain 'other', found .*bus\.example"):
         await set_up(space.client, space.layout, SetupRequest("other", KeyType.EC_P256, TOLERANCE), NOW)
 
 
-async def test_the_policy_opens_nothing_else(space: OpenBaoNamespace) -> None:
+async def test_policy_allows_nothing_else(space: OpenBaoNamespace) -> None:
     async with space.authority() as client:
         for method, path, body in CLOSED:
             with pytest.raises(OpenBaoPermissionMissing) as caught:

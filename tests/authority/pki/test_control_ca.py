@@ -26,7 +26,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_clients_verify_the_api_against_the_control_ca_also_once_renewed(state: Path) -> None:
+async def test_clients_verify_the_api_certificate_before_and_after_renewal(state: Path) -> None:
     ca = read_control_ca(state, None)
     trusted = to_pem([ca.certificate])
     certificate = ServerCertificate(EmbeddedControlCa(ca), NAMES)
@@ -60,7 +60,7 @@ class AwayOnce:
         return await self.ca.sign(names, key, validity)
 
 
-async def test_it_is_renewed_at_half_life_and_after_a_failure_soon_again(state: Path) -> None:
+async def test_certificate_is_renewed_at_half_life_and_soon_after_a_failure(state: Path) -> None:
     ca = read_control_ca(state, None)
     certificate = ServerCertificate(AwayOnce(EmbeddedControlCa(ca)), NAMES, lifetime=2)
     first = await certificate.renew(int(time.time()))
@@ -76,7 +76,7 @@ async def test_it_is_renewed_at_half_life_and_after_a_failure_soon_again(state: 
     assert complaints == ["control CA: away"]
 
 
-async def test_a_certificate_of_the_api_never_outlives_its_ca(state: Path) -> None:
+async def test_api_certificate_never_outlives_its_ca(state: Path) -> None:
     ca = read_control_ca(state, None)
     certificate = ServerCertificate(EmbeddedControlCa(ca), NAMES)
     end = not_after(ca.certificate)
@@ -85,13 +85,13 @@ async def test_a_certificate_of_the_api_never_outlives_its_ca(state: Path) -> No
         await certificate.renew(end)
 
 
-def test_the_control_ca_is_made_once_and_signs_no_ca(state: Path) -> None:
+def test_control_ca_is_made_once_and_signs_no_ca(state: Path) -> None:
     before = read_control_ca(state, None).certificate
     assert create_control_ca(state, "bus.example.com", NOW + 5, None) is None
     assert read_control_ca(state, None).certificate == before
     assert before.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
 
 
-def test_without_init(tmp_path: Path) -> None:
+def test_missing_control_ca_names_init(tmp_path: Path) -> None:
     with pytest.raises(KeystoreError, match=r"control/ca: expected the control CA, found none; run 'init' first"):
         read_control_ca(tmp_path, None)

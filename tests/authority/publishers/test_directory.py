@@ -66,7 +66,7 @@ def read_only(path: Path) -> Iterator[None]:
     path.unlink()
 
 
-async def test_a_directory_looks_as_the_kubelets(foundry: IssuedBundles, target: Path) -> None:
+async def test_directory_has_the_layout_of_the_kubelets(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle = await foundry.bundle(1)
     assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
@@ -81,7 +81,7 @@ async def test_a_directory_looks_as_the_kubelets(foundry: IssuedBundles, target:
     assert (seen.target, seen.bundle) == (str(target), bundle.bundle)
 
 
-async def test_what_is_there_already_is_not_touched(foundry: IssuedBundles, target: Path) -> None:
+async def test_unchanged_bundle_is_not_written(foundry: IssuedBundles, target: Path) -> None:
     bundle = await foundry.bundle(1)
     await DirectoryPublisher([target], foundry.trust).publish(bundle)
     before = generations(target)
@@ -89,7 +89,7 @@ async def test_what_is_there_already_is_not_touched(foundry: IssuedBundles, targ
     assert generations(target) == before
 
 
-async def test_the_next_one_takes_the_place_of_the_last(foundry: IssuedBundles, target: Path) -> None:
+async def test_next_bundle_replaces_the_last(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     await publisher.publish(await foundry.bundle(1))
     (before,) = generations(target)
@@ -100,7 +100,7 @@ async def test_the_next_one_takes_the_place_of_the_last(foundry: IssuedBundles, 
     assert after != before
 
 
-async def test_nothing_is_written_over_a_higher_sequence(foundry: IssuedBundles, target: Path) -> None:
+async def test_higher_sequence_is_not_written_over(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     old, new = await foundry.bundle(1), await foundry.bundle(2)
     await publisher.publish(new)
@@ -113,9 +113,7 @@ async def test_nothing_is_written_over_a_higher_sequence(foundry: IssuedBundles,
     assert shown(target) == new.bundle
 
 
-async def test_a_writer_that_is_paused_in_the_middle_is_named_and_waited_for_no_longer(
-    foundry: IssuedBundles, target: Path, tmp_path: Path
-) -> None:
+async def test_lock_held_by_a_paused_writer_is_named(foundry: IssuedBundles, target: Path, tmp_path: Path) -> None:
     publisher = DirectoryPublisher([target, tmp_path / "other"], foundry.trust)
     await publisher.publish(await foundry.bundle(1))
     with projected_directory.locked(target):
@@ -125,7 +123,7 @@ async def test_a_writer_that_is_paused_in_the_middle_is_named_and_waited_for_no_
     assert (await publisher.publish(await foundry.bundle(2))).written == (str(target),)
 
 
-async def test_what_another_key_signed_is_written_over(foundry: IssuedBundles, target: Path, tmp_path: Path) -> None:
+async def test_statement_of_another_key_is_written_over(foundry: IssuedBundles, target: Path, tmp_path: Path) -> None:
     stranger = await IssuedBundles.create(tmp_path / "stranger", NOW)
     await DirectoryPublisher([target], stranger.trust).publish(await stranger.bundle(9))
     bundle = await foundry.bundle(1)
@@ -133,7 +131,7 @@ async def test_what_another_key_signed_is_written_over(foundry: IssuedBundles, t
     assert shown(target) == bundle.bundle
 
 
-async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: IssuedBundles, target: Path) -> None:
+async def test_second_text_of_one_sequence_is_an_error(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle, other = await foundry.bundle(1), await foundry.bundle(1, Cause.FORCED)
     await publisher.publish(bundle)
@@ -143,7 +141,7 @@ async def test_two_texts_of_one_sequence_are_an_error_that_says_so(foundry: Issu
 
 
 @pytest.mark.parametrize("damage", ["edited", "unlinked", "replaced", "garbage", "no data", "one file less"])
-async def test_a_damaged_directory_comes_back(foundry: IssuedBundles, target: Path, damage: str) -> None:
+async def test_damaged_directory_is_restored(foundry: IssuedBundles, target: Path, damage: str) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     bundle = await foundry.bundle(1)
     await publisher.publish(bundle)
@@ -168,7 +166,7 @@ async def test_a_damaged_directory_comes_back(foundry: IssuedBundles, target: Pa
     assert (await publisher.publish(bundle)).outcome is PublishOutcome.UNCHANGED
 
 
-async def test_what_a_crash_left_behind_is_cleared(foundry: IssuedBundles, target: Path) -> None:
+async def test_remains_of_a_crash_are_removed(foundry: IssuedBundles, target: Path) -> None:
     publisher = DirectoryPublisher([target], foundry.trust)
     await publisher.publish(await foundry.bundle(1))
     (target / "..2026_01_02_15_04_05.0badca").mkdir()
@@ -180,7 +178,7 @@ async def test_what_a_crash_left_behind_is_cleared(foundry: IssuedBundles, targe
     assert not (target / "..data_tmp").is_symlink()
 
 
-async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: IssuedBundles, tmp_path: Path) -> None:
+async def test_each_failed_target_is_named_and_others_are_written(foundry: IssuedBundles, tmp_path: Path) -> None:
     good, bad, worse, other = (tmp_path / name for name in ("good", "bad", "worse", "other"))
     publisher = DirectoryPublisher([bad, good, worse, other], foundry.trust)
     bundle = await foundry.bundle(1)
@@ -193,7 +191,7 @@ async def test_every_target_is_tried_and_each_that_failed_is_named(foundry: Issu
     assert shown(bad) == bundle.bundle
 
 
-async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: IssuedBundles, tmp_path: Path) -> None:
+async def test_higher_sequence_is_reported_though_others_fail(foundry: IssuedBundles, tmp_path: Path) -> None:
     fresh, ahead, bad = (tmp_path / name for name in ("fresh", "ahead", "bad"))
     newer = await foundry.bundle(9)
     await DirectoryPublisher([ahead], foundry.trust).publish(newer)
@@ -211,7 +209,7 @@ async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(foundry: I
     assert looks[str(bad)].error.startswith(f"{bad}: expected to read ca.crt, found ")
 
 
-async def test_no_reader_ever_sees_files_of_two_bundles(foundry: IssuedBundles, target: Path) -> None:
+async def test_no_reader_sees_files_of_two_bundles(foundry: IssuedBundles, target: Path) -> None:
     """A reader that resolves ``..data`` once, as agents do, finds a note that is about the ``ca.crt`` beside it."""
     publisher = DirectoryPublisher([target], foundry.trust)
     bundles = [await foundry.bundle(number) for number in range(1, 21)]
@@ -240,7 +238,7 @@ async def test_no_reader_ever_sees_files_of_two_bundles(foundry: IssuedBundles, 
     assert len(seen) > 1
 
 
-async def test_a_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path) -> None:
+async def test_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path) -> None:
     store = DirectoryLeafStore(target)
     assert store.name == str(target)
     assert await store.read() is None
@@ -255,14 +253,14 @@ async def test_a_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path
     assert len(generations(target)) == 1
 
 
-async def test_the_group_of_the_directory_may_read_the_key(foundry: IssuedBundles, target: Path) -> None:
+async def test_group_of_the_directory_may_read_the_key(foundry: IssuedBundles, target: Path) -> None:
     another = 12345 if os.geteuid() == 0 else os.getgroups()[-1]  # only root may give away what is not its own
     make_for_group(target, another)
     await DirectoryLeafStore(target).write(await foundry.leaf(await foundry.bundle(1)))
     assert group(target / "tls.key") == group(target / "..data") == another
 
 
-async def test_a_leaf_without_its_key_is_none(foundry: IssuedBundles, target: Path) -> None:
+async def test_leaf_without_its_key_is_none(foundry: IssuedBundles, target: Path) -> None:
     bundle = await foundry.bundle(1)
     store = DirectoryLeafStore(target)
     await store.write(await foundry.leaf(bundle))
@@ -286,13 +284,13 @@ async def test_bundle_and_leaf_may_share_a_directory(foundry: IssuedBundles, tar
     assert (await publisher.publish(second)).outcome is PublishOutcome.UNCHANGED
 
 
-async def test_a_leaf_that_cannot_be_written_is_an_error_with_the_path(foundry: IssuedBundles, target: Path) -> None:
+async def test_failed_write_of_a_leaf_names_the_path(foundry: IssuedBundles, target: Path) -> None:
     leaf = await foundry.leaf(await foundry.bundle(1))
     with read_only(target), pytest.raises(PublishError, match=r"bundle: expected to write the leaf, found .*bundle"):
         await DirectoryLeafStore(target).write(leaf)
 
 
-async def test_a_target_that_cannot_be_read_is_an_error(foundry: IssuedBundles, target: Path) -> None:
+async def test_unreadable_target_is_an_error(foundry: IssuedBundles, target: Path) -> None:
     bundle = await foundry.bundle(1)
     publisher = DirectoryPublisher([target], foundry.trust)
     await publisher.publish(bundle)

@@ -78,7 +78,7 @@ async def last(stream: JetStreamContext) -> Bundle:
     return Bundle.from_json((await stream.get_last_msg(STREAM, SUBJECT)).data or b"")
 
 
-async def test_a_bundle_is_announced(
+async def test_bundle_is_announced(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     assert [(seen.target, seen.bundle) for seen in await publisher.read()] == [(STREAM, None)]
@@ -91,7 +91,7 @@ async def test_a_bundle_is_announced(
     assert [seen.bundle for seen in await publisher.read()] == [first.bundle]
 
 
-async def test_what_the_stream_shows_already_is_not_said_again(
+async def test_unchanged_bundle_is_not_announced_again(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
@@ -99,7 +99,7 @@ async def test_what_the_stream_shows_already_is_not_said_again(
     assert (await stream.stream_info(STREAM)).state.messages == 1
 
 
-async def test_a_late_leader_cannot_announce_an_older_one(
+async def test_late_leader_cannot_announce_an_older_bundle(
     publisher: JetStreamPublisher, stream: JetStreamContext, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     second = await foundry.bundle(2)
@@ -108,7 +108,7 @@ async def test_a_late_leader_cannot_announce_an_older_one(
     assert await last(stream) == second.bundle
 
 
-async def test_two_texts_of_one_sequence_are_an_error(
+async def test_second_text_of_one_sequence_is_an_error(
     publisher: JetStreamPublisher, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
@@ -137,7 +137,7 @@ class Distracted:
         return Stream(self._connection, **options)
 
 
-async def test_who_comes_in_between_reading_and_writing_wins(
+async def test_message_between_read_and_write_is_not_written_over(
     publisher: JetStreamPublisher, client: tidemark.nats.Connection, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     """The other leader announces 3 after this one has looked and before it writes its 2."""
@@ -152,7 +152,7 @@ async def test_who_comes_in_between_reading_and_writing_wins(
     assert await last(client.jetstream()) == third.bundle
 
 
-async def test_what_strangers_say_is_said_over(
+async def test_foreign_message_is_written_over(
     publisher: JetStreamPublisher, stream: JetStreamContext, foundry: IssuedBundles, first: VerifiedBundle
 ) -> None:
     await publisher.publish(first)
@@ -165,7 +165,7 @@ async def test_what_strangers_say_is_said_over(
     assert await last(stream) == second.bundle
 
 
-async def test_a_stream_with_other_subjects_is_refused(
+async def test_stream_with_other_subjects_is_refused(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT, "orders.>"]))
@@ -175,7 +175,7 @@ async def test_a_stream_with_other_subjects_is_refused(
         await stream.get_last_msg(STREAM, SUBJECT)
 
 
-async def test_the_subject_in_somebody_elses_stream_is_refused(
+async def test_subject_in_a_foreign_stream_is_refused(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     await stream.add_stream(StreamConfig(name="EVERYTHING", subjects=["metadata.>"]))
@@ -187,7 +187,7 @@ async def test_the_subject_in_somebody_elses_stream_is_refused(
         await publisher.read()
 
 
-async def test_the_stream_is_put_right(
+async def test_changed_stream_configuration_is_restored(
     publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
 ) -> None:
     await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], max_msgs=1000, description="ours"))
@@ -198,7 +198,7 @@ async def test_the_stream_is_put_right(
     assert config.description == "ours"
 
 
-async def test_more_replicas_than_servers_is_an_error_that_says_so(
+async def test_more_replicas_than_servers_is_an_error(
     broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     publisher = made(broker, tmp_path / "identity", foundry, replicas=3)
@@ -209,7 +209,7 @@ async def test_more_replicas_than_servers_is_an_error_that_says_so(
     await publisher.close()
 
 
-async def test_a_broker_that_is_away_is_an_error_and_comes_back(
+async def test_absent_broker_is_an_error_until_it_returns(
     broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     broker.stop()
@@ -234,7 +234,7 @@ async def test_a_broker_that_is_away_is_an_error_and_comes_back(
     await publisher.close()
 
 
-async def test_without_an_identity_there_is_nothing_to_connect_with(
+async def test_missing_identity_is_an_error(
     broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     publisher = made(broker, tmp_path / "nobody", foundry)
@@ -243,7 +243,7 @@ async def test_without_an_identity_there_is_nothing_to_connect_with(
     await publisher.close()
 
 
-async def test_a_higher_sequence_is_seen_though_the_identity_cannot_be_taken_up(
+async def test_higher_sequence_is_reported_though_the_identity_is_unusable(
     publisher: JetStreamPublisher,
     foundry: IssuedBundles,
     first: VerifiedBundle,
@@ -260,7 +260,7 @@ async def test_a_higher_sequence_is_seen_though_the_identity_cannot_be_taken_up(
     assert (await stream.stream_info(STREAM)).config.max_msgs == 7  # whoever is ahead may want it so
 
 
-async def test_a_new_identity_is_taken_up(
+async def test_new_identity_is_used(
     publisher: JetStreamPublisher, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
 ) -> None:
     await publisher.publish(first)

@@ -93,7 +93,7 @@ async def test_every_labelled_namespace_shows_the_bundle(
     }
 
 
-async def test_the_trust_file_is_created_and_never_changed(
+async def test_trust_file_is_created_and_never_changed(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     theirs = {"metadata": {"name": TRUST_CONFIG_MAP, "namespace": "apps"}, "data": {"trust.toml": "theirs"}}
@@ -108,7 +108,7 @@ async def test_the_trust_file_is_created_and_never_changed(
     assert server.store.find(CONFIG_MAP, "other", TRUST_CONFIG_MAP) is None
 
 
-async def test_a_trust_file_that_cannot_be_made_keeps_no_bundle_from_the_agents(
+async def test_failed_trust_file_delays_no_bundle(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
@@ -124,7 +124,7 @@ async def test_a_trust_file_that_cannot_be_made_keeps_no_bundle_from_the_agents(
 
 
 @pytest.mark.parametrize("edit", [{"data": {"ca.crt": "AAAA"}}, {"data": {"bundle.note": None}}, {"data": None}])
-async def test_a_secret_that_was_edited_or_deleted_comes_back(
+async def test_edited_or_deleted_secret_is_restored(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles, edit: dict[str, Any]
 ) -> None:
     bundle = await foundry.bundle(1)
@@ -137,7 +137,7 @@ async def test_a_secret_that_was_edited_or_deleted_comes_back(
     assert live(server, "nats") == bundle.bundle
 
 
-async def test_what_others_add_to_the_secret_stays(
+async def test_fields_of_other_managers_stay(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     await publisher.publish(await foundry.bundle(1))
@@ -148,7 +148,7 @@ async def test_what_others_add_to_the_secret_stays(
     assert found["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "tidemark", "team": "bus"}
 
 
-async def test_nothing_is_written_over_a_higher_sequence(
+async def test_higher_sequence_is_not_written_over(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     newer = await foundry.bundle(7)
@@ -158,7 +158,7 @@ async def test_nothing_is_written_over_a_higher_sequence(
     assert live(server, "nats") == newer.bundle
 
 
-async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(
+async def test_higher_sequence_is_reported_though_others_fail(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     server.store.put(SECRET, secret_of(await foundry.bundle(7)))
@@ -170,7 +170,7 @@ async def test_a_higher_sequence_is_seen_whatever_comes_of_the_others(
     assert failure.startswith("secret apps/nats-ca-tls: expected a Secret of type Opaque")
 
 
-async def test_another_text_of_the_same_sequence_is_told(
+async def test_second_text_of_one_sequence_is_an_error(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     server.store.put(SECRET, secret_of(await foundry.bundle(3, Cause.FORCED)))
@@ -179,7 +179,7 @@ async def test_another_text_of_the_same_sequence_is_told(
 
 
 @pytest.mark.parametrize("standing", [True, False])
-async def test_a_newer_one_that_is_written_in_between_stays(
+async def test_newer_bundle_written_meanwhile_stays(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles, standing: bool
 ) -> None:
     newer = await foundry.bundle(9)
@@ -208,7 +208,7 @@ def _once(condition: Callable[[web.Request], bool]) -> Callable[[web.Request], b
     return first
 
 
-async def test_an_answer_that_is_lost_changes_nothing(
+async def test_lost_answer_changes_nothing(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     for sequence in (1, 2):
@@ -226,7 +226,7 @@ async def test_an_answer_that_is_lost_changes_nothing(
         assert live(server, "nats") == live(server, "apps") == bundle.bundle
 
 
-async def test_one_bad_namespace_keeps_no_other_waiting(
+async def test_failing_namespace_delays_no_other(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
@@ -249,7 +249,7 @@ async def test_one_bad_namespace_keeps_no_other_waiting(
     assert "cert-manager's Certificate 'nats'" in failure
 
 
-async def test_a_strange_secret_hides_no_other_and_is_named(
+async def test_unreadable_secret_is_named_and_hides_no_other(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     """Whoever may write a Secret of this name anywhere may write what no model of Kubernetes reads."""
@@ -279,7 +279,7 @@ async def test_a_strange_secret_hides_no_other_and_is_named(
     assert len(looks) == 2
 
 
-async def test_a_namespace_that_is_going_is_left_alone(
+async def test_terminating_namespace_is_left_alone(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     server.store.terminate(NAMESPACE, "", "nats")
@@ -288,7 +288,7 @@ async def test_a_namespace_that_is_going_is_left_alone(
     assert live(server, "nats") is None
 
 
-async def test_the_api_server_is_away(
+async def test_unreachable_api_server_is_an_error(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     await server.stop()
@@ -299,7 +299,7 @@ async def test_the_api_server_is_away(
     await server.start()
 
 
-async def test_history_is_kept_and_pruned_with_its_epochs(
+async def test_history_is_recorded_and_pruned_with_its_epochs(
     server: ApiServer, client: KubernetesClient, tmp_path: Path
 ) -> None:
     kept = CLOCK.validity_seconds + CLOCK.epoch_seconds
@@ -325,7 +325,7 @@ async def test_history_is_kept_and_pruned_with_its_epochs(
     assert made["immutable"] is True
 
 
-async def test_agents_that_mount_it_are_nudged_when_it_changes(
+async def test_pods_that_mount_a_changed_secret_are_nudged(
     server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     for one in (pod("nats-0", "nats"), pod("nats-1", "nats", "another"), pod("nats-2", "nats", agent="no")):
@@ -387,7 +387,7 @@ async def kept(publisher: KubernetesPublisher, publish: Callable[[], Awaitable[o
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_namespace_labelled_later_and_a_secret_that_was_deleted_get_it_within_seconds(
+async def test_new_label_or_deleted_secret_wakes_the_publisher(
     server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)

@@ -34,7 +34,7 @@ def found(server: ApiServer) -> dict[str, Any]:
     return secret
 
 
-async def test_a_leaf_is_written_read_and_replaced(
+async def test_leaf_is_written_read_and_replaced(
     server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
@@ -49,7 +49,7 @@ async def test_a_leaf_is_written_read_and_replaced(
     assert await store.read() == second.certificate_pem
 
 
-async def test_what_no_workload_could_use_counts_as_nothing(
+async def test_unusable_leaf_counts_as_none(
     server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
@@ -62,7 +62,7 @@ async def test_what_no_workload_could_use_counts_as_nothing(
     assert await store.read() == second.certificate_pem
 
 
-async def test_nothing_is_written_over_what_was_not_read(
+async def test_write_over_an_unread_version_fails(
     server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, foundry: IssuedBundles
 ) -> None:
     bundle = await foundry.bundle(1)
@@ -79,7 +79,7 @@ async def test_nothing_is_written_over_what_was_not_read(
     assert await store.read() == newer.certificate_pem
 
 
-async def test_another_type_of_secret_is_named(
+async def test_secret_of_another_type_is_refused(
     server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     server.store.put(SECRET, {"metadata": {"name": "nats-0-tls", "namespace": "tidemark"}, "type": "Opaque"})
@@ -88,7 +88,7 @@ async def test_another_type_of_secret_is_named(
         await store.write(await foundry.leaf(await foundry.bundle(1)))
 
 
-async def test_one_that_is_deleted_before_the_write_comes_back_with_its_type(
+async def test_secret_deleted_before_the_write_is_created_with_its_type(
     server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
 ) -> None:
     """A type cannot be changed: an Opaque one would be refused for ever."""
@@ -100,7 +100,7 @@ async def test_one_that_is_deleted_before_the_write_comes_back_with_its_type(
     assert found(server)["type"] == "kubernetes.io/tls"
 
 
-async def test_the_pods_that_mount_it_are_nudged(
+async def test_pods_that_mount_the_secret_are_nudged(
     server: ApiServer, client: KubernetesClient, foundry: IssuedBundles
 ) -> None:
     projected = {"name": "leaf", "projected": {"sources": [{"secret": {"name": "nats-0-tls"}}]}}

@@ -41,7 +41,9 @@ async def opened(client: OpenBaoClient) -> TransitSigner:
     return await open_transit_signer(client, "transit", "tidemark", DOMAIN)
 
 
-async def test_agents_verify_what_transit_signs(place: OpenBaoNamespace, client: OpenBaoClient, tmp_path: Path) -> None:
+async def test_statement_signed_by_transit_verifies(
+    place: OpenBaoNamespace, client: OpenBaoClient, tmp_path: Path
+) -> None:
     signer = await opened(client)
     (verifier,) = await signer.verifiers()
     assert verifier.name == f"{DOMAIN}/tidemark-1"
@@ -58,7 +60,7 @@ async def test_agents_verify_what_transit_signs(place: OpenBaoNamespace, client:
     assert await signer.sign(made.statement.text()) == signed
 
 
-async def test_while_a_key_is_replaced_both_versions_sign(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
+async def test_both_versions_of_a_rotated_key_sign(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
     old = await opened(client)
     (first,) = await old.verifiers()
     await place.client.write("transit/keys/tidemark/rotate", {})
@@ -78,7 +80,7 @@ async def test_while_a_key_is_replaced_both_versions_sign(place: OpenBaoNamespac
         await old.sign(TEXT)
 
 
-async def test_a_key_that_was_made_anew_meanwhile_is_noticed(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
+async def test_key_recreated_meanwhile_is_noticed(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
     signer = await opened(client)
     await place.client.write("transit/keys/tidemark/config", {"deletion_allowed": True})
     await place.client.delete("transit/keys/tidemark")
@@ -87,9 +89,7 @@ async def test_a_key_that_was_made_anew_meanwhile_is_noticed(place: OpenBaoNames
         await signer.sign(TEXT)
 
 
-async def test_a_key_that_is_missing_or_of_another_kind_is_named(
-    place: OpenBaoNamespace, client: OpenBaoClient
-) -> None:
+async def test_missing_key_and_key_of_another_type_are_named(place: OpenBaoNamespace, client: OpenBaoClient) -> None:
     with pytest.raises(SignerError, match=r"transit/keys/other: expected OpenBao|allow 'read' on 'transit/keys/other'"):
         await open_transit_signer(client, "transit", "other", DOMAIN)
     with pytest.raises(SignerError, match=r"transit/keys/other: expected a signing key, found none; run 'init"):
@@ -99,7 +99,7 @@ async def test_a_key_that_is_missing_or_of_another_kind_is_named(
         await open_transit_signer(place.client, "transit", "other", DOMAIN)
 
 
-async def test_a_text_that_is_no_statement_is_not_sent(place: OpenBaoNamespace) -> None:
+async def test_text_that_is_no_statement_is_not_sent(place: OpenBaoNamespace) -> None:
     effects = Effects()
     async with place.struck(effects) as client:
         with pytest.raises(SignerError, match="newline"):

@@ -23,7 +23,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_file_has_exactly_its_mode(tmp_path: Path) -> None:
+def test_file_has_exactly_its_mode(tmp_path: Path) -> None:
     atomic_files.replace_file(tmp_path / "public", b"1", atomic_files.PUBLIC)
     atomic_files.create_file(tmp_path / "secret", b"1", atomic_files.SECRET)
     atomic_files.create_directory(tmp_path / "ca", {"ca.key": b"1"})
@@ -33,7 +33,7 @@ def test_a_file_has_exactly_its_mode(tmp_path: Path) -> None:
     assert mode(tmp_path / "ca/ca.key") == 0o600
 
 
-def test_replace_takes_the_place_of_what_stands(tmp_path: Path) -> None:
+def test_replace_writes_over_an_existing_file(tmp_path: Path) -> None:
     atomic_files.replace_file(tmp_path / "file", b"1", atomic_files.PUBLIC)
     atomic_files.replace_file(tmp_path / "file", b"2", atomic_files.SECRET)
     assert (tmp_path / "file").read_bytes() == b"2"
@@ -41,7 +41,7 @@ def test_replace_takes_the_place_of_what_stands(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_create_leaves_what_stands_alone(tmp_path: Path) -> None:
+def test_create_leaves_an_existing_file_alone(tmp_path: Path) -> None:
     atomic_files.create_file(tmp_path / "file", b"1", atomic_files.SECRET)
     with pytest.raises(FileExistsError):
         atomic_files.create_file(tmp_path / "file", b"2", atomic_files.SECRET)
@@ -52,7 +52,7 @@ def test_create_leaves_what_stands_alone(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"file", "ca"}
 
 
-def test_of_several_creators_one_wins(tmp_path: Path) -> None:
+def test_one_of_several_creators_wins(tmp_path: Path) -> None:
     def create(number: int) -> bool:
         try:
             atomic_files.create_file(tmp_path / "file", f"{number}".encode(), atomic_files.SECRET)
@@ -65,7 +65,7 @@ def test_of_several_creators_one_wins(tmp_path: Path) -> None:
     assert [(tmp_path / "file").read_text()] == [str(number) for number in won]
 
 
-def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(OSError, match="directory"):
@@ -76,7 +76,7 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("umask")
-def test_files_that_belong_together_are_written_together(tmp_path: Path) -> None:
+def test_files_written_together_appear_together_or_not_at_all(tmp_path: Path) -> None:
     def pair(data: bytes) -> dict[str, tuple[bytes, int]]:
         return {"key": (data, atomic_files.SECRET), "certificate": (data, atomic_files.PUBLIC)}
 
@@ -95,7 +95,7 @@ def test_files_that_belong_together_are_written_together(tmp_path: Path) -> None
     assert (mode(tmp_path / "key"), mode(tmp_path / "certificate")) == (0o600, 0o644)
 
 
-def test_directories_are_made_with_those_above_them(tmp_path: Path) -> None:
+def test_directory_is_made_with_its_parents(tmp_path: Path) -> None:
     atomic_files.make_directory(tmp_path / "a" / "b", 0o755)
     atomic_files.make_directory(tmp_path / "a" / "b", 0o700)
     assert mode(tmp_path / "a" / "b") == 0o755
@@ -104,7 +104,7 @@ def test_directories_are_made_with_those_above_them(tmp_path: Path) -> None:
         atomic_files.make_directory(tmp_path / "file" / "b")
 
 
-def test_removing_may_be_repeated_and_sweeping_spares_what_is_whole(tmp_path: Path) -> None:
+def test_remove_may_be_repeated_and_sweep_spares_whole_files(tmp_path: Path) -> None:
     atomic_files.create_directory(tmp_path / "ca", {"ca.key": b"1"})
     (tmp_path / ".ca.0badcafe.tmp").mkdir()
     (tmp_path / ".ca.0badcafe.tmp" / "ca.key").touch()
