@@ -1,4 +1,4 @@
-"""The embedded issuer and signer: real keys in real files, judged by another library's chain verification."""
+"""The embedded issuer: real keys in real files, judged by another library's chain verification."""
 
 import ipaddress
 import os
@@ -17,8 +17,6 @@ from authority.issuer.embedded import EmbeddedIssuer, create_root
 from authority.issuer.interface import CaRequest, IssuerError, LeafRequest
 from authority.pki.keystore import KeyType
 from authority.signer.embedded import create_key, open_signer
-from authority.signer.interface import SignerError
-from tidemark import note
 from tidemark.certificates import fingerprint, is_ca, issued_by, key_identifier, not_after, not_before, parse_leaf
 
 NOW = 1_800_000_000
@@ -79,7 +77,7 @@ async def test_repeated_ca_id_returns_the_same_ca_after_a_restart(issuer: Embedd
 @pytest.mark.parametrize(
     "asked", [replace(REQUEST, epoch=8), replace(REQUEST, not_after=NOW + 9000), replace(REQUEST, trust_domain="other")]
 )
-async def test_ca_id_with_other_dates_makes_another_ca(issuer: EmbeddedIssuer, asked: CaRequest) -> None:
+async def test_ca_id_with_another_request_makes_another_ca(issuer: EmbeddedIssuer, asked: CaRequest) -> None:
     before = await issuer.issue_ca(REQUEST)
     after = await issuer.issue_ca(asked)
     assert after != before
@@ -194,8 +192,6 @@ async def test_missing_state_names_init(tmp_path: Path) -> None:
         await issuer.roots()
     with pytest.raises(IssuerError, match=r"issuer: expected a readable directory, found No such file"):
         await issuer.holdings()
-    with pytest.raises(SignerError, match=r"signer: expected a signing key, found none; run 'init' first"):
-        open_signer(tmp_path, DOMAIN, None)
 
 
 async def test_passphrase_encrypts_every_key_at_rest(tmp_path: Path) -> None:
@@ -246,31 +242,6 @@ async def test_configured_rsa_keys_are_used(tmp_path: Path) -> None:
     assert key.key_size == 4096
     issued = await EmbeddedIssuer(tmp_path, KeyType.RSA_4096, None).issue_leaf(REQUEST.ca_id, LEAF)
     assert issued_by(parse_leaf(issued.certificate_pem, issued.key_pem).certificate, ca)
-
-
-async def test_statement_is_signed_by_every_key(tmp_path: Path) -> None:
-    first = create_key(tmp_path, None)
-    assert first == tmp_path / "signer/a.key"
-    assert create_key(tmp_path, None) is None
-    one = open_signer(tmp_path, DOMAIN, None)
-    assert [verifier.name for verifier in await one.verifiers()] == [f"{DOMAIN}/a"]
-    create_key(tmp_path / "other", None)
-    (tmp_path / "other/signer/a.key").rename(tmp_path / "signer/b.key")
-    two = open_signer(tmp_path, DOMAIN, None)
-    signed = await two.sign("tidemark\n")
-    verifiers = await two.verifiers()
-    assert [verifier.name for verifier in verifiers] == [f"{DOMAIN}/a", f"{DOMAIN}/b"]
-    assert note.verify(note.parse(bytes(signed)), verifiers, threshold=2) == verifiers
-    assert await two.sign("tidemark\n") == signed
-    with pytest.raises(SignerError, match="expected it to end in a newline"):
-        await two.sign("tidemark")
-
-
-def test_signing_key_of_another_type_is_refused(state: Path) -> None:
-    (state / "signer").mkdir()
-    (state / "roots/1/ca.key").rename(state / "signer/a.key")
-    with pytest.raises(SignerError, match=r"signer/a\.key: expected an Ed25519 key, found"):
-        open_signer(state, DOMAIN, None)
 
 
 async def test_roots_made_apart_differ_in_name_and_fingerprint(tmp_path: Path) -> None:

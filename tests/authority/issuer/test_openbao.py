@@ -84,7 +84,7 @@ async def test_repeated_ca_id_returns_the_same_ca_after_a_restart(
 @pytest.mark.parametrize(
     "asked", [replace(REQUEST, epoch=8), replace(REQUEST, not_after=NOW + 9000), replace(REQUEST, trust_domain="other")]
 )
-async def test_ca_id_with_other_dates_makes_another_ca(
+async def test_ca_id_with_another_request_makes_another_ca(
     issuer: OpenBaoIssuer, space: OpenBaoNamespace, asked: CaRequest
 ) -> None:
     before = await issuer.issue_ca(REQUEST)

@@ -25,7 +25,7 @@ from authority.kubernetes.errors import (
     ObjectMissing,
 )
 from authority.kubernetes.selection import ALL_NAMESPACES, Selection
-from authority.support.clock_skew import ClockDiffers, ServerClock, check_clock
+from authority.support.clock_skew import ClockDiffers, check_clock
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error, too_many_requests
 from tests.harness.kubernetes.certificates import serving_files
 from tests.harness.kubernetes.kinds import NAMESPACE, SECRET
@@ -203,14 +203,6 @@ async def test_unreachable_server_is_named_and_used_once_it_is_back(
         await client.get(Secret, "a", "tidemark")
     await server.start()
     assert await client.get(Secret, "a", "tidemark") is None
-
-
-async def test_slow_answer_leaves_the_server_clock_unknown() -> None:
-    now, dated = asyncio.get_running_loop().time(), ServerClock()
-    dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now - 5)
-    assert dated.server_time is None
-    dated.note("Fri, 15 Jan 2027 08:00:00 GMT", now)
-    assert dated.server_time == pytest.approx(1_800_000_000, abs=1)
 
 
 async def test_clock_of_the_api_server_is_compared_with_ours(server: ApiServer, client: KubernetesClient) -> None:

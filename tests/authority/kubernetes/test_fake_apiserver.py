@@ -121,7 +121,9 @@ async def test_invalid_object_is_refused(server: ApiServer, session: aiohttp.Cli
     assert (status, refused["details"]["causes"][0]["reason"]) == (403, "NamespaceTerminating")
 
 
-async def test_pages_of_a_list_show_one_version(server: ApiServer, session: aiohttp.ClientSession) -> None:
+async def test_generated_names_differ_and_pages_show_one_version(
+    server: ApiServer, session: aiohttp.ClientSession
+) -> None:
     for _ in range(5):
         body = {"metadata": {"generateName": "x-", "namespace": "tidemark"}}
         assert (await ask(session, "POST", SECRETS, body))[0] == 201

@@ -1,6 +1,5 @@
-"""The directory publisher and leaf store, on real directories, watched and read as an agent would."""
+"""The directory publisher, on real directories, watched and read as an agent would."""
 
-import os
 import re
 import stat
 import threading
@@ -12,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from authority.publishers.directory import DirectoryPublisher
-from authority.publishers.interface import PublishError, PublishOutcome
-from authority.publishers.leaf_directory import DirectoryLeafStore
+from authority.publishers.interface import PublishOutcome
 from authority.support import projected_directory
 from tests.harness.contract.issued_bundles import IssuedBundles
 from tidemark.bundle import Bundle, Cause
-from tidemark.certificates import parse_leaf
 
 NOW = int(time.time())
 
@@ -42,15 +39,6 @@ def names(target: Path) -> set[str]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def group(path: Path) -> int:
-    return path.stat().st_gid
-
-
-def make_for_group(target: Path, gid: int) -> None:
-    target.mkdir(parents=True)
-    os.chown(target, -1, gid)
 
 
 def generations(target: Path) -> list[str]:
@@ -236,58 +224,6 @@ async def test_no_reader_sees_files_of_two_bundles(foundry: IssuedBundles, targe
     reader.join()
     assert not torn
     assert len(seen) > 1
-
-
-async def test_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path) -> None:
-    store = DirectoryLeafStore(target)
-    assert store.name == str(target)
-    assert await store.read() is None
-    leaf = await foundry.leaf(await foundry.bundle(1))
-    await store.write(leaf)
-    assert await store.read() == leaf.certificate_pem
-    read = parse_leaf((target / "tls.crt").read_bytes(), (target / "tls.key").read_bytes())
-    assert read.certificate_pem == leaf.certificate_pem
-    assert mode(target / "tls.key") == 0o640
-    assert group(target / "tls.key") == group(target)
-    await store.write(leaf)
-    assert len(generations(target)) == 1
-
-
-async def test_group_of_the_directory_may_read_the_key(foundry: IssuedBundles, target: Path) -> None:
-    another = 12345 if os.geteuid() == 0 else os.getgroups()[-1]  # only root may give away what is not its own
-    make_for_group(target, another)
-    await DirectoryLeafStore(target).write(await foundry.leaf(await foundry.bundle(1)))
-    assert group(target / "tls.key") == group(target / "..data") == another
-
-
-async def test_leaf_without_its_key_is_none(foundry: IssuedBundles, target: Path) -> None:
-    bundle = await foundry.bundle(1)
-    store = DirectoryLeafStore(target)
-    await store.write(await foundry.leaf(bundle))
-    (target / "..data" / "tls.key").write_bytes((await foundry.leaf(bundle)).key_pem)
-    assert await store.read() is None
-    (target / "..data" / "tls.key").unlink()
-    assert await store.read() is None
-
-
-async def test_bundle_and_leaf_may_share_a_directory(foundry: IssuedBundles, target: Path) -> None:
-    publisher, store = DirectoryPublisher([target], foundry.trust), DirectoryLeafStore(target)
-    first = await foundry.bundle(1)
-    leaf = await foundry.leaf(first)
-    await publisher.publish(first)
-    await store.write(leaf)
-    second = await foundry.bundle(2)
-    await publisher.publish(second)
-    assert shown(target) == second.bundle
-    assert await store.read() == leaf.certificate_pem
-    assert mode(target / "tls.key") == 0o640
-    assert (await publisher.publish(second)).outcome is PublishOutcome.UNCHANGED
-
-
-async def test_failed_write_of_a_leaf_names_the_path(foundry: IssuedBundles, target: Path) -> None:
-    leaf = await foundry.leaf(await foundry.bundle(1))
-    with read_only(target), pytest.raises(PublishError, match=r"bundle: expected to write the leaf, found .*bundle"):
-        await DirectoryLeafStore(target).write(leaf)
 
 
 async def test_unreadable_target_is_an_error(foundry: IssuedBundles, target: Path) -> None:
