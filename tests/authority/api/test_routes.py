@@ -87,7 +87,9 @@ def mark(bundle: VerifiedBundle) -> Mark:
     return Mark(bundle.sequence, bundle.digest)
 
 
-async def test_a_first_start(deployment: AuthorityDeployment, reader: aiohttp.ClientSession) -> None:
+async def test_first_start_publishes_a_bundle_and_leaves(
+    deployment: AuthorityDeployment, reader: aiohttp.ClientSession
+) -> None:
     for path in ("/livez", "/readyz"):
         assert await answers(reader, path)
     status = await ask(reader, "/api/v1/status")
@@ -130,7 +132,7 @@ async def test_status_shows_leaves_and_publishers(
     assert publisher["outcome"] in {"written", "unchanged"}
 
 
-async def test_nobody_verifies_the_api_by_anything_but_the_control_ca(deployment: AuthorityDeployment) -> None:
+async def test_api_is_verified_by_the_control_ca_alone(deployment: AuthorityDeployment) -> None:
     bundle = await deployment.bundle("nats-0")
     for context in (ssl.create_default_context(), ssl.create_default_context(cadata=bundle.bundle.ca.decode())):
         async with aiohttp.ClientSession(deployment.url) as session:
@@ -138,7 +140,7 @@ async def test_nobody_verifies_the_api_by_anything_but_the_control_ca(deployment
                 await session.get("/livez", ssl=context)
 
 
-async def test_a_certificate_of_an_intermediate_opens_nothing(deployment: AuthorityDeployment) -> None:
+async def test_certificate_of_an_intermediate_ca_gives_no_access(deployment: AuthorityDeployment) -> None:
     ca = (await deployment.bundle("nats-0")).statement.anchors[0].sha256
     await eventually(partial(deployment.has_leaf_of, "nats-0", ca), "the leaf")
     context = await deployment.context()
@@ -150,7 +152,7 @@ async def test_a_certificate_of_an_intermediate_opens_nothing(deployment: Author
     assert (await deployment.bundle("nats-0")).sequence == 1
 
 
-async def test_a_token_that_is_taken_away_opens_nothing_any_more(deployment: AuthorityDeployment) -> None:
+async def test_deleted_token_gives_no_access(deployment: AuthorityDeployment) -> None:
     alice = deployment.state / "tokens" / "operator-alice"
     alice.write_text("a" * 40)
     async with deployment.session("a" * 40) as session:
@@ -193,13 +195,15 @@ async def test_each_role_has_its_own_token(
         (b" " * (MAX_BYTES + 1), 413, "Maximum request body size"),
     ],
 )
-async def test_a_bad_receipt(agent: aiohttp.ClientSession, body: bytes, status: int, sentence: str) -> None:
+async def test_bad_receipt_is_refused_with_the_reason(
+    agent: aiohttp.ClientSession, body: bytes, status: int, sentence: str
+) -> None:
     found = await refusal(agent, "POST", "/api/v1/receipts", data=body)
     assert found[0] == status
     assert found[1].startswith(sentence)
 
 
-async def test_a_receipt_of_an_agent_that_nobody_expects(
+async def test_receipt_of_an_unexpected_agent_is_refused(
     deployment: AuthorityDeployment, agent: aiohttp.ClientSession
 ) -> None:
     stranger = receipt("nats-9", mark(await deployment.bundle("nats-0")), None, 1)
@@ -208,7 +212,7 @@ async def test_a_receipt_of_an_agent_that_nobody_expects(
     assert sentence.startswith("receipt of 'nats-9': expected an agent that the configuration names")
 
 
-async def test_a_forced_rotation_from_the_request_to_the_last_proven_leaf(
+async def test_forced_rotation_runs_from_request_to_last_proven_leaf(
     deployment: AuthorityDeployment,
     reader: aiohttp.ClientSession,
     agent: aiohttp.ClientSession,
@@ -260,7 +264,7 @@ async def test_a_forced_rotation_from_the_request_to_the_last_proven_leaf(
     assert (forced.who, forced.reason) == ("operator from 127.0.0.1", "key suspected")
 
 
-async def test_the_fleet_shows_each_agents_last_receipt(
+async def test_fleet_has_the_last_receipt_of_each_agent(
     deployment: AuthorityDeployment, reader: aiohttp.ClientSession, agent: aiohttp.ClientSession
 ) -> None:
     sent = receipt("nats-0", mark(await deployment.bundle("nats-0")), None, 1)
@@ -280,7 +284,9 @@ async def test_the_fleet_shows_each_agents_last_receipt(
         (json.dumps({"reason": "x" * 501}).encode(), "rotate: field 'reason': expected at most 500 characters"),
     ],
 )
-async def test_a_rotation_needs_a_reason(operator: aiohttp.ClientSession, body: bytes, sentence: str) -> None:
+async def test_rotation_without_a_reason_is_refused(
+    operator: aiohttp.ClientSession, body: bytes, sentence: str
+) -> None:
     status, found = await refusal(operator, "POST", "/api/v1/rotate", data=body)
     assert status == 400
     assert found.startswith(sentence)
@@ -300,7 +306,7 @@ async def test_more_forced_rotations_than_a_bundle_holds_are_refused(tmp_path: P
     assert (await deployment.bundle("nats-0")).sequence > 30
 
 
-async def test_no_connection_is_kept_for_the_next_receipt(
+async def test_connection_is_closed_after_a_receipt(
     deployment: AuthorityDeployment, agent: aiohttp.ClientSession
 ) -> None:
     """Ten thousand agents report once a minute each: every connection that waits for the next would cost memory."""
@@ -395,7 +401,7 @@ async def test_late_request_is_withdrawn_or_its_answer_says_that_it_may_be_done(
     assert queue.done == ["rotate"]
 
 
-async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out(
+async def test_pod_that_takes_every_connection_keeps_no_receipt_out(
     deployment: AuthorityDeployment, agent: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     context, where = await deployment.context(), urlsplit(deployment.url)
@@ -418,7 +424,7 @@ async def test_a_pod_that_takes_every_connection_it_can_get_keeps_no_receipt_out
         writer.transport.abort()
 
 
-async def test_a_journal_that_cannot_be_read_shows_in_the_status_until_it_can(
+async def test_unreadable_journal_is_in_the_status_until_it_is_readable(
     deployment: AuthorityDeployment, reader: aiohttp.ClientSession
 ) -> None:
     (deployment.state / "journal").rename(deployment.state / "away")
@@ -439,7 +445,7 @@ async def test_a_journal_that_cannot_be_read_shows_in_the_status_until_it_can(
     await eventually(mended, "the journal to be read again")
 
 
-async def test_bundles_by_number(deployment: AuthorityDeployment, reader: aiohttp.ClientSession) -> None:
+async def test_bundle_is_found_by_its_sequence(deployment: AuthorityDeployment, reader: aiohttp.ClientSession) -> None:
     bundle = await deployment.bundle("nats-0")
     async with reader.get("/api/v1/bundles/1") as response:
         assert await response.read() == bundle.bundle.to_json()
@@ -449,7 +455,7 @@ async def test_bundles_by_number(deployment: AuthorityDeployment, reader: aiohtt
     )
 
 
-async def test_what_is_not_there_is_said_in_json(reader: aiohttp.ClientSession) -> None:
+async def test_unknown_paths_and_methods_are_answered_in_json(reader: aiohttp.ClientSession) -> None:
     assert await refusal(reader, "GET", "/api/v1/nothing") == (404, "GET /api/v1/nothing: not found")
     async with reader.get("/api/v1/rotate") as response:
         assert response.status == 405
@@ -483,7 +489,7 @@ async def test_metrics_have_the_documented_names(reader: aiohttp.ClientSession) 
     assert "_created" not in text
 
 
-async def test_reads_that_are_not_open_need_any_token(tmp_path: Path) -> None:
+async def test_closed_reads_need_a_token_of_any_role(tmp_path: Path) -> None:
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing", open_reads=False)
     deployment.init()
     async with deployment.running(clock):
@@ -498,7 +504,7 @@ async def test_reads_that_are_not_open_need_any_token(tmp_path: Path) -> None:
                 assert await answers(session, "/api/v1/status")
 
 
-async def test_a_port_that_is_taken_is_an_error_that_names_it(deployment: AuthorityDeployment, tmp_path: Path) -> None:
+async def test_taken_port_is_an_error_that_names_the_port(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     port = deployment.url.rpartition(":")[2]
     other = AuthorityDeployment.create(tmp_path / "other", preset="testing")
     text = other.config_file.read_text().replace("[api]", f'[api]\nlisten = "127.0.0.1:{port}"')

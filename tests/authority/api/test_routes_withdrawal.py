@@ -91,7 +91,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_a_revocation_goes_its_stages_and_each_agents_time_to_distrust_is_shown(site: Site) -> None:
+async def test_revocation_passes_its_stages_and_measures_each_agents_time_to_distrust(site: Site) -> None:
     bad = await site.signing()
     status, answer = await site.post("revoke", reason="its key leaked", ca=bad[:8])
     assert status == 200
@@ -131,7 +131,7 @@ async def test_a_revocation_goes_its_stages_and_each_agents_time_to_distrust_is_
     assert (record.ca, record.reason, record.urgent, record.automatic) == (bad, "its key leaked", False, False)
 
 
-async def test_an_urgent_rollback_says_what_it_breaks_and_is_in_force_with_one_statement(site: Site) -> None:
+async def test_urgent_rollback_names_what_breaks_and_needs_one_statement(site: Site) -> None:
     bad = await site.signing()
     status, prospect = await site.post("rollback", reason="nats-0 chokes", now=True, preview=True)
     assert status == 200
@@ -149,7 +149,7 @@ async def test_an_urgent_rollback_says_what_it_breaks_and_is_in_force_with_one_s
     assert fingerprint(site.deployment.leaf("app-0").chain[0]) == await site.signing()
 
 
-async def test_a_forced_rotation_that_waits_is_let_through_by_an_override(site: Site) -> None:
+async def test_override_opens_the_gate_of_a_forced_rotation(site: Site) -> None:
     assert (await site.post("override", reason="impatience"))[0] == 409
     _, made = await site.post("rotate", reason="practice")
     status, answer = await site.post("override", reason="app-0 is being replaced")
@@ -177,7 +177,7 @@ async def test_a_forced_rotation_that_waits_is_let_through_by_an_override(site: 
         ("revoke", {"reason": "x", "ca": "12", "preview": True}, 409, "revocation: expected a CA that is trusted"),
     ],
 )
-async def test_what_is_not_understood_changes_nothing(
+async def test_request_that_is_not_understood_changes_nothing(
     site: Site, path: str, body: dict[str, Any], status: int, error: str
 ) -> None:
     found, answer = await site.post(path, **body)
@@ -186,7 +186,7 @@ async def test_what_is_not_understood_changes_nothing(
     assert await ask(site.operator, "/api/v1/withdrawals") == NONE
 
 
-async def test_nobody_but_an_operator_withdraws_anything(site: Site) -> None:
+async def test_only_an_operator_withdraws_a_ca(site: Site) -> None:
     for path in ("rollback", "revoke", "override"):
         async with site.agent.post(f"/api/v1/{path}", json={"reason": "x", "ca": "12"}) as response:
             assert response.status == 403
@@ -194,7 +194,7 @@ async def test_nobody_but_an_operator_withdraws_anything(site: Site) -> None:
             assert response.status == 401
 
 
-async def test_a_client_that_the_withdrawn_ca_let_in_is_listed_until_it_is_gone(tmp_path: Path) -> None:
+async def test_client_with_a_leaf_of_the_withdrawn_ca_is_listed_until_it_disconnects(tmp_path: Path) -> None:
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     async with deployment.running(clock):

@@ -29,7 +29,9 @@ def asked(server: ApiServer) -> int:
     return sum("tokenreviews" in line for line in server.requests)
 
 
-async def test_the_pod_that_a_token_is_bound_to(server: ApiServer, client: KubernetesClient, uid: str) -> None:
+async def test_token_identifies_the_pod_that_it_is_bound_to(
+    server: ApiServer, client: KubernetesClient, uid: str
+) -> None:
     reviewer = KubernetesTokenReviewer(client, OURS)
     token = server.accounts.issue("tidemark", "nats", audience=OURS, pod=("nats-0", uid))
     assert await reviewer.sender(token) == PodIdentity("tidemark", "nats-0", uid)
@@ -37,7 +39,9 @@ async def test_the_pod_that_a_token_is_bound_to(server: ApiServer, client: Kuber
     assert asked(server) == 1
 
 
-async def test_tokens_of_others_are_nobodys(server: ApiServer, client: KubernetesClient, uid: str) -> None:
+async def test_token_of_another_audience_or_kind_is_refused(
+    server: ApiServer, client: KubernetesClient, uid: str
+) -> None:
     reviewer = KubernetesTokenReviewer(client, OURS)
     for token in (
         server.accounts.issue("tidemark", "nats", pod=("nats-0", uid)),  # of the API server's audience
@@ -49,7 +53,7 @@ async def test_tokens_of_others_are_nobodys(server: ApiServer, client: Kubernete
         assert await reviewer.sender(token) is None
 
 
-async def test_an_answer_is_believed_for_a_while(
+async def test_review_is_remembered_for_a_while(
     server: ApiServer, client: KubernetesClient, uid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_review, "KNOWN_SECONDS", 0.0)
@@ -61,7 +65,7 @@ async def test_an_answer_is_believed_for_a_while(
     assert asked(server) == 2
 
 
-async def test_nobody_can_be_asked(server: ApiServer, client: KubernetesClient) -> None:
+async def test_unreachable_api_server_makes_review_unavailable(server: ApiServer, client: KubernetesClient) -> None:
     await server.stop()
     with pytest.raises(TokenReviewUnavailable, match="expected to create tokenreview") as error:
         await KubernetesTokenReviewer(client, OURS).sender("a secret token")
@@ -69,7 +73,7 @@ async def test_nobody_can_be_asked(server: ApiServer, client: KubernetesClient) 
     await server.start()
 
 
-async def test_while_nobody_answers_one_waits_and_the_others_are_told_at_once(
+async def test_during_an_outage_one_review_waits_and_others_fail_at_once(
     server: ApiServer, client: KubernetesClient, uid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of ten thousand agents each would hold a place at the door until it leaves, and keep operators out."""
@@ -122,6 +126,6 @@ def status(**changes: Any) -> TokenReviewStatus:
         {"user": UserInfo(username="system:serviceaccount:nats:agent", extra={POD_NAME: ["nats-0"], POD_UID: []})},
     ],
 )
-def test_what_is_not_good_is_nobodys(changes: dict[str, object]) -> None:
+def test_unusable_review_identifies_no_pod(changes: dict[str, object]) -> None:
     assert sender_of(status(), OURS) == PodIdentity("nats", "nats-0", "u")
     assert sender_of(status(**changes), OURS) is None

@@ -33,7 +33,7 @@ def named(bundles: list[VerifiedBundle]) -> dict[str, Bundle]:
     return {f"b{one.sequence}": one.bundle for one in bundles}
 
 
-async def test_a_whole_chain_is_good_in_whatever_order(foundry: IssuedBundles) -> None:
+async def test_complete_chain_is_good_in_any_order(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 4)
     assert follow(named(made[::-1]), foundry.trust) == StatementChain(1, 4, 4, ())
     twice = named(made) | {"copy": made[1].bundle}
@@ -42,7 +42,7 @@ async def test_a_whole_chain_is_good_in_whatever_order(foundry: IssuedBundles) -
     assert follow({}, foundry.trust) == StatementChain(0, 0, 0, ())
 
 
-async def test_gaps_are_named(foundry: IssuedBundles) -> None:
+async def test_gap_in_a_chain_is_named(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 6)
     found = follow(named([made[0], made[2], made[5]]), foundry.trust)
     assert [fault.partition(", found")[0] for fault in found.faults] == [
@@ -51,7 +51,7 @@ async def test_gaps_are_named(foundry: IssuedBundles) -> None:
     ]
 
 
-async def test_two_texts_for_one_number_are_a_fork(foundry: IssuedBundles) -> None:
+async def test_two_statements_of_one_sequence_are_a_fork(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 3)
     other = await foundry.bundle(2, Cause.FORCED, made[0].digest)
     (fault,) = follow(named(made) | {"other": other.bundle}, foundry.trust).faults
@@ -60,7 +60,7 @@ async def test_two_texts_for_one_number_are_a_fork(foundry: IssuedBundles) -> No
     )
 
 
-async def test_two_that_follow_the_same_are_a_fork(foundry: IssuedBundles) -> None:
+async def test_two_statements_with_one_predecessor_are_a_fork(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 2)
     other = await foundry.bundle(3, previous=made[0].digest)
     (fault,) = follow(named([*made, other]), foundry.trust).faults
@@ -70,7 +70,7 @@ async def test_two_that_follow_the_same_are_a_fork(foundry: IssuedBundles) -> No
     )
 
 
-async def test_a_wrong_previous_is_named_with_both_digests(foundry: IssuedBundles) -> None:
+async def test_wrong_previous_digest_is_named_with_both_digests(foundry: IssuedBundles) -> None:
     made = await chain_of(foundry, 1)
     stray = await foundry.bundle(2, previous="ab" * 32)
     (fault,) = follow(named([*made, stray]), foundry.trust).faults
@@ -79,7 +79,9 @@ async def test_a_wrong_previous_is_named_with_both_digests(foundry: IssuedBundle
     assert fault == f"first: statement 1: expected no previous one, found {'ab' * 32}"
 
 
-async def test_what_no_trusted_key_signed_is_no_link(foundry: IssuedBundles, tmp_path: Path) -> None:
+async def test_statement_without_a_trusted_signature_is_not_in_the_chain(
+    foundry: IssuedBundles, tmp_path: Path
+) -> None:
     made = await chain_of(foundry, 3)
     other = await IssuedBundles.create(tmp_path / "other", NOW)
     bundles = named(made) | {"b2": (await other.bundle(2)).bundle, "b3": replace(made[2].bundle, ca=b"")}
@@ -90,7 +92,7 @@ async def test_what_no_trusted_key_signed_is_no_link(foundry: IssuedBundles, tmp
     assert "step 5 (digest)" in found.faults[1]
 
 
-async def test_directories_of_bundles(foundry: IssuedBundles, tmp_path: Path) -> None:
+async def test_directory_stands_for_all_bundles_in_it(foundry: IssuedBundles, tmp_path: Path) -> None:
     made = await chain_of(foundry, 3)
     kept = tmp_path / "kept"
     (kept / "one").mkdir(parents=True)
@@ -109,7 +111,7 @@ async def test_directories_of_bundles(foundry: IssuedBundles, tmp_path: Path) ->
         bundle_sources.read_all([tmp_path / "empty"])
 
 
-async def test_the_command_follows_what_the_api_holds_and_what_was_kept(tmp_path: Path) -> None:
+async def test_verify_chain_joins_bundles_of_the_api_and_of_files(tmp_path: Path) -> None:
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
     early = 60 - time.time() % 1200  # a minute past the start of the epoch, so that nothing is due meanwhile

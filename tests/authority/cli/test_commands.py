@@ -43,7 +43,7 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-async def test_init_makes_secrets_once(deployment: AuthorityDeployment) -> None:
+async def test_init_makes_every_secret_once(deployment: AuthorityDeployment) -> None:
     made = await command("--config", deployment.config_file, "init")
     assert made.status == 0
     assert [line.split()[0] for line in made.out.splitlines()] == ["made"] * 5
@@ -65,7 +65,7 @@ async def test_init_makes_secrets_once(deployment: AuthorityDeployment) -> None:
     assert files(deployment.state) == before
 
 
-async def test_init_mends_what_is_missing(deployment: AuthorityDeployment) -> None:
+async def test_init_makes_what_is_missing(deployment: AuthorityDeployment) -> None:
     deployment.init()
     before = files(deployment.state)
     (deployment.state / "tokens" / "agent").unlink()
@@ -76,7 +76,7 @@ async def test_init_mends_what_is_missing(deployment: AuthorityDeployment) -> No
     assert after == before
 
 
-async def test_the_state_of_another_trust_domain_is_refused(deployment: AuthorityDeployment) -> None:
+async def test_init_refuses_the_state_of_another_trust_domain(deployment: AuthorityDeployment) -> None:
     deployment.init()
     text = deployment.config_file.read_text().replace("bus.example.com", "other.example.com")
     deployment.config_file.write_text(text)
@@ -85,13 +85,13 @@ async def test_the_state_of_another_trust_domain_is_refused(deployment: Authorit
     assert "expected the state of trust domain 'other.example.com', found that of 'bus.example.com'" in refused.err
 
 
-async def test_run_without_init_says_so(deployment: AuthorityDeployment) -> None:
+async def test_run_without_init_says_to_run_init(deployment: AuthorityDeployment) -> None:
     refused = await command("--config", deployment.config_file, "run")
     assert refused.status == 3
     assert refused.err == (f"{deployment.state}/control/ca: expected the control CA, found none; run 'init' first\n")
 
 
-async def test_check_config(deployment: AuthorityDeployment) -> None:
+async def test_check_config_reports_the_summary_or_every_fault(deployment: AuthorityDeployment) -> None:
     good = await command("--config", deployment.config_file, "check-config")
     assert good.status == 0
     assert good.out.startswith("good: trust domain bus.example.com; epochs of 20 s, CAs valid 80 s")
@@ -107,7 +107,7 @@ async def test_check_config(deployment: AuthorityDeployment) -> None:
     ]
 
 
-async def test_no_configuration_at_all() -> None:
+async def test_command_without_a_configuration_is_refused() -> None:
     found = await command("run")
     assert found.status == 2
     assert found.err == (
@@ -115,14 +115,14 @@ async def test_no_configuration_at_all() -> None:
     )
 
 
-async def test_trust_is_what_agents_read(deployment: AuthorityDeployment) -> None:
+async def test_printed_trust_file_is_readable_by_agents(deployment: AuthorityDeployment) -> None:
     deployment.init()
     printed = await command("--config", deployment.config_file, "trust")
     assert printed.status == 0
     assert Trust.parse(printed.out.encode()) == await deployment.trust()
 
 
-async def test_a_passphrase_that_is_forgotten(deployment: AuthorityDeployment) -> None:
+async def test_forgotten_or_wrong_passphrase_is_refused_and_not_printed(deployment: AuthorityDeployment) -> None:
     environment = {"TIDEMARK_KEY_PASSPHRASE": "correct horse"}
     assert (await command("--config", deployment.config_file, "init", environment=environment)).status == 0
     assert (await command("--config", deployment.config_file, "trust", environment=environment)).status == 0
@@ -137,14 +137,14 @@ async def test_a_passphrase_that_is_forgotten(deployment: AuthorityDeployment) -
     assert "pony" not in wrong.err
 
 
-async def test_the_help_names_every_exit_status() -> None:
+async def test_help_names_every_exit_status() -> None:
     shown = await command("--help")
     assert shown.status == 0
     for words in ("0  done", "1  no:", "2  the arguments", "3  the state cannot be used", "4  the API gives no answer"):
         assert words in shown.out
 
 
-async def test_commands_that_need_a_running_authority(deployment: AuthorityDeployment) -> None:
+async def test_api_commands_without_a_running_authority_exit_with_status_4(deployment: AuthorityDeployment) -> None:
     deployment.init()
     for words in (["status"], ["rotate", "--reason", "none"]):
         found = await command("--config", deployment.config_file, *words)
@@ -155,7 +155,7 @@ async def test_commands_that_need_a_running_authority(deployment: AuthorityDeplo
     assert found.err.startswith("https://127.0.0.1:1/api/v1/status: expected an answer of the authority, found ")
 
 
-async def test_a_running_authority_is_looked_at_and_told(deployment: AuthorityDeployment, tmp_path: Path) -> None:
+async def test_status_and_rotate_against_a_running_authority(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     deployment.init()
     config = ["--config", str(deployment.config_file)]
     async with Program(deployment, {"TIDEMARK_LOG": "json"}) as program:
@@ -195,7 +195,7 @@ async def test_a_running_authority_is_looked_at_and_told(deployment: AuthorityDe
     assert deployment.token("operator") not in log
 
 
-async def test_verify_says_what_it_found(deployment: AuthorityDeployment, tmp_path: Path) -> None:
+async def test_verify_prints_the_verdict_on_each_bundle(deployment: AuthorityDeployment, tmp_path: Path) -> None:
     deployment.init()
     async with deployment.running():
         bundle = (await deployment.bundle("nats-0")).bundle
@@ -220,7 +220,7 @@ async def test_verify_says_what_it_found(deployment: AuthorityDeployment, tmp_pa
     assert missing.err == f"{tmp_path}/ca.crt: expected a readable file, found No such file or directory\n"
 
 
-async def test_the_broker_being_away_keeps_nothing_from_happening(tmp_path: Path) -> None:
+async def test_absent_broker_does_not_hold_up_other_publishers(tmp_path: Path) -> None:
     more = '[publish.jetstream]\nservers = ["tls://127.0.0.1:1"]\ndirectory = "state/nats"\n'
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground", more=more)
     deployment.init()
@@ -243,7 +243,7 @@ async def test_the_broker_being_away_keeps_nothing_from_happening(tmp_path: Path
         assert await program.signal(signal.SIGINT) == 0
 
 
-async def test_a_killed_authority_goes_on_where_it_was(tmp_path: Path) -> None:
+async def test_killed_authority_continues_from_its_journal(tmp_path: Path) -> None:
     """Two rotations with a real clock, the program killed in between at every stage that its mounts show."""
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground", more=SWIFT)
     deployment.init()

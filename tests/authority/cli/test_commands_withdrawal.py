@@ -13,7 +13,7 @@ async def status_of(deployment: AuthorityDeployment) -> dict[str, Any]:
     return dict(json.loads(answer.out))
 
 
-async def test_withdrawals_from_the_command_line(tmp_path: Path) -> None:
+async def test_withdrawals_on_the_command_line(tmp_path: Path) -> None:
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
     deployment.init()
 

@@ -23,14 +23,14 @@ def faults(text: str, environment: dict[str, str] | None = None) -> tuple[str, .
     return caught.value.faults
 
 
-def test_the_least_table_in_a_pod() -> None:
+def test_smallest_kubernetes_table_in_a_pod() -> None:
     access = InCluster("https://10.96.0.1:443")
     expected = KubernetesConfig(access, "", (), "tidemark-authority", "tidemark-authority", nudge=False)
     assert read("[kubernetes]", IN_POD).kubernetes == expected
     assert read("").kubernetes is None
 
 
-def test_a_whole_table() -> None:
+def test_complete_kubernetes_table() -> None:
     config = read(
         """
         [kubernetes]
@@ -51,7 +51,7 @@ def test_a_whole_table() -> None:
     assert config.leaves[0].place == SecretName("nats", "nats-server-tls")
 
 
-def test_an_ipv6_api_server() -> None:
+def test_api_server_with_an_ipv6_address() -> None:
     kubernetes = read("[kubernetes]", {"KUBERNETES_SERVICE_HOST": "fd00::1"}).kubernetes
     assert kubernetes is not None
     assert kubernetes.access == InCluster("https://[fd00::1]:443")
@@ -60,7 +60,7 @@ def test_an_ipv6_api_server() -> None:
 CERT_MANAGER = '[kubernetes]\nkubeconfig = "c"\n[kubernetes.cert_manager]\n'
 
 
-def test_the_certificates_that_a_withdrawal_renews() -> None:
+def test_cert_manager_table_names_the_certificates_to_renew() -> None:
     kubernetes = read(CERT_MANAGER + 'namespaces = ["nats", "apps"]\nissuer = "tidemark"').kubernetes
     assert kubernetes is not None
     assert kubernetes.cert_manager == CertManagerConfig(("nats", "apps"), "tidemark")
@@ -104,7 +104,7 @@ def test_one_fault_is_one_sentence(text: str, part: str) -> None:
     assert fault.startswith(part)
 
 
-def test_a_secret_holds_one_leaf() -> None:
+def test_two_leaves_in_one_secret_are_refused() -> None:
     leaves = "".join(LEAF.replace("nats", name) + 'secret = "nats/tls"\n' for name in ("one", "two"))
     (fault,) = faults(leaves + '[kubernetes]\nkubeconfig = "c"')
     assert fault == "leaves: secret: expected each once, found 'nats/tls' more than once"

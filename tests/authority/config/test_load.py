@@ -52,7 +52,7 @@ def faults(text: str, environment: dict[str, str] | None = None) -> tuple[str, .
     return caught.value.faults
 
 
-def test_a_whole_file() -> None:
+def test_complete_file() -> None:
     config = parse(WHOLE, "authority.toml", BASE, {"TIDEMARK_KEY_PASSPHRASE": "correct horse"})
     assert config.trust_domain == "playground.tidemark"
     assert config.state == BASE / "state"
@@ -77,7 +77,7 @@ def test_a_whole_file() -> None:
     assert "horse" not in repr(config)
 
 
-def test_the_least_file_is_production_on_loopback() -> None:
+def test_smallest_file_is_production_on_loopback() -> None:
     config = parse(b'trust_domain = "bus.example.com"', "authority.toml", BASE, {})
     assert config.timing == PRESETS["production"]
     assert config.api.listen == ListenAddress("127.0.0.1", 0)
@@ -89,7 +89,7 @@ def test_the_least_file_is_production_on_loopback() -> None:
     assert config.withdrawal == WithdrawalConfig(Fraction(1, 3), ())
 
 
-def test_when_a_ca_is_rolled_back_unasked_and_which_servers_are_looked_at() -> None:
+def test_withdrawal_table_has_the_share_and_the_monitored_servers() -> None:
     text = (
         'trust_domain = "x"\n[withdrawal]\nrollback_above = "{}"\n'
         'monitors = ["http://127.0.0.1:8222", "https://nats"]\n'
@@ -109,7 +109,7 @@ def test_when_a_ca_is_rolled_back_unasked_and_which_servers_are_looked_at() -> N
     assert fault == "withdrawal.monitors: expected URLs without user and password, found one with '@'"
 
 
-def test_clock_values_stand_in_for_the_presets() -> None:
+def test_clock_values_replace_those_of_the_preset() -> None:
     text = b'trust_domain = "x"\npreset = "testing"\n[clock]\nepoch_seconds = 3600\nsplay_seconds = 20\n'
     timing = parse(text, "authority.toml", BASE, {}).timing
     assert timing.clock.epoch_seconds == 3600
@@ -131,14 +131,14 @@ def test_clock_values_stand_in_for_the_presets() -> None:
         ("delivery_seconds = 1800", ("prepare_seconds = 1800", "delivery_seconds = 1800")),
     ],
 )
-def test_a_clock_that_does_not_fit_names_both_values(clock: str, names: tuple[str, str]) -> None:
+def test_impossible_clock_is_refused_with_both_values(clock: str, names: tuple[str, str]) -> None:
     (fault,) = faults(f'trust_domain = "x"\n[clock]\n{clock}\n')
     assert fault.startswith("clock: ")
     for name in names:
         assert name in fault
 
 
-def test_every_fault_at_once_each_with_its_key() -> None:
+def test_every_fault_is_reported_at_once_with_its_key() -> None:
     found = faults(
         """
         trust_domain = "no spaces"
@@ -200,7 +200,7 @@ def test_every_fault_at_once_each_with_its_key() -> None:
     assert len(found) == len(expected)
 
 
-def test_a_user_in_a_servers_url_is_refused_and_not_shown() -> None:
+def test_user_in_a_server_url_is_refused_and_not_printed() -> None:
     (fault,) = faults('trust_domain = "x"\n[publish.jetstream]\nservers = ["http://joe:sesame@127.0.0.1"]\n')
     assert fault.startswith("publish.jetstream.servers: ")
     assert "sesame" not in fault
@@ -233,14 +233,14 @@ def test_one_fault_is_one_sentence(text: str, part: str) -> None:
     assert part in fault
 
 
-def test_no_such_file(tmp_path: Path) -> None:
+def test_missing_configuration_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         AuthorityConfigError, match=r"authority\.toml: expected a readable TOML file, found No such file"
     ):
         load(tmp_path / "authority.toml", {})
 
 
-def test_paths_start_where_the_file_is(tmp_path: Path) -> None:
+def test_relative_paths_start_at_the_configuration_file(tmp_path: Path) -> None:
     (tmp_path / "authority.toml").write_bytes(WHOLE)
     config = load(tmp_path / "authority.toml", {})
     assert config.state == tmp_path / "state"

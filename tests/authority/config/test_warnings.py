@@ -38,7 +38,7 @@ def keys(found: list[str]) -> list[str]:
     return [warning.partition(":")[0] for warning in found]
 
 
-def test_a_careful_configuration_is_not_warned_of() -> None:
+def test_careful_configuration_has_no_warnings() -> None:
     assert warned(QUIET) == []
 
 
@@ -59,18 +59,18 @@ def test_a_careful_configuration_is_not_warned_of() -> None:
         (f'preset = "playground"\nkey_type = "rsa-4096"\n{QUIET}', "key_type", "of the 8 s in which"),
     ],
 )  # fmt: skip
-def test_what_will_bite_is_named_by_its_key(text: str, key: str, says: str) -> None:
+def test_risky_setting_is_warned_of_by_its_key(text: str, key: str, says: str) -> None:
     found = warned(text)
     assert keys(found) == [key]
     assert says in found[0]
 
 
-def test_keys_that_lie_open_are_warned_of_unless_openbao_has_them() -> None:
+def test_unencrypted_keys_are_warned_of_unless_openbao_keeps_them() -> None:
     assert keys(warned(QUIET, words="")) == [ENCRYPTION_VARIABLE]
     assert warned(QUIET.replace("[api]", f"{OPENBAO}[api]"), words="") == []
 
 
-def test_in_kubernetes_pods_are_the_fleet_and_secrets_the_targets() -> None:
+def test_kubernetes_configuration_needs_no_agents_and_no_targets() -> None:
     text = QUIET.replace('[[agents]]\nname = "nats-0"', "").replace('[[publish.directory]]\npath = "bundle"', "")
     assert keys(warned(text)) == ["agents", "publish"]
     assert warned(f'{text}{KUBERNETES}fleet = ["nats"]') == []
@@ -78,12 +78,12 @@ def test_in_kubernetes_pods_are_the_fleet_and_secrets_the_targets() -> None:
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8443", "localhost:8443"])
-def test_what_is_not_reached_from_elsewhere_may_be_open(listen: str) -> None:
+def test_loopback_api_may_have_open_reads(listen: str) -> None:
     text = QUIET.replace("10.0.0.7:8443", listen).replace("open_reads = false", "open_reads = true")
     assert warned(text.replace("authority.example.com", "localhost")) == []
 
 
-async def test_check_config_says_so_and_is_content(tmp_path: Path) -> None:
+async def test_check_config_prints_warnings_and_succeeds(tmp_path: Path) -> None:
     deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground")
     found = await command("--config", deployment.config_file, "check-config")
     assert found.status == 0

@@ -49,7 +49,7 @@ def agent(name: str, **changes: Any) -> AgentPod:
     return replace(made, **changes)
 
 
-def test_what_is_kept_of_a_pod() -> None:
+def test_agent_pod_has_the_parts_that_the_fleet_needs() -> None:
     at = int(THEN.timestamp())
     raw = body("app-0", "apps")
     raw["metadata"] |= {"uid": "u", "labels": {"tidemark.io/class": "application"}}
@@ -101,7 +101,7 @@ def says(raw: Any, *path: str) -> Any:
 
 
 @given(PODS)
-def test_no_pod_whatever_is_in_it_vanishes_from_those_who_must_prove(raw: Any) -> None:
+def test_pod_with_any_content_stays_expected(raw: Any) -> None:
     pod = agent_pod(Pod(raw))
     assert not mounts(Pod(raw), "nats-ca-tls")
     is_over = says(raw, "status", "phase") in ("Pending", "Succeeded", "Failed")
@@ -128,7 +128,7 @@ STRANGE: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("damage", STRANGE)
-async def test_a_strange_pod_hides_no_other_and_is_waited_for(
+async def test_unreadable_pod_hides_no_other_and_is_waited_for(
     server: ApiServer, client: KubernetesClient, damage: str
 ) -> None:
     async def damaged(request: web.Request, handle: Answering) -> web.StreamResponse:
@@ -157,7 +157,7 @@ async def test_a_strange_pod_hides_no_other_and_is_waited_for(
     )
 
 
-def test_expected_are_running_pods_that_nobody_deletes() -> None:
+def test_running_pods_that_are_not_being_deleted_are_expected() -> None:
     pods = [agent("c"), agent("a", is_running=False), agent("d", is_terminating=True), agent("b", is_ready=False)]
     assert [(one.name, one.uid, one.ready) for one in expected(pods)] == [
         ("nats/b", "uid-b", False),
@@ -179,12 +179,14 @@ def names(members: PodMembers) -> set[str] | None:
     return None if found is None else {one.name for one in found}
 
 
-async def test_pods_come_become_ready_and_go(server: ApiServer, client: KubernetesClient) -> None:
+async def test_members_follow_pods_that_come_become_ready_and_go(server: ApiServer, client: KubernetesClient) -> None:
     for namespace in ("nats", "apps", "other"):
         server.namespace(namespace)
     server.store.put(POD, body("nats-0"))
     server.store.put(POD, body("stranger", "other"))
+    changes: list[None] = []
     async with watched(client, "nats", "apps") as members:
+        members.subscribe(lambda: changes.append(None))
         assert names(members) is None
         await eventually(lambda: names(members) == {"nats/nats-0"}, "the pod that is there")
         server.store.put(POD, body("nats-0", "apps", phase="Pending"))
@@ -198,9 +200,10 @@ async def test_pods_come_become_ready_and_go(server: ApiServer, client: Kubernet
         await eventually(lambda: names(members) == {"apps/nats-0", "nats/nats-0"}, "one that is going")
         server.store.delete(POD, "apps", "nats-0")
         await eventually(lambda: names(members) == {"nats/nats-0"}, "one that is gone")
+    assert len(changes) >= 5  # a report of each change, since each may open a gate
 
 
-async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesClient) -> None:
+async def test_watch_continues_after_a_bookmark(server: ApiServer, client: KubernetesClient) -> None:
     server.namespace("nats")
     server.bookmark_seconds = 0.02
     failures: list[str] = []
@@ -216,7 +219,7 @@ async def test_a_bookmark_is_an_empty_pod(server: ApiServer, client: KubernetesC
     assert failures == []
 
 
-async def test_a_fleet_of_many_namespaces_leaves_connections_for_everything_else(
+async def test_watches_of_many_namespaces_leave_connections_for_requests(
     server: ApiServer, client: KubernetesClient
 ) -> None:
     """Each namespace's watch keeps one; the Lease is renewed over the same client."""
@@ -230,7 +233,7 @@ async def test_a_fleet_of_many_namespaces_leaves_connections_for_everything_else
             assert await client.get(Lease, "tidemark-authority", "tidemark") is None
 
 
-async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiServer, client: KubernetesClient) -> None:
+async def test_unreadable_namespace_makes_the_fleet_unreadable(server: ApiServer, client: KubernetesClient) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         return internal_error() if "/apps/pods" in request.path else await handle(request)
 
@@ -246,7 +249,7 @@ async def test_one_unreadable_namespace_makes_the_fleet_unreadable(server: ApiSe
         assert registry.fleet(JournalBuilder().history, START).readable
 
 
-async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, client: KubernetesClient) -> None:
+async def test_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, client: KubernetesClient) -> None:
     server.namespace("nats")
     builder = JournalBuilder()
     builder.prepare(EPOCH, START)
@@ -281,7 +284,7 @@ async def test_a_receipt_counts_for_the_pod_uid_that_sent_it(server: ApiServer, 
         (PodIdentity("other", "nats-0", "uid-nats-0"), "in a namespace of kubernetes.fleet"),
     ],
 )
-async def test_receipts_of_others_are_refused(
+async def test_receipt_with_another_pods_token_is_refused(
     client: KubernetesClient, sender: PodIdentity | None, complaint: str
 ) -> None:
     members = PodMembers(client, ["nats"], lambda *_: None)

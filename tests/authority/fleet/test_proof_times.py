@@ -3,25 +3,12 @@
 from pathlib import Path
 
 from authority.fleet.proof_times import STATEMENTS, ProofTimes
-from authority.journal.history import SignedStatement
 from tests.harness.authority.deployment import receipt
-from tests.harness.contract.issued_bundles import IssuedBundles
+from tests.harness.contract.issued_bundles import IssuedBundles, signed
 from tidemark.certificates import parse_leaf
 from tidemark.verify import Mark, VerifiedBundle
 
 NOW = 1_800_000_000
-
-
-def signed(verified: VerifiedBundle) -> SignedStatement:
-    return SignedStatement(
-        position=verified.sequence,
-        at=NOW,
-        ca_id="",
-        bundle=verified.bundle,
-        statement=verified.statement,
-        digest=verified.digest,
-        certificates=verified.certificates,
-    )
 
 
 def mark(verified: VerifiedBundle) -> Mark:

@@ -44,13 +44,13 @@ def state_at(now: int, book: ReceiptBook, expected: ExpectedAgent) -> FleetState
 @pytest.mark.parametrize(
     ("preset", "heartbeat", "fresh"), [("playground", 5, 20), ("testing", 60, 720), ("production", 60, 10920)]
 )
-def test_receipts_count_for_half_an_epoch_and_two_heartbeats(preset: str, heartbeat: int, fresh: int) -> None:
+def test_receipt_counts_for_half_an_epoch_and_two_heartbeats(preset: str, heartbeat: int, fresh: int) -> None:
     clock = PRESETS[preset].clock
     assert heartbeat_seconds(clock) == heartbeat
     assert freshness_seconds(clock) == fresh
 
 
-def test_a_later_receipt_of_one_start_replaces_an_earlier_one_and_never_the_other_way() -> None:
+def test_later_receipt_of_one_start_replaces_the_earlier_only() -> None:
     book = ReceiptBook()
     assert book.accept(ReceivedReceipt(receipt("nats-0", NEWEST, number=7), START, START))
     assert not book.accept(ReceivedReceipt(receipt("nats-0", OLD, number=6), START + 1, START + 1))
@@ -60,7 +60,7 @@ def test_a_later_receipt_of_one_start_replaces_an_earlier_one_and_never_the_othe
     assert last.receipt.proven == NEWEST
 
 
-def test_a_new_start_replaces_the_old_one_which_never_comes_back() -> None:
+def test_receipt_of_an_ended_start_never_counts_again() -> None:
     book = ReceiptBook()
     book.accept(ReceivedReceipt(receipt("nats-0", NEWEST, nonce="first", number=900), START, START))
     assert book.accept(ReceivedReceipt(receipt("nats-0", OLD, nonce="second", number=1), START + 1, START + 1))
@@ -70,7 +70,7 @@ def test_a_new_start_replaces_the_old_one_which_never_comes_back() -> None:
     assert last.receipt.nonce == "second"
 
 
-def test_a_receipt_counts_for_the_pod_that_sent_it_and_not_for_its_successor() -> None:
+def test_receipt_does_not_count_for_a_successor_of_the_pod() -> None:
     book = book_of(ReceivedReceipt(receipt("nats-0", NEWEST, uid="old"), START, START))
     assert state_at(START, book, pod(uid="old")) is FleetState.PROVEN
     assert state_at(START, book, pod(uid="new")) is FleetState.MISSING
@@ -89,14 +89,14 @@ def test_a_receipt_counts_for_the_pod_that_sent_it_and_not_for_its_successor() -
         (None, None, AgentState.STARTING, FleetState.LAGGING),
     ],
 )
-def test_states_follow_from_what_the_receipt_says_of_the_newest_statement(
+def test_state_follows_from_the_receipt_and_the_newest_statement(
     proven: Mark | None, installed: Mark | None, state: AgentState, expected: FleetState
 ) -> None:
     book = book_of(ReceivedReceipt(receipt("nats-0", proven, installed, state=state), START, START))
     assert state_at(START, book, pod()) is expected
 
 
-def test_a_silent_agent_is_missing_once_its_receipt_is_stale() -> None:
+def test_silent_agent_is_missing_once_its_receipt_is_stale() -> None:
     book = book_of(ReceivedReceipt(receipt("nats-0", NEWEST), START, START))
     assert state_at(START + 20, book, pod()) is FleetState.PROVEN
     assert state_at(START + 21, book, pod()) is FleetState.MISSING
@@ -106,7 +106,7 @@ def test_a_silent_agent_is_missing_once_its_receipt_is_stale() -> None:
     assert stale.expected
 
 
-def test_a_pod_neither_ready_nor_heard_of_for_longer_than_p_is_not_expected() -> None:
+def test_pod_unready_and_silent_for_too_long_is_not_expected() -> None:
     crashed = pod(ready=False, since=START)
     assert state_at(START + 8, ReceiptBook(), crashed) is FleetState.MISSING
     assert state_at(START + 9, ReceiptBook(), crashed) is FleetState.QUARANTINED
@@ -116,7 +116,7 @@ def test_a_pod_neither_ready_nor_heard_of_for_longer_than_p_is_not_expected() ->
     assert state_at(START + 9, heard, crashed) is FleetState.LAGGING
 
 
-def test_an_unreadable_list_of_agents_is_no_empty_fleet() -> None:
+def test_unreadable_list_of_agents_is_not_an_empty_fleet() -> None:
     assert not view(None, ReceiptBook(), "", CLOCK, START).readable
     assert view([], ReceiptBook(), "", CLOCK, START).readable
 

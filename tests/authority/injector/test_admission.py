@@ -26,7 +26,7 @@ def refusal(made: Json) -> str:
     return str(response["status"]["message"])
 
 
-def test_an_application_of_a_replica_set_gets_the_sidecar() -> None:
+def test_application_of_a_replica_set_gets_the_sidecar() -> None:
     made = injected(pod(HTTP, PORT | {"tidemark.io/leaf-secret": "web-tls", "tidemark.io/splay": "10"}))
     assert made["metadata"]["labels"]["tidemark.io/agent"] == "true"
     assert made["metadata"]["labels"]["tidemark.io/class"] == "application"
@@ -53,7 +53,7 @@ def test_an_application_of_a_replica_set_gets_the_sidecar() -> None:
     assert "shareProcessNamespace" not in made["spec"]
 
 
-def test_the_agent_reads_the_settings_that_it_is_given() -> None:
+def test_agent_reads_the_injected_environment() -> None:
     """As the kubelet would give them: the agent's own parser finds nothing wrong."""
     for made in (
         pod(HTTP, PORT | {"tidemark.io/leaf-secret": "web-tls", "tidemark.io/splay": "10"}),
@@ -65,7 +65,7 @@ def test_the_agent_reads_the_settings_that_it_is_given() -> None:
         assert len(config.targets) == 1
 
 
-def test_a_native_sidecar_that_starts_first_and_whose_probes_hold_the_workload_back() -> None:
+def test_sidecar_starts_first_and_its_probes_hold_the_workload_back() -> None:
     made = pod(HTTP, PORT, initContainers=[container("migrate"), container("proxy", restartPolicy="Always")])
     made = injected(made)
     assert [one["name"] for one in made["spec"]["initContainers"]] == ["tidemark-agent", "migrate", "proxy"]
@@ -75,7 +75,7 @@ def test_a_native_sidecar_that_starts_first_and_whose_probes_hold_the_workload_b
     assert paths == {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
 
 
-def test_pod_security_restricted() -> None:
+def test_sidecar_meets_pod_security_restricted() -> None:
     context = sidecar_of(injected(pod(HTTP, PORT)))["securityContext"]
     assert context["allowPrivilegeEscalation"] is False
     assert context["capabilities"] == {"drop": ["ALL"]}
@@ -84,7 +84,7 @@ def test_pod_security_restricted() -> None:
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_volumes_in_memory_optional_and_read_only_for_the_workload() -> None:
+def test_volumes_are_in_memory_or_optional_and_read_only_for_the_workload() -> None:
     made = injected(pod(HTTP, PORT | {"tidemark.io/leaf-secret": "web-tls", "tidemark.io/directory": "/var/lib/tls"}))
     volumes = {volume["name"]: volume for volume in made["spec"]["volumes"]}
     assert volumes["tidemark-run"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Mi"}
@@ -98,7 +98,7 @@ def test_volumes_in_memory_optional_and_read_only_for_the_workload() -> None:
     assert environment(made)["TIDEMARK_OUT"] == "/var/lib/tls"
 
 
-def test_the_sidecar_has_its_own_token_and_never_the_api_servers() -> None:
+def test_sidecar_has_its_own_token_and_not_that_of_the_api_server() -> None:
     """The API server mounts its token wherever nothing is mounted at this path, also after the webhook."""
     made = injected(pod(HTTP, PORT))
     mounts = {mount["mountPath"]: mount["name"] for mount in sidecar_of(made)["volumeMounts"]}
@@ -109,7 +109,7 @@ def test_the_sidecar_has_its_own_token_and_never_the_api_servers() -> None:
     assert source["serviceAccountToken"]["audience"] == "tidemark-authority"
 
 
-def test_nats_is_signalled_and_proven_on_its_ports() -> None:
+def test_nats_mode_signals_and_proves_on_the_ports() -> None:
     made = injected(pod(NATS, {"tidemark.io/tls-ports": "6222, 7222"}, containers=[container("nats")]))
     assert environment(made)["TIDEMARK_TARGETS"] == (
         "signal:?process=nats-server&signal=HUP&monitor=http://127.0.0.1:8222&nats=127.0.0.1:4222"
@@ -120,13 +120,13 @@ def test_nats_is_signalled_and_proven_on_its_ports() -> None:
     assert sidecar_of(made)["securityContext"]["runAsUser"] == 1000
 
 
-def test_a_signal_without_proofs() -> None:
+def test_signal_mode_without_proofs() -> None:
     made = injected(pod(SIGNAL, {"tidemark.io/process": "nginx"}))
     assert environment(made)["TIDEMARK_TARGETS"] == "signal:?process=nginx&signal=HUP"
     assert made["spec"]["shareProcessNamespace"] is True
 
 
-def test_targets_of_the_pods_own() -> None:
+def test_targets_annotation_replaces_the_built_target() -> None:
     targets = "signal:?process=nats-server&monitor=http://127.0.0.1:8222 http://127.0.0.1:9000/-/reload"
     made = injected(pod(NATS, {"tidemark.io/targets": targets}))
     assert environment(made)["TIDEMARK_TARGETS"] == targets
@@ -134,7 +134,7 @@ def test_targets_of_the_pods_own() -> None:
     assert "shareProcessNamespace" not in alone["spec"]
 
 
-def test_announcements_are_followed_with_the_leaf_alone() -> None:
+def test_announcements_are_followed_only_with_a_leaf() -> None:
     """The leaf is the login: without one there is none."""
     leaf = PORT | {"tidemark.io/leaf-secret": "web-tls"}
     assert "TIDEMARK_NATS_URL" not in environment(injected(pod(HTTP, PORT)))
@@ -144,11 +144,11 @@ def test_announcements_are_followed_with_the_leaf_alone() -> None:
 
 
 @pytest.mark.parametrize("target", ["https://127.0.0.1:9000/-/reload?tls_name=web", "nats-sys://127.0.0.1:4222"])
-def test_targets_of_other_kinds(target: str) -> None:
+def test_other_kinds_of_targets_are_passed_on(target: str) -> None:
     assert environment(injected(pod(NATS, {"tidemark.io/targets": target})))["TIDEMARK_TARGETS"] == target
 
 
-def test_what_the_kubelet_would_expand_stays_as_it_is() -> None:
+def test_dollar_signs_reach_the_agent_unexpanded() -> None:
     made = injected(pod(HTTP, PORT | {"tidemark.io/reload-path": "/reload/$(HOSTNAME)"}))
     assert environment(made)["TIDEMARK_TARGETS"] == "http://127.0.0.1:9000/reload/$$(HOSTNAME)"
 
@@ -162,7 +162,7 @@ def test_what_the_kubelet_would_expand_stays_as_it_is() -> None:
         ({}, {"containers": [container("only")]}, ["only"]),
     ],
 )
-def test_the_output_is_mounted_into_the_named_containers(annotations: Json, more: Json, mounted: list[str]) -> None:
+def test_output_is_mounted_into_the_named_containers(annotations: Json, more: Json, mounted: list[str]) -> None:
     spec = {"containers": [container("web"), container("other")], "initContainers": [container("setup")]} | more
     made = injected(pod(HTTP, PORT | annotations, **spec))
     every = [*made["spec"]["initContainers"][1:], *made["spec"]["containers"]]
@@ -170,12 +170,12 @@ def test_the_output_is_mounted_into_the_named_containers(annotations: Json, more
     assert sorted(found) == sorted(mounted)
 
 
-def test_a_pod_of_several_containers_with_one_called_nats() -> None:
+def test_container_called_nats_is_the_workload() -> None:
     made = injected(pod(NATS, containers=[container("exporter"), container("nats")]))
     assert "tidemark-run" in [mount["name"] for mount in made["spec"]["containers"][1]["volumeMounts"]]
 
 
-def test_who_the_sidecar_runs_as() -> None:
+def test_sidecar_runs_as_the_workloads_user() -> None:
     def who(labels: Json, annotations: Json, own: Json, shared: Json) -> tuple[int, int | None]:
         spec = {"containers": [container("web") | {"securityContext": own}], "securityContext": shared}
         context = sidecar_of(injected(pod(labels, annotations, **spec)))["securityContext"]
@@ -190,7 +190,7 @@ def test_who_the_sidecar_runs_as() -> None:
     assert who(NATS, {"tidemark.io/uid": "1000"}, {}, {}) == (1000, 0)
 
 
-def test_the_class_may_stand_in_label_or_annotation() -> None:
+def test_class_is_read_from_label_or_annotation() -> None:
     for labels, annotations in (
         (HTTP | {"tidemark.io/class": "required"}, PORT),
         (HTTP, PORT | {"tidemark.io/class": "required"}),
@@ -200,7 +200,7 @@ def test_the_class_may_stand_in_label_or_annotation() -> None:
         assert environment(made)["TIDEMARK_CLASS"] == "required"
 
 
-def test_scrape_annotations_of_the_workload_stay() -> None:
+def test_scrape_annotations_of_the_workload_are_unchanged() -> None:
     own = {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}
     annotations = injected(pod(HTTP, PORT | own))["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == "8080"
@@ -309,7 +309,7 @@ def test_scrape_annotations_of_the_workload_stay() -> None:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_with_a_sentence(made: Json, words: str) -> None:
+def test_pod_that_cannot_work_is_refused_with_a_sentence(made: Json, words: str) -> None:
     assert words in refusal(made)
 
 
@@ -321,7 +321,7 @@ def test_what_cannot_work_is_refused_with_a_sentence(made: Json, words: str) -> 
     ],
 )
 @pytest.mark.parametrize("path", [{"subPath": "ca.crt"}, {"subPathExpr": "$(NAME)"}])
-def test_a_sub_path_of_the_bundle_is_refused(volume: Json, path: Json) -> None:
+def test_sub_path_of_the_bundle_is_refused(volume: Json, path: Json) -> None:
     mount = {"name": "ca", "mountPath": "/etc/nats/ca.crt"} | path
     volumes = [{"name": "ca"} | volume]
     assert refusal(pod(HTTP, PORT, containers=[container("web", volumeMounts=[mount])], volumes=volumes)) == (
@@ -330,7 +330,7 @@ def test_a_sub_path_of_the_bundle_is_refused(volume: Json, path: Json) -> None:
     )
 
 
-def test_a_workload_that_reads_the_bundle_unverified_is_warned_of() -> None:
+def test_workload_that_mounts_the_unverified_bundle_gets_a_warning() -> None:
     mount, volume = {"name": "ca", "mountPath": "/etc/ca"}, {"name": "ca", "secret": {"secretName": "nats-ca-tls"}}
     spec = {"containers": [container("web", volumeMounts=[mount])], "volumes": pod({})["spec"]["volumes"] + [volume]}
     response = decision(pod(HTTP, PORT, **spec)).response()["response"]
@@ -339,7 +339,7 @@ def test_a_workload_that_reads_the_bundle_unverified_is_warned_of() -> None:
     ]
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_of_a_pod_is_reported_at_once() -> None:
     told = refusal(pod(HTTP, {"tidemark.io/uid": "x", "tidemark.io/splay": "x", "tidemark.io/reload-port": "x"}))
     assert len(told.split("; ")) == 3
 
@@ -348,20 +348,20 @@ def test_every_fault_is_told_at_once() -> None:
     "request_",
     [{"operation": "UPDATE"}, {"operation": "DELETE", "object": None}, {"subResource": "ephemeralcontainers"}],
 )
-def test_other_requests_are_let_through(request_: Json) -> None:
+def test_requests_other_than_creation_are_admitted(request_: Json) -> None:
     made = decision(pod(NATS, {"tidemark.io/typo": "x"}), **request_)
     assert made.response()["response"] == {"uid": made.uid, "allowed": True}
 
 
-def test_a_pod_without_the_label_is_let_through() -> None:
+def test_pod_without_the_label_is_admitted() -> None:
     assert decision(pod({"app": "x"}, {"tidemark.io/typo": "x"})).patch == ()
 
 
-def test_a_dry_run_is_answered_the_same() -> None:
+def test_dry_run_gets_the_same_answer() -> None:
     assert decision(pod(HTTP, PORT), dryRun=True).patch == decision(pod(HTTP, PORT)).patch
 
 
-def test_a_pod_with_a_name_of_its_own_is_called_by_it() -> None:
+def test_decision_names_the_pod_by_its_own_name() -> None:
     made = pod(HTTP, PORT)
     assert decision(made).pod == "shop/web-5d59d67564-"
     del made["metadata"]["generateName"]
@@ -369,7 +369,7 @@ def test_a_pod_with_a_name_of_its_own_is_called_by_it() -> None:
     assert decision(made).pod == "shop/web-0"
 
 
-def test_shown_again_it_is_left_alone_whatever_others_did_meanwhile() -> None:
+def test_injected_pod_is_left_alone_after_changes_by_others() -> None:
     """Another webhook puts a container of its own first, and the API server its token and defaults into ours."""
     made = injected(pod(HTTP, PORT))
     assert decision(made).patch == ()
@@ -396,7 +396,7 @@ def test_shown_again_it_is_left_alone_whatever_others_did_meanwhile() -> None:
         (review({"metadata": {"labels": HTTP}}), "expected a pod in an AdmissionReview"),
     ],
 )
-def test_what_is_no_review_of_a_pod(body: bytes, words: str) -> None:
+def test_request_that_is_no_pod_review_is_an_error(body: bytes, words: str) -> None:
     with pytest.raises(ReviewError) as raised:
         decide(body, SETTINGS)
     assert words in str(raised.value)

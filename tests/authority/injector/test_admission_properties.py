@@ -21,13 +21,13 @@ SET_BY_US = {
 
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(pods(awkward=False), st.sampled_from(MINORS))
-def test_an_injected_pod_is_valid_whole_and_left_alone_from_then_on(made: Json, minor: str) -> None:
+def test_injected_pod_is_valid_and_complete_and_not_injected_again(made: Json, minor: str) -> None:
     check_injected(made, minor)
 
 
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(pods(awkward=True), st.sampled_from(MINORS))
-def test_any_pod_is_either_injected_or_refused_with_sentences(made: Json, minor: str) -> None:
+def test_any_pod_is_injected_or_refused_with_sentences(made: Json, minor: str) -> None:
     response = decide(review(made), SETTINGS).response()["response"]
     if response["allowed"]:
         check_injected(made, minor)

@@ -12,7 +12,7 @@ INSTALL = (DOCS / "install.md").read_text()
 SECTION = INSTALL.partition("## The injector\n")[2].partition("\n## ")[0]
 
 
-def test_every_annotation_is_there_with_the_modes_that_know_it() -> None:
+def test_install_page_lists_every_annotation_with_its_modes() -> None:
     told = dict(re.findall(r"^\| `([a-z-]+)` +\| ([a-z, ]+?) +\|", SECTION, re.MULTILINE))
     known = {
         key: "all"
@@ -24,7 +24,7 @@ def test_every_annotation_is_there_with_the_modes_that_know_it() -> None:
     assert told == known
 
 
-def test_the_example_is_injected() -> None:
+def test_example_of_the_install_page_is_injected() -> None:
     text = re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)[0]
     template = yaml.safe_load(text)["spec"]["template"]
     template["metadata"]["generateName"] = "invoices-5d59d67564-"

@@ -54,7 +54,7 @@ def named(name: str, **labels: str) -> dict[str, str]:
 LABELLED = {"tidemark.io/inject": "http"}
 
 
-def test_pods_that_are_labelled_are_sent_and_no_others(objects: list[Object]) -> None:
+def test_webhook_gets_labelled_pods_only(objects: list[Object]) -> None:
     assert is_sent(objects, named("orders"), LABELLED)
     assert not is_sent(objects, named("orders"), {"app": "orders", "tidemark.io/agent": "true"})
     for namespace in ("kube-system", "kube-public", "kube-node-lease", "tidemark"):
@@ -62,7 +62,7 @@ def test_pods_that_are_labelled_are_sent_and_no_others(objects: list[Object]) ->
     assert not is_sent(objects, {"kubernetes.io/metadata.name": "orders", "tidemark.io/inject": "disabled"}, LABELLED)
 
 
-def test_the_authority_and_the_example_of_nats_never_wait_for_it(objects: list[Object]) -> None:
+def test_authority_and_nats_example_do_not_depend_on_the_webhook(objects: list[Object]) -> None:
     for built in (objects, *map(build, EXAMPLES)):
         for name, template in pods(built):
             assert not is_sent(objects, named("nats"), template["metadata"]["labels"]), name
@@ -71,12 +71,12 @@ def test_the_authority_and_the_example_of_nats_never_wait_for_it(objects: list[O
     assert not is_sent(objects, labels, {"tidemark.io/inject": "nats"}), "whatever somebody labels there"
 
 
-def test_only_the_creation_of_pods(objects: list[Object]) -> None:
+def test_webhook_gets_only_the_creation_of_pods(objects: list[Object]) -> None:
     (rule,) = webhook(objects)["rules"]
     assert (rule["resources"], rule["operations"], rule["apiGroups"]) == (["pods"], ["CREATE"], [""])
 
 
-def test_how_it_fails(objects: list[Object]) -> None:
+def test_webhook_fails_closed_within_its_timeout(objects: list[Object]) -> None:
     found = webhook(objects)
     assert (found["failurePolicy"], found["sideEffects"], found["reinvocationPolicy"]) == ("Fail", "None", "IfNeeded")
     assert found["timeoutSeconds"] <= 5
@@ -91,14 +91,12 @@ def test_how_it_fails(objects: list[Object]) -> None:
         ({"annotations": {"kubernetes.io/config.mirror": "x"}}, False),
     ],
 )
-def test_the_condition_never_errs_where_there_are_no_annotations(
-    objects: list[Object], metadata: Object, sent: bool
-) -> None:
+def test_match_condition_does_not_fail_without_annotations(objects: list[Object], metadata: Object, sent: bool) -> None:
     (condition,) = webhook(objects)["matchConditions"]
     assert evaluate(condition["expression"], {"object": {"metadata": metadata}}) is sent
 
 
-def test_the_way_from_the_webhook_to_the_program(objects: list[Object]) -> None:
+def test_webhook_reaches_the_port_that_the_program_serves(objects: list[Object]) -> None:
     client, config = webhook(objects)["clientConfig"], injector(objects)
     assert "caBundle" not in client, "the authority's to set: applying this again must not take it back"
     service = one(objects, "Service", client["service"]["name"])
@@ -117,7 +115,7 @@ def test_the_way_from_the_webhook_to_the_program(objects: list[Object]) -> None:
     assert config.webhook == "tidemark-injector"
 
 
-def test_injected_pods_are_as_those_of_the_components(objects: list[Object]) -> None:
+def test_injected_pod_equals_the_pod_of_the_components(objects: list[Object]) -> None:
     """Same image, same names of Secret, ConfigMap and audience, same authority."""
     settings = injector(objects).sidecar
     for path in EXAMPLES:

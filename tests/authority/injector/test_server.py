@@ -131,7 +131,7 @@ async def injector(tmp_path: Path, server: ApiServer) -> AsyncIterator[Injector]
         yield injector
 
 
-async def test_the_api_server_gets_its_answers_over_https(injector: Injector) -> None:
+async def test_api_server_is_answered_over_https(injector: Injector) -> None:
     made = pod({"tidemark.io/inject": "http"}, {"tidemark.io/reload-port": "9000"})
     status, answer = await injector.ask(review(made))
     assert status == 200
@@ -148,7 +148,7 @@ async def test_the_api_server_gets_its_answers_over_https(injector: Injector) ->
     assert "injection_refused pod=shop/web-5d59d67564-" in log
 
 
-async def test_the_ca_bundle_is_kept_and_nothing_else_touched(injector: Injector) -> None:
+async def test_ca_bundle_is_set_and_nothing_else_changed(injector: Injector) -> None:
     written = injector.server.store.get(MUTATING_WEBHOOKS, "", NAME)
     expected = configuration(base64.b64encode(injector.ca).decode())
     assert written["webhooks"] == expected["webhooks"]
@@ -157,7 +157,7 @@ async def test_the_ca_bundle_is_kept_and_nothing_else_touched(injector: Injector
     assert "mutatingwebhookconfigurations/tidemark-injector" in patches[0]
 
 
-async def test_a_foreign_ca_bundle_is_replaced_and_a_failure_tried_again(tmp_path: Path, server: ApiServer) -> None:
+async def test_foreign_ca_bundle_is_replaced_and_a_failure_retried(tmp_path: Path, server: ApiServer) -> None:
     injector = Injector(tmp_path / "authority", server)
     server.store.delete(MUTATING_WEBHOOKS, "", NAME)
     told: list[str] = []
@@ -177,7 +177,7 @@ async def test_a_foreign_ca_bundle_is_replaced_and_a_failure_tried_again(tmp_pat
         keeping.cancel()
 
 
-async def test_without_rights_it_serves_all_the_same(tmp_path: Path, server: ApiServer) -> None:
+async def test_injector_serves_without_the_right_to_set_the_ca_bundle(tmp_path: Path, server: ApiServer) -> None:
     server.accounts.rules[USER] = OTHERS
     injector = Injector(tmp_path / "authority", server)
     server.store.put(MUTATING_WEBHOOKS, configuration(base64.b64encode(injector.ca).decode()))
@@ -189,7 +189,7 @@ async def test_without_rights_it_serves_all_the_same(tmp_path: Path, server: Api
         assert await program.signal(signal.SIGTERM) == 0
 
 
-async def test_a_port_that_is_taken_is_named(tmp_path: Path, server: ApiServer) -> None:
+async def test_taken_injector_port_is_named(tmp_path: Path, server: ApiServer) -> None:
     injector = Injector(tmp_path / "authority", server)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", injector.port))
@@ -199,7 +199,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path, server: ApiServer) 
     assert f"injector.listen: expected to listen on 127.0.0.1:{injector.port}, found" in ended.err
 
 
-def test_what_the_table_says(tmp_path: Path) -> None:
+def test_injector_table_faults(tmp_path: Path) -> None:
     def read(table: str) -> Any:
         file = tmp_path / "authority.toml"
         file.write_text(f'trust_domain = "bus.example.com"\n[injector]\n{table}')

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from authority.issuer.embedded import EmbeddedIssuer, create_root
 from authority.issuer.interface import CaRequest, IssuedLeaf, LeafRequest
+from authority.journal.history import SignedStatement
 from authority.pki.keystore import KeyType
 from authority.signer.embedded import EmbeddedSigner, create_key, open_signer
 from tidemark.bundle import NO_PREVIOUS, Anchor, Bundle, Cause, Role, Statement
@@ -67,3 +68,16 @@ class IssuedBundles:
         ca_id = f"epoch-{bundle.statement.epoch}-{bundle.sequence}"
         request = LeafRequest(name, (name,), ("127.0.0.1",), self.now - 600, self.now + 1200)
         return await self.issuer.issue_leaf(ca_id, request)
+
+
+def signed(verified: VerifiedBundle) -> SignedStatement:
+    """The bundle's statement as the journal has it."""
+    return SignedStatement(
+        position=verified.sequence,
+        at=verified.statement.issued_at,
+        ca_id="",
+        bundle=verified.bundle,
+        statement=verified.statement,
+        digest=verified.digest,
+        certificates=verified.certificates,
+    )
