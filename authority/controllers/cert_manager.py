@@ -80,6 +80,7 @@ class CertManagerController:
         """Mark the Certificates that are due, none waiting for another; seconds until the next run."""
         self._context.check_clock()
         signing = signing_ca(self._context.journal.history, self._context.now())
+        # Until the issuer signs with the new CA, cert-manager would get another leaf of the withdrawn CA.
         if signing is None or signing.ca_id != self._active():
             return _SOON
         tolerance, seconds = self._context.timing.tolerance_seconds, float(self._context.heartbeat)

@@ -77,6 +77,7 @@ class CommandQueue(Generic[S]):
         answer = command.answer
         if answer.done():
             return
+        # From here on a timeout says that the command may still be done.
         command.begun = True
         try:
             result = await command.run(state)

@@ -143,6 +143,7 @@ class ConnectionMonitor:
 
     async def scan(self, withdrawn: Collection[str], bundle: Bundle, now: int) -> ConnectionScan:
         """Ask all servers at once; a server that does not answer is named, and hides no other."""
+        # Verified by the newest bundle; with partial chains, because a bundle may carry no root.
         tls = ssl.create_default_context(cadata=bundle.ca.decode())
         tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         connected: list[ClientConnection] = []
@@ -169,6 +170,7 @@ async def _connections(
     offset = 0
     try:
         while True:
+            # Page by page: connections may come and go in between, so the list is a close picture, not an exact one.
             page = read_page(await _get(session, server, offset), server, withdrawn)
             pages.append(page)
             offset += page.count

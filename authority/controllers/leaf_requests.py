@@ -84,6 +84,7 @@ async def issue(context: ControllerContext, issuer: SerializedIssuer, history: H
         raise IssuerError(str(error)) from None
     names = (*workload.dns_names, *workload.ip_addresses)
     record = LeafRecord(now, signing.sha256, workload.name, names, made.serial, order.who, order.reason)
+    # Recorded before it is handed out: no leaf exists outside that an auditor cannot find.
     await context.journal.append(history, record)
     context.observe(
         LeafIssued(

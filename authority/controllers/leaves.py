@@ -106,6 +106,7 @@ class LeafController:
         cause = cause_of_renewal(current, workload, history, context.timing, now)
         signing = signing_ca(history, now)
         if cause is not None and signing is not None:
+            # Checked only where a leaf is due: with a wrong clock nothing is signed, but states are still reported.
             context.check_clock()
             request = leaf_request(workload, signing, context.timing, now)
             # Confirmed before the signature and again before the write: another replica may have taken over in between,

@@ -110,6 +110,7 @@ class PublishingController:
 
     def _record(self, name: str, sequence: int, result: PublishResult, seconds: float, backoff: Backoff[str]) -> None:
         now, last = self._context.now(), self._states.get(name)
+        # A higher sequence counts even where another target failed: the journal has to catch up with it.
         outcome = result.outcome if result.newer or not result.failed else None
         self._states[name] = TargetState(now, sequence, outcome, _summary_of(result.failed), result.newer)
         if not result.newer and not result.failed:
@@ -122,6 +123,7 @@ class PublishingController:
             if last is None or (last.sequence, last.newer) != (sequence, result.newer):
                 self._context.observe(HigherStatementFound(now, name, sequence, result.newer))
             self._on_newer()
+        # A target that already shows the statement is reported once, not at every heartbeat.
         is_news = last is None or last.sequence != sequence or last.error or outcome is not PublishOutcome.UNCHANGED
         if outcome is not None and is_news:
             self._context.observe(Published(now, name, sequence, outcome, seconds))

@@ -66,9 +66,9 @@ class IssuerHoldings:
     """What an issuer holds."""
 
     cas: Mapping[str, str]
-    """Intent of every CA that exists, be it in part -> its certificate's fingerprint, "" where the CA cannot sign."""
+    """Name of every CA that exists, be it in part -> its certificate's fingerprint, "" where the CA cannot sign."""
     active: str | None = None
-    """Intent of the CA that signs for others: "" where that CA is not ours, None where the issuer signs for the
+    """Name of the CA that signs for others: "" where that CA is not ours, None where the issuer signs for the
     authority alone."""
 
 

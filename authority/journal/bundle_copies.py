@@ -2,7 +2,7 @@
 
 ``epoch-<N>-<sequence>`` holds ``ca.crt`` and ``bundle.note`` of one statement (docs/openbao.md, "Reading the journal").
 No program reads the copies. A copy is written after its statement's record; whoever reads the journal next writes the
-copies that a crash left out.
+copies that are missing after a crash.
 """
 
 import re

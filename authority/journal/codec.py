@@ -25,6 +25,7 @@ _LONGEST_TEXT = 4096
 
 def dump_record(record: Record) -> str:
     """One line of JSON. Raises JournalError for what ``load_record`` would not read back."""
+    # Read back before it is stored: a record that later starts could not read would end every one of them.
     text = dump_object(_to_fields(record))
     load_record(text)
     return text

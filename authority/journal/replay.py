@@ -71,6 +71,8 @@ class _Replay:
 
     def _add_statement(self, signed: SignedStatement) -> None:
         sequence = signed.statement.sequence
+        # Rising sequences alone: statements adopted from a target may leave a gap, and two of one number would be an
+        # equivocation of ours.
         if self.statements and sequence <= self.statements[-1].statement.sequence:
             raise JournalError(
                 f"journal record {signed.position}: expected a statement above sequence "
@@ -96,6 +98,7 @@ class _Replay:
             if ca is not None and ca.removal is None:
                 removal = AnchorRemoval(statement.sequence, signed.position, signed.at)
                 self.cas[sha256] = replace(ca, removal=removal)
+            # The journal's own knowledge of the expiry counts, and otherwise the first estimate: later estimates grow.
             if ca is not None or sha256 not in self.withdrawn:
                 self.withdrawn[sha256] = ca.not_after if ca else latest
 

@@ -89,6 +89,8 @@ class JournalStore:
         """
         async with self._lock:
             self.check_lease()
+            # The position follows from the history that the decision rests on, not from the journal's head now: where
+            # another process has appended meanwhile, the compare-and-set fails.
             position = decided_on.head + 1
             await self._journal.append(position, record)
             self._set(replay((*decided_on.entries, Entry(position, record))))

@@ -106,6 +106,7 @@ def cause_of_renewal(
         return LeafCause.ACTIVATION  # the CA signs again, and the leaf is from its first activation
     if _names_in(current) != _names_for(workload):
         return LeafCause.NAMES
+    # A leaf that its CA cuts short would come out no longer than the present one, at every look from half-life on.
     would_end = leaf_request(workload, signing, timing, now).not_after
     if now >= renewal_at(current, timing) and would_end > not_after(current):
         return LeafCause.HALF_LIFE

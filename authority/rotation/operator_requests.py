@@ -127,6 +127,7 @@ def preview(snapshot: Snapshot, request: WithdrawalRequest, *, include_root: boo
     history, now = snapshot.history, snapshot.now
     ca = ca_to_withdraw(history, request, now)
     record = WithdrawalRecord(now, ca.sha256, request.cause, request.urgent, automatic=False, who="", reason="")
+    # What would follow is read from the journal as it would be, so that the preview and the plan cannot disagree.
     then = replay((*history.entries, Entry(history.head + 1, record)))
     replacement = replacement_of(then.find(ca.sha256) or ca, then, snapshot.clock, now)
     breaks = _breaks(ca, replacement, snapshot) if request.urgent else ()

@@ -64,6 +64,7 @@ def _hold(snapshot: Snapshot, gates: Sequence[Gate]) -> Hold | None:
     signing, clock = snapshot.signing, snapshot.clock
     if signing is None:
         return None
+    # A CA is late only after P since its publication: before, agents have had no time to prove it.
     for gate in gates:
         if gate.ca.issue_order < signing.issue_order:
             continue  # it replaces a withdrawn CA: what it waits for is reported with the withdrawal
@@ -153,6 +154,7 @@ def _due_preparation(snapshot: Snapshot) -> Prepare | None:
     history, clock, now = snapshot.history, snapshot.clock, snapshot.now
     prepared, present = history.highest_prepared(clock), clock.epoch_at(now)
     missing = [epoch for epoch in (present, clock.newest_due(now)) if epoch > prepared]
+    # A statement that was adopted from a target may lack CAs of ours: another is made at once, before any new epoch.
     if _is_adopted(history.newest):
         missing.insert(0, max(present, prepared))
     if missing:

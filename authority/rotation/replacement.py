@@ -43,12 +43,15 @@ def replacement_of(withdrawn_ca: EpochCa, history: History, clock: EpochClock, n
         # What leaked one key may have leaked all that there were: only a CA made since the request is above suspicion.
         since = [ca for ca in _usable(history, now) if ca.journal_position > withdrawn_ca.withdrawal.position]
         return since[-1] if since else None
+    # An older CA first: the fleet has trusted it for longest, and a rollback is to return to what worked.
     newer = [ca for ca in _usable(history, now) if ca.issue_order > withdrawn_ca.issue_order]
     return newest_older(withdrawn_ca, history, clock, now) or (newer[-1] if newer else None)
 
 
 def replacements(history: History, clock: EpochClock, now: int) -> tuple[Replacement, ...]:
     """Of each withdrawn CA that no activated CA has replaced yet, by order of issue; urgent removals stand last."""
+    # An urgent withdrawal removes the CA before the replacement is activated. Such a CA is no longer pending, and still
+    # waits for its replacement until an activation stands after the removal.
     removed_first = [
         ca
         for ca in history.cas

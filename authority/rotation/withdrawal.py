@@ -85,8 +85,10 @@ def leaf_reissue(withdrawn_ca: EpochCa, snapshot: Snapshot) -> LeafReissue:
     """
     if withdrawn_ca.ca_id and withdrawn_ca.activated_at is None:
         return LeafReissue(True, ())
+    # Applications are waited for as well: any agent that serves a leaf of the withdrawn CA breaks once it is removed.
     expected = [agent for agent in snapshot.fleet.agents if agent.expected]
     waiting = tuple(agent.name for agent in expected if not _serves_another_leaf(agent, withdrawn_ca, snapshot))
+    # A fleet that is unreadable or empty has proven nothing: only the last resort ends the step then.
     return LeafReissue(snapshot.fleet.readable and bool(expected) and not waiting, waiting)
 
 
@@ -159,6 +161,8 @@ def automatic_rollback(snapshot: Snapshot) -> tuple[EpochCa, str] | None:
     suspect = history.find(newest.statement.anchors[0].sha256)
     if count <= snapshot.rollback_above * len(required) or suspect is None or not suspect.may_sign:
         return None
+    # At most one an epoch, and never into a CA that ends soon: a fault that has nothing to do with the CA must not walk
+    # back through every CA that there is.
     if _was_one_rolled_back_this_epoch(snapshot) or not _has_lasting_replacement(suspect, snapshot):
         return None
     return suspect, f"{count} of {len(required)} required agents have put statement {newest.statement.sequence} back"

@@ -50,6 +50,7 @@ class IssuerInventory:
         began = asyncio.get_running_loop().time()
         found = await self._issuer.holdings()
         self._cas = dict(found.cas)
+        # None: the issuer signs for this authority alone, and keeps no record. What we switched to last then counts.
         self._active = found.active if found.active is not None else self._active
         self._read_at, self._sequence = began, history.next_sequence
         for ca in self.mark_lost(history).cas:

@@ -46,6 +46,7 @@ class ProgressReporter:
         newest = snapshot.history.newest
         if self.committed is None or newest is None or newest.digest != self.committed.digest:
             return
+        # Required agents alone, as for the gate: an application that never reports would keep the measure open.
         required = [a for a in snapshot.fleet.agents if a.pod_class is PodClass.REQUIRED and a.expected]
         if required and all(agent.state is FleetState.PROVEN for agent in required):
             seconds = asyncio.get_running_loop().time() - self.committed.seconds

@@ -92,6 +92,7 @@ class StatementMaker:
             withdrawn=still_withdrawn(history, now, without),
             due=work.due,
         )
+        # One statement may remove several CAs, and names one request: each withdrawal has a record of its own.
         withdrawal = next((ca.withdrawal for ca in work.cas if ca.withdrawal), None)
         who, reason = (withdrawal.who, withdrawal.reason) if withdrawal else ("", "")
         committed = await self._commit(history, contents, work.added.ca_id if work.added else "", who, reason)
