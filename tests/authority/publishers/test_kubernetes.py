@@ -16,13 +16,13 @@ from authority.kubernetes.client import KubernetesClient
 from authority.kubernetes.nudge import NUDGE_ANNOTATION, Nudge
 from authority.publishers.interface import PublishError, PublishOutcome, PublishResult
 from authority.publishers.kubernetes import LIVE_SECRET, TRUST_CONFIG_MAP, KubernetesPublisher
-from tests.harness.contract.issued_bundles import CLOCK, IssuedBundles
+from tests.harness.contract.issued_bundles import IssuedBundles
 from tests.harness.kubernetes.apiserver import Answering, ApiServer, internal_error
+from tests.harness.kubernetes.bundle_secrets import secret_of
 from tests.harness.kubernetes.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
 from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle, Cause
 from tidemark.trust import Trust
-from tidemark.verify import VerifiedBundle
 
 NOW = int(time.time())
 ENABLED = {"tidemark.io/bundle": "enabled"}
@@ -49,24 +49,11 @@ def live(server: ApiServer, namespace: str) -> Bundle | None:
     return Bundle(data["ca.crt"], data["bundle.note"]) if len(data) == 2 else None
 
 
-def secret_of(bundle: VerifiedBundle, name: str = LIVE_SECRET, namespace: str = "nats") -> dict[str, Any]:
-    data = {"ca.crt": bundle.bundle.ca, "bundle.note": bundle.bundle.note}
-    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-    return {"metadata": {"name": name, "namespace": namespace}, "data": encoded, "type": "Opaque"}
-
-
 def pod(name: str, namespace: str, secret: str = LIVE_SECRET, agent: str = "true") -> dict[str, Any]:
     return {
         "metadata": {"name": name, "namespace": namespace, "labels": {"tidemark.io/agent": agent}},
         "spec": {"containers": [{"name": "x"}], "volumes": [{"name": "bundle", "secret": {"secretName": secret}}]},
     }
-
-
-def history(server: ApiServer) -> set[str]:
-    found = server.store.select(
-        SECRET, "tidemark", lambda one: "tidemark.io/history" in one["metadata"].get("labels", {})
-    )
-    return {one["metadata"]["name"] for one in found}
 
 
 async def test_every_labelled_namespace_shows_the_bundle(
@@ -297,32 +284,6 @@ async def test_unreachable_api_server_is_an_error(
     with pytest.raises(PublishError, match="expected to list namespaces"):
         await publisher.read()
     await server.start()
-
-
-async def test_history_is_recorded_and_pruned_with_its_epochs(
-    server: ApiServer, client: KubernetesClient, tmp_path: Path
-) -> None:
-    kept = CLOCK.validity_seconds + CLOCK.epoch_seconds
-    start = CLOCK.start(CLOCK.epoch_at(NOW))
-    instants = (start - kept, start - kept + CLOCK.epoch_seconds, start)
-    foundries = [await IssuedBundles.create(tmp_path / "state", instant) for instant in instants]
-    publisher = KubernetesPublisher(client, foundries[0].trust, "tidemark")
-    bundles = [await one.bundle(sequence) for sequence, one in enumerate(foundries, start=1)]
-    names = [f"nats-ca-bundle-epoch-{one.statement.epoch}-{one.sequence}" for one in bundles]
-    assert (await publisher.publish(bundles[0])).outcome is PublishOutcome.UNCHANGED  # no namespace wants it
-    assert (await publisher.publish(bundles[1])).outcome is PublishOutcome.UNCHANGED
-    assert history(server) == set(names[:2])
-    foreign = secret_of(bundles[0], "nats-ca-bundle-epoch-1-1", "tidemark")  # without our label: not ours
-    server.store.put(SECRET, foreign)
-    garbled = secret_of(bundles[0], "nats-ca-bundle-epoch-2-1", "tidemark") | {"data": {}}
-    garbled["metadata"]["labels"] = {"tidemark.io/history": "bundle"}
-    server.store.put(SECRET, garbled)
-    await publisher.publish(bundles[2])
-    assert history(server) == set(names[1:])
-    assert server.store.find(SECRET, "tidemark", "nats-ca-bundle-epoch-1-1") is not None
-    made = server.store.find(SECRET, "tidemark", names[2])
-    assert made is not None
-    assert made["immutable"] is True
 
 
 async def test_pods_that_mount_a_changed_secret_are_nudged(
