@@ -168,3 +168,12 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+HTTP = {"tidemark.io/inject": "http"}
+
+NATS = {"tidemark.io/inject": "nats"}
+
+SIGNAL = {"tidemark.io/inject": "signal"}
+
+PORT = {"tidemark.io/reload-port": "9000"}
