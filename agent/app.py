@@ -35,7 +35,6 @@ from agent.store.output_directory import OutputDirectory
 from agent.store.set_store import SetStore
 from agent.workloads.http_reloader import HttpReloader
 from agent.workloads.provers import EchoProver, ServerProver
-from agent.workloads.signal_reloader import SignalReloader
 from agent.workloads.targets import SignalTarget, SystemTarget, Target
 
 if TYPE_CHECKING:
@@ -55,6 +54,9 @@ def splay_of(pod: str, splay: float) -> float:
 
 def _workload(target: Target, config: AgentConfig, http: aiohttp.ClientSession) -> Workload:
     if isinstance(target, SignalTarget):
+        # Imported here, as for announcements: psutil takes memory.
+        from agent.workloads.signal_reloader import SignalReloader  # noqa: PLC0415
+
         return Workload(target, SignalReloader(target), ServerProver(target, http))
     if isinstance(target, SystemTarget):
         # Imported here, as for announcements: nats-py takes megabytes.

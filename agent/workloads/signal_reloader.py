@@ -1,8 +1,8 @@
-"""Telling a workload to reload: a signal through a pidfd, or a request over HTTP.
+"""Reloads a workload by a signal, sent through a pidfd (pidfd_open(2)).
 
-A signal goes only to a process whose name is the expected one, and through a pidfd that was opened before the name was
-read: a pid that is used again by another process is never hit. A server that has just started does not handle the
-signal yet and would die of it, so nothing is signalled in its first second of life.
+A signal goes only to a process of the expected name, and through a pidfd that was opened before the name was read: a
+pid that another process has by now is never signalled. A server that has just started does not handle the signal yet
+and would be ended by it, so no signal is sent in the first second of a process.
 """
 
 import asyncio
@@ -12,31 +12,15 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.workloads.interface import Expectation, ReloadAnswer, WorkloadAbsent
+from agent.workloads.processes import WorkloadProcess, find_processes, read_process
 from agent.workloads.targets import SignalTarget
 
 FIRST_SECOND = 1.0
-
-_PROC = Path("/proc")
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-_COMM_LENGTH = 15
-
+"""Seconds after its start in which a server may not handle the signal yet."""
 _LONGEST_PID = 10
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadProcess:
-    """A running process; ``started`` in seconds of the boot clock, rounded down to a clock tick."""
-
-    pid: int
-    name: str
-    uid: int
-    started: float
 
 
 class SignalReloader:
@@ -90,13 +74,13 @@ class SignalReloader:
     def _pid(self) -> int:
         if self._target.pidfile is not None:
             return _pid_in(Path(self._target.pidfile))
-        found = [process for process in _processes() if _is_named(process, self._target.process)]
+        found = find_processes(self._target.process)
         own = [process for process in found if process.uid == os.geteuid()]
         candidates = own if len(found) > 1 and own else found
         if not candidates:
             raise WorkloadAbsent("no_process", f"expected a process named {self._target.process}, found none")
         if len(candidates) > 1:
-            pids = ", ".join(str(process.pid) for process in candidates)
+            pids = ", ".join(f"{process.pid}, a child of {process.parent}" for process in candidates)
             raise WorkloadAbsent(
                 "ambiguous",
                 f"expected one process named {self._target.process}, found {len(candidates)} ({pids}); "
@@ -105,11 +89,11 @@ class SignalReloader:
         return candidates[0].pid
 
     def _checked(self, pid: int) -> WorkloadProcess:
-        process = _process(pid)
+        process = read_process(pid)
         if process is None:
             raise self._gone(pid)
         where = self._target.pidfile or f"process {pid}"
-        if not _is_named(process, self._target.process):
+        if not process.is_named(self._target.process):
             raise WorkloadAbsent(
                 "stale_pidfile" if self._target.pidfile else "no_process",
                 f"{where}: expected the pid of a process named {self._target.process}, found {pid}, which is "
@@ -137,37 +121,3 @@ def _pid_in(pidfile: Path) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_PID and 0 < int(text) < 2**31):
         raise WorkloadAbsent("stale_pidfile", f"{pidfile}: expected a pid in digits, found {text[:20]!r}")
     return int(text)
-
-
-def _processes() -> list[WorkloadProcess]:
-    found = (_process(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdigit())
-    return [process for process in found if process is not None and process.pid != os.getpid()]
-
-
-def _process(pid: int) -> WorkloadProcess | None:
-    """What /proc says of a process (proc_pid_stat(5)); None if it has ended, also where nobody has reaped it yet, or is
-    none that we may see (``hidepid``)."""
-    folder = _PROC / str(pid)
-    try:
-        stat = (folder / "stat").read_bytes().decode(errors="replace")
-        uid = folder.stat().st_uid
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    name = stat[stat.index("(") + 1 : stat.rindex(")")]
-    fields = stat[stat.rindex(")") + 2 :].split()
-    if fields[0] in "ZX":
-        return None
-    return WorkloadProcess(pid, name, uid, int(fields[19]) / _TICKS)
-
-
-def _is_named(process: WorkloadProcess, name: str) -> bool:
-    """Whether it is called that: by its name in the kernel, and by its command where that name is cut."""
-    if process.name != name[:_COMM_LENGTH]:
-        return False
-    if len(name) <= _COMM_LENGTH:
-        return True
-    try:
-        command = (_PROC / str(process.pid) / "cmdline").read_bytes().split(b"\0")[0]
-    except OSError:
-        return False
-    return Path(os.fsdecode(command)).name == name

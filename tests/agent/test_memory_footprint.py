@@ -24,12 +24,15 @@ print(json.dumps({
     "watchfiles": "watchfiles" in sys.modules,
     "metadata": "importlib.metadata" in sys.modules,
     "nats-py": nats.aio.client.__version__,
+    "HTML names": "html.entities" in sys.modules,
     "zstd": "compression.zstd" in sys.modules,
     "annotations": bool(aiohttp.ClientSession.get.__annotations__ or nats.aio.client.Client.connect.__annotations__),
     "CAs": len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()),
 }))
 import importlib.metadata
 assert importlib.metadata.version("nats-py"), "it can still be had"
+import html.entities
+assert html.entities.html5["lt;"] == "<" and html.escape("<") == "&lt;", "so can these"
 if sys.version_info >= (3, 14):
     import compression.zstd
     assert compression.zstd.decompress(compression.zstd.compress(b"so can this")) == b"so can this"
@@ -71,6 +74,7 @@ def test_omitted_modules_are_not_missed() -> None:
         "watchfiles": False,
         "metadata": False,
         "nats-py": version("nats-py"),
+        "HTML names": False,
         "zstd": False,
         "annotations": sys.version_info < (3, 14),  # as values that cost nothing to keep
         "CAs": 0,

@@ -1,0 +1,74 @@
+"""Finds a workload's process and reads its facts, with psutil."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_KERNEL_NAME_LENGTH = 15
+"""The kernel cuts the name of a process there (proc_pid_comm(5))."""
+_ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadProcess:
+    """A running process."""
+
+    pid: int
+    name: str
+    """The kernel's name; where the kernel has cut it, the name of the command."""
+    uid: int
+    """The effective user."""
+    parent: int
+    """Pid of the process that started it."""
+    started: float
+    """Start time in seconds of the boot clock, rounded down to a clock tick."""
+
+    def is_named(self, name: str) -> bool:
+        """Whether this is its name, or its name as the kernel cuts it."""
+        return _is_named(self.name, name)
+
+
+def read_process(pid: int) -> WorkloadProcess | None:
+    """The process as it is now; None if it has ended, also where its parent has not collected it yet, or is none that
+    this process may see (``hidepid``, proc(5))."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            if process.status() in _ENDED:
+                return None
+            name, uid, parent = process.name(), process.uids().effective, process.ppid()
+        return WorkloadProcess(pid, name, uid, parent, _started(pid))
+    except (psutil.Error, FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def find_processes(name: str) -> list[WorkloadProcess]:
+    """Every running process of this name, except this one."""
+    found = (read_process(pid) for pid in _pids_named(name) if pid != os.getpid())
+    # Read again: psutil's list may be a moment old, and a pid another process's by now.
+    return [process for process in found if process is not None and process.is_named(name)]
+
+
+def _pids_named(name: str) -> Iterator[int]:
+    for process in psutil.process_iter():
+        try:
+            if _is_named(process.name(), name):
+                yield process.pid
+        except psutil.Error:  # it has ended meanwhile, or is none that this process may see
+            continue
+
+
+def _is_named(found: str, name: str) -> bool:
+    return found == name or (len(name) == _KERNEL_NAME_LENGTH and found[:_KERNEL_NAME_LENGTH] == name)
+
+
+def _started(pid: int) -> float:
+    """Field 22 of proc_pid_stat(5). psutil's start times are of the wall clock, by a boot time in whole seconds: off by
+    up to a second, and a server must not be signalled in its first second (decision 36)."""
+    stat = (Path(psutil.PROCFS_PATH) / str(pid) / "stat").read_bytes()
+    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold spaces and parentheses
+    return int(fields[19]) / _TICKS
