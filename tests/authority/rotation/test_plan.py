@@ -7,11 +7,10 @@ import pytest
 
 from authority.fleet.view import FleetView
 from authority.journal.history import EpochCa, History
-from authority.journal.record_types import ActivationRecord, LeafRecord, Opening, OverrideRecord, StatementRecord
+from authority.journal.record_types import ActivationRecord, Opening, StatementRecord
 from authority.rotation.actions import Action, Activate, Compact, Prepare, Retire, Step, SwitchSigner, Wait
 from authority.rotation.compaction import COMPACT_AT
 from authority.rotation.gate import ClosedReason
-from authority.rotation.operator_requests import RotationRefused, force
 from authority.rotation.plan import next_action
 from authority.rotation.snapshot import Snapshot
 from tests.harness.authority.journal_builder import (
@@ -312,14 +311,16 @@ def long_journal(epochs: int) -> JournalBuilder:
 def test_journal_is_compacted_once_enough_records_are_unneeded() -> None:
     builder = long_journal(20)
     now = CLOCK.start(EPOCH + 19) + 1
-    fold = ask(builder, now)
-    assert isinstance(fold, Compact)
-    dropped = [entry for entry in builder.entries if entry.position <= fold.through and entry not in fold.keep]
+    compaction = ask(builder, now)
+    assert isinstance(compaction, Compact)
+    dropped = [
+        entry for entry in builder.entries if entry.position <= compaction.through and entry not in compaction.keep
+    ]
     assert len(dropped) >= COMPACT_AT
     for entry in dropped:
         assert entry.record.at <= now - 80 - 20
     before = builder.history
-    builder.entries = [*fold.keep, *(entry for entry in builder.entries if entry.position > fold.through)]
+    builder.entries = [*compaction.keep, *(entry for entry in builder.entries if entry.position > compaction.through)]
     after = JournalBuilder(entries=builder.entries[:-1], history=before)
     after.append(builder.entries[-1].record)
     assert (after.history.newest, after.history.signing and after.history.signing.sha256) == (
@@ -328,61 +329,6 @@ def test_journal_is_compacted_once_enough_records_are_unneeded() -> None:
     )
     live = {ca.sha256 for ca in before.cas if now < ca.retire_at}
     assert {ca.sha256 for ca in after.history.cas if ca.ca_id} >= live
-
-
-def test_compaction_keeps_every_record_that_still_counts() -> None:
-    builder, signing = running()
-    for at in range(START, START + 30):
-        builder.append(OverrideRecord(at, signing.sha256, "ada", "again"))
-    now = signing.retire_at + 1000
-    fold = ask(builder, now, None, CLOCK, Step.PREPARE)
-    assert isinstance(fold, Compact)
-    assert [entry.position for entry in fold.keep] == [1, 2]  # the newest statement and the last activation
-    assert fold.through == builder.history.head - 1  # the head keeps its place
-
-
-def test_leaf_record_is_kept_as_long_as_its_ca_lives() -> None:
-    builder, first = running()
-    for epoch in range(EPOCH + 1, EPOCH + 20):
-        ca = builder.prepare(epoch, CLOCK.prepare_at(epoch))
-        builder.activate(ca, CLOCK.start(epoch))
-    for ca in (first, builder.history.cas[-2]):
-        builder.append(LeafRecord(START, ca.sha256, "grace", ("grace",), "7f0a", "ada", "a look by hand"))
-    gone, kept = builder.entries[-2:]
-    assert (builder.history.signing, builder.history.newest) == (
-        builder.history.cas[-1],
-        builder.history.statements[-1],
-    )
-    for sequel in range(2):  # so that neither stands at the head
-        builder.append(OverrideRecord(START, first.sha256, "ada", f"{sequel}"))
-    fold = ask(builder, CLOCK.start(EPOCH + 19) + 1)
-    assert isinstance(fold, Compact)
-    assert fold.through > kept.position
-    assert kept in fold.keep
-    assert gone not in fold.keep
-
-
-def test_a_forced_rotation_takes_the_highest_epoch_prepared_so_far() -> None:
-    builder, _ = running()
-    assert force(snapshot(builder, NOBODY, START + 5), 1) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-2")
-    builder.prepare(EPOCH + 1, PREPARED)
-    assert force(snapshot(builder, NOBODY, PREPARED + 1), 1).epoch == EPOCH + 1
-    assert force(snapshot(JournalBuilder(), NOBODY, START + 5), 1) == Prepare(EPOCH, Cause.FORCED, f"epoch-{EPOCH}-1")
-    longer = EpochClock(epoch_seconds=60, validity_seconds=240, prepare_seconds=20)
-    assert force(snapshot(builder, NOBODY, PREPARED + 1, longer), 1).epoch == longer.epoch_at(PREPARED + 1)
-
-
-def test_forced_rotations_are_refused_before_they_take_the_room_of_scheduled_ones() -> None:
-    builder, _ = running()
-    for _ in range(58):
-        force(snapshot(builder, NOBODY, START + 1), 1)
-        builder.prepare(EPOCH, START + 1, Cause.FORCED)
-    with pytest.raises(
-        RotationRefused, match="at most 64 certificates, found that with another CA now one would hold 65"
-    ):
-        force(snapshot(builder, NOBODY, START + 1), 1)
-    for epoch in range(EPOCH + 1, EPOCH + 8):  # every scheduled one still fits
-        builder.prepare(epoch, CLOCK.prepare_at(epoch))
 
 
 @pytest.mark.parametrize("now", [START, START + 11, NEXT, NEXT + 13])

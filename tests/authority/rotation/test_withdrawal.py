@@ -6,11 +6,10 @@ from fractions import Fraction
 import pytest
 
 from authority.fleet.view import FleetView
-from authority.journal.history import EMPTY, EpochCa
+from authority.journal.history import EpochCa
 from authority.journal.record_types import Opening
 from authority.rotation.actions import Action, Activate, Prepare, RemoveAnchors, Wait, Withdraw
 from authority.rotation.deadlines import removal_due_at
-from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest, ca_to_withdraw, preview
 from authority.rotation.plan import next_action
 from authority.rotation.replacement import replacement_of
 from authority.rotation.snapshot import Snapshot
@@ -22,6 +21,7 @@ from tests.harness.authority.journal_builder import (
     JournalBuilder,
     Pods,
     leaf_of,
+    rotated,
     running,
     servers,
     snapshot,
@@ -40,14 +40,6 @@ def ask(builder: JournalBuilder, now: int, pods: Pods, above: Fraction = Fractio
 
 def shown(builder: JournalBuilder, now: int, pods: Pods) -> Snapshot:
     return snapshot(builder, pods.view(builder, now), now)
-
-
-def rotated() -> tuple[JournalBuilder, EpochCa, EpochCa]:
-    """A deployment in its second epoch: the CA before, and the one that signs."""
-    builder, _ = running()
-    builder.activate(builder.prepare(EPOCH + 1, NEXT - 8), NEXT)
-    first, second = builder.history.cas
-    return builder, first, second
 
 
 def test_a_rollback_goes_to_the_newest_older_ca_and_waits_for_its_gate() -> None:
@@ -346,60 +338,3 @@ def test_automatic_rollback_needs_replacement_with_two_epochs_left() -> None:
         pods = servers("nats-0")
         pods.revert("nats-0", builder.mark(), good, at)
         assert isinstance(ask(builder, at, pods), Withdraw) is happens
-
-
-def test_ca_to_withdraw_is_found_by_epoch_or_fingerprint() -> None:
-    builder, first, second = rotated()
-    history = builder.history
-
-    def choose(ca: str, cause: Cause = Cause.ROLLBACK) -> EpochCa:
-        return ca_to_withdraw(history, WithdrawalRequest(cause, ca, urgent=False), NEXT + 3)
-
-    assert choose("") == second
-    assert choose(str(EPOCH)) == first
-    assert choose(first.sha256[:6].upper()) == first
-    for name in ("1", "abc", "0" * 64, "epoch"):
-        with pytest.raises(RotationRefused, match=rf"rollback: expected a CA that is trusted, by '{name}', found only"):
-            choose(name)
-    with pytest.raises(RotationRefused, match="revocation: expected the CA by its epoch or fingerprint"):
-        choose("", Cause.REVOCATION)
-    builder.prepare(EPOCH + 1, NEXT + 3, Cause.FORCED)
-    history = builder.history
-    with pytest.raises(RotationRefused, match=rf"expected one CA by '{EPOCH + 1}', found {second.sha256[:16]}, "):
-        choose(str(EPOCH + 1))
-    history = EMPTY
-    with pytest.raises(RotationRefused, match="found only none"):
-        choose("")
-
-
-def test_by_default_each_rollback_takes_the_next_older_ca() -> None:
-    builder, first, second = rotated()
-    builder.withdraw(second, NEXT + 3)
-    assert ca_to_withdraw(builder.history, WithdrawalRequest(Cause.ROLLBACK, "", urgent=False), NEXT + 3) == first
-
-
-def test_preview_says_what_urgent_withdrawal_breaks() -> None:
-    builder, first, second = rotated()
-    pods = servers("nats-0", "nats-1", "nats-2")
-    pods.prove("nats-0", builder.mark(), NEXT + 3, leaf_of(second, NEXT))
-    pods.prove("nats-1", builder.mark(), NEXT + 3, leaf_of(first, START))
-    urgent = WithdrawalRequest(Cause.ROLLBACK, "", urgent=True)
-    look = preview(shown(builder, NEXT + 3, pods), urgent, include_root=True)
-    assert (look.ca, look.replacement, look.warnings) == (second, first, ())
-    assert look.breaks == (
-        "1 of 3 agents serve a leaf that it signed, which others refuse until it is re-issued: nats-0",
-        "1 of 3 agents do not say who signed the leaf that they serve: nats-2",
-        "1 of 3 agents have not proven the replacement, and refuse its leaves until they do: nats-2",
-    )
-    staged = WithdrawalRequest(Cause.ROLLBACK, "", urgent=False)
-    assert preview(shown(builder, NEXT + 3, pods), staged, include_root=True).breaks == ()
-
-
-def test_revocation_with_root_in_bundle_is_warned_of() -> None:
-    builder, _, second = rotated()
-    wanted = WithdrawalRequest(Cause.REVOCATION, second.sha256, urgent=False)
-    view = shown(builder, NEXT + 3, servers("nats-0"))
-    (warning,) = preview(view, wanted, include_root=True).warnings
-    assert "the root is in the bundle" in warning
-    assert preview(view, wanted, include_root=False).warnings == ()
-    assert preview(view, wanted, include_root=False).replacement is None

@@ -134,6 +134,16 @@ def running(timing: Timing = PLAYGROUND) -> tuple[JournalBuilder, EpochCa]:
     return builder, ca
 
 
+def rotated() -> tuple[JournalBuilder, EpochCa, EpochCa]:
+    """A deployment in its second epoch: the CA before, and the CA that signs."""
+    builder, _ = running()
+    builder.activate(
+        builder.prepare(EPOCH + 1, PLAYGROUND.clock.prepare_at(EPOCH + 1)), PLAYGROUND.clock.start(EPOCH + 1)
+    )
+    first, second = builder.history.cas
+    return builder, first, second
+
+
 def revoked() -> tuple[JournalBuilder, EpochCa, EpochCa]:
     """A revoked CA, and the CA that signs in its place since 10 s after the epoch's start."""
     builder, withdrawn_ca = running()
