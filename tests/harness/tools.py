@@ -19,7 +19,7 @@ class Tool:
     packages: tuple[str, ...]
     """Debian packages that may have it: its releases cut them differently."""
     brought: bool = True
-    """Whether ``make test`` may bring it: one package that works without others, of a size that nobody minds."""
+    """Whether ``make test`` may bring it: one small package that works without others."""
 
     device: Path | None = None
     """What the program opens for reading and writing; a container may not have it."""

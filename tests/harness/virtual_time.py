@@ -1,7 +1,7 @@
-"""An event loop whose time jumps to the next thing that is due: hours of waiting in milliseconds, in the same order.
+"""An event loop whose time jumps to the next timer: hours of waiting take milliseconds, in the same order.
 
-For code whose every wait is a timer or an event of the same loop; threads and sockets have no part in it, except where
-``from_outside`` says that an answer is awaited: time then waits with us.
+For code whose every wait is a timer or an event of the same loop, without threads and sockets. While ``from_outside``
+says that the code awaits an answer from another process, virtual time stands still.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.jumping.now
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> "asyncio.Future[T]":
-        """What is meant for a thread is done at once: no time passes, and whoever was killed does nothing any more."""
+        """Run a thread's function at once: no virtual time passes, and a killed task does nothing any more."""
         done: asyncio.Future[T] = self.create_future()
         try:
             done.set_result(func(*args))
@@ -60,7 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def from_outside() -> Iterator[None]:
-    """For as long as the caller, on a virtual loop, waits for an answer from another process."""
+    """Mark a wait, on a virtual loop, for an answer from another process."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.jumping.awaited += 1

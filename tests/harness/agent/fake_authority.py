@@ -1,4 +1,4 @@
-"""The receiving end of receipts: an authority's API, as far as an agent sees it."""
+"""The part of an authority's API that an agent uses: it receives receipts."""
 
 import ssl
 import tempfile
@@ -24,7 +24,7 @@ class FakeAuthority:
         self.newest = 0
         self.code = 200
         self.moved_to = ""
-        """Path that it redirects receipts to; an agent must not follow."""
+        """Path to which it redirects receipts; an agent must not follow the redirect."""
         self.redirects = 0
         self._control = SigningCa(common_name("control"), ec.generate_private_key(ec.SECP256R1()))
         now = int(time.time())

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run agents, real nats-servers and a broker of announcements."""
+"""Fixtures for tests that run agents, real nats-servers and a broker of announcements."""
 
 import itertools
 import tempfile
@@ -36,7 +36,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def serving() -> Iterator[Callable[[NatsServer], NatsServer]]:
-    """Takes nats-servers that are to be gone after the test."""
+    """Registers nats-servers that are stopped after the test."""
     servers: list[NatsServer] = []
 
     def take(server: NatsServer) -> NatsServer:
@@ -50,7 +50,7 @@ def serving() -> Iterator[Callable[[NatsServer], NatsServer]]:
 
 @pytest.fixture
 def nats_server(tmp_path: Path, serving: Callable[[NatsServer], NatsServer]) -> Callable[..., NatsServer]:
-    """Makes nats-servers that are gone after the test."""
+    """Makes nats-servers that are stopped after the test."""
     number = itertools.count()
 
     def make(files: Path, verify: bool = True) -> NatsServer:
@@ -66,7 +66,7 @@ def sandbox(tmp_path: Path, factory: BundleFactory) -> AgentSandbox:
 
 @pytest.fixture
 def agent_process(tmp_path: Path) -> Iterator[Callable[[Mapping[str, str]], AgentProcess]]:
-    """Starts agents as processes that are gone after the test; their logs are in ``agent.log``."""
+    """Starts agents as processes that are stopped after the test; they log to ``agent.log``."""
     started: list[AgentProcess] = []
 
     def start(environment: Mapping[str, str]) -> AgentProcess:
@@ -88,7 +88,7 @@ def server(sandbox: AgentSandbox, nats_server: Callable[..., NatsServer]) -> Nat
 
 @pytest.fixture
 async def broker(tmp_path: Path, factory: BundleFactory, sandbox: AgentSandbox) -> AsyncIterator[AnnouncementBroker]:
-    """A broker that is up; the agents of the sandbox listen to it."""
+    """A running broker; the agents of the sandbox subscribe to it."""
     write_set(tmp_path / "broker-files", factory.bundle(1), factory.leaf())
     made = AnnouncementBroker(tmp_path / "broker", tmp_path / "broker-files")
     await made.start()

@@ -1,9 +1,9 @@
-"""Kills an agent with SIGKILL beside a real nats-server, and starts it again; a program of its own, as it forks.
+"""Kills an agent with SIGKILL beside a real nats-server and starts it again; a separate program, because it forks.
 
 ``python -m tests.harness.agent.killing <folder>`` kills the agent before each step of a cycle in turn: each operation
 on its mounts and its output directory, the look at the workload before it is signalled, each connection.
 ``… <folder> <number>`` kills the agent at so many random moments of cycles of every kind. Either prints a line of JSON
-for each kill: the step that was about to happen, what lay in place then, and what the next start made of it.
+for each kill: the next step at that moment, the installed set, and the outcome of the next start.
 """
 
 import asyncio
@@ -48,11 +48,11 @@ _QUICK = RetryPolicy(
 )
 _STATUS = ("event", "state", "sequence", "leaf")
 _SAID = 3
-"""The descriptor through which a child says what happens."""
+"""The descriptor through which the child reports its operations."""
 
 
 class SwapKind(Enum):
-    """What is swapped, and what comes of it."""
+    """What a cycle swaps, and its expected outcome."""
 
     BUNDLE = "a bundle"
     LEAF = "a leaf"
@@ -65,14 +65,14 @@ _MEASURED = 3
 """Cycles that show how long one takes here; the shortest counts, as the agent waits for a young server."""
 WAYS_BACK = ("reverted", "reload_refused")
 STEPS = ("verified", "installed", "failure", *WAYS_BACK, "proven")
-"""What an agent says of its steps, in their order; ``failure`` before a way back: a try that was not proven."""
+"""Events of a cycle, in their order; a ``failure`` before a revert is an attempt that was not proven."""
 
 Operation = Callable[[str, tuple[object, ...]], str | None]
-"""The name of an audited operation that counts as a step; None for any other."""
+"""The name of an audited operation that counts as a step; None for every other operation."""
 
 
 class KilledAgent:
-    """An agent in a child process, and what it logs."""
+    """An agent in a child process, and its log."""
 
     def __init__(self, sandbox: AgentSandbox, *, step: int | None = None, operation: Operation | None = None) -> None:
         reader, writer = os.pipe()
@@ -99,7 +99,7 @@ class KilledAgent:
         return True
 
     def has_proven(self, sequence: int, leaf: LeafFiles) -> bool:
-        """Wait until it has, and has put everything away; False where it ended before it."""
+        """Wait for the end of a cycle and its clean-up; False where the agent ended before."""
         wanted = ("rests", AgentState.PROVEN.value, sequence, leaf.sha256)
         return self.reaches(lambda event: tuple(event.get(name) for name in _STATUS) == wanted)
 
@@ -113,7 +113,7 @@ class KilledAgent:
         return bool(data)
 
     def kill(self) -> None:
-        """Kill it, unless it was killed; then ``events`` is all that it said."""
+        """Kill the agent unless it is dead already; afterwards ``events`` is complete."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         while self._read():
@@ -144,7 +144,7 @@ def _say(event: str, **fields: object) -> None:
 
 
 def _kill_before(step: int, operation: Operation) -> None:
-    """Kill this process before its ``step``-th operation, which it says last."""
+    """Kill this process before its ``step``-th operation, and report that operation first."""
     seen = 0
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -161,7 +161,7 @@ def _kill_before(step: int, operation: Operation) -> None:
 
 
 def operation_of(sandbox: AgentSandbox, server: NatsServer) -> Operation:
-    """What counts as a step of a cycle."""
+    """The operations that count as steps of a cycle."""
     ports = {server.monitor: "monitor", server.client: "client", server.cluster: "cluster"}
     assert server.process is not None
     workload = f"/proc/{server.process.pid}/"
@@ -183,7 +183,7 @@ def operation_of(sandbox: AgentSandbox, server: NatsServer) -> Operation:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in the output directory, which is one whole verified set or an error."""
+    """The set in the output directory; raises where it is not one whole verified set."""
 
     sequence: int
     leaf_sha256: str
@@ -199,7 +199,7 @@ class Found:
 
 
 def served_leaf(server: NatsServer) -> str:
-    """Fingerprint of the leaf that the server serves now."""
+    """SHA-256 of the leaf that the server serves now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
@@ -210,7 +210,7 @@ def served_leaf(server: NatsServer) -> str:
 
 
 def begin(folder: Path) -> tuple[AgentSandbox, NatsServer, LeafFiles]:
-    """A pod whose agent has proven sequence 1, and was killed then."""
+    """A pod whose agent proved sequence 1 and was then killed."""
     sandbox = AgentSandbox(folder, BundleFactory(int(time.time())))
     server = NatsServer(folder / "nats", sandbox.out)
     sandbox.targets = server.target
@@ -230,7 +230,7 @@ def begin(folder: Path) -> tuple[AgentSandbox, NatsServer, LeafFiles]:
 
 
 def recover(sandbox: AgentSandbox, old: Found, new: Found, leaf: LeafFiles) -> tuple[KilledAgent, dict[str, object]]:
-    """What lies there after a kill, and what the next start makes of it; ``leaf`` is the new one."""
+    """Check the set after a kill and the outcome of the next start; ``leaf`` is the new leaf."""
     found = Found.at(sandbox)
     remembered = json.loads(sandbox.file(".tidemark.json"))["highest"]["sequence"]
     agent = KilledAgent(sandbox)
@@ -245,14 +245,14 @@ def recover(sandbox: AgentSandbox, old: Found, new: Found, leaf: LeafFiles) -> t
 
 
 def left(sandbox: AgentSandbox) -> list[str]:
-    """What lies in the output directory, but for links."""
+    """The contents of the output directory without its links."""
     return sorted(entry.name for entry in sandbox.out.iterdir() if not entry.is_symlink())
 
 
 def kill_at_steps(
     folder: Path, sandbox: AgentSandbox, server: NatsServer, first: LeafFiles
 ) -> Iterator[dict[str, object]]:
-    """The same cycle again and again, each time killed one step later."""
+    """Repeat the same cycle, and kill the agent one step later each time."""
     factory = sandbox.factory
     second = factory.leaf(factory.ca(factory.epoch + 1))
     shutil.copytree(sandbox.out, folder / "before", symlinks=True)
@@ -277,7 +277,7 @@ def kill_at_steps(
 def kill_at_moments(
     sandbox: AgentSandbox, server: NatsServer, leaf: LeafFiles, kills: int
 ) -> Iterator[dict[str, object]]:
-    """Swap after swap, the agent killed at any moment of each cycle, and now and then of the next start as well."""
+    """Swap again and again; kill the agent at a random moment of each cycle, and sometimes of the next start too."""
     factory, sequence = sandbox.factory, 1
     agent = KilledAgent(sandbox)
     assert agent.has_proven(1, leaf), agent.events
@@ -317,7 +317,7 @@ def kill_at_moments(
 
 
 def last_step(events: list[dict[str, Any]]) -> str:
-    """How far an agent had come with a set, by what it said; a way back says last why it was taken."""
+    """How far an agent came with a set, by its events; a revert ends with its reason."""
     said = [event["event"] for event in events if event["event"] in STEPS]
     return next((event for event in said if event in WAYS_BACK), said[-1] if said else "swapped")
 

@@ -23,7 +23,7 @@ def files(revision: int) -> dict[str, bytes]:
 
 
 def revision(contents: MountContents | None) -> int:
-    """The revision of a mount's files; fails where there are none or they are of several."""
+    """The revision of a mount's files; fails where there are no files or several revisions."""
     assert contents is not None
     assert contents.files is not None, contents.fault
     (found,) = {int(content.split()[1]) for content in contents.files.values()}
@@ -45,7 +45,7 @@ async def watching(sources: MountSources) -> AsyncIterator[list[SourceSnapshot]]
 
 @contextlib.contextmanager
 def no_inotify_instances() -> Iterator[contextlib.ExitStack]:
-    """Use up what one user may have of inotify instances, as a user whom nobody else is; the stack gives them back."""
+    """Use up the inotify instances of the user ``nobody``; closing the stack releases them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with without_privileges(), contextlib.ExitStack() as taken:
@@ -57,7 +57,7 @@ def no_inotify_instances() -> Iterator[contextlib.ExitStack]:
 
 
 class LinkedMount(KubeletMount):
-    """A directory of links to files elsewhere: what changes there, inotify does not announce for this directory."""
+    """A directory of links to files elsewhere; inotify announces no change of those files for this directory."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path.with_name(f"{path.name}-elsewhere"))
@@ -73,7 +73,7 @@ class LinkedMount(KubeletMount):
 
 @contextlib.contextmanager
 def fuse_mount(behind: Path, path: Path) -> Iterator[Path]:
-    """A FUSE file system at ``path`` that shows ``behind``; what changes behind it, inotify does not announce."""
+    """A FUSE file system at ``path`` that shows ``behind``; inotify announces no change of ``behind``."""
     path.mkdir()
     subprocess.run([tool("bindfs"), "--no-allow-other", behind, path], check=True)
     try:

@@ -41,7 +41,7 @@ BRIEF = RetryPolicy(
     refused_pause=0.3,
     rejudge_after=0.3,
 )
-"""Patience of agents in tests that wait for a failure."""
+"""Short time-outs, for tests that wait for a failure."""
 
 
 class Observed:
@@ -85,7 +85,7 @@ class Observed:
 
 
 class AgentSandbox:
-    """Directories of one pod; everything is written as the authority and the kubelet would."""
+    """Directories of one pod, written as authority and kubelet write them; a field for each mount and setting."""
 
     def __init__(self, folder: Path, factory: BundleFactory) -> None:
         self.folder = folder
@@ -127,7 +127,7 @@ class AgentSandbox:
         return variables | changes
 
     def installed(self) -> VerifiedBundle:
-        """What lies in the output directory; fails unless it is one whole verified set."""
+        """The set in the output directory; fails unless it is one whole verified set."""
         bundle = Bundle((self.out / CA_FILE).read_bytes(), (self.out / NOTE_FILE).read_bytes())
         return reopen(bundle, Trust.parse(self.trust_file.read_bytes()))
 
@@ -174,7 +174,7 @@ class AgentProcess:
             )
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body; (0, "") where nobody answers."""
+        """Status and body; (0, "") where no server answers."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=5) as response:  # noqa: S310 - the agent's own port
                 return response.status, response.read().decode()
@@ -198,7 +198,7 @@ class AgentProcess:
 
 
 def serves(sandbox: AgentSandbox, server: NatsServer) -> bool:
-    """A peer with the pod's own files gets through a mutual handshake."""
+    """Whether a peer with the pod's own files completes a mutual TLS handshake with the server."""
     context = ssl.create_default_context(cafile=sandbox.out / "ca.crt")
     context.load_cert_chain(sandbox.out / "tls.crt", sandbox.out / "tls.key")
     with (
@@ -213,7 +213,7 @@ def snapshot(sandbox: AgentSandbox) -> dict[str, bytes]:
 
 
 async def begin(sandbox: AgentSandbox, server: NatsServer, observed: Observed, sequence: int = 1) -> None:
-    """Install the first set, start the server on it, and see it proven."""
+    """Install the first set, start the server on it, and wait for the proof."""
     await observed.reaches(lambda s: s.installed, "a set to be installed")
     await server.start()
     await observed.is_proven(sequence)

@@ -34,7 +34,9 @@ AGENTS = ("nats-0", "app-0")
 
 @dataclass(frozen=True)
 class AuthorityDeployment:
-    """A configured authority under ``root``: agents, each with a directory for bundles and one for its leaf."""
+    """A configured authority under ``root``: each agent has a directory for bundles and a directory for its leaf.
+
+    Its many methods are what tests do with an authority: configure, start, ask, wait, and read what it published."""
 
     root: Path
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class AuthorityDeployment:
         return await trust_of(self.config)
 
     async def bundle(self, agent: str) -> VerifiedBundle:
-        """What an agent finds in its projected_directory."""
+        """The bundle in an agent's projected directory."""
         directory = self.root / agent / "bundle"
         with projected_directory.locked(directory):  # no file of one set and the other of the next
             ca, note = (directory / CA_FILE).read_bytes(), (directory / NOTE_FILE).read_bytes()
@@ -97,7 +99,7 @@ class AuthorityDeployment:
             return parse_leaf((directory / LEAF_FILE).read_bytes(), (directory / KEY_FILE).read_bytes())
 
     async def context(self) -> ssl.SSLContext:
-        """Trusts the control CA, and nothing else."""
+        """A TLS context that trusts the control CA alone."""
         return ssl.create_default_context(cadata=(await self.trust()).control_ca)
 
     @asynccontextmanager
@@ -109,7 +111,7 @@ class AuthorityDeployment:
 
     @asynccontextmanager
     async def running(self, clock: Callable[[], float] = time.time) -> AsyncIterator[None]:
-        """The authority in this process, from its first CA on."""
+        """The authority in this process; it has published when the block begins."""
         (self.state / "api.json").unlink(missing_ok=True)
         stop = asyncio.Event()
         task = asyncio.create_task(run(self.config, stop, clock))
@@ -122,7 +124,7 @@ class AuthorityDeployment:
             await asyncio.gather(task)
 
     async def until_published(self) -> None:
-        """Wait until a CA signs and every projected_directory shows the newest statement."""
+        """Wait until a CA signs and every projected directory shows the newest statement."""
 
         async def shows_newest() -> bool:
             status = await ask(session, "/api/v1/status")
@@ -204,7 +206,7 @@ class Finished:
 
 
 async def command(*arguments: str | Path, environment: Mapping[str, str] | None = None, typed: str = "") -> Finished:
-    """Run the real program to its end; ``typed`` is what a person types."""
+    """Run the real program to its end; ``typed`` is its standard input."""
     process = await _start(arguments, environment or {}, asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(PATIENCE):
@@ -218,7 +220,7 @@ async def command(*arguments: str | Path, environment: Mapping[str, str] | None 
 
 
 class Program:
-    """``python -m authority run`` as a process of its own; its log is kept in a file."""
+    """``python -m authority run`` as a process of its own, with its log in a file."""
 
     module = "authority"
 
@@ -238,14 +240,14 @@ class Program:
             await self.signal(signal.SIGKILL)
 
     async def start(self) -> None:
-        """Start it and wait until it has published."""
+        """Start the program and wait until it has published."""
         (self.deployment.state / "api.json").unlink(missing_ok=True)
         await self.launch()
         await eventually(self._is_listening, "the API to listen")
         await self.deployment.until_published()
 
     async def launch(self) -> None:
-        """Start it and wait for nothing."""
+        """Start the program without waiting."""
         with self.log.open("ab") as log:
             arguments: list[str | Path] = ["--config", self.deployment.config_file, "run"]
             self._process = await _start(arguments, self._environment, log, self.module)
@@ -256,12 +258,12 @@ class Program:
         return self._process.pid
 
     async def is_stopped(self) -> bool:
-        """Whether it is paused (proc(5))."""
+        """Whether the process is stopped (state ``T``, proc(5))."""
         stat = await asyncio.to_thread(Path(f"/proc/{self.pid}/stat").read_text)
         return stat.rpartition(")")[2].split()[0] == "T"
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal and wait for nothing."""
+        """Send a signal without waiting."""
         assert self._process is not None
         self._process.send_signal(number)
 

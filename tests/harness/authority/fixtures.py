@@ -17,7 +17,7 @@ def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBaoServer]
 
 @pytest.fixture
 async def empty_space(openbao: OpenBaoServer) -> AsyncIterator[OpenBaoNamespace]:
-    """A namespace with nothing in it."""
+    """An empty namespace."""
     space = await OpenBaoNamespace.create(openbao)
     async with space.client:
         yield space

@@ -1,8 +1,8 @@
-"""A model of a whole deployment over simulated days: the real sequencers, real certificates, and agents that verify.
+"""A model of a whole deployment over simulated days: the real controllers, real certificates, and agents that verify.
 
 Each agent stands for a pod: two mounts (bundle and leaf) that follow what the authority writes with delays of their
-own, a clock of its own, the agents' own verification, a reload that takes its time, and a workload that uses what was
-installed last. Each change of what any workload uses is checked against all the others.
+own, a clock of its own, the agents' verification, a reload of some duration, and a workload that uses the set which
+was installed last. Each change of what any workload uses is checked against all the others.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from tidemark.verify import BundleRejected, Known, Mark, Reason, VerifiedBundle,
 
 @dataclass(frozen=True)
 class InUse:
-    """What a workload uses: the CAs it trusts by fingerprint, its own leaf and who signed that."""
+    """What a workload uses: the CAs that it trusts, by fingerprint; its leaf; and the CA that signed the leaf."""
 
     bundle: VerifiedBundle
     leaf: Leaf
@@ -87,7 +87,7 @@ class SimulatedAgent:
         self._soon(self._sync_bundle)
 
     def _soon(self, sync: "object") -> None:
-        """The kubelet gets round to it within the delivery time, and then shows what is there by then."""
+        """Update the mount after a delay within the delivery time; the mount then shows the newest content."""
         delay = self.random.uniform(0, self.model.harness.timing.delivery_seconds)
         assert callable(sync)
         asyncio.get_running_loop().call_later(delay, sync)
@@ -101,7 +101,7 @@ class SimulatedAgent:
         self.changed.set()
 
     def restart(self) -> None:
-        """A fresh pod: it remembers nothing, and its mounts show the present."""
+        """Replace the pod: the new pod has no state, and its mounts show the newest content."""
         self.known, self.fitting, self.in_use, self.proven = Known(), None, None, None
         self.shown_bundle, self.shown_leaf = self.model.harness.target.bundle, self.store.leaf
         self.changed.set()
@@ -137,7 +137,7 @@ class SimulatedAgent:
         self.model.check()
 
     def _fitting(self, verified: VerifiedBundle) -> Leaf | None:
-        """The mounted leaf if it fits the bundle, else the last that did."""
+        """The mounted leaf if it fits the bundle, else the last leaf that did."""
         if self.shown_leaf is not None:
             leaf = parse_leaf(self.shown_leaf.certificate_pem, self.shown_leaf.key_pem)
             try:
@@ -173,7 +173,7 @@ class FleetSimulation:
         harness.on_view = self._report
 
     def change_timing(self, timing: Timing) -> None:
-        """Of the authority that is booted next. It seldom looks unasked: what is due must be due by the plan."""
+        """Settings of the next authority. It seldom polls: each step must become due by the plan."""
         self.harness.timing = timing
         self.harness.reconcile_seconds = timing.clock.epoch_seconds // 4
 
@@ -195,14 +195,14 @@ class FleetSimulation:
             agent.bundle_written()
 
     def _report(self, now: int) -> None:
-        """Receipts come at least every heartbeat, so at any look those of healthy agents are fresh."""
+        """Receipts arrive at least every heartbeat, so those of healthy agents are always fresh."""
         for agent in self.agents:
             if agent.proves and agent.proven is not None:
                 leaf = agent.in_use.report if agent.in_use else None
                 self.harness.pods.prove(agent.name, agent.proven, now, leaf)
 
     def check(self) -> None:
-        """No leaf in use is outside its validity by anybody's clock, or signed by a CA that anybody does not trust."""
+        """Every leaf in use is valid by every agent's clock, and signed by a CA that every agent trusts."""
         self.checks += 1
         if not self.strict:
             return
@@ -221,7 +221,7 @@ class FleetSimulation:
         self.problems.append(f"{at:.1f} s: {text}")
 
     async def recovery(self, within: float) -> None:
-        """Wait until everybody is well; raises TimeoutError after ``within`` seconds."""
+        """Wait until every agent is healthy; raises TimeoutError after ``within`` seconds."""
         async with asyncio.timeout(within):
             while not self.is_well():
                 await self.harness.sleep(0.5)
@@ -275,5 +275,5 @@ def epochs_of(model: FleetSimulation, count: float) -> float:
 
 
 def patience(timing: Timing) -> float:
-    """How long it takes, at most, until what was written is in use everywhere."""
+    """The longest time, in seconds, until every workload uses what was written."""
     return 2 * (timing.delivery_seconds + RELOAD_SECONDS) + 5

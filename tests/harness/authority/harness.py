@@ -1,4 +1,4 @@
-"""A whole authority in virtual time: the real sequencers over a world in memory, with agents that prove it."""
+"""A whole authority in virtual time: the real controllers over backends in memory, with agents that send proofs."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -55,7 +55,7 @@ from tidemark.verify import Mark
 
 
 def report_of(issued: IssuedLeaf | None, bundle: Bundle) -> LeafReport | None:
-    """What an agent says about a leaf that it serves: who signed it is found in its chain, or it does not fit."""
+    """The report of an agent about its leaf; the chain of the leaf contains the signer, or the leaf does not fit."""
     if issued is None:
         return None
     try:
@@ -90,7 +90,7 @@ def signed_leaf(by: CaPair, validity: Validity, workload: LeafSubject = WORKLOAD
 
 @dataclass
 class AuthorityHarness:
-    """The world stays when the authority on it dies; ``boot`` starts another one."""
+    """The backends outlive the authority; ``boot`` starts another authority on them."""
 
     timing: Timing = PLAYGROUND
     began: int = START
@@ -126,13 +126,13 @@ class AuthorityHarness:
         return self.began + int(asyncio.get_running_loop().time() + 1e-6)
 
     def boot(self) -> None:
-        """Start an authority that knows nothing but what is outside."""
+        """Start an authority whose only knowledge is in the backends."""
         self.boot_on(self.journal, self.issuer, self.signer, tuple(s.verifier for s in self.signer.signers))
 
     def boot_on(
         self, journal: Journal, keeper: Issuer, signer: StatementSigner, verifiers: tuple[Verifier, ...]
     ) -> None:
-        """The same, with these for what it stands on."""
+        """Start an authority on these backends."""
         self.pods.clock = self.timing.clock
         self._leads = leads = asyncio.Event()
         leads.set()
@@ -168,7 +168,7 @@ class AuthorityHarness:
         return self.pods.view_of(newest.digest if newest else "", now)
 
     def report(self, now: int) -> None:
-        """Every agent proves at once what the target shows, where they do at all."""
+        """Every agent proves at once what the target shows, unless it is set not to."""
         if self.proving and self.target.bundle is not None:
             leaf = report_of(self.leaf.leaf, self.target.bundle)
             for pod in self.pods.expected:
@@ -179,7 +179,7 @@ class AuthorityHarness:
         return Mark(self.target.sequence, self.target.digest)
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass; an authority that ended by itself has failed."""
+        """Let time pass; fails where the authority ended by itself."""
         await asyncio.sleep(seconds)
         if self._task is not None and self._task.done():
             await self._task
@@ -188,7 +188,7 @@ class AuthorityHarness:
         await self.sleep(instant - self.began - asyncio.get_running_loop().time())
 
     async def settle(self) -> None:
-        """Let everything happen that needs no more than a moment."""
+        """Let everything happen that is due now."""
         await self.sleep(0.01)
 
     async def stop(self) -> None:
@@ -199,7 +199,7 @@ class AuthorityHarness:
         await asyncio.gather(task, return_exceptions=True)
 
     async def died(self) -> bool:
-        """Whether the authority was killed by a strike; if it was, nothing of it runs any more."""
+        """Whether a fault killed the authority; then none of its tasks runs any more."""
         if self._task is None or not self._task.done():
             return False
         await asyncio.gather(self._task, return_exceptions=True)

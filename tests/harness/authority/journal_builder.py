@@ -1,4 +1,4 @@
-"""Journals and fleets made up for tests, with real certificates, keys and signatures, in a few lines each."""
+"""Builds journals and fleets for tests in a few lines, with real certificates, keys and signatures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ ROOT = certificates.root(
 
 
 def make_ca(epoch: int, not_before: int, not_after: int, root: CaPair = ROOT) -> CaPair:
-    """A CA as an issuer makes it."""
+    """A CA as an issuer creates it."""
     key = ec.generate_private_key(ec.SECP256R1())
     return certificates.intermediate(
         CaName(DOMAIN, f"intermediate epoch {epoch}"), key, Validity(not_before, not_after), root
@@ -54,7 +54,7 @@ def make_ca(epoch: int, not_before: int, not_after: int, root: CaPair = ROOT) ->
 
 @dataclass
 class JournalBuilder:
-    """A journal that grows; every step says when it happened."""
+    """A journal that grows step by step; each step has its time."""
 
     timing: Timing = PLAYGROUND
     signer: Signer = SIGNER
@@ -90,14 +90,14 @@ class JournalBuilder:
         return found
 
     def remove(self, ca: EpochCa, at: int, cause: Cause = Cause.ROLLBACK) -> EpochCa:
-        """A statement without the CA; the CA as it is from then on."""
+        """Commit a statement without the CA; returns the withdrawn CA."""
         self.replace([ca], at, cause, None)
         found = self.history.find(ca.sha256)
         assert found is not None
         return found
 
     def replace(self, cas: Sequence[EpochCa], at: int, cause: Cause, added: int | None) -> None:
-        """A statement without these CAs, and with a new one of the epoch ``added``."""
+        """Commit a statement without these CAs and with a new CA of the epoch ``added``."""
         without = [ca.sha256 for ca in cas]
         members, ca_id = surviving(self.history, at, without), ""
         if added is not None:
@@ -166,7 +166,7 @@ def receipt(
     reverted: Mark | None = None,
     failure: Failure | None = None,
 ) -> Receipt:
-    """What an agent reports; the newest it has installed is what it has proven, unless told otherwise."""
+    """The receipt of an agent; by default its newest installed set is the proven set."""
     installed = installed or proven
     return Receipt(
         pod=pod,

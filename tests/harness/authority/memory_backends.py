@@ -1,8 +1,8 @@
-"""The world outside the authority, in memory behind the production interfaces; every effect on it may be struck.
+"""Backends of the authority in memory, behind the production interfaces; each effect on a backend may fail.
 
-A strike before an effect means that it never happened, one after it that it happened and nobody was told. ``KILL``
-ends the process there (nothing in the authority catches it), ``FAIL`` is an error as the interface announces it,
-``PAUSE`` keeps the process from going on until it is resumed: what it was about to do, it does then.
+A fault before an effect means that the effect never happened; a fault after it, that the effect happened and the answer
+was lost. ``KILL`` ends the process there (nothing in the authority catches it), ``FAIL`` is an error as the interface
+documents it, ``PAUSE`` stops the process before the effect until the test resumes it.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Effects:
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def arrive(self, name: str) -> None:
-        """Called by whoever is about to bring the effect about, with nothing left to look at before it."""
+        """Called immediately before an effect, when the caller has made its last check."""
         if not self.paused.is_set() and self.pauses(len(self.names), name):
             self.paused.set()
             await self.resumed.wait()
@@ -81,7 +81,7 @@ class Effects:
 
     @contextmanager
     def around(self, name: str, error: type[Exception]) -> Iterator[None]:
-        """For an effect that takes its time."""
+        """For an effect with a duration."""
         number = len(self.names)
         self.names.append(name)
         self._maybe(number, When.BEFORE, error)
@@ -137,7 +137,7 @@ class MemoryJournal:
         self.effects.perform("fold", replace, JournalError)
 
     def put(self, record: Record) -> None:
-        """As somebody else might: at the head."""
+        """Append at the head, as another writer might."""
         self.last += 1
         self.records[self.last] = load_record(dump_record(record))
 
@@ -230,7 +230,7 @@ def statement_of(bundle: Bundle) -> Statement:
 
 @dataclass
 class MemoryPublisher:
-    """One target. ``texts`` keeps every text that it ever showed, by sequence."""
+    """One target. ``texts`` has every text that the target ever showed, by sequence."""
 
     name: str = "memory"
     effects: Effects = field(default_factory=Effects)

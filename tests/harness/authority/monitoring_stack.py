@@ -1,4 +1,4 @@
-"""A real authority and its two real agents, with short epochs; and what their metrics pages say."""
+"""A real authority and two real agents with short epochs, and their metrics pages."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -93,7 +93,7 @@ def names_on(page: str) -> set[str]:
 
 
 def labels_on(page: str) -> dict[str, set[str]]:
-    """Labels of every series that is there, by its name."""
+    """Labels of every series on the page, by its name."""
     found: dict[str, set[str]] = {}
     for name, inner in re.findall(r"^(ca_rotation_\w+)(?:\{(.*)\})? \S+$", page, re.MULTILINE):
         found.setdefault(name, set()).update(re.findall(r"(\w+)=\"", inner))

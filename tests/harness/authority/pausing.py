@@ -1,4 +1,4 @@
-"""``python -m authority``, which stops itself (SIGSTOP) before one operation on files, as a machine may be paused.
+"""``python -m authority`` that stops itself (SIGSTOP) before one operation on files, as a paused machine does.
 
 The file that ``STOP_ONCE`` names arms it and is removed by it. It holds the operation, and the name of a file or of the
 directory that it is in: ``os.link journal``, a record that is written and about to take its name.
@@ -16,7 +16,7 @@ PATHS = {"os.link": 1, "open": 0}
 
 
 def stop(event: str, arguments: tuple[object, ...]) -> None:
-    """Told of each operation before it happens (https://docs.python.org/3/library/audit_events.html)."""
+    """Audit hook: called before each operation (https://docs.python.org/3/library/audit_events.html)."""
     if event not in PATHS or not ARMED.exists():
         return
     path = Path(os.fsdecode(str(arguments[PATHS[event]])))

@@ -5,7 +5,7 @@ from tidemark.verify import Mark
 
 
 class Fleet:
-    """Reports, for as long as it runs, that every agent has proven what its mount shows."""
+    """Reports that every agent has proven the bundle in its mount."""
 
     def __init__(self, deployment: AuthorityDeployment) -> None:
         self._deployment = deployment
@@ -13,7 +13,7 @@ class Fleet:
         self.statements: dict[int, str] = {}
 
     async def report(self) -> None:
-        """One receipt of each agent; an authority that is away is left alone."""
+        """Send one receipt of each agent."""
         async with self._deployment.session(self._deployment.token("agent")) as session:
             for name in AGENTS:
                 bundle = await self._deployment.bundle(name)

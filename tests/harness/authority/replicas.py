@@ -65,7 +65,7 @@ class ReplicaProcess(Program):
         return bool(self.events("leading")) and len(self.events("leading")) > len(self.events("following"))
 
     async def follows(self, leader: "ReplicaProcess") -> bool:
-        """Whether what is read here comes from that leader."""
+        """Whether this replica answers reads with the state of that leader."""
         if len(self.events("listening")) < self._launched:
             return False
         replica = (await self.ask("/api/v1/status"))["replica"]

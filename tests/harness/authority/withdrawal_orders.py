@@ -11,7 +11,7 @@ from tidemark.bundle import Cause
 
 @dataclass(frozen=True)
 class Order:
-    """What an operator asks for, after so many seconds, until ``stands`` finds it in the journal."""
+    """A request of an operator at second ``at``, repeated until ``stands`` finds it in the journal."""
 
     at: int
     ask: Callable[[RotationController], Awaitable[object]]

@@ -1,4 +1,4 @@
-"""A small authority for tests: keys, CAs, leaves and signed bundles, whole ones and every broken kind."""
+"""A small authority for tests: keys, CAs, leaves and signed bundles, valid and broken, with new keys at each run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class LeafFiles:
 
 
 class BundleFactory:
-    """Makes what an authority would publish, at the instant ``now`` (Unix seconds) that it was given."""
+    """Makes what an authority would publish at the instant ``now`` (Unix seconds)."""
 
     def __init__(self, now: int, *, domain: str = DOMAIN, clock: EpochClock = CLOCK) -> None:
         self.now = now
@@ -99,7 +99,7 @@ class BundleFactory:
         return IssuingCa(certificate, key, epoch)
 
     def leaf(self, ca: IssuingCa | None = None, *, begin: int | None = None, end: int | None = None) -> LeafFiles:
-        """A leaf for 127.0.0.1 that serves and connects; by the current epoch's CA unless said otherwise."""
+        """A leaf for 127.0.0.1 for servers and clients; by default signed by the CA of the current epoch."""
         ca = ca or self.ca(self.epoch)
         key = ec.generate_private_key(ec.SECP256R1())
         validity = Lifetime(self.now - TOLERANCE if begin is None else begin, self.now + 2400 if end is None else end)

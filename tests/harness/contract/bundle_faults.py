@@ -1,4 +1,4 @@
-"""Every way in which a bundle may be refused: changes to a draft that would pass, by the step that they fail at."""
+"""Every fault for which a bundle is refused: changes to a valid draft, by the verification step that refuses them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +44,7 @@ Fault = Callable[[BundleDraft], None]
 
 
 def state(**changes: Any) -> Fault:
-    """The statement says something else; a change may be a function of the statement."""
+    """Change fields of the statement; a change may be a function of the statement."""
 
     def fault(draft: BundleDraft) -> None:
         before = draft.statement
@@ -81,7 +81,7 @@ def cas(*made: MadeCertificate) -> Fault:
 
 
 def file(change: Callable[[bytes], bytes]) -> Fault:
-    """``ca.crt`` is another, and the statement is about that one."""
+    """Change ``ca.crt`` before the statement about it is made."""
 
     def fault(draft: BundleDraft) -> None:
         before = draft.ca_crt
@@ -100,7 +100,7 @@ def change_text(change: Callable[[str], str]) -> Fault:
 
 
 def send(ca: Callable[[bytes], bytes] = bytes, note_: Callable[[bytes], bytes] = bytes) -> Fault:
-    """What arrives is not what was signed."""
+    """Change what arrives after it was signed."""
 
     def fault(draft: BundleDraft) -> None:
         before = draft.sent
@@ -122,7 +122,7 @@ def sign_with(*signers: note.Signer) -> Fault:
 
 
 def given(**changes: Any) -> Fault:
-    """The verifier knows, trusts or sees on its clock something else."""
+    """Change the state, trust or clock of the verifier."""
 
     def fault(draft: BundleDraft) -> None:
         for name, value in changes.items():

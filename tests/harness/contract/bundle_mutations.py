@@ -1,4 +1,4 @@
-"""Mutated bundles: what someone without the key can send, and what a faulty authority could sign."""
+"""Mutated bundles: what an attacker without the key can send, and what a faulty authority could sign."""
 
 import json
 from dataclasses import dataclass, replace
@@ -126,7 +126,7 @@ def texts(draw: st.DrawFn, ca_crt: bytes) -> str:
 
 @st.composite
 def tampered(draw: st.DrawFn) -> Bundle:
-    """What someone without the key can send: pieces of true bundles, mutated."""
+    """What an attacker without the key can send: mutated pieces of valid bundles."""
     ca_crt = draw(st.sampled_from([ORIGINAL.ca, ORIGINAL.ca, INSTALLED.ca, pem(OTHERS)]) | mutations(ORIGINAL.ca))
     notes = [ORIGINAL.note, INSTALLED.note, signed(text_of(fields()), (SIGNER, SECOND))]
     whole = draw(st.sampled_from(notes))

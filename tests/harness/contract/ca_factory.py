@@ -1,4 +1,4 @@
-"""A small authority with fixed keys: the same certificates and notes at every run, and every way to get them wrong."""
+"""A small authority with fixed keys: the same certificates and notes at every run, valid and broken."""
 
 import base64
 import hashlib
@@ -157,7 +157,7 @@ def leaf_recipe(above: MadeCertificate, name: str = "workload") -> Recipe:
 
 
 CAS = (*(intermediate(epoch) for epoch in range(EPOCH, EPOCH - 4, -1)), ROOT)
-"""What is trusted at NOW, newest first, then the root."""
+"""The trusted CAs at NOW, newest first, then the root."""
 
 
 def pem(cas: Sequence[MadeCertificate]) -> bytes:

@@ -1,4 +1,4 @@
-"""Makes real, verified bundles with the embedded issuer and signer, for tests of what is done with them."""
+"""Makes real, verified bundles with the embedded issuer and signer, for tests of their consumers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ CLOCK = EpochClock(epoch_seconds=1200, validity_seconds=4800, prepare_seconds=30
 
 @dataclass(frozen=True)
 class IssuedBundles:
-    """One trust domain with its keys; ``now`` is the instant that everything is made at."""
+    """One trust domain with its keys; everything is made at the instant ``now``."""
 
     issuer: EmbeddedIssuer
     signer: EmbeddedSigner

@@ -39,13 +39,13 @@ def template_of(server: ApiServer) -> Json:
 
 
 def admit(server: ApiServer) -> None:
-    """Let accounts do what the roles say that were applied."""
+    """Give accounts the rights of the applied roles."""
     kinds = [kind for (group, _), kind in KINDS.items() if group == RBAC]
     server.accounts.rules |= rules_of(one for kind in kinds for one in server.store.select(kind, "", lambda _: True))
 
 
 def mount(server: ApiServer, root: Path) -> None:
-    """Write every volume of the authority's container where it is mounted; one that nobody made fails."""
+    """Write every volume of the authority's container to its mount point; fails for a missing volume."""
     spec = template_of(server)
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     (container,) = spec["containers"]
@@ -74,7 +74,7 @@ def _files(server: ApiServer, volume: Json) -> dict[str, bytes]:
 
 
 def environment_of(server: ApiServer, container: Json, root: Path) -> dict[str, str]:
-    """The container's own, with the mounts' new places."""
+    """The container's environment, with the new paths of its mounts."""
     found = {}
     for entry in container["env"]:
         match entry:

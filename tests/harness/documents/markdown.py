@@ -1,4 +1,4 @@
-"""The documents as text: their fenced blocks, their sections, and what is prose."""
+"""The documents as text: fenced blocks, sections and prose."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A person's terminal: what the documents say is typed there, with the real kubectl, bao and authority.
+"""A terminal for the commands of the documents, with the real kubectl, bao and authority.
 
 kubectl speaks with the fake API server, which has no schemas (``--validate=false``), takes JSON (``create`` goes by way
 of ``apply``), and runs no pods: nothing rolls out, and ``exec`` finds the pod's files below ``POD``, where the file
@@ -37,7 +37,7 @@ esac
 
 
 class Terminal:
-    """A shell in ``folder``; what is exported in one block is there in the next."""
+    """A shell in ``folder``; exported variables last from one block to the next."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Terminal:
         }
 
     async def type(self, *lines: str, instead: Mapping[str, str] | None = None) -> str:
-        """Run what the document has, with some words of it replaced (each has to be there); returns what it prints."""
+        """Run a block of a document with some words replaced (fails where a word is missing); returns the output."""
         text = "\n".join(lines)
         for old, new in (instead or {}).items():
             assert old in text, f"{old!r} in {text!r}"

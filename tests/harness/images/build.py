@@ -1,6 +1,6 @@
 """Images without an engine: the steps of a Dockerfile's ``build`` stage, run under a folder in place of ``/``.
 
-They run as they stand there, with this interpreter for ``python3`` and the folder before every absolute path of theirs.
+The steps run unchanged, with this interpreter for ``python3`` and the folder as prefix of every absolute path.
 """
 
 import os
@@ -21,7 +21,7 @@ HOME = "opt/tidemark"
 
 @dataclass(frozen=True)
 class Image:
-    """What the final stage takes from the build; ``root`` stands for ``/``."""
+    """The files that the final stage copies from the build; ``root`` stands for ``/``."""
 
     program: str
     root: Path
@@ -84,7 +84,7 @@ def _under(root: Path, path: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """With the modes of a checkout that nobody else may read: a COPY keeps them."""
+    """Copy with the modes of a checkout that only its owner may read: a COPY keeps modes."""
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:

@@ -1,4 +1,4 @@
-"""Reading a Dockerfile: its stages, and in each the instructions in order. As much of the format as ours use."""
+"""Reads a Dockerfile: its stages, and the instructions of each stage in order. It knows the syntax that ours use."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class BuildStage:
-    """What one ``FROM`` begins."""
+    """A stage: what one ``FROM`` begins."""
 
     base: str
     name: str

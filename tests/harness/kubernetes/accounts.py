@@ -1,4 +1,4 @@
-"""Who may do what at the fake API server: bearer tokens, TokenReview and RBAC.
+"""Authentication and authorization at the fake API server: bearer tokens, TokenReview and RBAC.
 
 https://kubernetes.io/docs/reference/access-authn-authz/: a projected service-account token has audiences and an end,
 and dies with the pod that it is bound to; ``resourceNames`` allow a list or watch only of exactly that name.
@@ -40,7 +40,7 @@ class Token:
         return {"username": self.user, "uid": self.uid, "groups": groups, "extra": extra}
 
     def claims(self) -> Json:
-        """As the JWT has them; OpenBao reads some of them before it asks for a review."""
+        """The claims of the JWT; OpenBao reads some of them before it asks for a review."""
         namespace, _, account = self.user.removeprefix("system:serviceaccount:").partition(":")
         names: Json = {"namespace": namespace, "serviceaccount": {"name": account, "uid": self.uid}}
         claims = {"iss": API_AUDIENCE, "sub": self.user, "aud": list(self.audiences), "kubernetes.io": names}
@@ -51,7 +51,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody wants to do, as RBAC sees it; ``name`` "" is any."""
+    """The attributes of a request, as RBAC judges them; ``name`` "" is any."""
 
     verb: str
     group: str
@@ -110,7 +110,7 @@ def rules_of(manifests: Iterable[Json]) -> dict[str, list[Rule]]:
 
 @dataclass
 class Accounts:
-    """Tokens that the server knows, and what their holders may do; the administrator may do everything."""
+    """Tokens that the server knows, and the rights of their holders; the administrator has every right."""
 
     clock: Callable[[], float]
     pod_exists: Callable[[tuple[str, str, str]], bool]
@@ -139,7 +139,7 @@ class Accounts:
         del self._tokens[token]
 
     def authenticate(self, token: str) -> Token | None:
-        """Who sends a request to the API itself."""
+        """The account that sends a request."""
         found = self._living(token)
         return found if found is not None and API_AUDIENCE in found.audiences else None
 

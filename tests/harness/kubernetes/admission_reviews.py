@@ -1,4 +1,4 @@
-"""AdmissionReviews as a kube-apiserver sends them, and what it does with the answer."""
+"""AdmissionReviews as a kube-apiserver sends them, and the application of the answer."""
 
 import base64
 import copy
@@ -107,7 +107,7 @@ def review(made: Json, **request: Any) -> bytes:
 
 
 def admitted(made: Json, answer: Json) -> Json:
-    """The pod as the API server goes on with it. Fails where it would not take the answer."""
+    """The pod after the answer is applied. Fails where the API server would refuse the answer."""
     assert (answer["apiVersion"], answer["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response = answer["response"]
     assert response["allowed"] is True, response
@@ -164,7 +164,7 @@ def check_valid(made: Json, minors: Sequence[str] = MINORS) -> None:
 
 
 def without_nulls(value: Any) -> Any:
-    """As it is after the API server has decoded it."""
+    """The object after the API server has decoded it: without nulls."""
     if isinstance(value, dict):
         return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value

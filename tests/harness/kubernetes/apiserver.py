@@ -1,8 +1,8 @@
 """A Kubernetes API server for tests: real HTTPS, with the semantics that the API's documentation promises.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/ (lists, watches, bookmarks, 410, continue), .../
-server-side-apply/, .../access-authn-authz/. A test may put itself between (``interfere``): to answer in its place, to
-write something first, or to lose an answer.
+server-side-apply/, .../access-authn-authz/. A test may intercept requests (``interfere``): to answer, to write an
+object first, or to lose an answer.
 """
 
 import asyncio
@@ -55,13 +55,14 @@ class Asked:
 
     @property
     def resource(self) -> str:
-        """As RBAC names it."""
+        """The resource as RBAC names it."""
         return f"{self.kind.plural}/status" if self.of_status else self.kind.plural
 
 
 @dataclass
 class ApiServer:
-    """``clock`` is what its ``Date`` header and its time stamps show; ``bookmark_seconds`` how often bookmarks come."""
+    """Serves the verbs of the API; a method for each. ``clock`` is the time of its ``Date`` header and time stamps,
+    ``bookmark_seconds`` the interval of bookmarks."""
 
     directory: Path
     clock: Callable[[], float] = time.time
@@ -93,7 +94,7 @@ class ApiServer:
             await self.stop()
 
     async def start(self) -> None:
-        """Listen; after a stop, at the same address."""
+        """Listen; after a stop, on the same address."""
         application = web.Application(client_max_size=8 * 1024 * 1024)
         application.router.add_route("*", "/{path:.*}", self._answer)
         application.on_response_prepare.append(self._date)
@@ -112,7 +113,7 @@ class ApiServer:
             self._runner = None
 
     def close_watches(self) -> None:
-        """End every watch that runs, as a server does when it feels like it."""
+        """End every running watch, as a real server does at times."""
         for ended in self._watches:
             ended.set()
 
@@ -212,7 +213,7 @@ class ApiServer:
         return self.store.apply(asked.kind, asked.namespace, asked.name, body, asked.manager, force=force)
 
     def _list(self, asked: Asked) -> Json:
-        """All that is selected, or a page of it; the pages of one list show one version."""
+        """The selected objects, or a page of them; all pages of a list show one version."""
         if resumed := asked.query.get("continue"):
             version, rest = self._pages.pop(resumed, (0, []))
             if version < self.store.compacted or version == 0:

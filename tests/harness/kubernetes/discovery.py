@@ -1,4 +1,4 @@
-"""What the fake API server says that it has, which is how kubectl finds its way; pure.
+"""The discovery documents of the fake API server, which kubectl reads first; pure.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#unaggregated-discovery: ``/api`` and ``/apis`` name the
 groups, each version of a group names its resources. A client that asks for the aggregated form takes this one too.

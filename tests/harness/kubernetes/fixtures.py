@@ -19,7 +19,7 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
 
 @pytest.fixture
 async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesClient]:
-    """An administrator's."""
+    """A client with the rights of an administrator."""
     file = server.kubeconfig(tmp_path / "kubeconfig", server.accounts.administrator())
     async with KubernetesClient(Kubeconfig(file), pauses=(0.01, 0.02)) as client:
         yield client
@@ -27,5 +27,5 @@ async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesC
 
 @pytest.fixture
 def deployment(server: ApiServer, tmp_path: Path) -> AuthorityDeployment:
-    """An authority in the cluster, not running yet."""
+    """An authority that is configured for the cluster and does not run yet."""
     return furnish(server, tmp_path / "house")

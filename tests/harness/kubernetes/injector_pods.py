@@ -1,4 +1,4 @@
-"""Pods as people and other webhooks make them: any mix of containers, sidecars, volumes, mounts and annotations."""
+"""Generated pods with any mix of containers, sidecars, volumes, mounts and annotations."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The kinds that the fake API server has, and what it demands of their objects; pure."""
+"""The kinds of the fake API server, and the validation of their objects; pure."""
 
 import base64
 import binascii
@@ -69,7 +69,7 @@ _KEPT = (
         namespaced=False,
     ),
 )
-"""What is applied with the rest of the manifests, and is here nothing but kept."""
+"""Kinds that the manifests contain and that the fake server only stores."""
 
 _ALL = (NAMESPACE, SECRET, CONFIG_MAP, POD, LEASE, TOKEN_REVIEW, MUTATING_WEBHOOKS, CERTIFICATE, *_KEPT)
 KINDS = {(kind.group, kind.plural): kind for kind in _ALL}

@@ -1,4 +1,4 @@
-"""Who manages which field of an object, and what server-side apply makes of it; pure.
+"""Managers of the fields of an object, and server-side apply; pure.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/. Maps are granular; lists are taken as a whole (as
 ``listType=atomic``), which is enough for the kinds that the fake server has.
@@ -18,7 +18,7 @@ _UNMANAGED = {("apiVersion",), ("kind",), *(("metadata", name) for name in (*_SE
 
 @dataclass(frozen=True)
 class Owner:
-    """A manager and how it came by its fields: the same name with another operation is another manager."""
+    """A manager and its operation: the same name with another operation is another manager."""
 
     manager: str
     operation: str
@@ -32,7 +32,7 @@ class Managed:
     times: Mapping[Owner, str] = field(default_factory=dict)
 
     def render(self, api_version: str) -> list[Json]:
-        """As ``metadata.managedFields`` has it."""
+        """The value of ``metadata.managedFields``."""
         return [
             {
                 "manager": owner.manager,
@@ -60,7 +60,7 @@ def created(new: Json, owner: Owner, now: str) -> Managed:
 
 
 def updated(before: Json, managed: Managed, after: Json, owner: Owner, now: str) -> Managed:
-    """After an update or a patch: what it changed is its owner's and nobody else's; what is gone is nobody's."""
+    """Managers after an update or a patch: the writer alone manages changed fields, nothing manages removed fields."""
     old, new = leaves(before), leaves(after)
     changed = frozenset(path for path, value in new.items() if path not in old or old[path] != value)
     if not changed and old.keys() == new.keys():
@@ -71,7 +71,7 @@ def updated(before: Json, managed: Managed, after: Json, owner: Owner, now: str)
 
 
 def applied(live: Json, managed: Managed, wanted: Json, manager: str, now: str, *, force: bool) -> tuple[Json, Managed]:
-    """What comes of applying ``wanted``. Raises Owned."""
+    """The object after server-side apply of ``wanted``. Raises Owned."""
     owner = Owner(manager, "Apply")
     want, have = leaves(wanted), leaves(live)
     conflicts = [

@@ -68,14 +68,14 @@ class FakeNode:
 
 @dataclass
 class AgentsPod:
-    """A pod whose agent is the real program, beside an application that takes what it is told."""
+    """A pod with the real agent and an application that confirms every reload."""
 
     node: FakeNode
     namespace: str
     name: str
     told: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
-    """The statement that the application does not take: it goes on with what it had, and says so."""
+    """The statement that the application refuses: it keeps the set before and answers so."""
 
     @property
     def full_name(self) -> str:
@@ -145,7 +145,7 @@ class AgentsPod:
             yield server.port
 
     async def _follow_readiness(self, url: str) -> None:
-        """As the kubelet's probe does."""
+        """Ask a probe path, as the kubelet does."""
         async with aiohttp.ClientSession() as session:
             ready = False
             while not ready:

@@ -1,4 +1,4 @@
-"""How an API server says no: ``Status`` objects (https://kubernetes.io/docs/reference/kubernetes-api/)."""
+"""Refusals of an API server: ``Status`` objects (https://kubernetes.io/docs/reference/kubernetes-api/)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the fake API server keeps: objects with their versions, and the changes that watches show.
+"""The storage of the fake API server: objects with their versions, and the changes for watches.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/: one resourceVersion counts all changes; an update that
 names another version than the stored one is a conflict; a write that changes nothing makes no new version.
@@ -34,7 +34,7 @@ class _Stored:
     version: int
 
     def render(self) -> Json:
-        """As a client gets it."""
+        """The object as a client reads it."""
         body = copy.deepcopy(self.body)
         body["metadata"]["resourceVersion"] = str(self.version)
         body["metadata"]["managedFields"] = self.managed.render(body["apiVersion"])
@@ -53,7 +53,7 @@ class Change:
     deleted: bool = False
 
     def seen_through(self, selected: Selects) -> str | None:
-        """The type of the watch event for who selects so; None: not to be seen. An object may leave a selection."""
+        """The type of the watch event for this selection; None outside of it. An object may leave a selection."""
         before = self.old is not None and selected(self.old)
         after = not self.deleted and selected(self.new)
         if after:
@@ -62,7 +62,9 @@ class Change:
 
 
 class Store:
-    """Objects by kind, namespace and name. ``clock`` gives Unix seconds for the server's time stamps."""
+    """Objects by kind, namespace and name; a method for each verb of the API, and some for tests.
+
+    ``clock`` gives Unix seconds for the server's time stamps."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -76,7 +78,7 @@ class Store:
         return datetime.fromtimestamp(int(self._clock()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def compact(self) -> None:
-        """Forget the past: no watch can begin before the present version any more. Watches that run go on."""
+        """Forget past changes: no new watch can begin before the present version. Running watches continue."""
         self.version += 1
         self.compacted = self.version
 
@@ -114,7 +116,7 @@ class Store:
         return self._keep(kind, namespace, body, created(body, Owner(manager, "Update"), self.now()))
 
     def update(self, kind: ResourceKind, namespace: str, name: str, body: Json, manager: str) -> Json:
-        """PUT: the whole object, and only over the version that it names, if it names one."""
+        """PUT the whole object; a version in it must be the stored version."""
         stored = self._stored(kind, namespace, name)
         body = self._cleaned(kind, namespace, body)
         if body["metadata"].get("name", name) != name:

@@ -15,7 +15,7 @@ from tests.harness.manifests.build import Object
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the API server; ``resource`` may have a subresource, ``pods/exec``."""
+    """A request to the API server; ``resource`` may have a subresource, such as ``pods/exec``."""
 
     user: str
     operation: str
@@ -42,7 +42,7 @@ class Request:
 
 
 def denials(policy: Object, request: Request) -> list[str]:
-    """Why the policy denies the request; nothing where it admits it, or does not look at it."""
+    """The reasons why the policy denies the request; empty where it admits the request or does not match it."""
     spec = policy["spec"]
     assert spec["failurePolicy"] == "Fail"
     if not any(_matches(rule, request) for rule in spec["matchConstraints"]["resourceRules"]):
@@ -75,7 +75,7 @@ def _matches(rule: Object, request: Request) -> bool:
 
 
 def evaluate(expression: str, data: Mapping[str, Any]) -> Any:
-    """What a CEL expression comes to. Raises EvaluationError."""
+    """The value of a CEL expression. Raises EvaluationError."""
     names = dict.fromkeys(data, cel.Type.DYN)
     try:
         value = cel.NewEnv(variables=names).compile(expression).eval(data=dict(data))

@@ -1,4 +1,4 @@
-"""The manifests as an API server would get them: built by the kustomize that is in kubectl."""
+"""The manifests as an API server receives them, built by the kustomize in kubectl."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from tests.harness.paths import MANIFESTS
 KUBECTL = Path(sys.executable).parent / "kubectl"
 WITH_PODS = ("overlays/openbao", "overlays/embedded", "examples/nats", "examples/application")
 BUILT = (*WITH_PODS, "examples/cert-manager")
-"""What is applied as it stands; everything else is a part of these."""
+"""Kustomizations that are applied directly; all others are parts of these."""
 
 Object = dict[str, Any]
 
@@ -53,7 +53,7 @@ def _hashed(item: Object, name: str) -> list[str]:
 
 
 def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
-    """Pod templates, each with the name of what makes pods of it."""
+    """Pod templates, each with the name of its workload."""
     for item in objects:
         if "template" in item.get("spec", {}):
             yield f"{item['kind']}/{item['metadata']['name']}", item["spec"]["template"]

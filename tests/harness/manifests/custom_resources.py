@@ -1,4 +1,4 @@
-"""Custom resources that the manifests and documents have, which Kubernetes' own schemas say nothing of.
+"""Schemas of the custom resources in manifests and documents, which Kubernetes' own schemas do not contain.
 
 Every field that is used, and its type; a field that is not here was compared with no definition yet. These were with
 those of prometheus-operator 0.80 (PodMonitor, ServiceMonitor, PrometheusRule) and of cert-manager 1.17 (Issuer,
@@ -99,7 +99,7 @@ SPECS: dict[tuple[str, str], Schema] = {
 
 
 def is_custom(item: Mapping[str, Any]) -> bool:
-    """Whether somebody else's API serves it."""
+    """Whether the object is a custom resource."""
     group, _, _ = item["apiVersion"].partition("/")
     return "." in group and not group.endswith(".k8s.io")
 

@@ -1,6 +1,6 @@
 """The pod security standard "restricted": https://kubernetes.io/docs/concepts/security/pod-security-standards.
 
-Each control says what is wrong with a pod's spec; nothing where it is as it must be.
+Each control yields the violations in the spec of a pod.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "con
 
 
 def violations(spec: dict[str, Any]) -> list[str]:
-    """What the level forbids in this pod, one sentence each."""
+    """The violations of the level in this pod, a sentence each."""
     return [*_pod(spec), *(f"{each['name']}: {fault}" for each in containers(spec) for fault in _container(spec, each))]
 
 

@@ -1,4 +1,4 @@
-"""Every right that the manifests may give. A right that is not here fails the tests; a new one needs its line, and its
+"""Every right that the manifests may grant. Any other right fails the tests; a new right needs a line here, and its
 reason beside the rule."""
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ EVERYWHERE = "*"
 
 
 class Right(NamedTuple):
-    """Who may do what where; ``namespace`` "*" is the whole cluster, ``name`` "*" every object."""
+    """A granted right; ``namespace`` "*" is the whole cluster, ``name`` "*" every object."""
 
     account: str
     namespace: str
@@ -64,7 +64,7 @@ NARROWED = {
 
 
 def granted(objects: list[Object]) -> Iterator[Right]:
-    """Every right that the roles and bindings among these objects give."""
+    """Every right that the roles and bindings among these objects grant."""
     roles = {(role["kind"], _namespace(role), role["metadata"]["name"]): role for role in objects if "rules" in role}
     for binding in objects:
         if "roleRef" not in binding:

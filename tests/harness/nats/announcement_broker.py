@@ -1,4 +1,4 @@
-"""A broker, real: a nats-server with JetStream and mutual TLS, and an authority's announcements on it."""
+"""A real nats-server with JetStream and mutual TLS, and an authority's announcements on it."""
 
 import subprocess
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class AnnouncementBroker:
             self.log.unlink()
 
     async def announce(self, *said: Bundle | bytes, headers: Mapping[str, str] = HEADERS) -> None:
-        """Say this on the subject, one after the other; the stream is made where it is missing."""
+        """Publish these announcements in order; creates the stream where it is missing."""
         async with await self._connected() as connection:
             stream = connection.jetstream()
             await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], max_msgs=32))
@@ -84,18 +84,18 @@ class AnnouncementBroker:
         return [c["tls_peer_certs"][0]["cert_sha256"] for c in connections if c.get("name") == name]
 
     async def connections(self, name: str) -> int:
-        """How many connections of this name there have been."""
+        """The number of connections with this name, past ones included."""
         url = f"http://127.0.0.1:{self.monitor}/connz?state=any"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             return sum(c.get("name") == name for c in (await response.json())["connections"])
 
     async def messages(self) -> int:
-        """How many messages it has taken so far."""
+        """The number of messages received so far."""
         url = f"http://127.0.0.1:{self.monitor}/varz"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             return int((await response.json())["in_msgs"])
 
     async def forget(self) -> None:
-        """Delete the stream, as someone who cleans up too much."""
+        """Delete the stream."""
         async with await self._connected() as connection:
             await connection.jetstream().delete_stream(STREAM)

@@ -44,7 +44,7 @@ class ClusterCa:
 
 @dataclass
 class InstalledOutput:
-    """The agent's output directory, switched the way the agent and the kubelet do."""
+    """The agent's output directory, switched as the agent and the kubelet switch it."""
 
     path: Path
     switched: int = 0
@@ -83,7 +83,7 @@ class NatsNode:
     monitor: int
     process: subprocess.Popen[bytes] | None = None
     extra: str = ""
-    """More of its configuration."""
+    """Further lines of the configuration."""
     peers: list[int] | None = None
     """The route ports that it connects to, where that is not every other node's."""
 
@@ -116,7 +116,7 @@ class NatsNode:
         (self.home / "tls.key").write_bytes(key)
 
     async def connections(self) -> int:
-        """How many were ever made to it."""
+        """The number of connections that were ever made to this server."""
         async with aiohttp.request("GET", f"http://127.0.0.1:{self.monitor}/varz") as answer:
             return int((await answer.json())["total_connections"])
 
@@ -174,13 +174,13 @@ class NatsServers:
 
 
 def digests(connection: tidemark.nats.Connection) -> tuple[str, str]:
-    """What the connection says it uses; compare with ``InstalledOutput.digests``."""
+    """The digests that the connection reports; compare with ``InstalledOutput.digests``."""
     return connection.ca_sha256, connection.leaf_sha256
 
 
 @asynccontextmanager
 async def slow_link(target: int, delay: float) -> AsyncIterator[int]:
-    """A port that leads to ``target``, seconds later; what comes back is as fast as ever."""
+    """A port that forwards to ``target`` after ``delay`` seconds; answers are not delayed."""
     async with asyncio.TaskGroup() as group:
 
         async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:

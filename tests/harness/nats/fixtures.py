@@ -1,4 +1,4 @@
-"""Servers and an output directory for each test."""
+"""Fixtures: nats-servers, an output directory and connections for each test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -16,13 +16,13 @@ from tidemark.nats import Connection
 
 @pytest.fixture(scope="session")
 def first() -> ClusterCa:
-    """The CA that signed what is served and presented when a test begins."""
+    """The CA that signed every leaf in use when a test begins."""
     return ClusterCa("first")
 
 
 @pytest.fixture(scope="session")
 def second() -> ClusterCa:
-    """Another CA that the servers trust."""
+    """A second CA that the servers trust."""
     return ClusterCa("second")
 
 
@@ -65,7 +65,7 @@ async def cluster(
 
 @pytest.fixture
 def lone(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> Iterator[NatsServers]:
-    """A server of the test's own, started, trusting both CAs."""
+    """A running server of the test's own that trusts both CAs."""
     servers = NatsServers(tmp_path / "lone", count=1)
     servers.set_trust([first, second], first)
     servers.nodes[0].start()
@@ -75,7 +75,7 @@ def lone(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> Iterator[NatsSe
 
 @pytest.fixture
 def output(tmp_path: Path, first: ClusterCa, second: ClusterCa) -> InstalledOutput:
-    """Trusting both CAs, with a leaf of the first."""
+    """An output directory with both CAs and a leaf of the first."""
     made = InstalledOutput(tmp_path / "out")
     made.install(first.pem + second.pem, *first.leaf())
     return made

@@ -10,7 +10,7 @@ from tests.harness.waiting import PATIENCE
 
 
 class JetStreamBroker:
-    """One server on 127.0.0.1, on a port that it chooses at its first start and keeps."""
+    """One server on 127.0.0.1; it chooses a port at its first start and keeps the port."""
 
     def __init__(self, root: Path, files: Path) -> None:
         self._root = root

@@ -1,4 +1,4 @@
-"""Every kind of port that a nats-server listens on, and what its log says of connections."""
+"""A nats-server with every kind of port, and what it logs about connections."""
 
 import subprocess
 from pathlib import Path
@@ -8,14 +8,14 @@ from tests.harness.ports import free_port
 from tests.harness.waiting import eventually
 
 KINDS = {"client": "nats", "leafnode": "nats", "route": "tls", "gateway": "tls", "websocket": "tls"}
-"""Each kind of port, and the key of a target's URL that it goes by."""
+"""Each kind of port, and its key in the URL of a target."""
 
 NOTED = ["route", "gateway", "websocket"]
 """The kinds of port that log every handshake without a certificate, however it ends; the others log some ends."""
 
 
 class Listeners:
-    """A nats-server that listens with mutual TLS on every kind of port that NATS has."""
+    """A nats-server with mutual TLS on every kind of port that NATS has; a field for each port and file."""
 
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder = folder
@@ -69,6 +69,6 @@ class Listeners:
 
 
 def established(port: int) -> bool:
-    """Whether anybody is connected to this port; /proc/net/tcp, proc_pid_net(5)."""
+    """Whether this port has an established connection (/proc/net/tcp, proc_pid_net(5))."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(row[1].endswith(f":{port:04X}") and row[3] in {"01", "08"} for row in rows)

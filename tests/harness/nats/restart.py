@@ -1,4 +1,4 @@
-"""Servers of a cluster that die and come back."""
+"""Restarts servers of a cluster."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tidemark.nats import Connection
 
 
 async def restart(node: NatsNode) -> None:
-    """Kill it and start it again; it is up again, though not yet whole, when this returns."""
+    """Kill and start a server; returns when the server is ready, which may be before the cluster is complete."""
     ups = node.log.count("Server is ready")
     node.kill()
     node.start()
@@ -19,7 +19,7 @@ async def restart(node: NatsNode) -> None:
 
 
 async def all_there(cluster: NatsServers, connection: Connection) -> None:
-    """Until the cluster can place what needs all its servers."""
+    """Wait until the cluster can place a stream on all its servers."""
     jetstream = connection.jetstream(timeout=1)
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:

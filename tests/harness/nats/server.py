@@ -29,7 +29,7 @@ class NatsServer:
 
     @property
     def proof(self) -> str:
-        """The part of a target's URL that says where to look."""
+        """The part of a target's URL that names the ports to probe."""
         monitor = f"monitor=http://127.0.0.1:{self.monitor}"
         return f"{monitor}&nats=127.0.0.1:{self.client}&tls=127.0.0.1:{self.cluster}"
 
@@ -53,14 +53,14 @@ class NatsServer:
         )
 
     def launch(self) -> None:
-        """Start it, and do not wait."""
+        """Start the server without waiting."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.config.exists():
             self.write_config()
         self.process = subprocess.Popen([self.program, "-c", self.config, "-l", self.log])
 
     async def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         self.launch()
         await eventually(self.varz, "nats-server to answer")
 
@@ -75,7 +75,7 @@ class NatsServer:
             return None
 
     async def is_older_than(self, seconds: float) -> None:
-        """Wait until the process has lived that long."""
+        """Wait until the process is older than that."""
         assert self.process is not None
         born = started(self.process.pid)
         await eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > born + seconds, "the server to grow up")

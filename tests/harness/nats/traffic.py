@@ -26,7 +26,7 @@ _EVERY = 4  # a key is put for every so many messages: putting waits for its ack
 
 @dataclass
 class Traffic:
-    """Publishes at a steady rate; every kind of subscription has a ledger of its own.
+    """Publishes at a steady rate; every kind of subscription has a ledger of its own, so there is a field for each.
 
     Five of the fields count what was sent, by kind.
     """
@@ -135,7 +135,7 @@ class Traffic:
             await asyncio.sleep(0.001)
 
     async def more(self) -> None:
-        """Wait until a hundred more of every kind have come, and an answer."""
+        """Wait until a hundred more messages of every kind and an answer have arrived."""
         before, answered, objects = (
             {kind: one.received for kind, one in self.ledgers.items()},
             self.answered,
@@ -159,7 +159,7 @@ class Traffic:
         return self.core if kind in CORE else self.stored
 
     def faults(self) -> dict[str, Any]:
-        """What was lost, came twice, was redelivered, or broke the stream's order; empty if all is well."""
+        """Messages that were lost, duplicated, redelivered or out of order; empty without any."""
         found: dict[str, Any] = {}
         for kind, ledger in self.ledgers.items():
             found[f"{kind} lost"] = ledger.missing(self.published(kind))
@@ -172,7 +172,7 @@ class Traffic:
 
 @asynccontextmanager
 async def traffic(sender: Connection, receiver: Connection, rate: float = 400) -> AsyncIterator[Traffic]:
-    """Everything flows inside the block; after it nothing does, and what was on its way has come or is lost."""
+    """Publish inside the block; afterwards every message has arrived or is lost."""
     jetstream = sender.jetstream()
     await jetstream.add_stream(name="LOAD", subjects=["stored"], num_replicas=3, storage=api.StorageType.MEMORY)
     bucket = await jetstream.create_key_value(bucket=_BUCKET, replicas=3, storage=api.StorageType.MEMORY)
@@ -208,7 +208,7 @@ async def traffic(sender: Connection, receiver: Connection, rate: float = 400) -
 
 
 async def settled(flow: Traffic) -> None:
-    """Return when all came, or when nothing has come for a second."""
+    """Return when all messages arrived, or when none arrived for a second."""
     last, since = -1, time.monotonic()
     while not flow.complete() and time.monotonic() - since < 1:
         received = sum(ledger.received for ledger in flow.ledgers.values())

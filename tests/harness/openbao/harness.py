@@ -1,6 +1,6 @@
-"""An authority in virtual time on a real OpenBao, which keeps its CAs, statement key and journal.
+"""An authority in virtual time on a real OpenBao with its CAs, statement key and journal.
 
-Its time lies some hours back: OpenBao signs certificates that have expired by its own clock, but none that begin later.
+Virtual time lies some hours back: OpenBao signs certificates that have expired by its clock, but none that begin later.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class VirtualClient(StruckClient):
 
 @dataclass
 class OpenBaoHarness(AuthorityHarness):
-    """``start`` in place of ``boot``; ``space`` is where everything is kept.
+    """``start`` in place of ``boot``; everything is in the namespace ``space``.
 
     ``stall_seconds`` is how long the process stands still before each record that it appends.
     """
@@ -62,12 +62,12 @@ class OpenBaoHarness(AuthorityHarness):
         self._role: Json = {}
 
     def access(self) -> OpenBaoAccess:
-        """With the least policy."""
+        """The client with the least policy."""
         assert self.space.login is not None
         return self.space.access(self.space.login)
 
     async def start(self) -> None:
-        """Start an authority that knows nothing but what is outside."""
+        """Start an authority whose only knowledge is in OpenBao."""
         await self.close()
         await self.start_beside()
 

@@ -36,7 +36,7 @@ TOLERANCE = 30
 
 
 QUICK = (0.01, 0.02)
-"""Pauses for tests of what does not pass by itself."""
+"""Pauses between retries, for tests of faults that do not pass by themselves."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -66,7 +66,7 @@ class OpenBaoServer:
         return OpenBaoClient(self.access(TokenLogin(ROOT_TOKEN), namespace))
 
     def serve(self, chain: Path, key: Path) -> None:
-        """From now on with this certificate: new connections alone."""
+        """Serve this certificate from now on, to new connections."""
         (self.ca_file.parent / "vault-cert.pem").write_bytes(chain.read_bytes())
         (self.ca_file.parent / "vault-key.pem").write_bytes(key.read_bytes())
         os.kill(self.pid, signal.SIGHUP)
@@ -76,7 +76,7 @@ class OpenBaoServer:
             await root.write("sys/seal", {})
 
     async def unseal(self) -> None:
-        """It is whole again a moment after the call, which takes no token."""
+        """Unseal the server; the call needs no token, and takes effect a moment later."""
         access, pauses = self.access(TokenLogin(ROOT_TOKEN)), (0.05,) * 100
         async with aclosing(OpenBaoTransport(access, pauses)) as transport:
             status, _ = await transport.send("POST", "sys/unseal", {"key": self.unseal_key}, "")
@@ -101,7 +101,7 @@ class OpenBaoServer:
 
 @contextmanager
 def serving(directory: Path) -> Iterator[OpenBaoServer]:
-    """Start a server, and see to its end."""
+    """Run a server inside the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 HERE: tuple[x509.GeneralName, ...] = (x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost"))
-"""The alternative names of whatever the tests start on this machine."""
+"""The alternative names of every server that tests start on this machine."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def usage(*allowed: str) -> x509.KeyUsage:
 
 
 def identifiers(key: Key, signing: Key) -> Iterator[x509.ExtensionType]:
-    """What names the certificate's own key, and the key that signs it."""
+    """The subject key identifier and the authority key identifier."""
     yield x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     yield x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
 
@@ -80,7 +80,7 @@ def leaf_certificate(
     above: SigningCa,
     names: Sequence[x509.GeneralName] = HERE,
 ) -> x509.Certificate:
-    """A leaf that serves and connects."""
+    """A leaf for servers and clients."""
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     return (
         _begun(common_name(name), key, validity, above)

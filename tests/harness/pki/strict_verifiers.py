@@ -1,4 +1,4 @@
-"""Verifiers that keep to RFC 5280, as applications beside an agent have them: Python's, OpenSSL's and Go's."""
+"""Verifiers that keep to RFC 5280, as in applications beside an agent: those of Python, OpenSSL and Go."""
 
 import os
 import ssl
@@ -14,12 +14,12 @@ GO_PROGRAM = Path(__file__).with_name("strict_verify.go")
 
 
 class NotVerified(Exception):
-    """A verifier refused the chain; the text is its own."""
+    """A verifier refused the chain; the message is the verifier's."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What a peer shows, and whom the other side trusts, as the agent's three files have them."""
+    """The chain and key of a peer, and the anchors of the other side, as in the agent's three files."""
 
     ca_crt: bytes
     """The anchors, in PEM."""
@@ -28,7 +28,7 @@ class Chain:
     tls_key: bytes
     """The leaf's key, in PEM."""
     serves_alone: bool = False
-    """Whether the leaf is a server's and no client's: the authority's API shows such a one."""
+    """Whether the leaf is for servers only, as that of the authority's API is."""
 
     def write(self, folder: Path) -> tuple[Path, Path, Path]:
         paths = (folder / "ca.crt", folder / "tls.crt", folder / "tls.key")

@@ -1,4 +1,4 @@
-"""A TLS server with a certificate of the control CA, and a client that looks at it."""
+"""A TLS server with a certificate of the control CA, and a client that reads the certificate."""
 
 import asyncio
 import ssl
@@ -21,7 +21,7 @@ async def listening(context: ssl.SSLContext) -> AsyncIterator[int]:
 
 
 async def served(port: int, trusted: bytes, name: str = "localhost") -> x509.Certificate:
-    """The certificate that a client which trusts the control CA alone is shown."""
+    """The certificate that the server presents to a client which trusts the control CA alone."""
     context = ssl.create_default_context(cadata=trusted.decode())
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
