@@ -40,15 +40,15 @@ class OpenBaoClient:
         return self._transport.clock.server_time
 
     async def read(self, path: str) -> Json | None:
-        """What stands at ``path``; None where nothing does."""
+        """The data at ``path``; None where there is none."""
         return await self._request("GET", path)
 
     async def list(self, path: str) -> Json:
-        """The listing (``keys``, mostly with ``key_info``); empty where there is nothing."""
+        """The listing (``keys``, mostly with ``key_info``); empty where ``path`` has no entries."""
         return await self._request("LIST", path) or {}
 
     async def write(self, path: str, body: Json, *, repeatable: bool = True) -> Json:
-        """Write, or have something done.
+        """Write, or have OpenBao do something.
 
         A request that is not ``repeatable`` is retried only where OpenBao certainly did not carry it out.
         """
@@ -65,7 +65,7 @@ class OpenBaoClient:
     async def _request(
         self, method: str, path: str, body: Json | None = None, *, repeatable: bool = True
     ) -> Json | None:
-        """Send a request with a living token. Returns what is under ``data``; None where nothing stands there."""
+        """Send a request with a living token; the answer's ``data``; None where there is nothing at ``path``."""
         has_logged_in_again = False
         while True:
             token = await self._tokens.current()
@@ -91,7 +91,7 @@ class OpenBaoClient:
 
 
 def _data(method: str, path: str, status: int, answer: Json) -> Json | None:
-    """What the answer has under ``data``; None where nothing stands there. Raises CasConflict, RequestRefused."""
+    """The answer's ``data``; None where there is nothing at ``path``. Raises CasConflict, RequestRefused."""
     if status < 300:
         data = answer.get("data")
         return data if isinstance(data, dict) else {}

@@ -87,7 +87,7 @@ class KubernetesPublisher:
         """What every labelled namespace shows now."""
         try:
             namespaces = set(await self._namespaces())
-            found = (await self._client.list(LIVE, lambda one: (one.metadata.namespace, _contents(one)))).items
+            found = (await self._client.list(LIVE, lambda secret: (secret.metadata.namespace, _contents(secret)))).items
         except KubernetesError as error:
             raise PublishError(str(error)) from None
         return tuple(contents for namespace, contents in found if namespace in namespaces)
@@ -114,7 +114,7 @@ class KubernetesPublisher:
 
     async def _namespaces(self) -> tuple[str, ...]:
         """The labelled namespaces that are not being deleted."""
-        found = await self._client.list(ENABLED, lambda one: "" if _is_terminating(one) else one.metadata.name)
+        found = await self._client.list(ENABLED, lambda each: "" if _is_terminating(each) else each.metadata.name)
         return tuple(name for name in found.items if name)
 
     async def _publish_to(self, namespace: str, found: Secret | None, bundle: VerifiedBundle) -> PublishOutcome:
@@ -160,22 +160,22 @@ def _target(namespace: str) -> str:
     return f"secret {namespace}/{LIVE_SECRET}"
 
 
-def _parse(one: raw_objects.Secret) -> Secret:
+def _parse(secret: raw_objects.Secret) -> Secret:
     try:
-        return msgspec.convert(one.raw, Secret)
+        return msgspec.convert(secret.raw, Secret)
     except msgspec.ValidationError as error:
         raise PublishError(
-            f"{_target(one.metadata.namespace)}: expected a Secret, found {error}; delete it and it is written again"
+            f"{_target(secret.metadata.namespace)}: expected a Secret, found {error}; delete it and it is written again"
         ) from None
 
 
-def _contents(one: raw_objects.Secret) -> TargetContents:
-    target = _target(one.metadata.namespace)
+def _contents(secret: raw_objects.Secret) -> TargetContents:
+    target = _target(secret.metadata.namespace)
     try:
-        return TargetContents(target, bundle_in(_parse(one)))
+        return TargetContents(target, bundle_in(_parse(secret)))
     except PublishError as error:
         return TargetContents(target, None, str(error))
 
 
-def _is_terminating(one: raw_objects.Namespace) -> bool:
-    return fields_of(one.raw.get("metadata")).get("deletionTimestamp") is not None
+def _is_terminating(namespace: raw_objects.Namespace) -> bool:
+    return fields_of(namespace.raw.get("metadata")).get("deletionTimestamp") is not None

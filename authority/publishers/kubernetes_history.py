@@ -34,7 +34,7 @@ class BundleHistory:
         name = history_name(bundle.statement)
         try:
             recorded = Selection(Secret, self._namespace, labels=(HISTORY_LABEL,))
-            found = (await self._client.list(recorded, lambda one: (_name(one), bundle_in(one)))).items
+            found = (await self._client.list(recorded, lambda secret: (_name(secret), bundle_in(secret)))).items
             if name not in dict(found):
                 metadata = ObjectMeta(name=name, namespace=self._namespace, labels=dict([MANAGED, HISTORY_LABEL]))
                 secret = bundle_secret(metadata, bundle, type="Opaque")

@@ -110,7 +110,7 @@ class _Connection(asyncio.Protocol):
 
     def _update_deadline(self) -> None:
         is_client_due = self._transport is not None and (self._is_unread or not self._is_answering)
-        # A deadline that runs already stays: one that began anew with every byte would never come for a client that
+        # A deadline that runs already stays: if each byte began a new one, it would never come for a client that
         # sends a byte now and then.
         if is_client_due and self._deadline is None:
             self._deadline = asyncio.get_running_loop().call_later(self._wait_seconds, self.abort)

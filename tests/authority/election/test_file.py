@@ -1,4 +1,4 @@
-"""The election by files: whatever the order of looks and pauses, at most one replica leads at a time."""
+"""The election by files: in every order of turns and pauses, at most one replica leads at a time."""
 
 import asyncio
 import tempfile
@@ -34,8 +34,8 @@ def election(name: str, directory: Path, clock: Callable[[], float], lease: floa
 
 
 @dataclass
-class House:
-    """Some replicas on one directory, each looking when it is told to."""
+class ReplicaGroup:
+    """Some replicas on one directory, each with a turn when the test says so."""
 
     directory: Path
     clock: Clock = field(default_factory=Clock)
@@ -45,12 +45,12 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def group(tmp_path: Path) -> ReplicaGroup:
+    return ReplicaGroup(tmp_path)
 
 
-async def test_first_replica_leads_and_the_other_knows_the_leader(house: House) -> None:
-    one, two = house.replica("one"), house.replica("two")
+async def test_first_replica_leads_and_the_other_knows_the_leader(group: ReplicaGroup) -> None:
+    one, two = group.replica("one"), group.replica("two")
     assert one.leader is None
     assert not one.leads
     one.turn()
@@ -59,9 +59,9 @@ async def test_first_replica_leads_and_the_other_knows_the_leader(house: House) 
     assert one.leader == two.leader == one.me
 
 
-async def test_win_between_check_and_wait_is_not_missed(house: House) -> None:
+async def test_win_between_check_and_wait_is_not_missed(group: ReplicaGroup) -> None:
     class Overtaken(FileElection):
-        """Its thread wins just after whoever waits has looked."""
+        """Its thread wins just after ``won`` has checked."""
 
         overtaken = False
 
@@ -73,32 +73,32 @@ async def test_win_between_check_and_wait_is_not_missed(house: House) -> None:
                 self.turn()
             return found
 
-    one = Overtaken(Replica("one", "https://one:8443"), house.directory, unexpected, LEASE, house.clock)
+    one = Overtaken(Replica("one", "https://one:8443"), group.directory, unexpected, LEASE, group.clock)
     async with asyncio.timeout(PATIENCE):
         await one.won()
     assert one.overtaken
     assert one.leads
 
 
-async def test_renewed_term_never_ends(house: House) -> None:
-    one, two = house.replica("one"), house.replica("two")
+async def test_renewed_term_never_ends(group: ReplicaGroup) -> None:
+    one, two = group.replica("one"), group.replica("two")
     for _ in range(20):
         one.turn()
         two.turn()
         assert one.leads
         assert two.leader == one.me
-        house.clock.now += LEASE / 2
+        group.clock.now += LEASE / 2
 
 
-async def test_paused_leader_has_lost_before_another_takes_over(house: House) -> None:
-    one, two = house.replica("one"), house.replica("two")
+async def test_paused_leader_has_lost_before_another_takes_over(group: ReplicaGroup) -> None:
+    one, two = group.replica("one"), group.replica("two")
     one.turn()
     two.turn()
-    house.clock.now += 0.9 * LEASE
-    assert not one.leads  # though nobody has told it
+    group.clock.now += 0.9 * LEASE
+    assert not one.leads  # before its next turn
     two.turn()
     assert not two.leads
-    house.clock.now += 0.2 * LEASE
+    group.clock.now += 0.2 * LEASE
     two.turn()
     assert two.leads
     one.turn()
@@ -107,12 +107,12 @@ async def test_paused_leader_has_lost_before_another_takes_over(house: House) ->
     assert one.leader == two.me
 
 
-async def test_paused_leader_that_was_not_replaced_begins_another_term(house: House) -> None:
-    one = house.replica("one")
+async def test_paused_leader_that_was_not_replaced_begins_another_term(group: ReplicaGroup) -> None:
+    one = group.replica("one")
     one.turn()
     over = asyncio.create_task(one.lost())
     await asyncio.sleep(0)
-    house.clock.now += 3 * LEASE
+    group.clock.now += 3 * LEASE
     one.turn()  # what it did last is not known to be undisturbed: it stands down first
     assert not one.leads
     one.turn()
@@ -122,30 +122,30 @@ async def test_paused_leader_that_was_not_replaced_begins_another_term(house: Ho
         await one.won()
 
 
-async def test_paused_follower_takes_nothing_over(house: House) -> None:
-    one, two = house.replica("one"), house.replica("two")
+async def test_paused_follower_takes_nothing_over(group: ReplicaGroup) -> None:
+    one, two = group.replica("one"), group.replica("two")
     one.turn()
     two.turn()
     for _ in range(8):
-        house.clock.now += LEASE / 2
+        group.clock.now += LEASE / 2
         one.turn()
     two.turn()
     assert one.leads
     assert not two.leads
 
 
-async def test_busy_event_loop_leads_on_and_stuck_one_loses(house: House) -> None:
-    one, two = house.replica("one"), house.replica("two")
+async def test_busy_event_loop_leads_on_and_stuck_one_loses(group: ReplicaGroup) -> None:
+    one, two = group.replica("one"), group.replica("two")
     one.pulse()
     for _ in range(5):
         one.turn()
         two.turn()
         assert one.leads
-        house.clock.now += LEASE / 2
+        group.clock.now += LEASE / 2
     for _ in range(6):
         one.turn()
         two.turn()
-        house.clock.now += LEASE / 2
+        group.clock.now += LEASE / 2
     assert not one.leads
     assert two.leads
     one.turn()
@@ -198,12 +198,12 @@ async def test_election_resumes_when_a_lost_directory_returns(tmp_path: Path) ->
     assert "expected to read and write the terms of office, found No such file" in told[0]
 
 
-async def test_unreadable_term_counts_as_free(house: House) -> None:
-    (house.directory / "000000000007.term").write_bytes(b"\xff not json")
-    one = house.replica("one")
-    one.turn()  # nobody holds it
+async def test_unreadable_term_counts_as_free(group: ReplicaGroup) -> None:
+    (group.directory / "000000000007.term").write_bytes(b"\xff not json")
+    one = group.replica("one")
+    one.turn()  # its lock is free
     assert one.leads
-    assert [path.name for path in house.directory.iterdir()] == ["000000000008.term"]
+    assert [path.name for path in group.directory.iterdir()] == ["000000000008.term"]
 
 
 Schedule = list[tuple[int, float]]
@@ -213,22 +213,22 @@ Schedule = list[tuple[int, float]]
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1.5 * LEASE)), max_size=40))
 @settings(max_examples=60)
 def test_two_replicas_never_lead_at_the_same_time(schedule: Schedule) -> None:
-    async def main(house: House) -> None:
-        replicas = [house.replica(name) for name in ("one", "two", "three")]
+    async def main(group: ReplicaGroup) -> None:
+        replicas = [group.replica(name) for name in ("one", "two", "three")]
         terms: list[str] = []
         for who, after in schedule:
-            house.clock.now += after
+            group.clock.now += after
             replicas[who].turn()
             leading = [replica.me.name for replica in replicas if replica.leads]
             assert len(leading) <= 1
             terms += leading
-        for _ in range(5):  # whatever came before, whoever alone goes on looking leads in the end
-            house.clock.now += 0.6 * LEASE
+        for _ in range(5):  # the only replica that still takes turns leads in the end
+            group.clock.now += 0.6 * LEASE
             replicas[0].turn()
         assert [replica.me.name for replica in replicas if replica.leads] == ["one"]
 
     with tempfile.TemporaryDirectory() as home:
-        asyncio.run(main(House(Path(home))))
+        asyncio.run(main(ReplicaGroup(Path(home))))
 
 
 async def test_one_of_several_simultaneous_takeovers_wins(tmp_path: Path) -> None:
@@ -241,4 +241,4 @@ async def test_one_of_several_simultaneous_takeovers_wins(tmp_path: Path) -> Non
         await asyncio.gather(*(asyncio.to_thread(replica.turn) for replica in replicas))
         return len({replica.leader for replica in replicas}) == 1
 
-    await eventually(all_know, "everybody to know who leads")
+    await eventually(all_know, "every replica to know the leader")

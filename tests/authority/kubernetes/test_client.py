@@ -1,4 +1,4 @@
-"""The Kubernetes client over real HTTPS: what it tries again, what it tells by name, how it keeps its credentials."""
+"""The Kubernetes client over real HTTPS: what it retries, what it raises by name, how it renews its credentials."""
 
 import asyncio
 import shutil
@@ -50,7 +50,7 @@ class Interfering:
         self.left -= 1
         if self.answer is not None:
             return web.Response(status=self.answer.status, text=self.answer.text, headers=self.answer.headers)
-        await handle(request)  # done, and nobody is told
+        await handle(request)  # done, and the answer is lost
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
@@ -206,7 +206,7 @@ async def test_unreachable_server_is_named_and_used_once_it_is_back(
 
 
 async def test_clock_of_the_api_server_is_compared_with_ours(server: ApiServer, client: KubernetesClient) -> None:
-    check_clock({"the API server": client}, time.time(), 5)  # nobody has asked yet: nothing is known
+    check_clock({"the API server": client}, time.time(), 5)  # before the first answer nothing is known
     await client.get(Secret, "a", "tidemark")
     check_clock({"the API server": client}, time.time(), 5)
     server.clock = lambda: time.time() - 100

@@ -82,7 +82,7 @@ async def test_apply_creates_owns_conflicts_forces_and_removes(session: aiohttp.
     assert (await apply(session, secret("a", x="1", z="1"), "them"))[0] == 200
     assert (await apply(session, secret("a", x="2", z="1"), "them", force=True))[0] == 200
 
-    # What is no longer applied goes, unless somebody else has it as well.
+    # A field that is no longer applied is removed, unless another manager owns it as well.
     status, after = await apply(session, secret("a"), "us")
     assert set(after["data"]) == {"x", "z"}
 
@@ -149,7 +149,7 @@ async def test_watch_shows_changes_bookmarks_and_objects_that_leave_the_selectio
     seen = await events(session, "/api/v1/namespaces", labelSelector="on=yes", resourceVersion=version)
     assert [(one["type"], one["object"]["metadata"]["name"]) for one in seen] == [("ADDED", "a"), ("DELETED", "a")]
     seen = await events(session, "/api/v1/namespaces", allowWatchBookmarks="true", fieldSelector="metadata.name=b")
-    assert seen[0]["type"] == "ADDED"  # no version: whatever there is comes first
+    assert seen[0]["type"] == "ADDED"  # no version: the existing objects come first
     assert seen[-1]["type"] == "BOOKMARK"
     assert seen[-1]["object"]["metadata"]["resourceVersion"] == str(server.store.version)
 

@@ -209,7 +209,7 @@ def test_server_that_never_answers_times_out_at_every_try() -> None:
                 await client.read("secret/data/open/door")
             assert 10 * (1 + len(QUICK)) <= asyncio.get_running_loop().time() < 40
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes the connection, nobody else does
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel accepts the connection, no program does
         virtual_time.run(main())
 
 

@@ -257,7 +257,7 @@ async def test_higher_sequence_is_reported_though_the_identity_is_unusable(
     assert (brought.outcome, brought.newer) == (PublishOutcome.NEWER, (STREAM,))
     (failure,) = brought.failed
     assert failure.startswith("jetstream: expected to write metadata.client.ca-cert, found: ")
-    assert (await stream.stream_info(STREAM)).config.max_msgs == 7  # whoever is ahead may want it so
+    assert (await stream.stream_info(STREAM)).config.max_msgs == 7  # the authority that is ahead may want it so
 
 
 async def test_new_identity_is_used(
