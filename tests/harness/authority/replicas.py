@@ -1,13 +1,14 @@
 """Replicas of one authority as processes that are killed, paused and resumed."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.harness.authority.deployment import AuthorityDeployment, Program
+from tests.harness.authority.deployment import AGENTS, AuthorityDeployment, Program
 from tests.harness.measurements import ReportTable
 from tests.harness.soak import report, size
 from tests.harness.waiting import eventually
@@ -70,6 +71,14 @@ class ReplicaProcess(Program):
             return False
         replica = (await self.ask("/api/v1/status"))["replica"]
         return bool(replica["leads"]) and replica["name"] == leader.events("listening")[-1]["replica"]
+
+
+def replicated(root: Path, lease: float = LEASE, agents: Sequence[str] = AGENTS) -> AuthorityDeployment:
+    """A configured authority for several replicas; its epochs are long, so that only the test causes rotations."""
+    more = f"[election]\nlease_seconds = {lease:g}\n"
+    deployment = AuthorityDeployment.create(root, preset="production", more=more, agents=agents)
+    deployment.init()
+    return deployment
 
 
 @asynccontextmanager
