@@ -154,7 +154,7 @@ async def test_stopped_agent_fires_its_alert_and_no_other(tmp_path: Path) -> Non
         assert await eventually(fires, "the alert", MISSED_SECONDS) == {("TidemarkRequiredAgentMissing", "")}
         told = await prometheus.ask("alerts")
         (alert,) = (one for one in told["alerts"] if one["labels"]["alertname"] == "TidemarkRequiredAgentMissing")
-        assert alert["annotations"]["summary"] == "Required agents that are not heard of: 1"
+        assert alert["annotations"]["summary"] == "Required agents without a fresh receipt: 1"
         assert alert["labels"]["severity"] == "warning"
 
 
