@@ -24,7 +24,8 @@ test-agent: $(VENV)/.dev $(VENV)/servers/2.10/.installed ## The agent's tests, o
 test-authority: $(VENV)/.dev ## The authority's tests, on files, a real OpenBao and a fake Kubernetes API server.
 	$(BIN)/python -m pytest tests/authority $(PYTEST_ARGS)
 
-# Prometheus for the tests that need it, where apt is; no root needed. A group that stays without is named at the end.
+# Programs that pip does not have, for the tests that need them, where apt is; no root needed. The last line of the test
+# run names each that is missing.
 platform: $(VENV)/bin/python
 	@.ci/platform $(VENV)
 

@@ -5,7 +5,7 @@
 - frozenlist's extension brings the C++ runtime along (1 MiB), for lists that are read a few times a minute.
 - nats-py imports ``importlib.metadata``, to learn its own version (0.8 MiB); the name of its directory says it as well.
 - From Python 3.14 on each function has another function that makes its annotations on request (PEP 649): 4,200 of
-  them are loaded (2 MiB), and the agent requests none.
+  them are loaded (1.4 MiB), and the agent requests none.
 - aiohttp and ``shutil`` load zstd where Python has it, from 3.14 on (0.4 MiB); no server that the agent asks sends it.
 - aiohttp's server imports ``html``, to escape text; ``html`` loads a table of 2,231 names, to read text (0.35 MiB). The
   agent reads no HTML: ``html.unescape`` leaves names as they are here.

@@ -116,7 +116,8 @@ def test_platform_downloads_a_shared_package_once(machine: Machine) -> None:
 def test_program_in_another_folder_of_its_package_is_found(machine: Machine) -> None:
     machine.everything("promtool")
     machine.package("promtool", "promtool", folder="usr/lib/prometheus/bin")
-    program(machine.mirror / "promtool" / "usr/share/bash-completion/completions/promtool", "complete", 0o644)
+    for namesake in ("etc/init.d/promtool", "usr/share/bash-completion/completions/promtool"):
+        program(machine.mirror / "promtool" / namesake, "#!/usr/bin/env bash\n# not the program\n")
     assert machine.set_up() == []
     assert (machine.venv / "bin" / "promtool").read_text() == STARTS
 
