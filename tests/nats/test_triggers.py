@@ -1,9 +1,12 @@
 """The two triggers without HTTP: SIGHUP, and a change of the directory."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,15 @@ from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, 
 from tests.harness.nats.reload_outcomes import ReloadOutcomes
 from tests.harness.waiting import eventually
 from tidemark.nats import Connection, reload_on_change, reload_on_sighup
+
+
+def inotify_instances() -> int:
+    """How many this process has."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that lists them
+            links.append(entry.readlink().name)
+    return links.count("anon_inode:inotify")
 
 
 @pytest.fixture
@@ -57,6 +69,40 @@ async def test_change_of_the_directory_reloads(
     await reporting.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("tidemark")]
     assert outcomes.errors == []
+
+
+@pytest.mark.parametrize("is_installed", [True, False], ids=["watchfiles", "no watchfiles"])
+async def test_change_of_the_directory_reloads_with_and_without_watchfiles(  # noqa: PLR0917 # fixtures
+    monkeypatch: pytest.MonkeyPatch,
+    reporting: Connection,
+    outcomes: ReloadOutcomes,
+    output: InstalledOutput,
+    first: ClusterCa,
+    is_installed: bool,
+) -> None:
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "watchfiles", None)
+    before = inotify_instances()
+    reload_on_change(reporting)
+    if is_installed:
+        await eventually(lambda: inotify_instances() > before, "the directory is watched")
+    for _ in range(3):
+        output.install(first.pem, *first.leaf())
+        await eventually(lambda: digests(reporting) == output.digests(), "the set is in use")
+    assert (inotify_instances() > before) is is_installed
+    await reporting.close()
+    await eventually(lambda: inotify_instances() == before, "the watch is closed")
+    assert outcomes.errors == []
+
+
+async def test_directory_made_anew_is_watched_anew(
+    reporting: Connection, output: InstalledOutput, first: ClusterCa, tmp_path: Path
+) -> None:
+    reload_on_change(reporting)
+    for number in range(2):
+        output.path.rename(tmp_path / f"away-{number}")
+        output.install(first.pem, *first.leaf())
+        await eventually(lambda: digests(reporting) == output.digests(), "the set of the new directory is in use")
 
 
 async def test_set_installed_before_the_watch_is_used(

@@ -16,6 +16,8 @@ from packaging.version import Version
 
 from tests.harness.paths import CHECKOUT
 
+DIRECTORY_EVENTS = "import pathlib, tidemark.nats.directory_events as d; watch = d.events_of(pathlib.Path('.'))"
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,6 +56,7 @@ def test_wheel_requires_cryptography_and_each_extra_its_library(wheel: Path) -> 
     assert {requirement.name for requirement in required(wheel, extra="")} == {"cryptography"}
     assert {requirement.name for requirement in required(wheel, extra="nats")} == {"cryptography", "nats-py"}
     assert {requirement.name for requirement in required(wheel, extra="http")} == {"cryptography", "aiohttp"}
+    assert {requirement.name for requirement in required(wheel, extra="watch")} == {"cryptography", "watchfiles"}
     assert {requirement.name for requirement in required(wheel, extra="metrics")} == {
         "cryptography",
         "prometheus-client",
@@ -67,6 +70,8 @@ def test_wheel_requires_cryptography_and_each_extra_its_library(wheel: Path) -> 
         ("nats", "import tidemark, tidemark.nats"),
         ("nats,http", "import tidemark.nats.endpoint"),
         ("nats,metrics", "import tidemark.nats.metrics"),
+        ("nats,watch", f"{DIRECTORY_EVENTS}; assert watch.__name__ == '_watched'"),
+        ("nats", f"{DIRECTORY_EVENTS}; assert watch.__name__ == 'repeatedly'"),
     ],
 )
 def test_wheel_imports_with_its_declared_dependencies_alone(

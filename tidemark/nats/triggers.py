@@ -6,10 +6,11 @@ is logged.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from pathlib import Path
 
 from tidemark.nats.connection import Connection
+from tidemark.nats.directory_events import events_of, repeatedly
 from tidemark.nats.errors import ReloadFailed
 
 _FILES = ("ca.crt", "tls.crt", "tls.key")
@@ -40,18 +41,20 @@ def reload_on_sighup(*connections: Connection) -> None:
 
 
 def reload_on_change(
-    connection: Connection, *, every: float = 0.5, changes: AsyncIterable[object] | None = None
+    connection: Connection, *, every: float | None = None, changes: AsyncIterable[object] | None = None
 ) -> None:
     """Reload whenever the set in the connection's directory changes, until the connection closes.
 
-    For applications that the agent cannot reach by HTTP or signal. The directory is checked every ``every`` seconds,
-    which takes three system calls and no further package. With ``changes`` it is checked at each item that this
-    iterable yields, such as the events of an ``asyncinotify.Inotify`` that watches the directory.
+    For applications that the agent cannot reach by HTTP or signal. The directory is checked at each of its events where
+    the package watchfiles is installed (extra ``watch``), otherwise every half second. With ``every`` it is checked
+    every so many seconds, with ``changes`` at each item that this iterable yields, such as the events of an
+    ``asyncinotify.Inotify`` that watches the directory. A check takes three system calls.
 
     A reload that fails is tried again after a pause, which grows from 1 s to 30 s, or at the next change.
     """
-    checks = _every(every) if changes is None else changes
-    connection.own(_watch(connection, checks), name="tidemark watch")
+    if changes is None:
+        changes = events_of(connection.directory) if every is None else repeatedly(every)
+    connection.own(_watch(connection, changes), name="tidemark watch")
 
 
 async def _watch(connection: Connection, checks: AsyncIterable[object]) -> None:
@@ -89,12 +92,6 @@ async def _reload(connection: Connection) -> bool:
     except ReloadFailed:
         return False
     return True
-
-
-async def _every(seconds: float) -> AsyncIterator[None]:
-    while True:
-        yield None
-        await asyncio.sleep(seconds)
 
 
 def _file_states(directory: Path) -> tuple[_FileState, ...]:
