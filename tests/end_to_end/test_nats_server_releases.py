@@ -58,6 +58,13 @@ class Listening(NatsServer):
         return super().proof + further
 
 
+def report_release(line: str, version: str, taken: Sample, complaints: list[str]) -> None:
+    """One row: ``taken`` is milliseconds from swap to proof."""
+    row: list[Cell] = [line, version, SWAPS, len(taken), 5, taken.median, taken.highest, len(complaints), "yes"]
+    caption = "Each swap is a bundle of other CAs, every second one a leaf."
+    report("soak-servers", TITLE, ReportTable(caption, COLUMNS, [row]))
+
+
 @pytest.mark.parametrize("line", LINES)
 async def test_reloads_are_proven_and_refusals_reverted_on_every_release(
     line: str,
@@ -93,11 +100,5 @@ async def test_reloads_are_proven_and_refusals_reverted_on_every_release(
         assert serves(sandbox, server)
         server.write_config()
         await observed.is_proven(SWAPS + 2)
-    taken = Sample(tuple(milliseconds))
-    row: list[Cell] = [line, version, SWAPS, len(taken), 5, taken.median, taken.highest, len(complaints), "yes"]
-    report(
-        "soak-servers",
-        TITLE,
-        ReportTable("Each swap is a bundle of other CAs, every second one a leaf.", COLUMNS, [row]),
-    )
+    report_release(line, version, Sample(tuple(milliseconds)), complaints)
     assert complaints == []

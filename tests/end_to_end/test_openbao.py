@@ -11,7 +11,7 @@ import pytest
 
 from authority.app.run import run
 from authority.config.openbao import SECRET_ID_VARIABLE, TOKEN_VARIABLE
-from authority.journal.history import History
+from authority.journal.history import EpochCa, History
 from authority.journal.openbao import OpenBaoJournal
 from authority.journal.record_types import StatementRecord
 from authority.journal.replay import replay
@@ -93,50 +93,62 @@ async def test_start_without_prerequisites_names_each_missing_one(
     assert "expected OpenBao to know our token, found 403" in refused.err
 
 
+async def start_on_sealed_openbao(program: Program, openbao: OpenBaoServer) -> None:
+    """The program waits for the seal: it can be stopped while it waits, and starts once OpenBao is unsealed."""
+    await openbao.seal()
+    try:
+        await program.launch()
+        await eventually(partial(says, program, "expected OpenBao unsealed, found it sealed"), "a report of the seal")
+        assert await program.signal(signal.SIGTERM) == 0
+        await program.launch()
+    finally:
+        await openbao.unseal()
+    await eventually(program._is_listening, "the API to listen")
+
+
+async def rotate(house: AuthorityDeployment, space: OpenBaoNamespace, first: EpochCa) -> None:
+    """Force a rotation: without a proof the new CA signs nothing; with all proofs OpenBao signs with it."""
+    before = await history(space)
+    rotated = await command("--config", house.config_file, "rotate", "--reason", "a drill")
+    assert rotated.status == 0
+    assert json.loads(rotated.out)["sequence"] > before.statements[-1].statement.sequence
+    assert await space.default_name() == first.ca_id
+    fleet = Fleet(house)
+
+    async def activated() -> bool:
+        await fleet.report()
+        signing = (await history(space)).signing
+        return signing is not None and signing.issue_order > first.issue_order
+
+    await eventually(activated, "the activation of the new CA")
+    await eventually(partial(is_the_default, space), "OpenBao to sign with the new CA")
+    await eventually(partial(has_leaves, house, space), "leaves of the new CA")
+
+
+async def restart_without_token(program: Program, space: OpenBaoNamespace) -> None:
+    """Kill the program and revoke its token, and start it again: the new process logs in for a new token."""
+    before = await history(space)
+    assert await program.signal(signal.SIGKILL) == -signal.SIGKILL
+    await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
+    await program.start()
+    assert (await history(space)).statements[: len(before.statements)] == before.statements
+
+
 async def test_authority_on_openbao_rotates_and_continues_after_a_kill(
     house: AuthorityDeployment, empty_space: OpenBaoNamespace, openbao: OpenBaoServer
 ) -> None:
-    space, fleet = empty_space, Fleet(house)
+    space = empty_space
     async with Program(house) as program:
-        await openbao.seal()
-        try:
-            await program.launch()
-            await eventually(partial(says, program, "expected OpenBao unsealed, found it sealed"), "a word of the seal")
-            assert await program.signal(signal.SIGTERM) == 0
-            await program.launch()
-        finally:
-            await openbao.unseal()
-        await eventually(program._is_listening, "the API to listen")
+        await start_on_sealed_openbao(program, openbao)
         await house.until_published()
         first = (await history(space)).signing
         assert first is not None
         assert await space.default_name() == first.ca_id
         for name in AGENTS:
             await eventually(partial(house.has_leaf_of, name, first.sha256), "a leaf of the first CA")
-
-        # Nobody has proven the next CA: it is trusted by all and signs nothing.
-        before = await history(space)
-        rotated = await command("--config", house.config_file, "rotate", "--reason", "a drill")
-        assert rotated.status == 0
-        made = json.loads(rotated.out)
-        assert made["sequence"] > before.statements[-1].statement.sequence
-        assert await space.default_name() == first.ca_id
-
-        async def activated() -> bool:
-            await fleet.report()
-            signing = (await history(space)).signing
-            return signing is not None and signing.issue_order > first.issue_order
-
-        await eventually(activated, "its activation")
-        await eventually(partial(is_the_default, space), "OpenBao to sign with it")
-        await eventually(partial(has_leaves, house, space), "leaves of the new CA")
-
-        assert await program.signal(signal.SIGKILL) == -signal.SIGKILL
-        await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
-        await program.start()
-        after = await history(space)
-        assert after.statements[: len(before.statements)] == before.statements
-        # What it does needs a login; that the token is revoked while it runs is no matter either.
+        await rotate(house, space, first)
+        await restart_without_token(program, space)
+        # A token that is revoked while the program runs is replaced as well.
         await space.client.write("sys/leases/revoke-prefix/auth/approle/login", {})
         assert (await command("--config", house.config_file, "rotate", "--reason", "again")).status == 0
         await eventually(partial(holds_what_the_journal_names, space), "no CA too many")

@@ -33,15 +33,15 @@ KINDS = ("core", "jetstream")
 
 
 @dataclass
-class Use:
-    """What a process holds, before and after."""
+class ApplicationResources:
+    """What the process of an application holds."""
 
     tasks: int
     descriptors: int
     mib: float
 
     @classmethod
-    def of(cls, one: Application) -> "Use":
+    def of(cls, one: Application) -> "ApplicationResources":
         assert one.process is not None
         process = psutil.Process(one.process.pid)
         return cls(one.state["tasks"], process.num_fds(), process.memory_info().rss / 2**20)
@@ -49,6 +49,8 @@ class Use:
 
 @dataclass
 class Soak:
+    """A run under load: its parts, and what it counted so far; a field for each."""
+
     cluster: NatsServers
     publisher: Application
     consumer: Application
@@ -57,7 +59,7 @@ class Soak:
     kills: int = 0
     lost_at_kills: int = 0
     rotations: int = 0
-    uses: dict[str, list[Use]] = field(default_factory=dict)
+    uses: dict[str, list[ApplicationResources]] = field(default_factory=dict)
 
     @property
     def both(self) -> tuple[Application, Application]:
@@ -105,7 +107,7 @@ class Soak:
 
     def note_use(self) -> None:
         for one in self.both:
-            self.uses.setdefault(one.name, []).append(Use.of(one))
+            self.uses.setdefault(one.name, []).append(ApplicationResources.of(one))
 
 
 async def until_reloaded(one: Application) -> None:
@@ -130,6 +132,36 @@ async def caught_up(connection: Connection) -> None:
         await asyncio.sleep(0.1)
 
 
+async def start_load(soak: Soak, ca: ClusterCa) -> None:
+    """Start both applications with leaves of this CA, and wait until messages flow."""
+    for one in soak.both:
+        one.output.install(ca.pem, *ca.leaf())
+    await soak.publisher.start(soak.cluster.urls, "--rate", str(RATE))
+    await soak.consumer.start(soak.cluster.urls, "--expect", str(soak.publisher.state_file))
+    await soak.flows_on()
+
+
+async def rotate_under_load(soak: Soak, kill_every: int) -> None:
+    """Rotate ``ROTATIONS`` times; a server dies in every ``kill_every``-th rotation (0: in none)."""
+    for turn in range(1, ROTATIONS + 1):
+        kills = kill_every and turn % kill_every == 0
+        await (soak.rotate_and_kill() if kills else soak.rotate())
+        await asyncio.sleep(PAUSE)  # the pace of rotations, not a wait for anything
+        if turn in (WARM, ROTATIONS):
+            await soak.flows_on()  # the swap has ended by then
+            soak.note_use()
+
+
+def check_resources(soak: Soak) -> None:
+    """Neither application holds more at the end than after ``WARM`` rotations."""
+    for one in soak.both:
+        warm, end = soak.uses[one.name]
+        # A fetch has tasks of its own, so counts differ by moments; a leak would be one or more for each rotation.
+        assert abs(end.tasks - warm.tasks) < 5, one.name
+        assert end.descriptors == warm.descriptors, one.name
+        assert end.mib < warm.mib + 16, one.name
+
+
 @pytest.mark.parametrize("kill_every", [0, 20 if ROTATIONS > 20 else 10], ids=["steady", "servers killed"])
 async def test_applications_lose_nothing_and_do_not_grow_through_rotations(  # noqa: PLR0917 # fixtures
     cluster: NatsServers, output: InstalledOutput, tmp_path: Path, first: ClusterCa, second: ClusterCa, kill_every: int
@@ -138,19 +170,9 @@ async def test_applications_lose_nothing_and_do_not_grow_through_rotations(  # n
         applications(tmp_path) as (publisher, consumer),
         await connect_eventually(cluster.urls, output) as watcher,
     ):
-        for one in (publisher, consumer):
-            one.output.install(first.pem, *first.leaf())
-        await publisher.start(cluster.urls, "--rate", str(RATE))
-        await consumer.start(cluster.urls, "--expect", str(publisher.state_file))
         soak = Soak(cluster, publisher, consumer, (second, first), watcher)
-        await soak.flows_on()
-        for turn in range(1, ROTATIONS + 1):
-            kills = kill_every and turn % kill_every == 0
-            await (soak.rotate_and_kill() if kills else soak.rotate())
-            await asyncio.sleep(PAUSE)  # the pace of rotations, not a wait for anything
-            if turn in (WARM, ROTATIONS):
-                await soak.flows_on()  # whatever the swap left has ended
-                soak.note_use()
+        await start_load(soak, first)
+        await rotate_under_load(soak, kill_every)
         assert await publisher.stop() == 0
         assert await consumer.stop() == 0
         sent, counted = publisher.state, consumer.state
@@ -167,12 +189,7 @@ async def test_applications_lose_nothing_and_do_not_grow_through_rotations(  # n
         assert soak.lost_at_kills == 0
         assert (told["jetstream"]["duplicated"], told["jetstream"]["redelivered"]) == (0, 0)
         assert told["jetstream"]["out_of_order"] == 0
-    for one in soak.both:
-        warm, end = soak.uses[one.name]
-        # A fetch has tasks of its own, so counts differ by moments; a leak would be one or more for each rotation.
-        assert abs(end.tasks - warm.tasks) < 5, one.name
-        assert end.descriptors == warm.descriptors, one.name
-        assert end.mib < warm.mib + 16, one.name
+    check_resources(soak)
 
 
 def append(report: str, told: dict[str, Any]) -> None:
