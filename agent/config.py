@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from agent.log import Style
 from agent.sources.directory_watch import WatchMode
-from agent.workloads.targets import Address, SystemTarget, Target, TargetError, is_host, parse_target
+from agent.workloads.target_urls import TargetError, is_host, parse_target
+from agent.workloads.targets import Address, SystemTarget, Target
 from tidemark.faults import Faults
 from tidemark.receipt import PodClass
 

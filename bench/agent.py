@@ -195,7 +195,7 @@ async def _cut_off(way: Way, bench: Bench) -> str:
         loaded = await bench.monitor.moved(before)
         before, said = loaded or before, "loaded" if loaded else "not loaded"
     context = tls_probe.client_context(parsed(bench.leaf))
-    shown = await tls_probe.look(Address("127.0.0.1", bench.server.client), context)
+    shown = await tls_probe.probe(Address("127.0.0.1", bench.server.client), context)
     trusted = f"{said}; the server trusts {len(shown.ca_names)} of {len(parse_certificates(whole.ca))} CAs"
     way.change(bench.bundle())
     await bench.monitor.moved(before)

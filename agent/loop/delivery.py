@@ -143,7 +143,7 @@ class _TargetDelivery:
     async def deliver(self, expected: Expectation, *, probe_first: bool) -> float:
         """Returns when the workload was told, by the loop's clock."""
         target = self._workload.target
-        if probe_first and target.shows and await self._shows_already(expected):
+        if probe_first and target.can_be_probed and await self._shows_already(expected):
             return asyncio.get_running_loop().time()
         if self._workload.splay:
             await self._waits.pause(self._workload.splay)
@@ -164,11 +164,11 @@ class _TargetDelivery:
 
     async def redeliver(self, expected: Expectation) -> None:
         target, reloader, prover = self._workload.target, self._workload.reloader, self._workload.prover
-        baseline = None if target.shows else await prover.baseline(self._policy.probe_timeout)
+        baseline = None if target.can_be_probed else await prover.baseline(self._policy.probe_timeout)
         try:
             reloaded = await reloader.reload(expected, self._policy.proof_timeout)
         except NotProven:
-            if not target.shows:
+            if not target.can_be_probed:
                 raise
             reloaded = ReloadAnswer()  # what the server shows decides
         self._record_proof(await prover.prove(expected, reloaded, baseline, self._policy.proof_timeout))

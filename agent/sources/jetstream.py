@@ -1,7 +1,7 @@
-"""The second source: the authority's announcement over JetStream, as good as the mount and a minute earlier.
+"""The second source: the authority announces each bundle over JetStream, up to a minute before the mount has it.
 
-The connection presents and trusts the installed set, and follows it. The broker being away delays nothing: the mount
-alone carries on, and the board says so. Imported only where a NATS URL is configured, as nats-py takes memory.
+The connection presents and trusts the installed set, and changes with it. Without a broker bundles come from the mount
+alone, and the status says so. Imported only where a NATS URL is configured, as nats-py takes memory.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from tidemark.strict_json import FieldError
 _HEARTBEAT_SECONDS = 15.0
 _REREAD_SECONDS = 60.0
 _SETTLING_SECONDS = 1.0
+"""The connection changes to another set so long after its installation: the workload reloads first."""
 _NO_MESSAGE = 10037
 """nats-server's error code of a stream without a message on the subject."""
 _FIRST_PAUSE = 1.0
@@ -36,10 +37,12 @@ _LONGEST_PAUSE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One message: a bundle, not trusted yet, or why it is none; ``heard_at`` in seconds of the wall clock."""
+    """One message."""
 
     bundle: Bundle | Refusal
+    """A bundle that is not verified yet, or why the message is none."""
     heard_at: float
+    """When the message arrived, in seconds of the wall clock."""
 
 
 class BrokerObserver(Protocol):
@@ -52,49 +55,61 @@ class BrokerObserver(Protocol):
         """No announcements arrive; ``reason`` is a sentence."""
 
 
+@dataclass(slots=True)
+class _ConnectionState:
+    """What the callbacks of the connection leave for the task that owns it."""
+
+    set_changed: bool = False
+    """Another set has been installed since the connection was made or reloaded."""
+    is_lost: bool = False
+    """The connection was interrupted since the subscription was made."""
+    failures: int = 0
+    """Tries in a row without a subscription."""
+
+
 @dataclass(slots=True, eq=False)
 class AnnouncementListener:
-    """Listens for bundles on the broker. ``follow`` says that another set is in ``directory``; ``run`` is its one task.
-
-    ``login`` gives nats-py's options for it, anew for each connection; ``observer`` is notified of the
-    connection, ``now`` is the wall clock.
-    """
+    """Listens for bundles on the broker. ``run`` is its one task."""
 
     servers: Sequence[str]
+    """URLs of the broker."""
     directory: Path
+    """Output directory with the installed set, to connect with."""
     login: Callable[[], Mapping[str, Any]]
+    """Options of nats-py, read anew for each connection."""
     observer: BrokerObserver
+    """Notified of the connection."""
     now: Callable[[], float]
+    """The wall clock."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _moved: bool = False
-    _lost: bool = False
-    _failures: int = 0
-    _said: bytes | None = None
+    _state: _ConnectionState = field(default_factory=_ConnectionState)
+    _last_data: bytes | None = None
+    """Content of the last message, to tell a repetition from news."""
 
     def follow(self) -> None:
-        """Another set has come in place."""
-        self._moved = True
+        """Another set is installed: the connection changes to it."""
+        self._state.set_changed = True
         self._wake.set()
 
     async def first(self, identity: Path, within: float) -> Announcement | None:
-        """What is announced now, for a pod that has nothing yet; ``identity`` holds the set to connect with.
+        """The last announcement, for a pod without an installed set; ``identity`` holds the set to connect with.
 
-        None where the broker does not answer within so many seconds, or announces nothing.
+        None where the broker does not answer within ``within`` seconds, or announces nothing.
         """
         try:
-            return await bounded(self._ask(identity), within, name="tidemark first announcement")
+            return await bounded(self._fetch_last(identity), within, name="tidemark first announcement")
         except TimeoutError as error:
-            self._is_away(error)
+            self._report_disconnected(error)
             return None
 
-    async def _ask(self, identity: Path) -> Announcement | None:
+    async def _fetch_last(self, identity: Path) -> Announcement | None:
         try:
             async with self._connection(identity, allow_reconnect=False) as connection:
                 message = await connection.jetstream().get_last_msg(STREAM, SUBJECT)
-        except Exception as error:  # noqa: BLE001 # nats-py raises what its parsing comes across; the broker ends nothing
-            self._is_away(error)
+        except Exception as error:  # noqa: BLE001 # nats-py raises whatever its parsing raises; no broker may end the agent
+            self._report_disconnected(error)
             return None
-        self._said = message.data
+        self._last_data = message.data
         return Announcement(read(message.data or b"", message.headers), self.now())
 
     async def run(self, deliver: Callable[[Announcement], None]) -> None:
@@ -102,59 +117,64 @@ class AnnouncementListener:
         await unbounded(self._run(deliver), name="tidemark announcements")
 
     async def _run(self, deliver: Callable[[Announcement], None]) -> None:
-        while not self._moved:  # without a set there is nothing to connect with
+        while not self._state.set_changed:  # without a set there is nothing to connect with
             self._wake.clear()
             await self._wake.wait()
         while True:
             self._wake.clear()
-            self._moved = self._lost = False
+            self._state.set_changed = self._state.is_lost = False
             try:
                 async with self._connection(self.directory) as connection:
                     await self._listen(connection, deliver)
             except Exception as error:  # noqa: BLE001 # as above
-                self._is_away(error)
-            if not self._moved:
-                self._wake.clear()  # it was the connection's own end that rang
-            pause = doubled(_FIRST_PAUSE, self._failures, _LONGEST_PAUSE)
-            self._failures += 1
-            # Another set in place may be what it takes.
-            await self._woken(jittered(pause, 0.5, 1.0))
+                self._report_disconnected(error)
+            if not self._state.set_changed:
+                self._wake.clear()  # the end of the connection itself has set the event
+            pause = doubled(_FIRST_PAUSE, self._state.failures, _LONGEST_PAUSE)
+            self._state.failures += 1
+            # Another set ends the pause: the broker may trust that one.
+            await self._wait_for_wake(jittered(pause, 0.5, 1.0))
 
-    async def _woken(self, within: float) -> None:
+    async def _wait_for_wake(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._wake.wait()
 
     @asynccontextmanager
     async def _connection(self, identity: Path, **options: Any) -> AsyncIterator[tidemark.nats.Connection]:
-        async def failed(error: Exception) -> None:
-            if self._lost:
-                self._is_away(error)
+        async def on_error(error: Exception) -> None:
+            if self._state.is_lost:
+                self._report_disconnected(error)
 
-        async def lost() -> None:
-            self._lost = True
-            self._is_away(ConnectionError("the connection was lost"))
+        async def on_disconnect() -> None:
+            self._state.is_lost = True
+            self._report_disconnected(ConnectionError("the connection was lost"))
 
-        async def disturbed() -> None:
-            self._lost = True
+        async def on_interruption() -> None:
+            self._state.is_lost = True
             self._wake.set()
 
-        events = {"error_cb": failed, "disconnected_cb": lost, "reconnected_cb": disturbed, "closed_cb": disturbed}
+        events = {
+            "error_cb": on_error,
+            "disconnected_cb": on_disconnect,
+            "reconnected_cb": on_interruption,
+            "closed_cb": on_interruption,
+        }
         connection = await tidemark.nats.connect(
             list(self.servers),
             directory=identity,
-            on_reload_failed=_told_already,
+            on_reload_failed=_ignore_failed_reload,
             **{**self.login(), **events, **options},
         )
         async with connection:
             yield connection
 
     async def _listen(self, connection: tidemark.nats.Connection, deliver: Callable[[Announcement], None]) -> None:
-        """Hear what is announced, and look once a minute whether it was: a stream may be made anew, a consumer lost."""
+        """Subscribe, and read the last message once a minute: a stream may be made anew, and a consumer may be lost."""
         stream = connection.jetstream()
 
-        async def hear(message: Msg) -> None:
-            self._hear(message.data, message.headers, deliver)
+        async def on_message(message: Msg) -> None:
+            self._deliver_news(message.data, message.headers, deliver)
 
         while True:
             subscription = await stream.subscribe(
@@ -163,37 +183,37 @@ class AnnouncementListener:
                 ordered_consumer=True,
                 deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
                 idle_heartbeat=_HEARTBEAT_SECONDS,
-                cb=hear,
+                cb=on_message,
             )
-            self._lost, self._failures = False, 0
-            while not self._lost:
-                self.observer.broker_connected(_where(connection))
-                await self._woken(_REREAD_SECONDS)
+            self._state.is_lost, self._state.failures = False, 0
+            while not self._state.is_lost:
+                self.observer.broker_connected(_server_of(connection))
+                await self._wait_for_wake(_REREAD_SECONDS)
                 self._wake.clear()
-                if self._moved:
-                    await self._move(connection)
-                elif not self._lost and self._hear(*await _last(stream), deliver):
-                    break  # the consumer should have brought it
+                if self._state.set_changed:
+                    await self._change_set(connection)
+                elif not self._state.is_lost and self._deliver_news(*await _read_last(stream), deliver):
+                    break  # the consumer should have delivered it: subscribe anew
             await subscription.unsubscribe()
 
-    async def _move(self, connection: tidemark.nats.Connection) -> None:
-        """Present and trust the set that has come in place; the workload goes before."""
+    async def _change_set(self, connection: tidemark.nats.Connection) -> None:
+        """Present and trust the set that is installed now."""
         await asyncio.sleep(_SETTLING_SECONDS)
-        self._moved = False
-        with contextlib.suppress(tidemark.nats.ReloadFailed):  # the old set does still, and the next one is tried again
+        self._state.set_changed = False
+        with contextlib.suppress(tidemark.nats.ReloadFailed):  # the old set still serves, and the next one is tried
             await connection.reload()
 
-    def _hear(
+    def _deliver_news(
         self, data: bytes | None, headers: Mapping[str, str] | None, deliver: Callable[[Announcement], None]
     ) -> bool:
-        """Whether this was news."""
-        if data is None or data == self._said:
+        """Deliver a message unless it repeats the last one; returns whether it was delivered."""
+        if data is None or data == self._last_data:
             return False
-        self._said = data
+        self._last_data = data
         deliver(Announcement(read(data, headers), self.now()))
         return True
 
-    def _is_away(self, error: Exception) -> None:
+    def _report_disconnected(self, error: Exception) -> None:
         found = str(error) or type(error).__name__
         if isinstance(error, NotFoundError):
             found = f"no stream {STREAM}, which the authority makes when it announces its first bundle"
@@ -201,10 +221,10 @@ class AnnouncementListener:
 
 
 def read(data: bytes, headers: Mapping[str, str] | None) -> Bundle | Refusal:
-    """A message as a bundle, nothing of it verified; pure."""
-    said = (headers or {}).get(FORMAT_HEADER)
-    if said != FORMAT:
-        found = f"{FORMAT_HEADER}: {said[:80]}" if said else f"no {FORMAT_HEADER}"
+    """Read a message as a bundle, without verification; pure."""
+    found_format = (headers or {}).get(FORMAT_HEADER)
+    if found_format != FORMAT:
+        found = f"{FORMAT_HEADER}: {found_format[:80]}" if found_format else f"no {FORMAT_HEADER}"
         return Refusal("format", f"{SUBJECT}: expected {FORMAT_HEADER}: {FORMAT}, found {found}")
     if len(data) > MAX_MESSAGE_BYTES:
         return Refusal("size", f"{SUBJECT}: expected at most {MAX_MESSAGE_BYTES} bytes, found {len(data)}")
@@ -214,7 +234,7 @@ def read(data: bytes, headers: Mapping[str, str] | None) -> Bundle | Refusal:
         return Refusal("format", f"{SUBJECT}: expected a bundle, found {error}")
 
 
-async def _last(stream: JetStreamContext) -> tuple[bytes | None, Mapping[str, str] | None]:
+async def _read_last(stream: JetStreamContext) -> tuple[bytes | None, Mapping[str, str] | None]:
     try:
         message = await stream.get_last_msg(STREAM, SUBJECT)
     except NotFoundError as error:
@@ -224,10 +244,10 @@ async def _last(stream: JetStreamContext) -> tuple[bytes | None, Mapping[str, st
     return message.data, message.headers
 
 
-def _where(connection: tidemark.nats.Connection) -> str:
+def _server_of(connection: tidemark.nats.Connection) -> str:
     url = connection.connected_url
     return url.netloc.rpartition("@")[2] if url else ""
 
 
-async def _told_already(_: tidemark.nats.ReloadFailed) -> None:
-    """The source says itself what it comes across."""
+async def _ignore_failed_reload(_: tidemark.nats.ReloadFailed) -> None:
+    """The old set still serves; ``run`` reports a connection that does not come back."""

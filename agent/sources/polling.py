@@ -16,8 +16,8 @@ from agent import log
 _POLL_MS = 300
 _STEP_MS = 100
 _LONGEST_MS = 700
-"""A reading is due this often, whatever was found: watchfiles compares times in seconds and misses a file that is
-replaced twice within one of them."""
+"""A reading is due this often, whatever was found: watchfiles compares times in whole seconds, and misses the second of
+two changes of a file in one second."""
 
 
 class Poller:

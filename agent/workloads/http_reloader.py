@@ -1,4 +1,4 @@
-"""Asks an application to reload over HTTP; the answer says which set the application uses from then on."""
+"""Reloads an application by a request over HTTP; the answer says which set the application uses from then on."""
 
 import asyncio
 import json
@@ -12,23 +12,22 @@ from agent.workloads.targets import HttpTarget
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE
 
 _LONGEST_ANSWER = 64 * 1024
-
-_SHOWN_OF_ANSWER = 200
+_QUOTED_OF_ANSWER = 200
 
 
 class HttpReloader:
-    """Asks an application to reload: POST of the set's digests to its URL."""
+    """Sends the digests of the set to the application's URL, by POST. Implements ``Reloader``."""
 
     def __init__(self, target: HttpTarget, http: aiohttp.ClientSession) -> None:
         self._target = target
         self._http = http
 
     async def started_after(self, instant: float) -> bool:
-        """Nothing is known of an application's start."""
+        """False: the start of an application is not known."""
         return False
 
     async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
-        """See ``Reloader``."""
+        """Implements ``Reloader``."""
         request = {
             "sequence": expected.sequence,
             "ca_sha256": expected.ca_sha256,
@@ -57,14 +56,14 @@ class HttpReloader:
             raise NotProven("no_answer", f"expected an answer within {within:.1f} s, found none") from None
         except aiohttp.ClientError as error:
             raise NotProven("no_answer", f"expected an answer, found {error!r}") from None
-        said = body[:_SHOWN_OF_ANSWER].decode(errors="replace")
+        quoted = body[:_QUOTED_OF_ANSWER].decode(errors="replace")
         if status in {401, 403}:
             by = f"the token in {self._target.token_file}" if self._target.token_file else "no token_file="
             raise WorkloadAbsent(
-                "not_permitted", f"{self._target.url}: expected to be let in with {by}, found status {status}: {said}"
+                "not_permitted", f"{self._target.url}: expected to be let in with {by}, found status {status}: {quoted}"
             )
         if not 200 <= status < 300:
-            raise NotProven("reload_refused", f"expected status 2xx, found {status}: {said}")
+            raise NotProven("reload_refused", f"expected status 2xx, found {status}: {quoted}")
         return ReloadAnswer(answer=_object(body))
 
     def _authorization(self) -> dict[str, str]:
@@ -74,9 +73,9 @@ class HttpReloader:
 
 
 def _tls(expected: Expectation) -> ssl.SSLContext:
-    """Presents and trusts what the application may know by now: it has not been told of the new set yet.
+    """Presents and trusts the sets that the application may use at present: it has not loaded the new set yet.
 
-    Its leaf may be an orphan of the new bundle, so the CAs of the set before are trusted as well, for this request.
+    Its leaf may be of a CA that the new bundle lacks, so this request trusts the CAs of the set before as well.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a bundle without its root is anchored in intermediates
@@ -93,7 +92,7 @@ def _tls(expected: Expectation) -> ssl.SSLContext:
 
 
 def _object(body: bytes) -> dict[str, object]:
-    """The answer's JSON object; any other answer says nothing."""
+    """The JSON object of an answer; empty for any other answer."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the steps after installing say to each other about a workload: expected, told, shown, or why not."""
+"""The port of workloads: a reloader makes a workload load a set, a prover finds out which set it uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +12,10 @@ from tidemark.receipt import Level
 
 
 class WorkloadAbsent(Exception):
-    """The workload cannot be reached now: not started, restarting, another process in its place, or not ours to signal.
+    """The workload cannot be reached: it is not running, another process has its place, or the agent may not reload it.
 
-    It says nothing about the set, so nothing is reverted for it; the agent waits and looks again.
+    That is no fault of the set, so no set is reverted for it; the agent waits and tries again. ``reason`` is one word
+    for metrics and receipts.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -23,7 +24,7 @@ class WorkloadAbsent(Exception):
 
 
 class NotProven(Exception):
-    """The workload was told and does not show the set; ``reason`` is one word for metrics and receipts."""
+    """The workload was asked to reload and does not use the set; ``reason`` is one word for metrics and receipts."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -32,70 +33,77 @@ class NotProven(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a workload that uses a set must show.
-
-    ``subjects`` are the names of the bundle's CAs; ``leaf`` is None where the agent does not manage it;
-    ``installed_at`` is when the set came in place, in seconds of the boot clock (which process start times count by);
-    ``identities`` are directories of sets that the workload may know by now, what to present and trust towards it;
-    ``presented`` is a leaf that it trusts before it reloads as well as after (None: ``leaf``).
-    """
+    """What a workload that uses a set shows."""
 
     sequence: int
+    """Sequence of the set's statement."""
     ca_sha256: str
+    """SHA-256 of the bundle, in hex."""
     subjects: tuple[x509.Name, ...]
+    """Names of the bundle's CAs, which a server asks its clients for."""
     leaf: Leaf | None
+    """The leaf that the workload serves; None where the agent does not manage it."""
     directory: Path
+    """Output directory that the workload reads."""
     installed_at: float
+    """When the set was installed, in seconds of the boot clock (which start times of processes count by)."""
     identities: tuple[Path, ...] = ()
+    """Directories of sets that the workload may use at present, to present and trust; empty: ``directory``."""
     presented: Leaf | None = None
+    """A leaf that the workload trusts before it reloads as well as after; None: ``leaf``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadAnswer:
-    """A workload was told to reload; ``answer`` is what an HTTP workload said."""
+    """A workload took the request to reload."""
 
     answer: Mapping[str, object] = field(default_factory=dict)
+    """The JSON object with which an HTTP workload answered; empty for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a workload showed before it was told: the load time of its configuration (None: it shows none)."""
+    """What a workload showed before it was asked to reload."""
 
     load_time: str | None = None
+    """When it loaded its configuration, as it says itself; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a workload has shown, and the most that it can show as it is configured."""
+    """What a workload has shown."""
 
     level: Level
+    """The level that was reached."""
     allowed: Level
+    """The highest level that the workload can reach as it is configured."""
     detail: str = ""
+    """Why the level is not higher, where that needs saying."""
 
 
 class Reloader(Protocol):
-    """Tells one workload to reload. Keeps nothing, one call at a time; the cycle repeats it."""
+    """Makes one workload reload. Keeps no state; one call at a time; the caller repeats calls."""
 
     async def started_after(self, instant: float) -> bool:
-        """Whether the workload started after ``instant`` of the boot clock, and so loaded what lay there then.
+        """Whether the workload started after ``instant`` of the boot clock, and so has loaded what was installed then.
 
         False where that cannot be known. Raises WorkloadAbsent.
         """
 
     async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
-        """Tell the workload.
+        """Make the workload reload.
 
         Raises:
-            WorkloadAbsent: it is not there to be told.
-            NotProven: it refused, or did not answer within ``within`` seconds.
+            WorkloadAbsent: the workload cannot be reached.
+            NotProven: the workload refused, or did not answer within ``within`` seconds.
         """
 
 
 class Prover(Protocol):
-    """Finds out what one workload uses. Changes nothing, may be repeated; the cycle repeats it."""
+    """Finds out which set one workload uses. Changes nothing; the caller repeats calls."""
 
     async def baseline(self, within: float) -> Baseline:
-        """Look before the workload is told; raises WorkloadAbsent."""
+        """What the workload shows before it is asked to reload; raises WorkloadAbsent."""
 
     async def prove(
         self, expected: Expectation, reloaded: ReloadAnswer, baseline: Baseline | None, within: float
@@ -103,6 +111,6 @@ class Prover(Protocol):
         """Wait up to ``within`` seconds until the workload shows the set; without a baseline by CA list and leaf alone.
 
         Raises:
-            WorkloadAbsent: it cannot be asked.
-            NotProven: it shows something else; the message says what was expected and found.
+            WorkloadAbsent: the workload cannot be asked.
+            NotProven: the workload shows something else; the message says what was expected and found.
         """

@@ -1,8 +1,8 @@
-"""Proof that a workload uses a set: what it shows itself, never what it was told.
+"""Proof that a workload uses a set: what the workload itself shows counts, never what it was asked to do.
 
-A nats-server shows three things, in this order: ``config_load_time`` moved after the signal, the CA list of a fresh TLS
-handshake equals the bundle's subjects, the served leaf is the installed one. The load time alone proves nothing about
-CAs (a server reloads half a bundle without a word), so it only says when to look. An application answers the request to
+A nats-server shows three things, in this order: ``config_load_time`` changes after the reload, the CA list of a new TLS
+handshake equals the bundle's subjects, the served leaf is the installed one. The load time proves nothing about CAs (a
+server loads half a bundle without an error), so it only says when to probe. An application answers the request to
 reload with the digest that it now uses.
 """
 
@@ -24,12 +24,13 @@ T = TypeVar("T")
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.1
-_LEAST_LOOK = 0.5
-_NOTICED_PAUSE = 0.5  # between looks that the server may log
+_SHORTEST_PROBE = 0.5
+_LOGGED_PROBE_PAUSE = 0.5
+"""Seconds between probes that the server may log."""
 
 
 class _NotYet(Exception):
-    """One look did not show what was expected; another one may. ``absent``: nobody was there to look at."""
+    """One probe did not show what was expected; another one may. ``absent``: no server could be reached."""
 
     def __init__(self, reason: str, message: str, *, absent: bool = False) -> None:
         super().__init__(message)
@@ -37,24 +38,24 @@ class _NotYet(Exception):
         self.absent = absent
 
 
-async def _until(within: float, look: Callable[[], Awaitable[T]], pause: float = _FIRST_PAUSE) -> T:
-    """Look again and again, with growing pauses, until it succeeds.
+async def _repeat(within: float, probe: Callable[[], Awaitable[T]], pause: float = _FIRST_PAUSE) -> T:
+    """Probe until it succeeds, with pauses that grow.
 
     Raises:
-        WorkloadAbsent, NotProven: what the last look found, ``within`` seconds later.
+        WorkloadAbsent, NotProven: what the last probe found, ``within`` seconds later.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     last = _NotYet("no_answer", f"expected an answer within {within:.1f} s, found none")
     while True:
         try:
-            # A look that has begun may end: a server logs a handshake that is broken off.
-            async with asyncio.timeout(max(deadline - loop.time(), _LEAST_LOOK)):
-                return await look()
+            # A probe that has begun has time to end: a server logs a handshake that is broken off.
+            async with asyncio.timeout(max(deadline - loop.time(), _SHORTEST_PROBE)):
+                return await probe()
         except _NotYet as error:
             last = error
         except TimeoutError:
-            pass  # nobody answered this look
+            pass  # ``last`` says so already, or says more
         if loop.time() + pause >= deadline:
             failure = WorkloadAbsent if last.absent else NotProven
             raise failure(last.reason, str(last)) from last
@@ -63,33 +64,35 @@ async def _until(within: float, look: Callable[[], Awaitable[T]], pause: float =
 
 
 class ServerProver:
-    """Proof for a nats-server, as far as its target says where to look."""
+    """Proof for a nats-server, as far as its target names ports. Implements ``Prover``."""
 
     def __init__(self, target: SignalTarget | SystemTarget, http: aiohttp.ClientSession) -> None:
         self._target = target
         self._http = http
-        self._silences = WithheldHandshakes()
+        self._withheld_handshakes = WithheldHandshakes()
 
     async def baseline(self, within: float) -> Baseline:
-        """The load time before the signal; a server that cannot say it was not told yet, and so has refused nothing."""
+        """The load time before the reload. A server that does not answer is absent: it has refused nothing yet."""
         if self._target.monitor is None:
             return Baseline()
         try:
-            return Baseline(await _until(within, self._load_time))
+            return Baseline(await _repeat(within, self._load_time))
         except NotProven as error:
             raise WorkloadAbsent(error.reason, str(error)) from error
 
     async def prove(
         self, expected: Expectation, reloaded: ReloadAnswer, baseline: Baseline | None, within: float
     ) -> Proof:
-        """See ``Prover``."""
+        """Implements ``Prover``."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        if self._target.monitor is not None and (baseline is not None or not self._target.shows):
-            await _until(within, partial(self._loaded_after, baseline.load_time if baseline else None))
-        if not self._target.shows:
+        if self._target.monitor is not None and (baseline is not None or not self._target.can_be_probed):
+            await _repeat(within, partial(self._check_loaded_after, baseline.load_time if baseline else None))
+        if not self._target.can_be_probed:
             return Proof(self._target.allowed, self._target.allowed, "no port is named to look at the CA list")
-        silent = await self._look(expected, deadline, loaded=baseline is not None and baseline.load_time is not None)
+        silent = await self._probe_ports(
+            expected, deadline, loaded=baseline is not None and baseline.load_time is not None
+        )
         if any(silent):
             shown = "the leaf alone is shown" if expected.leaf else "nothing is shown"
             where = ", ".join(str(address) for address in silent if address)
@@ -97,26 +100,27 @@ class ServerProver:
             return Proof(Level.RELOADED, Level.RELOADED, detail)
         return Proof(Level.PROVEN, Level.PROVEN)
 
-    async def _look(self, expected: Expectation, deadline: float, *, loaded: bool) -> list[Address | None]:
-        """Compare what all ports show; ``loaded``: the server has read its files since, so they show it now or never.
+    async def _probe_ports(self, expected: Expectation, deadline: float, *, loaded: bool) -> list[Address | None]:
+        """Compare what all ports show; returns those that show no CA list.
 
-        Without a leaf to present, each look may leave a line in the server's log (decision 19). So ports are looked at
-        one after another, and not again where that cannot help: a set that is not taken leaves one line for each try.
+        ``loaded``: the server has loaded its files since the reload, so a probe that fails need not be repeated.
         """
         now = asyncio.get_running_loop().time
         presented = expected.presented or expected.leaf
         context = tls_probe.client_context(presented)
-        compare = partial(_compare, expected, context)
-        if presented is not None:
+        compare = partial(_compare_port, expected, context)
+        if presented is not None:  # the server logs nothing of these probes
             ports = (*self._target.nats, *self._target.tls)
-            looks = [_until(deadline - now(), partial(compare, address, None)) for address in ports]
-            return await asyncio.gather(*looks)
+            probes = [_repeat(deadline - now(), partial(compare, address, None)) for address in ports]
+            return await asyncio.gather(*probes)
+        # Without a leaf to present, each probe may leave a line in the server's log (decision 19). So ports are probed
+        # one after another, and not again where that cannot help: a set that is not taken leaves one line for each try.
         seen = []
         for address in (*self._target.nats, *self._target.tls):
-            silences = self._silences if address in self._target.nats else None
+            withheld = self._withheld_handshakes if address in self._target.nats else None
             within = deadline - now()
-            pause = within if loaded else _NOTICED_PAUSE
-            seen.append(await _until(within, partial(compare, address, silences), pause))
+            pause = within if loaded else _LOGGED_PROBE_PAUSE
+            seen.append(await _repeat(within, partial(compare, address, withheld), pause))
         return seen
 
     async def _load_time(self) -> str:
@@ -129,13 +133,13 @@ class ServerProver:
         except (aiohttp.ClientError, ValueError) as error:
             raise _NotYet("monitor", f"{url}: expected a JSON answer, found {error!r}") from error
         varz = varz if isinstance(varz, dict) else {}
-        self._silences.version = str(varz.get("version", ""))
+        self._withheld_handshakes.version = str(varz.get("version", ""))
         load_time = varz.get("config_load_time")
         if not isinstance(load_time, str):
             raise _NotYet("monitor", f"{url}: expected the field config_load_time, found none")
         return load_time
 
-    async def _loaded_after(self, before: str | None) -> None:
+    async def _check_loaded_after(self, before: str | None) -> None:
         if await self._load_time() == before:
             raise _NotYet(
                 "reload_refused",
@@ -144,17 +148,17 @@ class ServerProver:
             )
 
 
-async def _compare(
-    expected: Expectation, context: SSL.Context, address: Address, silences: WithheldHandshakes | None
+async def _compare_port(
+    expected: Expectation, context: SSL.Context, address: Address, withheld: WithheldHandshakes | None
 ) -> Address | None:
-    """Compare what one port shows with what is expected; returns the address if it shows no CA list at all."""
+    """Compare what one port shows with what is expected; returns its address if it shows no CA list."""
     try:
-        shown = await tls_probe.look(address, context, silences=silences)
+        result = await tls_probe.probe(address, context, withheld_handshakes=withheld)
     except HandshakeFailed as error:
         reason = "unreachable" if error.absent else "handshake"
         raise _NotYet(reason, f"{address}: {error}", absent=error.absent) from error
     subjects = {name.public_bytes(): name for name in expected.subjects}
-    names = {name.public_bytes(): name for name in shown.ca_names}
+    names = {name.public_bytes(): name for name in result.ca_names}
     if names and names.keys() != subjects.keys():
         missing = [subjects[der].rfc4514_string() for der in subjects.keys() - names.keys()]
         surplus = [names[der].rfc4514_string() for der in names.keys() - subjects.keys()]
@@ -163,8 +167,8 @@ async def _compare(
             f"{address}: expected the CA list to be the bundle's {len(subjects)} subjects, found {len(names)}: "
             f"missing {_listed(missing)}, surplus {_listed(surplus)}",
         )
-    if expected.leaf is not None and shown.leaf_sha256 != expected.leaf.sha256:
-        raise _NotYet("leaf", f"{address}: expected the leaf {expected.leaf.sha256}, found {shown.leaf_sha256}")
+    if expected.leaf is not None and result.leaf_sha256 != expected.leaf.sha256:
+        raise _NotYet("leaf", f"{address}: expected the leaf {expected.leaf.sha256}, found {result.leaf_sha256}")
     return None if names else address
 
 
@@ -173,16 +177,16 @@ def _listed(names: Iterable[str]) -> str:
 
 
 class EchoProver:
-    """Proof for an application over HTTP: it answered the request to reload with the digest that it now uses."""
+    """Proof for an application over HTTP: its answer to the request names the digest in use. Implements ``Prover``."""
 
     async def baseline(self, within: float) -> Baseline:
-        """Nothing is to be seen before."""
+        """Empty: an application shows nothing before the request."""
         return Baseline()
 
     async def prove(
         self, expected: Expectation, reloaded: ReloadAnswer, baseline: Baseline | None, within: float
     ) -> Proof:
-        """See ``Prover``. An answer without a digest is an acknowledgement: ``reloaded``, and the most there is."""
+        """Implements ``Prover``. An answer without a digest is an acknowledgement: at most the level ``reloaded``."""
         wanted = {"ca_sha256": expected.ca_sha256}
         if expected.leaf is not None:
             wanted["leaf_sha256"] = expected.leaf.sha256

@@ -24,38 +24,40 @@ _LONGEST_PID = 10
 
 
 class SignalReloader:
-    """Signals one process."""
+    """Signals one process. Implements ``Reloader``."""
 
     def __init__(self, target: SignalTarget) -> None:
         self._target = target
 
     async def started_after(self, instant: float) -> bool:
-        """See ``Reloader``; start times are rounded down, so a yes is certain."""
-        with self._found() as (_, process):
+        """Implements ``Reloader``; start times are rounded down, so True is certain."""
+        with self._open() as (_, process):
             return process.started > instant
 
     async def reload(self, expected: Expectation, within: float) -> ReloadAnswer:
-        """See ``Reloader``. The process is found anew at each call: it may have been restarted."""
-        with self._found() as (pidfd, process):
+        """Implements ``Reloader``. The process is found anew at each call: it may have been restarted."""
+        with self._open() as (pidfd, process):
             await asyncio.sleep(max(0.0, process.started + FIRST_SECOND - time.clock_gettime(time.CLOCK_BOOTTIME)))
             self._send(pidfd, process)
         return ReloadAnswer()
 
     @contextmanager
-    def _found(self) -> Iterator[tuple[int, WorkloadProcess]]:
-        """The process, and a pidfd that has been its since before its name was read."""
-        pid = self._pid()
+    def _open(self) -> Iterator[tuple[int, WorkloadProcess]]:
+        """The process, and a pidfd of it."""
+        pid = self._find_pid()
+        # The pidfd is opened before the name is read: the name is that of the process that the pidfd refers to, or the
+        # process has ended and the signal goes to none.
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             # The number may be a thread's by now, which /proc shows like a process: EINVAL, in newer kernels ENOENT.
             if error.errno in {errno.ESRCH, errno.EINVAL, errno.ENOENT}:
-                raise self._gone(pid) from None
+                raise self._ended(pid) from None
             raise WorkloadAbsent(
                 "not_permitted", f"process {pid}: expected to open a pidfd of it, found {error.strerror}"
             ) from None
         try:
-            yield pidfd, self._checked(pid)
+            yield pidfd, self._check(pid)
         finally:
             os.close(pidfd)
 
@@ -63,7 +65,7 @@ class SignalReloader:
         try:
             signal.pidfd_send_signal(pidfd, self._target.signal)
         except ProcessLookupError:
-            raise self._gone(process.pid) from None
+            raise self._ended(process.pid) from None
         except PermissionError:
             raise WorkloadAbsent(
                 "not_permitted",
@@ -71,9 +73,9 @@ class SignalReloader:
                 f"{process.uid}; run the agent with the workload's uid",
             ) from None
 
-    def _pid(self) -> int:
+    def _find_pid(self) -> int:
         if self._target.pidfile is not None:
-            return _pid_in(Path(self._target.pidfile))
+            return _read_pid(Path(self._target.pidfile))
         found = find_processes(self._target.process)
         own = [process for process in found if process.uid == os.geteuid()]
         candidates = own if len(found) > 1 and own else found
@@ -88,10 +90,10 @@ class SignalReloader:
             )
         return candidates[0].pid
 
-    def _checked(self, pid: int) -> WorkloadProcess:
+    def _check(self, pid: int) -> WorkloadProcess:
         process = read_process(pid)
         if process is None:
-            raise self._gone(pid)
+            raise self._ended(pid)
         where = self._target.pidfile or f"process {pid}"
         if not process.is_named(self._target.process):
             raise WorkloadAbsent(
@@ -101,7 +103,7 @@ class SignalReloader:
             )
         return process
 
-    def _gone(self, pid: int) -> WorkloadAbsent:
+    def _ended(self, pid: int) -> WorkloadAbsent:
         if self._target.pidfile:
             return WorkloadAbsent(
                 "stale_pidfile", f"{self._target.pidfile}: expected a running process, found none with pid {pid}"
@@ -111,7 +113,7 @@ class SignalReloader:
         )
 
 
-def _pid_in(pidfile: Path) -> int:
+def _read_pid(pidfile: Path) -> int:
     try:
         text = pidfile.read_text().strip()
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""One TLS handshake with a server, to see what it has loaded: the CAs it asks clients for, and the leaf it serves.
+"""One TLS handshake with a server, to read what the server has loaded: the names of its CAs, and the leaf it serves.
 
-The handshake shows names that the server sends before it trusts us, in TLS 1.2 and 1.3. It is completed with a leaf
-that the server trusts and closed before a word of the application's protocol: that is what servers do not log as an
-error. Without a leaf to present, our last flight is withheld where the server lets that pass in silence, and otherwise
-sent, which leaves the fewest lines (decision 19). The server's certificate is not verified here on purpose: the caller
-compares it, whole, with the one that was installed.
+A server sends both before it verifies the client, in TLS 1.2 and 1.3 (RFC 5246, 7.4.4; RFC 8446, 4.3.2). With a leaf
+that the server trusts the handshake is completed, and closed before the application's protocol begins: servers log no
+error of that. Without a leaf the client's last flight is withheld where the server ignores that, and otherwise sent;
+that leaves the fewest lines in the server's log (decision 19). The server's certificate is not verified: the caller
+compares the whole certificate with the installed one.
 """
 
 import asyncio
@@ -21,14 +21,17 @@ from agent.workloads.targets import Address
 from tidemark.certificates import Leaf, fingerprint
 
 _RECORDS = 64 * 1024
-_GOODBYE_SECONDS = 0.05
-_LONG_GOODBYE_SECONDS = 1.0  # at most, for what is certain to come
-_LONGEST_SILENCE = 15.0  # seconds that a withheld flight is waited out: above any sensible TLS time-out of a server
+_CLOSE_SECONDS = 0.05
+"""How long the server may still write before the connection is closed."""
+_LAST_WRITE_SECONDS = 1.0
+"""The same where the server is certain to write."""
+_WITHHELD_SECONDS = 15.0
+"""How long a connection with a withheld flight stays open: longer than any sensible TLS timeout of a server."""
 _GREETING = b"INFO "
 
 
 class HandshakeFailed(Exception):
-    """No handshake came about; ``absent`` says that nobody was reached there."""
+    """The handshake failed; ``absent``: no server could be reached."""
 
     def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__(message)
@@ -37,10 +40,12 @@ class HandshakeFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a server showed: the names of the CAs it accepts clients of (none: it asks for no certificate), its leaf."""
+    """What a server has loaded."""
 
     ca_names: tuple[x509.Name, ...]
+    """Names of the CAs whose clients it accepts; empty: it asks clients for no certificate."""
     leaf_sha256: str
+    """SHA-256 of the certificate that it serves, in hex."""
 
 
 def client_context(leaf: Leaf | None) -> SSL.Context:
@@ -56,9 +61,11 @@ def client_context(leaf: Leaf | None) -> SSL.Context:
     return context
 
 
-def passes_silence(version: str) -> bool:
-    """Whether a nats-server of this version ("2.14.6") lets a flight that does not come pass without a word on its
-    client and leafnode ports: from 2.12.9 and 2.14.1 on. Those before log two lines then, and one of a whole handshake.
+def ignores_withheld_flight(version: str) -> bool:
+    """Whether a nats-server of this version ("2.14.6") logs nothing where the client's last flight does not arrive.
+
+    On client and leafnode ports, from 2.12.9 and 2.14.1 on. Servers before log two lines of a withheld flight, and one
+    of a handshake without a certificate.
     """
     number = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     found = tuple(map(int, number.groups())) if number else ()
@@ -67,35 +74,35 @@ def passes_silence(version: str) -> bool:
 
 @dataclass(slots=True)
 class WithheldHandshakes:
-    """Connections whose last flight is withheld: each stays open until the server gives it up, or it would log more.
-
-    ``version`` is the server's, as far as it is known; a greeting tells it anew.
-    """
+    """Connections whose last flight is withheld. The server logs more if they are closed before it gives them up."""
 
     version: str = ""
+    """The server's version, as its last INFO line or its monitoring says; empty: not known."""
     _waiting: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take the connection over, until the server ends it."""
-        task = asyncio.create_task(_wait_out(reader, writer), name="withheld handshake")
+    def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Keep this connection open until the server closes it."""
+        task = asyncio.create_task(_wait_for_end(reader, writer), name="withheld handshake")
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
 
-async def _wait_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _wait_for_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         with contextlib.suppress(OSError):  # TimeoutError among them
-            async with asyncio.timeout(_LONGEST_SILENCE):
+            async with asyncio.timeout(_WITHHELD_SECONDS):
                 await reader.read()
     finally:
         writer.close()
 
 
-async def look(address: Address, context: SSL.Context, *, silences: WithheldHandshakes | None = None) -> ProbeResult:
-    """Shake hands once, with a server that greets with NATS's INFO line or one that does not.
+async def probe(
+    address: Address, context: SSL.Context, *, withheld_handshakes: WithheldHandshakes | None = None
+) -> ProbeResult:
+    """Make one handshake, with a server that sends NATS's INFO line first or one that begins with TLS.
 
-    With ``silences`` the last flight is withheld where the server asks for a certificate and lets that pass. The caller
-    bounds the time. Raises HandshakeFailed.
+    With ``withheld_handshakes`` the last flight is withheld where the server asks for a certificate and ignores that.
+    The caller bounds the time. Raises HandshakeFailed.
     """
     try:
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=_RECORDS)
@@ -107,36 +114,38 @@ async def look(address: Address, context: SSL.Context, *, silences: WithheldHand
     try:
         connection = SSL.Connection(context, None)
         connection.set_connect_state()
-        withheld = await _shake_hands(connection, reader, writer, silences)
-        shown = _shown(connection)
+        withheld = await _shake_hands(connection, reader, writer, withheld_handshakes)
+        result = _read_result(connection)
         if not withheld:
-            # A server that is still writing (session tickets, a route's INFO) logs an error if we hang up on it. In TLS
-            # 1.3 one that asks for a certificate writes once more, when it has read ours.
-            more = shown.ca_names and connection.get_protocol_version_name() == "TLSv1.3"
+            # A server that is still writing (session tickets, a route's INFO) logs an error if the client closes the
+            # connection. In TLS 1.3 a server that asks for a certificate writes once more after it has read ours.
+            writes_again = result.ca_names and connection.get_protocol_version_name() == "TLSv1.3"
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LONG_GOODBYE_SECONDS if more else _GOODBYE_SECONDS):
+                async with asyncio.timeout(_LAST_WRITE_SECONDS if writes_again else _CLOSE_SECONDS):
                     await reader.read(_RECORDS)
     except (OSError, SSL.Error) as error:
         raise HandshakeFailed(f"the TLS handshake failed: {error!r}") from error
     except ValueError as error:  # servers load what a strict parser does not, such as Latin-1 in a T61String
         raise HandshakeFailed(f"expected names and a certificate that parse, found {error}") from error
     finally:
-        if silences is not None and withheld:
-            silences.keep(reader, writer)
+        if withheld_handshakes is not None and withheld:
+            withheld_handshakes.hold(reader, writer)
         else:
             writer.close()
-            with contextlib.suppress(OSError):  # the server may have closed first, and we have seen what we came for
+            with contextlib.suppress(OSError):  # the server may have closed first, and the result is complete
                 await writer.wait_closed()
-    return shown
+    return result
 
 
 async def _shake_hands(
     connection: SSL.Connection,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    silences: WithheldHandshakes | None,
+    withheld_handshakes: WithheldHandshakes | None,
 ) -> bool:
-    """Whether the last flight was withheld. Ours goes first: a server that greets has not begun to read by then."""
+    """Make the handshake; returns whether the last flight was withheld."""
+    # The first flight is sent before the INFO line is read, which saves a round trip: the server reads the flight after
+    # it has written that line.
     finished = greeted = False
     while True:
         try:
@@ -145,7 +154,7 @@ async def _shake_hands(
         except SSL.WantReadError:
             pass
         asked = connection.get_peer_certificate(as_cryptography=True) and connection.get_client_ca_list()
-        if asked and silences is not None and passes_silence(silences.version):
+        if asked and withheld_handshakes is not None and ignores_withheld_flight(withheld_handshakes.version):
             return True
         with contextlib.suppress(SSL.WantReadError):  # nothing to send
             writer.write(connection.bio_read(_RECORDS))
@@ -156,12 +165,12 @@ async def _shake_hands(
         if not greeted:
             greeting, records = await _after_greeting(records, reader)
             greeted = True
-            if greeting and silences is not None:
-                silences.version = _version(greeting)
+            if greeting and withheld_handshakes is not None:
+                withheld_handshakes.version = _version(greeting)
         connection.bio_write(records)
 
 
-def _shown(connection: SSL.Connection) -> ProbeResult:
+def _read_result(connection: SSL.Connection) -> ProbeResult:
     certificate = connection.get_peer_certificate(as_cryptography=True)
     if certificate is None:
         raise HandshakeFailed("expected the server's certificate, found none")
@@ -181,12 +190,12 @@ async def _after_greeting(data: bytes, reader: asyncio.StreamReader) -> tuple[by
 
 
 def _version(greeting: bytes) -> str:
-    """The version that an INFO line tells; empty where it tells none."""
+    """The version that an INFO line names; empty where it names none."""
     try:
-        said = json.loads(greeting.removeprefix(_GREETING))
+        info = json.loads(greeting.removeprefix(_GREETING))
     except ValueError:
         return ""
-    return str(said.get("version", "")) if isinstance(said, dict) else ""
+    return str(info.get("version", "")) if isinstance(info, dict) else ""
 
 
 async def _records(reader: asyncio.StreamReader) -> bytes:

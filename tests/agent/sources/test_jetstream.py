@@ -30,7 +30,7 @@ async def hears(observed: Observed) -> None:
     await observed.reaches(lambda s: s.broker and s.broker.connected, "the broker to be heard")
 
 
-async def test_an_announcement_is_adopted_before_the_mount_has_it(
+async def test_announcement_is_adopted_before_the_mount_has_it(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     await broker.announce(factory.bundle(1))
@@ -57,7 +57,7 @@ async def test_an_announcement_is_adopted_before_the_mount_has_it(
         assert count(observed, "rejected", "superseded") == 0
 
 
-async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
+async def test_lagging_mount_is_normal_and_a_mount_that_goes_back_is_reported(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     await broker.announce(factory.bundle(5))
@@ -85,7 +85,7 @@ async def test_a_mount_that_lags_catches_up_and_one_that_goes_back_is_an_alarm(
         await observed.reaches(lambda s: s.failure is None, "the alarm to end")
 
 
-async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
+async def test_bad_bundle_of_one_source_does_not_block_the_other(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     forged = factory.bundle(9, signer=Signer.generate(f"{factory.domain}/a"))
@@ -117,7 +117,7 @@ async def test_what_is_bad_from_one_source_keeps_nothing_good_of_the_other_out(
     assert all(fields["security"] for fields in said)
 
 
-async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_came(
+async def test_two_statements_of_one_sequence_are_equivocation_from_either_source(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     await broker.announce(factory.bundle(1, issued_at=factory.now - 1))
@@ -130,7 +130,7 @@ async def test_two_texts_of_one_sequence_are_equivocation_whichever_way_they_cam
         assert sandbox.installed().statement.issued_at == factory.now, "the mount's"
 
 
-async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_does(
+async def test_bundle_without_a_common_ca_follows_a_bundle_with_one(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.mount(factory.bundle(1), factory.leaf())
@@ -163,13 +163,13 @@ async def test_what_shares_no_ca_with_the_installed_set_goes_in_by_way_of_what_d
         (b"{}", {}, "expected Tidemark-Format: bundle/v1, found no Tidemark-Format"),
     ],
 )
-def test_a_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, str], says: str) -> None:
+def test_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, str], says: str) -> None:
     refusal = jetstream.read(said, headers)
     assert not isinstance(refusal, Bundle)
     assert says in refusal.detail
 
 
-async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
+async def test_pod_without_a_set_takes_the_highest_of_all_sources_first(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     await broker.announce(factory.bundle(7))
@@ -188,7 +188,7 @@ async def test_a_pod_without_memory_takes_the_highest_of_all_its_sources_first(
     assert [record for record in caplog.records if record.getMessage() == "broker_away"] == []
 
 
-async def test_without_a_broker_the_mount_carries_on(
+async def test_without_a_broker_bundles_come_from_the_mount(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.stop()
@@ -215,7 +215,7 @@ async def test_without_a_broker_the_mount_carries_on(
         await hears(observed)
 
 
-async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
+async def test_stream_that_comes_later_or_anew_is_read(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_REREAD_SECONDS", 0.3)
@@ -234,7 +234,7 @@ async def test_a_stream_that_comes_later_or_is_made_anew_is_heard(
         await observed.is_proven(3)
 
 
-async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_with_another_set(
+async def test_broker_is_tried_again_after_a_pause_or_with_another_set(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "_FIRST_PAUSE", 3600.0)
@@ -256,7 +256,7 @@ async def test_a_broker_that_announces_nothing_is_asked_again_after_a_pause_or_w
         assert await broker.connections("tidemark-agent nats-0") == 3
 
 
-async def test_a_broker_that_begins_with_tls_is_heard(
+async def test_broker_with_handshake_first_is_read(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     broker.stop()
@@ -279,7 +279,7 @@ async def test_a_broker_that_begins_with_tls_is_heard(
         await eventually(moved, "the new leaf to be presented")
 
 
-async def test_the_connection_follows_the_installed_set(
+async def test_connection_follows_the_installed_set(
     factory: BundleFactory, sandbox: AgentSandbox, broker: AnnouncementBroker
 ) -> None:
     await broker.announce(factory.bundle(1))
@@ -300,7 +300,7 @@ async def test_the_connection_follows_the_installed_set(
         await observed.is_proven(2)
 
 
-async def test_a_broker_that_stays_is_told_of_once(
+async def test_lasting_connection_is_reported_once(
     factory: BundleFactory,
     sandbox: AgentSandbox,
     broker: AnnouncementBroker,
@@ -324,7 +324,7 @@ async def test_a_broker_that_stays_is_told_of_once(
 
 
 @pytest.mark.parametrize("answering", [True, False])
-async def test_it_stops_within_five_seconds_whatever_the_broker_does(
+async def test_agent_stops_within_five_seconds_whatever_the_broker_does(
     factory: BundleFactory,
     sandbox: AgentSandbox,
     broker: AnnouncementBroker,
@@ -343,7 +343,7 @@ async def test_it_stops_within_five_seconds_whatever_the_broker_does(
     assert await asyncio.to_thread(process.process.wait, 5) == 0
 
 
-async def test_the_status_and_the_log_say_so_and_not_too_often(
+async def test_absent_broker_is_in_status_and_log_and_not_too_often(
     factory: BundleFactory,
     sandbox: AgentSandbox,
     tmp_path: Path,

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from agent.workloads.http_reloader import HttpReloader
 from agent.workloads.interface import Expectation, NotProven, WorkloadAbsent
-from agent.workloads.targets import HttpTarget, parse_target
+from agent.workloads.target_urls import parse_target
+from agent.workloads.targets import HttpTarget
 from tests.harness.agent.sandbox import write_set
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.ports import free_port
@@ -41,7 +42,7 @@ async def application() -> AsyncIterator[Serve]:
         await runner.cleanup()
 
 
-async def test_an_application_gets_the_digests(application: Serve, http: aiohttp.ClientSession) -> None:
+async def test_application_gets_the_digests(application: Serve, http: aiohttp.ClientSession) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(await request.json())
 
@@ -50,7 +51,7 @@ async def test_an_application_gets_the_digests(application: Serve, http: aiohttp
     assert reloaded.answer == {"sequence": 7, "ca_sha256": "c" * 64, "leaf_sha256": None, "directory": "/out"}
 
 
-async def test_an_application_that_refuses_is_quoted(application: Serve, http: aiohttp.ClientSession) -> None:
+async def test_refusal_of_an_application_is_quoted(application: Serve, http: aiohttp.ClientSession) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=500, text="no such file: ca.crt")
 
@@ -59,7 +60,7 @@ async def test_an_application_that_refuses_is_quoted(application: Serve, http: a
         await HttpReloader(HttpTarget(url), http).reload(EXPECTED, 5.0)
 
 
-async def test_nobody_answers_in_an_applications_place(application: Serve, http: aiohttp.ClientSession) -> None:
+async def test_redirect_is_not_followed(application: Serve, http: aiohttp.ClientSession) -> None:
     async def echo(request: web.Request) -> web.Response:
         return web.json_response(await request.json())
 
@@ -73,7 +74,7 @@ async def test_nobody_answers_in_an_applications_place(application: Serve, http:
 
 
 @pytest.mark.parametrize("said", ["ok", "[]", "[" * 60_000])
-async def test_an_application_that_says_nothing_useful_acknowledges(
+async def test_answer_without_an_object_is_an_acknowledgement(
     application: Serve, http: aiohttp.ClientSession, said: str
 ) -> None:
     async def answer(_: web.Request) -> web.Response:
@@ -83,7 +84,7 @@ async def test_an_application_that_says_nothing_useful_acknowledges(
     assert reloaded.answer == {}
 
 
-async def test_an_answer_that_comes_in_pieces_is_read_whole(application: Serve, http: aiohttp.ClientSession) -> None:
+async def test_answer_in_pieces_is_read_whole(application: Serve, http: aiohttp.ClientSession) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -96,7 +97,7 @@ async def test_an_answer_that_comes_in_pieces_is_read_whole(application: Serve, 
     assert reloaded.answer == {"ca_sha256": "c" * 64}
 
 
-async def test_an_application_that_hangs_or_is_away_is_told_apart(
+async def test_hanging_application_and_absent_application_are_told_apart(
     application: Serve, http: aiohttp.ClientSession
 ) -> None:
     release = asyncio.Event()
@@ -120,7 +121,7 @@ def http_reloader(url: str, http: aiohttp.ClientSession) -> HttpReloader:
     return HttpReloader(target, http)
 
 
-async def test_a_token_is_read_at_each_request_and_a_wrong_one_is_no_fault_of_the_set(
+async def test_token_is_read_at_each_request_and_a_wrong_token_is_no_fault_of_the_set(
     application: Serve, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     async def answer(request: web.Request) -> web.Response:
@@ -146,7 +147,7 @@ async def test_a_token_is_read_at_each_request_and_a_wrong_one_is_no_fault_of_th
         await http_reloader(f"{url}?all=yes", http).reload(EXPECTED, 5.0)
 
 
-async def test_an_application_behind_tls_is_told_with_what_it_knows_by_now(
+async def test_request_over_tls_trusts_and_presents_the_sets_that_the_application_knows(
     application: Serve, http: aiohttp.ClientSession, tmp_path: Path, factory: BundleFactory
 ) -> None:
     factory.include_root = False

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.workloads.interface import Expectation, NotProven, ReloadAnswer, WorkloadAbsent
 from agent.workloads.nats_reloader import SystemReloader
-from agent.workloads.targets import SystemTarget, parse_target
+from agent.workloads.target_urls import parse_target
+from agent.workloads.targets import SystemTarget
 from tests.harness.agent.sandbox import AgentProcess, AgentSandbox, write_set
 from tests.harness.contract.bundle_factory import BundleFactory
 from tests.harness.paths import NATS_SERVER
@@ -104,14 +105,14 @@ async def reload(url: str, *identities: Path, within: float = 5.0) -> ReloadAnsw
     return await reloader(url).reload(Expectation(1, "c" * 64, (), None, identities[0], 0.0, identities), within)
 
 
-async def test_the_server_reloads_and_says_so(server: Server, files: Path) -> None:
+async def test_server_reloads_and_answers(server: Server, files: Path) -> None:
     await server.start()
     assert await reload(server.target, files) == ReloadAnswer()
     await eventually(lambda: server.reloads() == 1, "a reload")
     assert server.complaints() == []
 
 
-async def test_a_refusal_carries_the_servers_own_words(server: Server, files: Path) -> None:
+async def test_refusal_quotes_the_server(server: Server, files: Path) -> None:
     await server.start()
     server.port += 1
     server.write_config()
@@ -127,19 +128,21 @@ async def test_a_refusal_carries_the_servers_own_words(server: Server, files: Pa
     assert server.reloads() == 0
 
 
-async def test_the_installed_leaf_can_be_the_login(server: Server, files: Path) -> None:
+async def test_installed_leaf_is_a_login(server: Server, files: Path) -> None:
     server.write_config(tls="verify_and_map: true")
     await server.start()
     assert await reload(f"nats-sys://127.0.0.1:{server.port}", files) == ReloadAnswer()
 
 
-async def test_handshake_first(server: Server, files: Path) -> None:
+async def test_server_with_handshake_first_reloads(server: Server, files: Path) -> None:
     server.write_config(tls="verify: true, handshake_first: true")
     await server.start()
     assert await reload(f"{server.target}&handshake_first=true", files) == ReloadAnswer()
 
 
-async def test_who_may_not_is_named_and_waited_for(server: Server, files: Path, tmp_path: Path) -> None:
+async def test_user_without_the_right_is_named_and_no_fault_of_the_set(
+    server: Server, files: Path, tmp_path: Path
+) -> None:
     await server.start()
     url = f"nats-sys://127.0.0.1:{server.port}?password_file={server.password}&user="
     with pytest.raises(WorkloadAbsent, match="Authorization Violation") as caught:
@@ -158,7 +161,7 @@ async def test_who_may_not_is_named_and_waited_for(server: Server, files: Path, 
         await reload(f"{url}app", files)
 
 
-async def test_a_server_that_forbids_it_says_so(server: Server, files: Path) -> None:
+async def test_forbidden_subject_is_named(server: Server, files: Path) -> None:
     limited = (
         '{ user: "sys", password: "it\'s a secret", permissions: { publish: { deny: "$SYS.REQ.SERVER.*.RELOAD" } } }'
     )
@@ -169,7 +172,7 @@ async def test_a_server_that_forbids_it_says_so(server: Server, files: Path) -> 
     assert caught.value.reason == "not_permitted"
 
 
-async def test_a_server_that_does_not_answer_is_given_up_on(files: Path) -> None:
+async def test_server_that_does_not_answer_is_absent(files: Path) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -182,7 +185,7 @@ async def test_a_server_that_does_not_answer_is_given_up_on(files: Path) -> None
     listener.close()
 
 
-async def test_a_server_that_was_told_and_says_nothing_has_not_proven_it(server: Server, files: Path) -> None:
+async def test_server_that_does_not_answer_the_reload_has_not_proven_the_set(server: Server, files: Path) -> None:
     await server.start()
     os.mkfifo(server.folder / "more.conf")  # a configuration whose reading does not end
     server.write_config(extra='include "more.conf"')
@@ -192,7 +195,7 @@ async def test_a_server_that_was_told_and_says_nothing_has_not_proven_it(server:
 
 
 @pytest.mark.parametrize("greeting", [b"INFO []", b'INFO {"tls_required": true, "connect_urls": 5}', b"x" * 200_000])
-async def test_what_is_no_nats_server_is_named(files: Path, greeting: bytes) -> None:
+async def test_other_server_is_named(files: Path, greeting: bytes) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting + b"\r\n")
         await reader.read()
@@ -206,7 +209,7 @@ async def test_what_is_no_nats_server_is_named(files: Path, greeting: bytes) -> 
     listener.close()
 
 
-async def test_the_identity_that_the_server_knows_is_found(
+async def test_set_that_the_server_trusts_is_found(
     server: Server, files: Path, tmp_path: Path, factory: BundleFactory
 ) -> None:
     factory.include_root = False
@@ -220,7 +223,7 @@ async def test_the_identity_that_the_server_knows_is_found(
         assert await reload(server.target, *identities) == ReloadAnswer()
 
 
-async def test_it_stops_within_five_seconds_while_the_server_does_not_answer(
+async def test_agent_stops_within_five_seconds_while_the_server_does_not_answer(
     factory: BundleFactory,
     sandbox: AgentSandbox,
     server: Server,
@@ -243,7 +246,7 @@ async def test_it_stops_within_five_seconds_while_the_server_does_not_answer(
     assert sandbox.installed().sequence == 2
 
 
-async def test_a_whole_journey_without_a_signal(factory: BundleFactory, sandbox: AgentSandbox, server: Server) -> None:
+async def test_set_is_proven_without_a_signal(factory: BundleFactory, sandbox: AgentSandbox, server: Server) -> None:
     factory.include_root = False
     server.files = sandbox.out
     sandbox.targets = server.target
@@ -307,7 +310,7 @@ def creds(jwt: str, user: Ed25519PrivateKey) -> str:
     )
 
 
-async def test_a_creds_file_is_a_login(server: Server, files: Path, tmp_path: Path) -> None:
+async def test_creds_file_is_a_login(server: Server, files: Path, tmp_path: Path) -> None:
     operator, account, user = (Ed25519PrivateKey.generate() for _ in range(3))
     system = public(account, ACCOUNT)
     operator_jwt = claims(

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from agent.workloads.interface import Expectation, NotProven, Proof, ReloadAnswer, WorkloadAbsent
 from agent.workloads.provers import EchoProver, ServerProver
 from agent.workloads.signal_reloader import SignalReloader
-from agent.workloads.targets import SignalTarget, parse_target
+from agent.workloads.target_urls import parse_target
+from agent.workloads.targets import SignalTarget
 from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import write_set
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
@@ -55,7 +56,7 @@ async def change(
     return await prover.prove(expected, reloaded, baseline, within)
 
 
-async def test_a_server_that_loaded_the_set_proves_it(
+async def test_server_that_loaded_the_set_proves_the_set(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -69,7 +70,7 @@ async def test_a_server_that_loaded_the_set_proves_it(
     assert server.complaints() == []
 
 
-async def test_a_leaf_change_alone_is_proven(
+async def test_change_of_the_leaf_alone_is_proven(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -82,7 +83,7 @@ async def test_a_leaf_change_alone_is_proven(
     assert (await change(server, http, expect(bundle, renewed))).level is Level.PROVEN
 
 
-async def test_half_a_bundle_reloads_without_a_word_and_is_no_proof(
+async def test_half_a_bundle_loads_without_an_error_and_is_no_proof(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -100,7 +101,7 @@ async def test_half_a_bundle_reloads_without_a_word_and_is_no_proof(
     assert f"intermediate epoch {factory.epoch - 1}" in str(caught.value)
 
 
-async def test_a_broken_configuration_is_a_refused_reload(
+async def test_broken_configuration_is_a_refused_reload(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -118,7 +119,7 @@ async def test_a_broken_configuration_is_a_refused_reload(
     assert proof.level is Level.PROVEN, "by CA list and leaf alone"
 
 
-async def test_another_leaf_is_no_proof(
+async def test_other_leaf_is_no_proof(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -130,7 +131,7 @@ async def test_another_leaf_is_no_proof(
         await change(server, http, expect(bundle, other), within=1.0)
 
 
-async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
+async def test_ca_name_that_does_not_parse_is_no_proof(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -149,7 +150,7 @@ async def test_a_ca_with_a_name_that_does_not_parse_is_no_proof(
     assert caught.value.reason == "handshake"
 
 
-async def test_without_verify_the_leaf_is_all_that_shows(
+async def test_server_without_verify_reaches_the_level_reloaded(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -162,7 +163,7 @@ async def test_without_verify_the_leaf_is_all_that_shows(
     assert f"127.0.0.1:{server.client}: the server asks clients for no certificate" in proof.detail
 
 
-async def test_what_no_port_is_named_for_is_not_claimed(
+async def test_target_without_a_port_claims_no_proof(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -180,7 +181,7 @@ async def test_what_no_port_is_named_for_is_not_claimed(
     assert (await prover.prove(expect(bundle, leaf), ReloadAnswer(), baseline, 5.0)).level is Level.RELOADED
 
 
-async def test_nobody_there_is_no_failed_proof(factory: BundleFactory, http: aiohttp.ClientSession) -> None:
+async def test_absent_server_is_no_failed_proof(factory: BundleFactory, http: aiohttp.ClientSession) -> None:
     port = free_port()
     prover = ServerProver(signal_target(f"signal:?process=nats-server&monitor=http://127.0.0.1:{port}"), http)
     with pytest.raises(WorkloadAbsent, match=f"http://127.0.0.1:{port}/varz"):
@@ -193,7 +194,7 @@ async def test_nobody_there_is_no_failed_proof(factory: BundleFactory, http: aio
         await prover.prove(expect(factory.bundle(1), None), ReloadAnswer(), None, 0.2)
 
 
-async def test_many_changes_leave_no_complaint_in_the_servers_log(
+async def test_many_changes_leave_no_error_in_the_servers_log(
     factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
     files = tmp_path / "files"
@@ -220,7 +221,9 @@ async def test_many_changes_leave_no_complaint_in_the_servers_log(
         ({"leaf_sha256": "right"}, Level.RELOADED),
     ],
 )
-async def test_an_echo_is_worth(factory: BundleFactory, answer: dict[str, str | None], level: Level) -> None:
+async def test_level_follows_from_the_answer(
+    factory: BundleFactory, answer: dict[str, str | None], level: Level
+) -> None:
     leaf = factory.leaf()
     expected = expect(factory.bundle(1), leaf)
     right = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256}
@@ -230,7 +233,7 @@ async def test_an_echo_is_worth(factory: BundleFactory, answer: dict[str, str | 
 
 
 @pytest.mark.parametrize("field", ["ca_sha256", "leaf_sha256"])
-async def test_an_echo_of_another_digest_is_a_failed_proof(factory: BundleFactory, field: str) -> None:
+async def test_answer_with_another_digest_is_a_failed_proof(factory: BundleFactory, field: str) -> None:
     leaf = factory.leaf()
     expected = expect(factory.bundle(1), leaf)
     answer = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256} | {field: "0" * 64}

@@ -15,7 +15,8 @@ import pytest
 
 from agent.workloads.interface import Expectation, ReloadAnswer, WorkloadAbsent
 from agent.workloads.signal_reloader import FIRST_SECOND, SignalReloader
-from agent.workloads.targets import SignalTarget, parse_target
+from agent.workloads.target_urls import parse_target
+from agent.workloads.targets import SignalTarget
 from tests.harness.privileges import NOBODY, without_privileges
 from tests.harness.processes import started
 from tests.harness.waiting import eventually
@@ -52,7 +53,7 @@ async def reload(url: str) -> ReloadAnswer:
 
 
 @pytest.mark.parametrize("by", ["process", "pidfile"])
-async def test_the_workload_is_told_after_its_first_second(
+async def test_workload_is_signalled_after_its_first_second(
     workload: subprocess.Popen[bytes], tmp_path: Path, by: str
 ) -> None:
     (tmp_path / "pid").write_text(f"{workload.pid}\n")
@@ -62,13 +63,13 @@ async def test_the_workload_is_told_after_its_first_second(
     await eventually((tmp_path / "told").exists, "the workload to be told")
 
 
-async def test_a_workload_that_started_after_the_set_is_known(workload: subprocess.Popen[bytes]) -> None:
+async def test_workload_that_started_after_an_instant_is_known(workload: subprocess.Popen[bytes]) -> None:
     signalled = reloader("signal:?process=tide-workload")
     assert await signalled.started_after(started(workload.pid) - 0.01)
     assert not await signalled.started_after(started(workload.pid))
 
 
-async def test_a_stale_pid_file_hits_nobody(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+async def test_stale_pidfile_signals_no_process(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     bystander = start("sleep", "60")
     (tmp_path / "pid").write_text(str(bystander.pid))
     with pytest.raises(
@@ -79,7 +80,7 @@ async def test_a_stale_pid_file_hits_nobody(tmp_path: Path, start: Callable[...,
         await asyncio.to_thread(bystander.wait, 0.2)
 
 
-async def test_a_pid_file_with_the_number_of_a_thread_hits_nobody(tmp_path: Path) -> None:
+async def test_pidfile_with_the_number_of_a_thread_signals_no_process(tmp_path: Path) -> None:
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()
@@ -97,13 +98,13 @@ async def test_a_pid_file_with_the_number_of_a_thread_hits_nobody(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", ["", "nobody", "-1", "0", "99999999999", "1 2", "1" * 300, "1" * 5000])
-async def test_a_pid_file_without_a_pid_is_named(tmp_path: Path, content: str) -> None:
+async def test_pidfile_without_a_pid_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "pid").write_text(content)
     with pytest.raises(WorkloadAbsent, match=f"{tmp_path}/pid: expected a pid in digits"):
         await reload(f"signal:?pidfile={tmp_path}/pid")
 
 
-async def test_a_pid_file_of_a_process_that_ended_is_named(
+async def test_pidfile_of_an_ended_process_is_named(
     tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     gone = start("true")
@@ -115,7 +116,7 @@ async def test_a_pid_file_of_a_process_that_ended_is_named(
         gone.wait()
 
 
-async def test_no_workload_is_named(tmp_path: Path) -> None:
+async def test_missing_workload_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkloadAbsent, match="expected a process named tide-nobody, found none") as caught:
         await reload("signal:?process=tide-nobody")
     assert caught.value.reason == "no_process"
@@ -123,7 +124,7 @@ async def test_no_workload_is_named(tmp_path: Path) -> None:
         await reload(f"signal:?pidfile={tmp_path}/pid")
 
 
-async def test_two_processes_of_one_name_are_not_guessed_between(
+async def test_two_processes_of_one_name_are_ambiguous(
     workload: subprocess.Popen[bytes], tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     start(tmp_path / "tide-workload", "-c", "import time; time.sleep(60)")
@@ -132,7 +133,7 @@ async def test_two_processes_of_one_name_are_not_guessed_between(
     assert not (tmp_path / "told").exists()
 
 
-async def test_of_two_processes_of_one_name_the_agents_own_is_meant(
+async def test_of_two_processes_of_one_name_the_agents_user_decides(
     open_folder: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     name = open_folder / "tide-shared"
@@ -145,7 +146,7 @@ async def test_of_two_processes_of_one_name_the_agents_own_is_meant(
     assert await asyncio.to_thread(own.wait, 20) == -signal.SIGHUP
 
 
-async def test_a_long_name_is_compared_whole(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+async def test_long_name_is_compared_whole(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     name = tmp_path / "tide-workload-of-long-name"
     name.symlink_to(shutil.which("sleep") or "")
     process = start(name, "60")
@@ -158,7 +159,7 @@ async def test_a_long_name_is_compared_whole(tmp_path: Path, start: Callable[...
     assert await reload(f"signal:?process={name.name}") == ReloadAnswer()
 
 
-async def test_a_process_of_another_user_is_named_with_both_uids(
+async def test_process_of_another_user_is_named_with_both_uids(
     open_folder: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     pid = start("sleep", "60").pid if os.geteuid() == 0 else 1

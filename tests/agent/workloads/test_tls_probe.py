@@ -16,7 +16,7 @@ import pytest
 from OpenSSL import SSL
 
 from agent.workloads.targets import Address
-from agent.workloads.tls_probe import WithheldHandshakes, client_context, look, passes_silence
+from agent.workloads.tls_probe import WithheldHandshakes, client_context, ignores_withheld_flight, probe
 from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import write_set
 from tests.harness.contract.bundle_factory import BundleFactory
@@ -118,7 +118,7 @@ def listeners(tmp_path: Path, factory: BundleFactory) -> Iterator[Listeners]:
         pytest.param(OLDEST_NATS_SERVER, set(), id="oldest"),
     ],
 )
-async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agents(
+async def test_probe_without_leaf_logs_minimal_lines(
     factory: BundleFactory, listeners: Listeners, program: Path, silent: set[str]
 ) -> None:
     listeners.program = program
@@ -136,10 +136,10 @@ async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agent
     lines = {place: sum(f":{port} " in line or f":{port}:" in line for line in said) for place, port in ours.items()}
     fewest = {kind: min(lines[way, kind] for way in WAYS) for kind in KINDS}
     assert fewest == {kind: int(kind not in silent) for kind in KINDS}, lines
-    before, silences = len(said), WithheldHandshakes()
+    before, withheld = len(said), WithheldHandshakes()
     for kind in KINDS:
         address = Address("127.0.0.1", listeners.ports[kind])
-        shown = await look(address, client_context(None), silences=None if kind in NOTED else silences)
+        shown = await probe(address, client_context(None), withheld_handshakes=None if kind in NOTED else withheld)
         assert len(shown.ca_names) == 3
     for port in listeners.ports.values():
         await eventually(partial(_is_left, port), "every handshake to have ended")
@@ -162,5 +162,5 @@ async def test_no_end_of_a_look_without_a_leaf_leaves_fewer_lines_than_the_agent
         ("of today", False),
     ],
 )
-def test_which_servers_let_a_withheld_flight_pass(version: str, passes: bool) -> None:
-    assert passes_silence(version) is passes
+def test_versions_that_ignore_a_withheld_flight(version: str, passes: bool) -> None:
+    assert ignores_withheld_flight(version) is passes

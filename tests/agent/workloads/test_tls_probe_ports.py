@@ -10,7 +10,8 @@ import pytest
 
 from agent.workloads.interface import Baseline, Expectation, NotProven, Proof, ReloadAnswer
 from agent.workloads.provers import ServerProver
-from agent.workloads.targets import Address, SignalTarget, parse_target
+from agent.workloads.target_urls import parse_target
+from agent.workloads.targets import Address, SignalTarget
 from tests.harness.agent.mounts import parsed
 from tests.harness.agent.sandbox import BRIEF, AgentSandbox, write_set
 from tests.harness.contract.bundle_factory import BundleFactory, LeafFiles
@@ -45,7 +46,7 @@ async def look(http: aiohttp.ClientSession, url: str, expected: Expectation, wit
 
 
 @pytest.mark.parametrize("handshake_first", ["", ", handshake_first: true", ", handshake_first: auto"])
-async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
+async def test_probe_of_each_kind_of_port_logs_no_line(
     factory: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession, handshake_first: str
 ) -> None:
     listeners.handshake_first = handshake_first
@@ -67,7 +68,7 @@ async def test_every_kind_of_port_shows_what_is_loaded_and_nothing_is_logged(
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-async def test_rotations_leave_nothing_in_the_log_whichever_port_proves_them(
+async def test_rotations_with_a_leaf_log_no_line(
     factory: BundleFactory, sandbox: AgentSandbox, listeners: Listeners, program: Path
 ) -> None:
     listeners.program = program
@@ -105,7 +106,7 @@ class Looked:
         pytest.param(Looked(OLDEST_NATS_SERVER, [*KINDS]), id="oldest"),
     ],
 )
-async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs_every_look(
+async def test_rotation_without_leaf_logs_one_line_for_each_port_that_logs_probes(
     factory: BundleFactory, sandbox: AgentSandbox, listeners: Listeners, case: Looked
 ) -> None:
     listeners.program, listeners.handshake_first = case.program, case.handshake_first
@@ -131,7 +132,7 @@ async def test_without_a_leaf_a_rotation_leaves_one_line_for_each_port_that_logs
         assert len(listeners.complaints()) - before == len(case.logged)
 
 
-async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the_number_of_ports(
+async def test_refused_set_logs_one_line_for_each_try_whatever_the_number_of_ports(
     factory: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
 ) -> None:
     write_set(listeners.files, factory.bundle(1), factory.leaf())
@@ -148,7 +149,7 @@ async def test_a_set_that_is_not_taken_leaves_one_line_for_each_try_whatever_the
         assert len(listeners.complaints()) == tries
 
 
-async def test_without_verify_the_leaf_is_shown_and_nothing_is_logged(
+async def test_server_without_verify_shows_its_leaf_and_logs_no_line(
     factory: BundleFactory, listeners: Listeners, http: aiohttp.ClientSession
 ) -> None:
     listeners.options = "verify: false"
