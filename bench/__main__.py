@@ -1,6 +1,6 @@
 """``python -m bench [SUBJECT ...]``: measure, print, and write docs/benchmarks.md.
 
-A subject is a module of this package with a ``TITLE`` and ``async def measure() -> list[Table]``; it is listed below.
+A subject is a module with a ``TITLE`` and ``async def measure() -> list[ReportTable]``; it is listed below.
 """
 
 import argparse

@@ -16,7 +16,7 @@ import psutil
 
 from agent.workloads import tls_probe
 from agent.workloads.targets import Address
-from bench.reloaders import BaoAgent, InotifyLoop, Monitor, TidemarkAgent, Way
+from bench.reloaders import BaoAgent, InotifyLoop, Monitor, Reloading, TidemarkAgent
 from tests.harness.agent.fake_authority import TOKEN, FakeAuthority
 from tests.harness.agent.mounts import bundle_files, leaf_files, parsed
 from tests.harness.agent.sandbox import AgentProcess
@@ -63,12 +63,12 @@ async def measure() -> list[ReportTable]:
         bench = Bench(factory, factory.leaf(), server, Monitor(server))
         (folder / "broker-files").mkdir()
         broker = AnnouncementBroker(folder / "broker", folder / "broker-files")
-        ways: list[Way] = []
+        ways: list[Reloading] = []
         try:
             await authority.start()
             await _announce(broker, bench)
             agent = _tidemark(folder / "tidemark", bench, authority, broker)
-            peers: list[Way] = [InotifyLoop(_made(folder / "loop"), bench.leaf, bench.server)]
+            peers: list[Reloading] = [InotifyLoop(_made(folder / "loop"), bench.leaf, bench.server)]
             peers += [BaoAgent(_made(folder / "bao"), bench.leaf, bench.server)]
             ways = [agent, *(way for way in peers if not isinstance(way, InotifyLoop) or way.is_installed())]
             proven, swaps = await _swap_with(ways, bench)
@@ -80,6 +80,16 @@ async def measure() -> list[ReportTable]:
             server.stop()
             broker.stop()
             await authority.stop()
+    return _tables(ways, proven, swaps, rest, starts)
+
+
+def _tables(
+    ways: Sequence[Reloading],
+    proven: Sample,
+    swaps: Sequence[Sequence[Cell]],
+    rest: Sequence[list[float]],
+    starts: Sample,
+) -> list[ReportTable]:
     left_out = "" if InotifyLoop.is_installed() else " The loop around inotifywait is left out: it is not installed."
     columns = [
         "way",
@@ -148,7 +158,7 @@ def _budgets(proven: Sample, rest: Sequence[float], starts: Sample) -> ReportTab
     return ReportTable("The budgets.", ["what", "budget", "found", ""], rows)
 
 
-async def _swap_with(ways: Sequence[Way], bench: Bench) -> tuple[Sample, list[list[Cell]]]:
+async def _swap_with(ways: Sequence[Reloading], bench: Bench) -> tuple[Sample, list[list[Cell]]]:
     """The agent's swaps to proven, and of each way the row of its swaps to reloaded."""
     proven: list[float] = []
     rows: list[list[Cell]] = []
@@ -184,7 +194,7 @@ async def _proven_at(way: TidemarkAgent, sequence: int) -> float:
     return float(last["proven_at"])
 
 
-async def _cut_off(way: Way, bench: Bench) -> str:
+async def _cut_off(way: Reloading, bench: Bench) -> str:
     """Give it a bundle that lost its end on the way; what the server trusts then."""
     whole, before = bench.bundle(), bench.monitor.load_time()
     way.change(Bundle(whole.ca[: whole.ca.index(b"-----BEGIN", 10) + 300], whole.note))
@@ -202,7 +212,7 @@ async def _cut_off(way: Way, bench: Bench) -> str:
     return trusted
 
 
-async def _rest(ways: Sequence[Way], agent: AgentProcess) -> list[list[float]]:
+async def _rest(ways: Sequence[Reloading], agent: AgentProcess) -> list[list[float]]:
     """RSS and anonymous memory in MiB at the end, and millicores over the time."""
     families = [way.processes() for way in ways]
     await asyncio.sleep(2)  # what the last swap left is done

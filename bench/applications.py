@@ -58,7 +58,7 @@ class Counts:
         return self.core.received >= core and self.stored.received >= stored
 
 
-class Way(Protocol):
+class TrustChange(Protocol):
     """A consumer that can change its trust."""
 
     name: str
@@ -181,7 +181,7 @@ async def _subscribed(connection: Client, counts: Counts) -> Fetching:
     return Fetching(puller, counts)
 
 
-WAYS: tuple[type[Way], ...] = (Tidemark, ForceReconnect, DrainThenConnect)
+WAYS: tuple[type[TrustChange], ...] = (Tidemark, ForceReconnect, DrainThenConnect)
 
 
 async def measure() -> list[ReportTable]:
@@ -216,7 +216,7 @@ async def _cluster(home: Path) -> AsyncIterator[tuple[NatsServers, ClusterCa]]:
         servers.kill()
 
 
-async def _measure(way: Way, home: Path, servers: NatsServers, ca: ClusterCa) -> dict[str, list[Any]]:
+async def _measure(way: TrustChange, home: Path, servers: NatsServers, ca: ClusterCa) -> dict[str, list[Any]]:
     output, counts = InstalledOutput(home / "consumer"), Counts()
     output.install(ca.pem, *ca.leaf("consumer"))
     publisher = Application("publisher", home, free_ports(1)[0])
@@ -244,19 +244,25 @@ async def _measure(way: Way, home: Path, servers: NatsServers, ca: ClusterCa) ->
         await _settled(counts)
         await way.close()
         await connection.jetstream().delete_stream(STREAM.name or "")
-    change = Sample(tuple(1000 * one for one in seconds))
-    ledgers = {"core": counts.core, "stored": counts.stored}
     published = {"core": sent["core"]["published"], "stored": sent["jetstream"]["published"]}
+    return _rows(way.name, counts, published, seconds, gaps)
+
+
+def _rows(
+    name: str, counts: Counts, published: dict[str, int], seconds: list[float], gaps: dict[str, list[float]]
+) -> dict[str, list[Any]]:
+    """A row for each kind of message; ``seconds`` is how long each change took, ``gaps`` are milliseconds."""
+    change = Sample(tuple(1000 * one for one in seconds))
     return {
         kind: [
-            way.name,
+            name,
             CHANGES,
             ledger.missing(published[kind]),
             max(ledger.duplicated, ledger.redelivered),
             change,
             Sample(tuple(gaps[kind])),
         ]
-        for kind, ledger in ledgers.items()
+        for kind, ledger in {"core": counts.core, "stored": counts.stored}.items()
     }
 
 

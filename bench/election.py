@@ -34,7 +34,7 @@ async def measure() -> list[ReportTable]:
     entries = "".join(f'[[agents]]\nname = "{name}"\nclass = "application"\n' for name in agents)
     renewed: list[float] = []
 
-    async def look(request: web.Request, handle: Answering) -> web.StreamResponse:
+    async def note_renewal(request: web.Request, handle: Answering) -> web.StreamResponse:
         response = await handle(request)
         if request.method == "PUT" and "/leases/" in request.path:
             renewed.append(time.monotonic())
@@ -46,7 +46,7 @@ async def measure() -> list[ReportTable]:
             deployment = furnish(
                 server, Path(home) / "house", CONFIG.replace('fleet = ["nats"]\nnudge = true\n', "") + entries
             )
-            server.interfere = look
+            server.interfere = note_renewal
             async with Program(deployment, {"TIDEMARK_LOG": "json"}) as program:
                 await program.start()
                 began = time.monotonic()

@@ -37,8 +37,8 @@ NEVER_SECONDS = 20
 _TOKEN = "bench"  # noqa: S105 - of a development server that lives as long as the benchmark
 
 
-class Way(Protocol):
-    """One way. ``verifies`` and ``proves`` say what it checks before and after the server is told."""
+class Reloading(Protocol):
+    """A program that reloads the server for a new bundle; ``verifies`` and ``proves``: its checks before and after."""
 
     name: str
     verifies: str
@@ -252,7 +252,7 @@ class Monitor:
             await asyncio.sleep(0.01)
         return None
 
-    async def point_to(self, way: Way) -> None:
+    async def point_to(self, way: Reloading) -> None:
         """Have the server read a way's files from now on."""
         fresh = self._server.files.with_name("fresh")
         fresh.symlink_to(way.files)
