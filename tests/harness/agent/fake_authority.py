@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.harness.pki.certificates import Lifetime, SigningCa, ca_certificate, common_name, key_pem, leaf_certificate
 from tests.harness.ports import free_port
+from tests.harness.servers import end
 from tidemark.certificates import to_pem
 from tidemark.receipt import Receipt
 
@@ -55,7 +56,7 @@ class FakeAuthority:
 
     async def stop(self) -> None:
         if self._runner is not None:
-            await self._runner.cleanup()
+            await end(self._runner)
             self._runner = None
 
     def serving_certificate(self) -> tuple[bytes, bytes]:

@@ -28,6 +28,7 @@ from tests.harness.kubernetes.kinds import KINDS, NAMESPACE, POD, TOKEN_REVIEW, 
 from tests.harness.kubernetes.selectors import name_of, selects
 from tests.harness.kubernetes.status import StatusFailure
 from tests.harness.kubernetes.store import Change, Store
+from tests.harness.servers import end
 
 Json = dict[str, Any]
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -109,7 +110,7 @@ class ApiServer:
     async def stop(self) -> None:
         if self._runner is not None:
             self.close_watches()
-            await self._runner.cleanup()
+            await end(self._runner)
             self._runner = None
 
     def close_watches(self) -> None:
