@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,15 @@ NEVER = WatchTimes(reread=3600.0, missing=3600.0)
 def is_at(delivered: list[SourceSnapshot], number: int, mount: str = "bundle") -> bool:
     contents = getattr(delivered[-1], mount) if delivered else None
     return contents is not None and contents.files is not None and revision(contents) == number
+
+
+def watched_inodes() -> set[int]:
+    """The inodes that this process watches by inotify (proc_pid_fdinfo(5))."""
+    found: set[int] = set()
+    for entry in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that lists them
+            found |= {int(number, 16) for number in re.findall(r"^inotify wd:\w+ ino:(\w+)", entry.read_text(), re.M)}
+    return found
 
 
 async def test_each_switch_of_each_mount_is_delivered_once(mount: KubeletMount, tmp_path: Path) -> None:
@@ -198,6 +208,7 @@ async def test_inotify_mode_never_polls(tmp_path: Path) -> None:
             mount.switch_to(files(number))
             await eventually(partial(is_at, delivered, number), "the revision")
         assert [snapshot.polled for snapshot in delivered] == [{}, {}, {}]
+        await eventually(lambda: mount.linked.stat().st_ino in watched_inodes(), "inotify goes on")
 
 
 async def test_announced_changes_never_lead_to_polling_however_often_mounts_are_read(
