@@ -3,7 +3,7 @@
 import base64
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -26,6 +26,31 @@ from tidemark.certificates import parse_certificates
 from tidemark.receipt import Level
 
 MakeServer = Callable[..., NatsServer]
+
+
+@dataclass(frozen=True)
+class SetOnDisk:
+    """The files that a nats-server reads, and the bundle and leaf in them."""
+
+    directory: Path
+    bundle: Bundle
+    leaf: LeafFiles
+
+
+@pytest.fixture
+def written(factory: BundleFactory, tmp_path: Path) -> SetOnDisk:
+    """A set that no server has loaded yet."""
+    made = SetOnDisk(tmp_path / "files", factory.bundle(1), factory.leaf())
+    write_set(made.directory, made.bundle, made.leaf)
+    return made
+
+
+@pytest.fixture
+async def loaded(written: SetOnDisk, nats_server: MakeServer) -> NatsServer:
+    """A running server that has loaded the set ``written``."""
+    server = nats_server(written.directory)
+    await server.start()
+    return server
 
 
 def signal_target(url: str) -> SignalTarget:
@@ -57,128 +82,96 @@ async def change(
 
 
 async def test_server_that_loaded_the_set_proves_the_set(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    write_set(files, factory.bundle(1), factory.leaf())
-    server = nats_server(files)
-    await server.start()
     bundle, leaf = factory.bundle(2, [factory.epoch + 1, factory.epoch]), factory.leaf(factory.ca(factory.epoch + 1))
-    write_set(files, bundle, leaf)
-    proof = await change(server, http, expect(bundle, leaf))
+    write_set(written.directory, bundle, leaf)
+    proof = await change(loaded, http, expect(bundle, leaf))
     assert proof == Proof(Level.PROVEN, Level.PROVEN)
-    assert server.complaints() == []
+    assert loaded.complaints() == []
 
 
 async def test_change_of_the_leaf_alone_is_proven(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf = factory.bundle(1), factory.leaf()
-    write_set(files, bundle, leaf)
-    server = nats_server(files)
-    await server.start()
     renewed = factory.leaf()
-    write_set(files, bundle, renewed)
-    assert (await change(server, http, expect(bundle, renewed))).level is Level.PROVEN
+    write_set(written.directory, written.bundle, renewed)
+    assert (await change(loaded, http, expect(written.bundle, renewed))).level is Level.PROVEN
 
 
 async def test_half_a_bundle_loads_without_an_error_and_is_no_proof(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf = factory.bundle(1), factory.leaf()
-    write_set(files, bundle, leaf)
-    server = nats_server(files)
-    await server.start()
     ca = factory.ca_pem([factory.epoch])
-    (files / "ca.crt").write_bytes(ca[: ca.index(b"-----END", ca.index(b"-----END") + 8) - 40])
+    (written.directory / "ca.crt").write_bytes(ca[: ca.index(b"-----END", ca.index(b"-----END") + 8) - 40])
     with pytest.raises(
         NotProven, match=r"expected the CA list to be the bundle's 3 subjects, found 1: missing"
     ) as caught:
-        await change(server, http, expect(bundle, leaf), within=1.0)
+        await change(loaded, http, expect(written.bundle, written.leaf), within=1.0)
     assert caught.value.reason == "ca_list"
     assert f"intermediate epoch {factory.epoch - 1}" in str(caught.value)
 
 
 async def test_broken_configuration_is_a_refused_reload(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf = factory.bundle(1), factory.leaf()
-    write_set(files, bundle, leaf)
-    server = nats_server(files)
-    await server.start()
-    server.write_config("this is { no configuration")
+    loaded.write_config("this is { no configuration")
     with pytest.raises(NotProven, match="expected config_load_time to move") as caught:
-        await change(server, http, expect(bundle, leaf), within=1.0)
+        await change(loaded, http, expect(written.bundle, written.leaf), within=1.0)
     assert caught.value.reason == "reload_refused"
-    proof = await ServerProver(signal_target(server.target), http).prove(
-        expect(bundle, leaf), ReloadAnswer(), None, 5.0
+    proof = await ServerProver(signal_target(loaded.target), http).prove(
+        expect(written.bundle, written.leaf), ReloadAnswer(), None, 5.0
     )
     assert proof.level is Level.PROVEN, "by CA list and leaf alone"
 
 
 async def test_other_leaf_is_no_proof(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf, other = factory.bundle(1), factory.leaf(), factory.leaf()
-    write_set(files, bundle, leaf)
-    server = nats_server(files)
-    await server.start()
-    with pytest.raises(NotProven, match=f"expected the leaf {other.sha256}, found {leaf.sha256}"):
-        await change(server, http, expect(bundle, other), within=1.0)
+    other = factory.leaf()
+    with pytest.raises(NotProven, match=f"expected the leaf {other.sha256}, found {written.leaf.sha256}"):
+        await change(loaded, http, expect(written.bundle, other), within=1.0)
 
 
 async def test_ca_name_that_does_not_parse_is_no_proof(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, written: SetOnDisk, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf = factory.bundle(1), factory.leaf()
-    write_set(files, bundle, leaf)
     der = bytearray(factory.ca(factory.epoch).certificate.public_bytes(Encoding.DER))
     name = der.index(b"intermediate epoch")
     der[name - 2], der[name + 6] = 0x14, 0xE9  # T61String, and Latin-1 in it, as old CAs have it
     odd = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
-    (files / "ca.crt").write_bytes(bundle.ca + odd)
-    server = nats_server(files)
+    (written.directory / "ca.crt").write_bytes(written.bundle.ca + odd)
+    server = nats_server(written.directory)
     await server.start()
     prover = ServerProver(signal_target(server.target), http)
     with pytest.raises(NotProven, match="expected names and a certificate that parse") as caught:
-        await prover.prove(expect(bundle, leaf), ReloadAnswer(), None, 0.2)
+        await prover.prove(expect(written.bundle, written.leaf), ReloadAnswer(), None, 0.2)
     assert caught.value.reason == "handshake"
 
 
 async def test_server_without_verify_reaches_the_level_reloaded(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    written: SetOnDisk, nats_server: MakeServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf = factory.bundle(1), factory.leaf()
-    write_set(files, bundle, leaf)
-    server = nats_server(files, verify=False)
+    server = nats_server(written.directory, verify=False)
     await server.start()
-    proof = await change(server, http, expect(bundle, leaf))
+    proof = await change(server, http, expect(written.bundle, written.leaf))
     assert (proof.level, proof.allowed) == (Level.RELOADED, Level.RELOADED)
     assert f"127.0.0.1:{server.client}: the server asks clients for no certificate" in proof.detail
 
 
 async def test_target_without_a_port_claims_no_proof(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    bundle, leaf = factory.bundle(1), factory.leaf()
-    write_set(files, bundle, leaf)
-    server = nats_server(files)
-    await server.start()
-    await server.is_older_than(1.0)
-    target = signal_target(f"signal:?pidfile={server.pidfile}&monitor=http://127.0.0.1:{server.monitor}")
+    await loaded.is_older_than(1.0)
+    target = signal_target(f"signal:?pidfile={loaded.pidfile}&monitor=http://127.0.0.1:{loaded.monitor}")
     prover = ServerProver(target, http)
     baseline = await prover.baseline(5.0)
     with pytest.raises(NotProven, match="expected config_load_time to move"):
-        await prover.prove(expect(bundle, leaf), ReloadAnswer(), baseline, 0.2)
-    server.hang_up()
-    assert (await prover.prove(expect(bundle, leaf), ReloadAnswer(), baseline, 5.0)).level is Level.RELOADED
+        await prover.prove(expect(written.bundle, written.leaf), ReloadAnswer(), baseline, 0.2)
+    loaded.hang_up()
+    assert (
+        await prover.prove(expect(written.bundle, written.leaf), ReloadAnswer(), baseline, 5.0)
+    ).level is Level.RELOADED
 
 
 async def test_absent_server_is_no_failed_proof(factory: BundleFactory, http: aiohttp.ClientSession) -> None:
@@ -195,19 +188,15 @@ async def test_absent_server_is_no_failed_proof(factory: BundleFactory, http: ai
 
 
 async def test_many_changes_leave_no_error_in_the_servers_log(
-    factory: BundleFactory, tmp_path: Path, nats_server: MakeServer, http: aiohttp.ClientSession
+    factory: BundleFactory, written: SetOnDisk, loaded: NatsServer, http: aiohttp.ClientSession
 ) -> None:
-    files = tmp_path / "files"
-    write_set(files, factory.bundle(1), factory.leaf())
-    server = nats_server(files)
-    await server.start()
     for step in range(1, 6):
         epochs = [factory.epoch + step % 2, factory.epoch - 1 + step % 2]
         bundle, leaf = factory.bundle(1 + step, epochs), factory.leaf(factory.ca(epochs[0]))
-        write_set(files, bundle, leaf)
-        assert (await change(server, http, expect(bundle, leaf))).level is Level.PROVEN
-    assert server.complaints() == []
-    reloads = server.log.read_text().count("Reloaded server configuration")
+        write_set(written.directory, bundle, leaf)
+        assert (await change(loaded, http, expect(bundle, leaf))).level is Level.PROVEN
+    assert loaded.complaints() == []
+    reloads = loaded.log.read_text().count("Reloaded server configuration")
     await eventually(lambda: reloads == 5, "five reloads in the log")
 
 
