@@ -4,8 +4,7 @@ import asyncio
 import json
 import socket
 import ssl
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,34 +25,13 @@ from authority.controllers.connection_monitor import (
 )
 from authority.controllers.context import ControllerContext
 from authority.journal.store import JournalStore
-from authority.publishers.directory import DirectoryPublisher
-from authority.publishers.leaf_directory import DirectoryLeafStore
 from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START, TRUST, running
 from tests.harness.authority.memory_backends import MemoryJournal
-from tests.harness.contract.issued_bundles import IssuedBundles
 from tests.harness.nats.jetstream_broker import JetStreamBroker
 from tests.harness.waiting import eventually
 from tidemark.verify import VerifiedBundle
 
 CLIENTS = 5
-
-
-@pytest.fixture
-async def bundle(tmp_path: Path) -> VerifiedBundle:
-    foundry = await IssuedBundles.create(tmp_path / "state", int(time.time()))
-    bundle = await foundry.bundle(1)
-    for name in ("server", "identity"):
-        await DirectoryPublisher([tmp_path / name], foundry.trust).publish(bundle)
-        await DirectoryLeafStore(tmp_path / name).write(await foundry.leaf(bundle))
-    return bundle
-
-
-@pytest.fixture
-def broker(tmp_path: Path, bundle: VerifiedBundle) -> Iterator[JetStreamBroker]:
-    broker = JetStreamBroker(tmp_path / "nats", tmp_path / "server")
-    broker.start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture
@@ -75,31 +53,31 @@ def asking(*servers: str) -> tuple[ConnectionMonitor, list[str]]:
 
 async def test_client_with_certificate_of_withdrawn_ca_is_named(
     broker: JetStreamBroker,
-    bundle: VerifiedBundle,
+    first_bundle: VerifiedBundle,
     clients: list[tidemark.nats.Connection],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connection_monitor, "PAGE", 2)
     asked, complaints = asking(broker.monitor)
-    ca = bundle.statement.anchors[0].sha256
-    look = await asked.scan([ca], bundle.bundle, START)
+    ca = first_bundle.statement.anchors[0].sha256
+    look = await asked.scan([ca], first_bundle.bundle, START)
     assert complaints == []
     assert sorted(one.name for one in look.connected) == [f"orders-{number}" for number in range(CLIENTS)]
     assert {(one.server, one.subject, one.ca) for one in look.connected} == {(broker.monitor, "CN=localhost", ca)}
     assert all(one.address.startswith("127.0.0.1:") for one in look.connected)
     assert (look.silent, look.errors) == (0, {})
-    assert (await asked.scan(["0" * 64], bundle.bundle, START)).connected == ()
+    assert (await asked.scan(["0" * 64], first_bundle.bundle, START)).connected == ()
 
     await clients.pop().close()
 
     async def is_gone() -> bool:
-        return len((await asked.scan([ca], bundle.bundle, START)).connected) == CLIENTS - 1
+        return len((await asked.scan([ca], first_bundle.bundle, START)).connected) == CLIENTS - 1
 
     await eventually(is_gone, "one connection less")
 
 
 async def test_a_client_that_sends_no_chain_is_counted(
-    tmp_path: Path, broker: JetStreamBroker, bundle: VerifiedBundle
+    tmp_path: Path, broker: JetStreamBroker, first_bundle: VerifiedBundle
 ) -> None:
     identity = tmp_path / "identity"
     end = "-----END CERTIFICATE-----\n"
@@ -110,18 +88,18 @@ async def test_a_client_that_sends_no_chain_is_counted(
     context.load_cert_chain(tmp_path / "alone.crt", identity / "tls.key")
     async with await nats.connect(broker.url, tls=context):
         asked, _ = asking(broker.monitor)
-        look = await asked.scan([bundle.statement.anchors[0].sha256], bundle.bundle, START)
+        look = await asked.scan([first_bundle.statement.anchors[0].sha256], first_bundle.bundle, START)
     assert (look.connected, look.silent) == ((), 1)
 
 
 async def test_a_server_that_does_not_answer_hides_none_of_the_others(
-    broker: JetStreamBroker, bundle: VerifiedBundle, clients: list[tidemark.nats.Connection]
+    broker: JetStreamBroker, first_bundle: VerifiedBundle, clients: list[tidemark.nats.Connection]
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         silent = f"http://127.0.0.1:{unused.getsockname()[1]}"
     asked, complaints = asking(silent, f"{broker.monitor}/nowhere", broker.monitor)
-    look = await asked.scan([bundle.statement.anchors[0].sha256], bundle.bundle, START)
+    look = await asked.scan([first_bundle.statement.anchors[0].sha256], first_bundle.bundle, START)
     assert len(look.connected) == len(clients)
     assert set(look.errors) == {silent, f"{broker.monitor}/nowhere"}
     assert "expected an answer, found Cannot connect" in look.errors[silent]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from authority.fleet.proof_times import STATEMENTS, ProofTimes
 from tests.harness.authority.deployment import receipt
 from tests.harness.contract.issued_bundles import IssuedBundles, signed
@@ -11,14 +13,18 @@ from tidemark.verify import Mark, VerifiedBundle
 NOW = 1_800_000_000
 
 
+@pytest.fixture
+async def bundles(tmp_path: Path) -> IssuedBundles:
+    return await IssuedBundles.create(tmp_path, NOW)
+
+
 def mark(verified: VerifiedBundle) -> Mark:
     return Mark(verified.sequence, verified.digest)
 
 
-async def test_first_proof_of_each_agent_counts(tmp_path: Path) -> None:
-    foundry = await IssuedBundles.create(tmp_path, NOW)
-    bundle = await foundry.bundle(1)
-    issued = await foundry.leaf(bundle)
+async def test_first_proof_of_each_agent_counts(bundles: IssuedBundles) -> None:
+    bundle = await bundles.bundle(1)
+    issued = await bundles.leaf(bundle)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
     proof_times = ProofTimes()
     proof_times.follow([signed(bundle)])
@@ -37,10 +43,9 @@ async def test_first_proof_of_each_agent_counts(tmp_path: Path) -> None:
     assert proofs.leaf_proven == {"nats-0": 13.25}
 
 
-async def test_leaf_proof_counts_for_the_statement_of_its_ca(tmp_path: Path) -> None:
-    foundry = await IssuedBundles.create(tmp_path, NOW)
-    first, second = await foundry.bundle(1), await foundry.bundle(2)
-    issued = await foundry.leaf(first)
+async def test_leaf_proof_counts_for_the_statement_of_its_ca(bundles: IssuedBundles) -> None:
+    first, second = await bundles.bundle(1), await bundles.bundle(2)
+    issued = await bundles.leaf(first)
     leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
     proof_times = ProofTimes()
     proof_times.follow([signed(first), signed(second)])
@@ -54,14 +59,13 @@ async def test_leaf_proof_counts_for_the_statement_of_its_ca(tmp_path: Path) -> 
     assert proof_times.proofs(second.digest).leaf_proven == {}
 
 
-async def test_only_the_newest_statements_are_remembered(tmp_path: Path) -> None:
-    foundry = await IssuedBundles.create(tmp_path, NOW)
-    bundles = [await foundry.bundle(number) for number in range(1, STATEMENTS + 2)]
+async def test_only_the_newest_statements_are_remembered(bundles: IssuedBundles) -> None:
+    verified = [await bundles.bundle(number) for number in range(1, STATEMENTS + 2)]
     proof_times = ProofTimes()
-    for count in range(1, len(bundles) + 1):
-        proof_times.follow([signed(bundle) for bundle in bundles[:count]])
-        proof_times.received(receipt("nats-0", mark(bundles[count - 1]), None, count), float(count))
-    assert proof_times.proofs(bundles[0].digest).proven == {}
-    assert [proof_times.proofs(bundle.digest).proven for bundle in bundles[1:]] == [
+    for count in range(1, len(verified) + 1):
+        proof_times.follow([signed(bundle) for bundle in verified[:count]])
+        proof_times.received(receipt("nats-0", mark(verified[count - 1]), None, count), float(count))
+    assert proof_times.proofs(verified[0].digest).proven == {}
+    assert [proof_times.proofs(bundle.digest).proven for bundle in verified[1:]] == [
         {"nats-0": float(number)} for number in range(2, STATEMENTS + 2)
     ]

@@ -3,7 +3,6 @@
 import re
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,6 @@ from authority.publishers.interface import PublishOutcome
 from authority.support import projected_directory
 from tests.harness.contract.issued_bundles import IssuedBundles
 from tidemark.bundle import Bundle, Cause
-
-NOW = int(time.time())
-
-
-@pytest.fixture
-async def foundry(tmp_path: Path) -> IssuedBundles:
-    return await IssuedBundles.create(tmp_path / "state", NOW)
 
 
 @pytest.fixture
@@ -54,9 +46,9 @@ def read_only(path: Path) -> Iterator[None]:
     path.unlink()
 
 
-async def test_directory_has_the_layout_of_the_kubelets(foundry: IssuedBundles, target: Path) -> None:
-    publisher = DirectoryPublisher([target], foundry.trust)
-    bundle = await foundry.bundle(1)
+async def test_directory_has_the_layout_of_the_kubelets(bundles: IssuedBundles, target: Path) -> None:
+    publisher = DirectoryPublisher([target], bundles.trust)
+    bundle = await bundles.bundle(1)
     assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == bundle.bundle
     assert (target / "ca.crt").readlink() == Path("..data/ca.crt")
@@ -69,28 +61,28 @@ async def test_directory_has_the_layout_of_the_kubelets(foundry: IssuedBundles, 
     assert (seen.target, seen.bundle) == (str(target), bundle.bundle)
 
 
-async def test_unchanged_bundle_is_not_written(foundry: IssuedBundles, target: Path) -> None:
-    bundle = await foundry.bundle(1)
-    await DirectoryPublisher([target], foundry.trust).publish(bundle)
+async def test_unchanged_bundle_is_not_written(bundles: IssuedBundles, target: Path) -> None:
+    bundle = await bundles.bundle(1)
+    await DirectoryPublisher([target], bundles.trust).publish(bundle)
     before = generations(target)
-    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is PublishOutcome.UNCHANGED
+    assert (await DirectoryPublisher([target], bundles.trust).publish(bundle)).outcome is PublishOutcome.UNCHANGED
     assert generations(target) == before
 
 
-async def test_next_bundle_replaces_the_last(foundry: IssuedBundles, target: Path) -> None:
-    publisher = DirectoryPublisher([target], foundry.trust)
-    await publisher.publish(await foundry.bundle(1))
+async def test_next_bundle_replaces_the_last(bundles: IssuedBundles, target: Path) -> None:
+    publisher = DirectoryPublisher([target], bundles.trust)
+    await publisher.publish(await bundles.bundle(1))
     (before,) = generations(target)
-    second = await foundry.bundle(2)
+    second = await bundles.bundle(2)
     assert (await publisher.publish(second)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == second.bundle
     (after,) = generations(target)
     assert after != before
 
 
-async def test_higher_sequence_is_not_written_over(foundry: IssuedBundles, target: Path) -> None:
-    publisher = DirectoryPublisher([target], foundry.trust)
-    old, new = await foundry.bundle(1), await foundry.bundle(2)
+async def test_higher_sequence_is_not_written_over(bundles: IssuedBundles, target: Path) -> None:
+    publisher = DirectoryPublisher([target], bundles.trust)
+    old, new = await bundles.bundle(1), await bundles.bundle(2)
     await publisher.publish(new)
     assert (await publisher.publish(old)).outcome is PublishOutcome.NEWER
     assert shown(target) == new.bundle
@@ -101,27 +93,27 @@ async def test_higher_sequence_is_not_written_over(foundry: IssuedBundles, targe
     assert shown(target) == new.bundle
 
 
-async def test_lock_held_by_a_paused_writer_is_named(foundry: IssuedBundles, target: Path, tmp_path: Path) -> None:
-    publisher = DirectoryPublisher([target, tmp_path / "other"], foundry.trust)
-    await publisher.publish(await foundry.bundle(1))
+async def test_lock_held_by_a_paused_writer_is_named(bundles: IssuedBundles, target: Path, tmp_path: Path) -> None:
+    publisher = DirectoryPublisher([target, tmp_path / "other"], bundles.trust)
+    await publisher.publish(await bundles.bundle(1))
     with projected_directory.locked(target):
-        brought = await publisher.publish(await foundry.bundle(2))
+        brought = await publisher.publish(await bundles.bundle(2))
     assert brought.written == (str(tmp_path / "other"),)
     assert "found another writer that has held its lock for 3 s; is a process paused?" in brought.failed[0]
-    assert (await publisher.publish(await foundry.bundle(2))).written == (str(target),)
+    assert (await publisher.publish(await bundles.bundle(2))).written == (str(target),)
 
 
-async def test_statement_of_another_key_is_written_over(foundry: IssuedBundles, target: Path, tmp_path: Path) -> None:
-    stranger = await IssuedBundles.create(tmp_path / "stranger", NOW)
+async def test_statement_of_another_key_is_written_over(bundles: IssuedBundles, target: Path, tmp_path: Path) -> None:
+    stranger = await IssuedBundles.create(tmp_path / "stranger", bundles.now)
     await DirectoryPublisher([target], stranger.trust).publish(await stranger.bundle(9))
-    bundle = await foundry.bundle(1)
-    assert (await DirectoryPublisher([target], foundry.trust).publish(bundle)).outcome is PublishOutcome.WRITTEN
+    bundle = await bundles.bundle(1)
+    assert (await DirectoryPublisher([target], bundles.trust).publish(bundle)).outcome is PublishOutcome.WRITTEN
     assert shown(target) == bundle.bundle
 
 
-async def test_second_text_of_one_sequence_is_an_error(foundry: IssuedBundles, target: Path) -> None:
-    publisher = DirectoryPublisher([target], foundry.trust)
-    bundle, other = await foundry.bundle(1), await foundry.bundle(1, Cause.FORCED)
+async def test_second_text_of_one_sequence_is_an_error(bundles: IssuedBundles, target: Path) -> None:
+    publisher = DirectoryPublisher([target], bundles.trust)
+    bundle, other = await bundles.bundle(1), await bundles.bundle(1, Cause.FORCED)
     await publisher.publish(bundle)
     (failure,) = (await publisher.publish(other)).failed
     assert re.search("expected sequence 1 to be the statement .*two authorities have written it", failure)
@@ -129,9 +121,9 @@ async def test_second_text_of_one_sequence_is_an_error(foundry: IssuedBundles, t
 
 
 @pytest.mark.parametrize("damage", ["edited", "unlinked", "replaced", "garbage", "no data", "one file less"])
-async def test_damaged_directory_is_restored(foundry: IssuedBundles, target: Path, damage: str) -> None:
-    publisher = DirectoryPublisher([target], foundry.trust)
-    bundle = await foundry.bundle(1)
+async def test_damaged_directory_is_restored(bundles: IssuedBundles, target: Path, damage: str) -> None:
+    publisher = DirectoryPublisher([target], bundles.trust)
+    bundle = await bundles.bundle(1)
     await publisher.publish(bundle)
     match damage:
         case "edited":
@@ -154,22 +146,22 @@ async def test_damaged_directory_is_restored(foundry: IssuedBundles, target: Pat
     assert (await publisher.publish(bundle)).outcome is PublishOutcome.UNCHANGED
 
 
-async def test_remains_of_a_crash_are_removed(foundry: IssuedBundles, target: Path) -> None:
-    publisher = DirectoryPublisher([target], foundry.trust)
-    await publisher.publish(await foundry.bundle(1))
+async def test_remains_of_a_crash_are_removed(bundles: IssuedBundles, target: Path) -> None:
+    publisher = DirectoryPublisher([target], bundles.trust)
+    await publisher.publish(await bundles.bundle(1))
     (target / "..2026_01_02_15_04_05.0badca").mkdir()
     (target / "..data_tmp").symlink_to("..2026_01_02_15_04_05.0badca")
-    second = await foundry.bundle(2)
+    second = await bundles.bundle(2)
     await publisher.publish(second)
     assert shown(target) == second.bundle
     assert len(generations(target)) == 1
     assert not (target / "..data_tmp").is_symlink()
 
 
-async def test_each_failed_target_is_named_and_others_are_written(foundry: IssuedBundles, tmp_path: Path) -> None:
+async def test_each_failed_target_is_named_and_others_are_written(bundles: IssuedBundles, tmp_path: Path) -> None:
     good, bad, worse, other = (tmp_path / name for name in ("good", "bad", "worse", "other"))
-    publisher = DirectoryPublisher([bad, good, worse, other], foundry.trust)
-    bundle = await foundry.bundle(1)
+    publisher = DirectoryPublisher([bad, good, worse, other], bundles.trust)
+    bundle = await bundles.bundle(1)
     with read_only(bad), read_only(worse):
         brought = await publisher.publish(bundle)
         assert brought.written == (str(good), str(other))
@@ -179,13 +171,13 @@ async def test_each_failed_target_is_named_and_others_are_written(foundry: Issue
     assert shown(bad) == bundle.bundle
 
 
-async def test_higher_sequence_is_reported_though_others_fail(foundry: IssuedBundles, tmp_path: Path) -> None:
+async def test_higher_sequence_is_reported_though_others_fail(bundles: IssuedBundles, tmp_path: Path) -> None:
     fresh, ahead, bad = (tmp_path / name for name in ("fresh", "ahead", "bad"))
-    newer = await foundry.bundle(9)
-    await DirectoryPublisher([ahead], foundry.trust).publish(newer)
-    publisher = DirectoryPublisher([fresh, bad, ahead], foundry.trust)
+    newer = await bundles.bundle(9)
+    await DirectoryPublisher([ahead], bundles.trust).publish(newer)
+    publisher = DirectoryPublisher([fresh, bad, ahead], bundles.trust)
     with read_only(bad):
-        brought = await publisher.publish(await foundry.bundle(2))
+        brought = await publisher.publish(await bundles.bundle(2))
         assert (brought.written, brought.newer) == ((str(fresh),), (str(ahead),))
         assert brought.outcome is PublishOutcome.NEWER
         (failure,) = brought.failed
@@ -197,12 +189,12 @@ async def test_higher_sequence_is_reported_though_others_fail(foundry: IssuedBun
     assert looks[str(bad)].error.startswith(f"{bad}: expected to read ca.crt, found ")
 
 
-async def test_no_reader_sees_files_of_two_bundles(foundry: IssuedBundles, target: Path) -> None:
+async def test_no_reader_sees_files_of_two_bundles(bundles: IssuedBundles, target: Path) -> None:
     """A reader that resolves ``..data`` once, as agents do, finds a note that is about the ``ca.crt`` beside it."""
-    publisher = DirectoryPublisher([target], foundry.trust)
-    bundles = [await foundry.bundle(number) for number in range(1, 21)]
-    whole = {bundle.bundle for bundle in bundles}
-    await publisher.publish(bundles[0])
+    publisher = DirectoryPublisher([target], bundles.trust)
+    published = [await bundles.bundle(number) for number in range(1, 21)]
+    whole = {bundle.bundle for bundle in published}
+    await publisher.publish(published[0])
     seen: set[Bundle] = set()
     torn: list[Bundle] = []
     done = threading.Event()
@@ -218,7 +210,7 @@ async def test_no_reader_sees_files_of_two_bundles(foundry: IssuedBundles, targe
 
     reader = threading.Thread(target=read)
     reader.start()
-    for bundle in bundles:
+    for bundle in published:
         await publisher.publish(bundle)
     done.set()
     reader.join()
@@ -226,9 +218,9 @@ async def test_no_reader_sees_files_of_two_bundles(foundry: IssuedBundles, targe
     assert len(seen) > 1
 
 
-async def test_unreadable_target_is_an_error(foundry: IssuedBundles, target: Path) -> None:
-    bundle = await foundry.bundle(1)
-    publisher = DirectoryPublisher([target], foundry.trust)
+async def test_unreadable_target_is_an_error(bundles: IssuedBundles, target: Path) -> None:
+    bundle = await bundles.bundle(1)
+    publisher = DirectoryPublisher([target], bundles.trust)
     await publisher.publish(bundle)
     (target / "..data" / "ca.crt").unlink()
     (target / "..data" / "ca.crt").mkdir()

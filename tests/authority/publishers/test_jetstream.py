@@ -1,7 +1,7 @@
 """The JetStream publisher against a real nats-server with JetStream and mutual TLS."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from nats.js.api import RawStreamMsg, StreamConfig
 from nats.js.errors import NotFoundError
 
 import tidemark.nats
-from authority.publishers.directory import DirectoryPublisher
 from authority.publishers.interface import PublishError, PublishOutcome
 from authority.publishers.jetstream import JetStreamPublisher
 from authority.publishers.leaf_directory import DirectoryLeafStore
@@ -21,31 +20,6 @@ from tests.harness.nats.jetstream_broker import JetStreamBroker
 from tidemark.announcement import STREAM, SUBJECT
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle
-
-NOW = int(time.time())
-
-
-@pytest.fixture
-async def foundry(tmp_path: Path) -> IssuedBundles:
-    return await IssuedBundles.create(tmp_path / "state", NOW)
-
-
-@pytest.fixture
-async def first(foundry: IssuedBundles, tmp_path: Path) -> VerifiedBundle:
-    """The first bundle, which server and client have already."""
-    bundle = await foundry.bundle(1)
-    for name in ("server", "identity"):
-        await DirectoryPublisher([tmp_path / name], foundry.trust).publish(bundle)
-        await DirectoryLeafStore(tmp_path / name).write(await foundry.leaf(bundle))
-    return bundle
-
-
-@pytest.fixture
-def broker(tmp_path: Path, first: VerifiedBundle) -> Iterator[JetStreamBroker]:
-    broker = JetStreamBroker(tmp_path / "nats", tmp_path / "server")
-    broker.start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture
@@ -62,16 +36,16 @@ async def stream(client: tidemark.nats.Connection) -> JetStreamContext:
 
 @pytest.fixture
 async def publisher(
-    tmp_path: Path, broker: JetStreamBroker, foundry: IssuedBundles
+    tmp_path: Path, broker: JetStreamBroker, bundles: IssuedBundles
 ) -> AsyncIterator[JetStreamPublisher]:
-    publisher = made(broker, tmp_path / "identity", foundry)
+    publisher = made(broker, tmp_path / "identity", bundles)
     yield publisher
     await publisher.close()
 
 
-def made(broker: JetStreamBroker, identity: Path, foundry: IssuedBundles, **options: Any) -> JetStreamPublisher:
+def made(broker: JetStreamBroker, identity: Path, bundles: IssuedBundles, **options: Any) -> JetStreamPublisher:
     connect = partial(tidemark.nats.connect, broker.url, directory=identity)
-    return JetStreamPublisher(connect, foundry.trust, **({"replicas": 1} | options))
+    return JetStreamPublisher(connect, bundles.trust, **({"replicas": 1} | options))
 
 
 async def last(stream: JetStreamContext) -> Bundle:
@@ -79,41 +53,41 @@ async def last(stream: JetStreamContext) -> Bundle:
 
 
 async def test_bundle_is_announced(
-    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, first_bundle: VerifiedBundle
 ) -> None:
     assert [(seen.target, seen.bundle) for seen in await publisher.read()] == [(STREAM, None)]
-    assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
+    assert (await publisher.publish(first_bundle)).outcome is PublishOutcome.WRITTEN
     message = await stream.get_last_msg(STREAM, SUBJECT)
-    assert message.data == first.bundle.to_json()
+    assert message.data == first_bundle.bundle.to_json()
     assert message.headers is not None
     assert message.headers["Tidemark-Format"] == "bundle/v1"
-    assert message.headers["Nats-Msg-Id"] == f"bus.example.com.1.{first.digest}"
-    assert [seen.bundle for seen in await publisher.read()] == [first.bundle]
+    assert message.headers["Nats-Msg-Id"] == f"bus.example.com.1.{first_bundle.digest}"
+    assert [seen.bundle for seen in await publisher.read()] == [first_bundle.bundle]
 
 
 async def test_unchanged_bundle_is_not_announced_again(
-    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, first_bundle: VerifiedBundle
 ) -> None:
-    await publisher.publish(first)
-    assert (await publisher.publish(first)).outcome is PublishOutcome.UNCHANGED
+    await publisher.publish(first_bundle)
+    assert (await publisher.publish(first_bundle)).outcome is PublishOutcome.UNCHANGED
     assert (await stream.stream_info(STREAM)).state.messages == 1
 
 
 async def test_late_leader_cannot_announce_an_older_bundle(
-    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: IssuedBundles, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, bundles: IssuedBundles, first_bundle: VerifiedBundle
 ) -> None:
-    second = await foundry.bundle(2)
+    second = await bundles.bundle(2)
     await publisher.publish(second)
-    assert (await publisher.publish(first)).outcome is PublishOutcome.NEWER
+    assert (await publisher.publish(first_bundle)).outcome is PublishOutcome.NEWER
     assert await last(stream) == second.bundle
 
 
 async def test_second_text_of_one_sequence_is_an_error(
-    publisher: JetStreamPublisher, foundry: IssuedBundles, first: VerifiedBundle
+    publisher: JetStreamPublisher, bundles: IssuedBundles, first_bundle: VerifiedBundle
 ) -> None:
-    await publisher.publish(first)
+    await publisher.publish(first_bundle)
     with pytest.raises(PublishError, match=r"METADATA_CA_CLIENT: expected sequence 1 to be the statement"):
-        await publisher.publish(await foundry.bundle(1, Cause.FORCED))
+        await publisher.publish(await bundles.bundle(1, Cause.FORCED))
 
 
 class Distracted:
@@ -138,60 +112,63 @@ class Distracted:
 
 
 async def test_message_between_read_and_write_is_not_written_over(
-    publisher: JetStreamPublisher, client: tidemark.nats.Connection, foundry: IssuedBundles, first: VerifiedBundle
+    publisher: JetStreamPublisher,
+    client: tidemark.nats.Connection,
+    bundles: IssuedBundles,
+    first_bundle: VerifiedBundle,
 ) -> None:
     """The other leader announces 3 after this one has looked and before it writes its 2."""
-    await publisher.publish(first)
-    second, third = await foundry.bundle(2), await foundry.bundle(3)
+    await publisher.publish(first_bundle)
+    second, third = await bundles.bundle(2), await bundles.bundle(3)
 
     async def connect() -> Distracted:
         return Distracted(client, lambda: publisher.publish(third))
 
     with pytest.raises(PublishError, match="wrong last sequence"):
-        await JetStreamPublisher(connect, foundry.trust, 1).publish(second)
+        await JetStreamPublisher(connect, bundles.trust, 1).publish(second)
     assert await last(client.jetstream()) == third.bundle
 
 
 async def test_foreign_message_is_written_over(
-    publisher: JetStreamPublisher, stream: JetStreamContext, foundry: IssuedBundles, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, bundles: IssuedBundles, first_bundle: VerifiedBundle
 ) -> None:
-    await publisher.publish(first)
+    await publisher.publish(first_bundle)
     await stream.publish(SUBJECT, b"\xff not a bundle")
     assert [seen.bundle for seen in await publisher.read()] == [None]
     with pytest.raises(PublishError, match=r"expected to write sequence 1 .*takes it for a repetition for 30 s"):
-        await publisher.publish(first)
-    second = await foundry.bundle(2)
+        await publisher.publish(first_bundle)
+    second = await bundles.bundle(2)
     assert (await publisher.publish(second)).outcome is PublishOutcome.WRITTEN
     assert await last(stream) == second.bundle
 
 
 async def test_stream_with_other_subjects_is_refused(
-    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, first_bundle: VerifiedBundle
 ) -> None:
     await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT, "orders.>"]))
     with pytest.raises(PublishError, match=r"stream METADATA_CA_CLIENT: expected it to hold metadata\.client\.ca-cert"):
-        await publisher.publish(first)
+        await publisher.publish(first_bundle)
     with pytest.raises(NotFoundError):
         await stream.get_last_msg(STREAM, SUBJECT)
 
 
 async def test_subject_in_a_foreign_stream_is_refused(
-    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, first_bundle: VerifiedBundle
 ) -> None:
     await stream.add_stream(StreamConfig(name="EVERYTHING", subjects=["metadata.>"]))
     with pytest.raises(
         PublishError, match=r"expected no stream but METADATA_CA_CLIENT to take it, found .* EVERYTHING"
     ):
-        await publisher.publish(first)
+        await publisher.publish(first_bundle)
     with pytest.raises(PublishError, match="EVERYTHING"):
         await publisher.read()
 
 
 async def test_changed_stream_configuration_is_restored(
-    publisher: JetStreamPublisher, stream: JetStreamContext, first: VerifiedBundle
+    publisher: JetStreamPublisher, stream: JetStreamContext, first_bundle: VerifiedBundle
 ) -> None:
     await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], max_msgs=1000, description="ours"))
-    await publisher.publish(first)
+    await publisher.publish(first_bundle)
     config = (await stream.stream_info(STREAM)).config
     assert config.max_msgs == 32
     assert config.max_bytes == 32 * 1024 * 1024
@@ -199,33 +176,33 @@ async def test_changed_stream_configuration_is_restored(
 
 
 async def test_more_replicas_than_servers_is_an_error(
-    broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
+    broker: JetStreamBroker, bundles: IssuedBundles, first_bundle: VerifiedBundle, tmp_path: Path
 ) -> None:
-    publisher = made(broker, tmp_path / "identity", foundry, replicas=3)
+    publisher = made(broker, tmp_path / "identity", bundles, replicas=3)
     with pytest.raises(
         PublishError, match=r"jetstream: expected to write metadata\.client\.ca-cert, found: .*replicas"
     ):
-        await publisher.publish(first)
+        await publisher.publish(first_bundle)
     await publisher.close()
 
 
 async def test_absent_broker_is_an_error_until_it_returns(
-    broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
+    broker: JetStreamBroker, bundles: IssuedBundles, first_bundle: VerifiedBundle, tmp_path: Path
 ) -> None:
     broker.stop()
-    publisher = made(broker, tmp_path / "identity", foundry, timeout=2.0)
+    publisher = made(broker, tmp_path / "identity", bundles, timeout=2.0)
     with pytest.raises(PublishError, match=r"jetstream: expected to write .* found: .*Connect call failed"):
-        await publisher.publish(first)
+        await publisher.publish(first_bundle)
     broker.start()
-    assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
+    assert (await publisher.publish(first_bundle)).outcome is PublishOutcome.WRITTEN
     broker.stop()
     with pytest.raises(PublishError, match=r"jetstream: expected to write .*"):
-        await publisher.publish(await foundry.bundle(2))
+        await publisher.publish(await bundles.bundle(2))
     broker.start()
     deadline = time.monotonic() + 20
     while True:
         try:
-            outcome = (await publisher.publish(await foundry.bundle(2))).outcome
+            outcome = (await publisher.publish(await bundles.bundle(2))).outcome
             break
         except PublishError:
             assert time.monotonic() < deadline
@@ -235,25 +212,25 @@ async def test_absent_broker_is_an_error_until_it_returns(
 
 
 async def test_missing_identity_is_an_error(
-    broker: JetStreamBroker, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
+    broker: JetStreamBroker, bundles: IssuedBundles, first_bundle: VerifiedBundle, tmp_path: Path
 ) -> None:
-    publisher = made(broker, tmp_path / "nobody", foundry)
+    publisher = made(broker, tmp_path / "nobody", bundles)
     with pytest.raises(PublishError, match=r"found: .*nobody.*ca\.crt"):
-        await publisher.publish(first)
+        await publisher.publish(first_bundle)
     await publisher.close()
 
 
 async def test_higher_sequence_is_reported_though_the_identity_is_unusable(
     publisher: JetStreamPublisher,
-    foundry: IssuedBundles,
-    first: VerifiedBundle,
+    bundles: IssuedBundles,
+    first_bundle: VerifiedBundle,
     stream: JetStreamContext,
     tmp_path: Path,
 ) -> None:
-    await publisher.publish(await foundry.bundle(2))
+    await publisher.publish(await bundles.bundle(2))
     await stream.update_stream((await stream.stream_info(STREAM)).config.evolve(max_msgs=7))
     (tmp_path / "identity" / "..data" / "tls.crt").write_text("no certificate")
-    brought = await publisher.publish(first)
+    brought = await publisher.publish(first_bundle)
     assert (brought.outcome, brought.newer) == (PublishOutcome.NEWER, (STREAM,))
     (failure,) = brought.failed
     assert failure.startswith("jetstream: expected to write metadata.client.ca-cert, found: ")
@@ -261,12 +238,12 @@ async def test_higher_sequence_is_reported_though_the_identity_is_unusable(
 
 
 async def test_new_identity_is_used(
-    publisher: JetStreamPublisher, foundry: IssuedBundles, first: VerifiedBundle, tmp_path: Path
+    publisher: JetStreamPublisher, bundles: IssuedBundles, first_bundle: VerifiedBundle, tmp_path: Path
 ) -> None:
-    await publisher.publish(first)
+    await publisher.publish(first_bundle)
     connection = publisher._connection
     assert isinstance(connection, tidemark.nats.Connection)
     before = connection.leaf_sha256
-    await DirectoryLeafStore(tmp_path / "identity").write(await foundry.leaf(first))
-    assert (await publisher.publish(first)).outcome is PublishOutcome.UNCHANGED
+    await DirectoryLeafStore(tmp_path / "identity").write(await bundles.leaf(first_bundle))
+    assert (await publisher.publish(first_bundle)).outcome is PublishOutcome.UNCHANGED
     assert connection.leaf_sha256 != before

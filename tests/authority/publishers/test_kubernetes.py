@@ -3,10 +3,8 @@
 import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,21 +22,15 @@ from tests.harness.waiting import eventually
 from tidemark.bundle import Bundle, Cause
 from tidemark.trust import Trust
 
-NOW = int(time.time())
 ENABLED = {"tidemark.io/bundle": "enabled"}
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> IssuedBundles:
-    return await IssuedBundles.create(tmp_path / "state", NOW)
-
-
-@pytest.fixture
-def publisher(server: ApiServer, client: KubernetesClient, foundry: IssuedBundles) -> KubernetesPublisher:
+def publisher(server: ApiServer, client: KubernetesClient, bundles: IssuedBundles) -> KubernetesPublisher:
     server.namespace("nats", **ENABLED)
     server.namespace("apps", **ENABLED)
     server.namespace("other")
-    return KubernetesPublisher(client, foundry.trust, "tidemark")
+    return KubernetesPublisher(client, bundles.trust, "tidemark")
 
 
 def live(server: ApiServer, namespace: str) -> Bundle | None:
@@ -57,15 +49,15 @@ def pod(name: str, namespace: str, secret: str = LIVE_SECRET, agent: str = "true
 
 
 async def test_every_labelled_namespace_shows_the_bundle(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    first = await foundry.bundle(1)
+    first = await bundles.bundle(1)
     assert (await publisher.publish(first)).outcome is PublishOutcome.WRITTEN
     assert live(server, "nats") == live(server, "apps") == first.bundle
     assert live(server, "other") is None
     assert (await publisher.publish(first)).outcome is PublishOutcome.UNCHANGED
 
-    second = await foundry.bundle(2)
+    second = await bundles.bundle(2)
     assert (await publisher.publish(second)).outcome is PublishOutcome.WRITTEN
     found = server.store.find(SECRET, "nats", LIVE_SECRET)
     assert found is not None
@@ -81,29 +73,29 @@ async def test_every_labelled_namespace_shows_the_bundle(
 
 
 async def test_trust_file_is_created_and_never_changed(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     theirs = {"metadata": {"name": TRUST_CONFIG_MAP, "namespace": "apps"}, "data": {"trust.toml": "theirs"}}
     server.store.put(CONFIG_MAP, theirs)
     for sequence in (1, 2):
-        await publisher.publish(await foundry.bundle(sequence))
+        await publisher.publish(await bundles.bundle(sequence))
     kept, made = (server.store.find(CONFIG_MAP, namespace, TRUST_CONFIG_MAP) for namespace in ("apps", "nats"))
     assert kept is not None
     assert kept["data"] == {"trust.toml": "theirs"}
     assert made is not None
-    assert Trust.parse(made["data"]["trust.toml"].encode()) == foundry.trust
+    assert Trust.parse(made["data"]["trust.toml"].encode()) == bundles.trust
     assert server.store.find(CONFIG_MAP, "other", TRUST_CONFIG_MAP) is None
 
 
 async def test_failed_trust_file_delays_no_bundle(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     async def refuse(request: web.Request, handle: Answering) -> web.StreamResponse:
         is_made = request.method == "POST" and request.path.endswith("/configmaps")
         return internal_error() if is_made else await handle(request)
 
     server.interfere = refuse
-    bundle = await foundry.bundle(1)
+    bundle = await bundles.bundle(1)
     brought = await publisher.publish(bundle)
     assert len(brought.failed) == 2
     assert all(TRUST_CONFIG_MAP in failure for failure in brought.failed)
@@ -112,9 +104,9 @@ async def test_failed_trust_file_delays_no_bundle(
 
 @pytest.mark.parametrize("edit", [{"data": {"ca.crt": "AAAA"}}, {"data": {"bundle.note": None}}, {"data": None}])
 async def test_edited_or_deleted_secret_is_restored(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles, edit: dict[str, Any]
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles, edit: dict[str, Any]
 ) -> None:
-    bundle = await foundry.bundle(1)
+    bundle = await bundles.bundle(1)
     await publisher.publish(bundle)
     server.store.merge(SECRET, "nats", LIVE_SECRET, edit, "kubectl-edit")
     assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
@@ -125,53 +117,53 @@ async def test_edited_or_deleted_secret_is_restored(
 
 
 async def test_fields_of_other_managers_stay(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    await publisher.publish(await foundry.bundle(1))
+    await publisher.publish(await bundles.bundle(1))
     server.store.merge(SECRET, "nats", LIVE_SECRET, {"metadata": {"labels": {"team": "bus"}}}, "somebody")
-    await publisher.publish(await foundry.bundle(2))
+    await publisher.publish(await bundles.bundle(2))
     found = server.store.find(SECRET, "nats", LIVE_SECRET)
     assert found is not None
     assert found["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "tidemark", "team": "bus"}
 
 
 async def test_higher_sequence_is_not_written_over(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    newer = await foundry.bundle(7)
+    newer = await bundles.bundle(7)
     server.store.put(SECRET, secret_of(newer))
-    brought = await publisher.publish(await foundry.bundle(6))
+    brought = await publisher.publish(await bundles.bundle(6))
     assert brought == PublishResult(written=("secret apps/nats-ca-tls",), newer=("secret nats/nats-ca-tls",))
     assert live(server, "nats") == newer.bundle
 
 
 async def test_higher_sequence_is_reported_though_others_fail(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    server.store.put(SECRET, secret_of(await foundry.bundle(7)))
+    server.store.put(SECRET, secret_of(await bundles.bundle(7)))
     tls = {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
-    server.store.put(SECRET, secret_of(await foundry.bundle(1), LIVE_SECRET, "apps") | tls)
-    brought = await publisher.publish(await foundry.bundle(6))
+    server.store.put(SECRET, secret_of(await bundles.bundle(1), LIVE_SECRET, "apps") | tls)
+    brought = await publisher.publish(await bundles.bundle(6))
     assert (brought.outcome, brought.newer) == (PublishOutcome.NEWER, ("secret nats/nats-ca-tls",))
     (failure,) = brought.failed
     assert failure.startswith("secret apps/nats-ca-tls: expected a Secret of type Opaque")
 
 
 async def test_second_text_of_one_sequence_is_an_error(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    server.store.put(SECRET, secret_of(await foundry.bundle(3, Cause.FORCED)))
-    (failure,) = (await publisher.publish(await foundry.bundle(3))).failed
+    server.store.put(SECRET, secret_of(await bundles.bundle(3, Cause.FORCED)))
+    (failure,) = (await publisher.publish(await bundles.bundle(3))).failed
     assert "two authorities" in failure
 
 
 @pytest.mark.parametrize("standing", [True, False])
 async def test_newer_bundle_written_meanwhile_stays(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles, standing: bool
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles, standing: bool
 ) -> None:
-    newer = await foundry.bundle(9)
+    newer = await bundles.bundle(9)
     if standing:
-        await publisher.publish(await foundry.bundle(1))
+        await publisher.publish(await bundles.bundle(1))
     before = _once(lambda request: request.method in ("PATCH", "POST") and "/nats/secrets" in request.path)
 
     async def overtake(request: web.Request, handle: Answering) -> web.StreamResponse:
@@ -180,7 +172,7 @@ async def test_newer_bundle_written_meanwhile_stays(
         return await handle(request)
 
     server.interfere = overtake
-    await publisher.publish(await foundry.bundle(8))
+    await publisher.publish(await bundles.bundle(8))
     assert live(server, "nats") == newer.bundle
 
 
@@ -196,7 +188,7 @@ def _once(condition: Callable[[web.Request], bool]) -> Callable[[web.Request], b
 
 
 async def test_lost_answer_changes_nothing(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     for sequence in (1, 2):
         lose = _once(lambda request: request.method in ("POST", "PATCH") and "/nats/secrets" in request.path)
@@ -208,15 +200,15 @@ async def test_lost_answer_changes_nothing(
             return internal_error() if lose(request) else response
 
         server.interfere = lost
-        bundle = await foundry.bundle(sequence)
+        bundle = await bundles.bundle(sequence)
         assert (await publisher.publish(bundle)).outcome is PublishOutcome.WRITTEN
         assert live(server, "nats") == live(server, "apps") == bundle.bundle
 
 
 async def test_failing_namespace_delays_no_other(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    bundle = await foundry.bundle(1)
+    bundle = await bundles.bundle(1)
     tls = secret_of(bundle) | {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}
     server.store.put(SECRET, tls)
     (failure,) = (await publisher.publish(bundle)).failed
@@ -237,7 +229,7 @@ async def test_failing_namespace_delays_no_other(
 
 
 async def test_unreadable_secret_is_named_and_hides_no_other(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     """Whoever may write a Secret of this name anywhere may write what no model of Kubernetes reads."""
 
@@ -251,7 +243,7 @@ async def test_unreadable_secret_is_named_and_hides_no_other(
             return web.json_response(found)
         return response
 
-    first, second = await foundry.bundle(1), await foundry.bundle(2)
+    first, second = await bundles.bundle(1), await bundles.bundle(2)
     await publisher.publish(first)
     server.store.put(SECRET, secret_of(first, namespace="other"))
     server.interfere = damaged
@@ -267,33 +259,33 @@ async def test_unreadable_secret_is_named_and_hides_no_other(
 
 
 async def test_terminating_namespace_is_left_alone(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     server.store.terminate(NAMESPACE, "", "nats")
-    brought = await publisher.publish(await foundry.bundle(1))
+    brought = await publisher.publish(await bundles.bundle(1))
     assert (brought.outcome, brought.failed) == (PublishOutcome.WRITTEN, ())
     assert live(server, "nats") is None
 
 
 async def test_unreachable_api_server_is_an_error(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     await server.stop()
     with pytest.raises(PublishError, match="expected to list namespaces"):
-        await publisher.publish(await foundry.bundle(1))
+        await publisher.publish(await bundles.bundle(1))
     with pytest.raises(PublishError, match="expected to list namespaces"):
         await publisher.read()
     await server.start()
 
 
 async def test_pods_that_mount_a_changed_secret_are_nudged(
-    server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, client: KubernetesClient, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
     for one in (pod("nats-0", "nats"), pod("nats-1", "nats", "another"), pod("nats-2", "nats", agent="no")):
         server.store.put(POD, one)
     complaints: list[str] = []
     nudge = Nudge(client, complaints.append)
-    nudging = KubernetesPublisher(client, foundry.trust, "tidemark", nudge)
+    nudging = KubernetesPublisher(client, bundles.trust, "tidemark", nudge)
 
     def nudged() -> dict[str, str]:
         pods = {one["metadata"]["name"]: one["metadata"] for one in server.store.select(POD, "nats", lambda _: True)}
@@ -301,7 +293,7 @@ async def test_pods_that_mount_a_changed_secret_are_nudged(
             name: found["annotations"][NUDGE_ANNOTATION] for name, found in pods.items() if found.get("annotations")
         }
 
-    assert (await nudging.publish(await foundry.bundle(1))).outcome is PublishOutcome.WRITTEN
+    assert (await nudging.publish(await bundles.bundle(1))).outcome is PublishOutcome.WRITTEN
     assert nudged() == {}, "its delivery waits for nothing"
     task = asyncio.create_task(nudge.run(again_seconds=0.05))
     await eventually(lambda: nudged() == {"nats-0": "1"}, "the nudge")
@@ -313,7 +305,7 @@ async def test_pods_that_mount_a_changed_secret_are_nudged(
     for number in range(3, 60):
         server.store.put(POD, pod(f"nats-{number}", "nats"))
     server.requests.clear()
-    second = await foundry.bundle(2)
+    second = await bundles.bundle(2)
     assert (await nudging.publish(second)).outcome is PublishOutcome.WRITTEN
     await eventually(lambda: complaints, "a complaint")
     assert "by themselves" in complaints[0]
@@ -349,9 +341,9 @@ async def kept(publisher: KubernetesPublisher, publish: Callable[[], Awaitable[o
 
 
 async def test_new_label_or_deleted_secret_wakes_the_publisher(
-    server: ApiServer, publisher: KubernetesPublisher, foundry: IssuedBundles
+    server: ApiServer, publisher: KubernetesPublisher, bundles: IssuedBundles
 ) -> None:
-    bundle = await foundry.bundle(1)
+    bundle = await bundles.bundle(1)
     async with kept(publisher, lambda: publisher.publish(bundle)):
         await eventually(lambda: live(server, "nats") == bundle.bundle, "the first")
         server.namespace("other", **ENABLED)

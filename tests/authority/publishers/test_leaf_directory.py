@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,6 @@ from authority.publishers.interface import PublishError, PublishOutcome
 from authority.publishers.leaf_directory import DirectoryLeafStore
 from tests.harness.contract.issued_bundles import IssuedBundles
 from tidemark.certificates import parse_leaf
-
-
-@pytest.fixture
-async def foundry(tmp_path: Path) -> IssuedBundles:
-    return await IssuedBundles.create(tmp_path / "state", int(time.time()))
 
 
 @pytest.fixture
@@ -47,11 +41,11 @@ def make_for_group(target: Path, gid: int) -> None:
     os.chown(target, -1, gid)
 
 
-async def test_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path) -> None:
+async def test_leaf_switches_with_its_key(bundles: IssuedBundles, target: Path) -> None:
     store = DirectoryLeafStore(target)
     assert store.name == str(target)
     assert await store.read() is None
-    leaf = await foundry.leaf(await foundry.bundle(1))
+    leaf = await bundles.leaf(await bundles.bundle(1))
     await store.write(leaf)
     assert await store.read() == leaf.certificate_pem
     read = parse_leaf((target / "tls.crt").read_bytes(), (target / "tls.key").read_bytes())
@@ -62,30 +56,30 @@ async def test_leaf_switches_with_its_key(foundry: IssuedBundles, target: Path) 
     assert len(generations(target)) == 1
 
 
-async def test_group_of_the_directory_may_read_the_key(foundry: IssuedBundles, target: Path) -> None:
+async def test_group_of_the_directory_may_read_the_key(bundles: IssuedBundles, target: Path) -> None:
     another = 12345 if os.geteuid() == 0 else os.getgroups()[-1]  # only root may give away what is not its own
     make_for_group(target, another)
-    await DirectoryLeafStore(target).write(await foundry.leaf(await foundry.bundle(1)))
+    await DirectoryLeafStore(target).write(await bundles.leaf(await bundles.bundle(1)))
     assert group(target / "tls.key") == group(target / "..data") == another
 
 
-async def test_leaf_without_its_key_is_none(foundry: IssuedBundles, target: Path) -> None:
-    bundle = await foundry.bundle(1)
+async def test_leaf_without_its_key_is_none(bundles: IssuedBundles, target: Path) -> None:
+    bundle = await bundles.bundle(1)
     store = DirectoryLeafStore(target)
-    await store.write(await foundry.leaf(bundle))
-    (target / "..data" / "tls.key").write_bytes((await foundry.leaf(bundle)).key_pem)
+    await store.write(await bundles.leaf(bundle))
+    (target / "..data" / "tls.key").write_bytes((await bundles.leaf(bundle)).key_pem)
     assert await store.read() is None
     (target / "..data" / "tls.key").unlink()
     assert await store.read() is None
 
 
-async def test_bundle_and_leaf_may_share_a_directory(foundry: IssuedBundles, target: Path) -> None:
-    publisher, store = DirectoryPublisher([target], foundry.trust), DirectoryLeafStore(target)
-    first = await foundry.bundle(1)
-    leaf = await foundry.leaf(first)
+async def test_bundle_and_leaf_may_share_a_directory(bundles: IssuedBundles, target: Path) -> None:
+    publisher, store = DirectoryPublisher([target], bundles.trust), DirectoryLeafStore(target)
+    first = await bundles.bundle(1)
+    leaf = await bundles.leaf(first)
     await publisher.publish(first)
     await store.write(leaf)
-    second = await foundry.bundle(2)
+    second = await bundles.bundle(2)
     await publisher.publish(second)
     assert (target / "bundle.note").read_bytes() == second.bundle.note
     assert await store.read() == leaf.certificate_pem
@@ -93,8 +87,8 @@ async def test_bundle_and_leaf_may_share_a_directory(foundry: IssuedBundles, tar
     assert (await publisher.publish(second)).outcome is PublishOutcome.UNCHANGED
 
 
-async def test_failed_write_of_a_leaf_names_the_path(foundry: IssuedBundles, target: Path) -> None:
-    leaf = await foundry.leaf(await foundry.bundle(1))
+async def test_failed_write_of_a_leaf_names_the_path(bundles: IssuedBundles, target: Path) -> None:
+    leaf = await bundles.leaf(await bundles.bundle(1))
     put_a_file_in_the_way(target)
     with pytest.raises(PublishError, match=r"bundle: expected to write the leaf, found .*bundle"):
         await DirectoryLeafStore(target).write(leaf)

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +17,6 @@ from tests.harness.waiting import eventually
 
 
 @pytest.fixture
-async def foundry(tmp_path: Path) -> IssuedBundles:
-    return await IssuedBundles.create(tmp_path / "state", int(time.time()))
-
-
-@pytest.fixture
 def store(client: KubernetesClient) -> KubernetesLeafStore:
     return KubernetesLeafStore(client, "tidemark", "nats-0-tls")
 
@@ -35,10 +28,10 @@ def found(server: ApiServer) -> dict[str, Any]:
 
 
 async def test_leaf_is_written_read_and_replaced(
-    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
+    server: ApiServer, store: KubernetesLeafStore, bundles: IssuedBundles
 ) -> None:
-    bundle = await foundry.bundle(1)
-    first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
+    bundle = await bundles.bundle(1)
+    first, second = await bundles.leaf(bundle), await bundles.leaf(bundle)
     assert await store.read() is None
     await store.write(first)
     assert found(server)["type"] == "kubernetes.io/tls"
@@ -50,10 +43,10 @@ async def test_leaf_is_written_read_and_replaced(
 
 
 async def test_unusable_leaf_counts_as_none(
-    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
+    server: ApiServer, store: KubernetesLeafStore, bundles: IssuedBundles
 ) -> None:
-    bundle = await foundry.bundle(1)
-    first, second = await foundry.leaf(bundle), await foundry.leaf(bundle)
+    bundle = await bundles.bundle(1)
+    first, second = await bundles.leaf(bundle), await bundles.leaf(bundle)
     await store.write(first)
     other = {"data": {"tls.key": base64.b64encode(second.key_pem).decode()}}
     server.store.merge(SECRET, "tidemark", "nats-0-tls", other, "kubectl-edit")
@@ -63,45 +56,45 @@ async def test_unusable_leaf_counts_as_none(
 
 
 async def test_write_over_an_unread_version_fails(
-    server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, foundry: IssuedBundles
+    server: ApiServer, store: KubernetesLeafStore, client: KubernetesClient, bundles: IssuedBundles
 ) -> None:
-    bundle = await foundry.bundle(1)
+    bundle = await bundles.bundle(1)
     other = KubernetesLeafStore(client, "tidemark", "nats-0-tls")
     await other.read()
-    await store.write(await foundry.leaf(bundle))
+    await store.write(await bundles.leaf(bundle))
     with pytest.raises(PublishError, match="found that it exists"):
-        await other.write(await foundry.leaf(bundle))
+        await other.write(await bundles.leaf(bundle))
     await other.read()
-    newer = await foundry.leaf(bundle)
+    newer = await bundles.leaf(bundle)
     await store.write(newer)
     with pytest.raises(PublishError, match="409"):
-        await other.write(await foundry.leaf(bundle))
+        await other.write(await bundles.leaf(bundle))
     assert await store.read() == newer.certificate_pem
 
 
 async def test_secret_of_another_type_is_refused(
-    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
+    server: ApiServer, store: KubernetesLeafStore, bundles: IssuedBundles
 ) -> None:
     server.store.put(SECRET, {"metadata": {"name": "nats-0-tls", "namespace": "tidemark"}, "type": "Opaque"})
     assert await store.read() is None
     with pytest.raises(PublishError, match=r"tidemark/nats-0-tls: expected a Secret of type kubernetes.io/tls"):
-        await store.write(await foundry.leaf(await foundry.bundle(1)))
+        await store.write(await bundles.leaf(await bundles.bundle(1)))
 
 
 async def test_secret_deleted_before_the_write_is_created_with_its_type(
-    server: ApiServer, store: KubernetesLeafStore, foundry: IssuedBundles
+    server: ApiServer, store: KubernetesLeafStore, bundles: IssuedBundles
 ) -> None:
     """A type cannot be changed: an Opaque one would be refused for ever."""
-    bundle = await foundry.bundle(1)
-    await store.write(await foundry.leaf(bundle))
+    bundle = await bundles.bundle(1)
+    await store.write(await bundles.leaf(bundle))
     assert await store.read() is not None
     server.store.delete(SECRET, "tidemark", "nats-0-tls")
-    await store.write(await foundry.leaf(bundle))
+    await store.write(await bundles.leaf(bundle))
     assert found(server)["type"] == "kubernetes.io/tls"
 
 
 async def test_pods_that_mount_the_secret_are_nudged(
-    server: ApiServer, client: KubernetesClient, foundry: IssuedBundles
+    server: ApiServer, client: KubernetesClient, bundles: IssuedBundles
 ) -> None:
     projected = {"name": "leaf", "projected": {"sources": [{"secret": {"name": "nats-0-tls"}}]}}
     labels = {"tidemark.io/agent": "true"}
@@ -110,7 +103,7 @@ async def test_pods_that_mount_the_secret_are_nudged(
         server.store.put(POD, {"metadata": metadata, "spec": {"containers": [], "volumes": volumes}})
     nudge = Nudge(client, lambda _: None)
     store = KubernetesLeafStore(client, "tidemark", "nats-0-tls", nudge)
-    await store.write(await foundry.leaf(await foundry.bundle(1)))
+    await store.write(await bundles.leaf(await bundles.bundle(1)))
     task = asyncio.create_task(nudge.run())
 
     def annotations(name: str) -> Any:

@@ -1,7 +1,10 @@
 """Makes real, verified bundles with the embedded issuer and signer, for tests of their consumers."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from authority.issuer.embedded import EmbeddedIssuer, create_root
 from authority.issuer.interface import CaRequest, IssuedLeaf, LeafRequest
@@ -81,3 +84,9 @@ def signed(verified: VerifiedBundle) -> SignedStatement:
         digest=verified.digest,
         certificates=verified.certificates,
     )
+
+
+@pytest.fixture
+async def bundles(tmp_path: Path) -> IssuedBundles:
+    """A trust domain of the test's own, by the real clock."""
+    return await IssuedBundles.create(tmp_path / "state", int(time.time()))
