@@ -1,23 +1,20 @@
 """The embedded issuer: real keys in real files, judged by another library's chain verification."""
 
-import ipaddress
 import os
 import stat
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from authority.issuer.embedded import EmbeddedIssuer, create_root
 from authority.issuer.interface import CaRequest, IssuerError, LeafRequest
 from authority.pki.keystore import KeyType
 from authority.signer.embedded import create_key, open_signer
-from tidemark.certificates import fingerprint, is_ca, issued_by, key_identifier, not_after, not_before, parse_leaf
+from tests.harness.pki.issued_form import assert_ca_form, assert_leaf_form
+from tidemark.certificates import fingerprint, is_ca, issued_by, not_after, not_before, parse_leaf
 
 NOW = 1_800_000_000
 DOMAIN = "bus.example.com"
@@ -43,27 +40,8 @@ def modes(directory: Path) -> set[tuple[str, int]]:
 async def test_ca_has_the_documented_form(issuer: EmbeddedIssuer) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
-    names = [(attribute.oid._name, attribute.value) for attribute in ca.subject]
-    assert names == [
-        ("organizationName", DOMAIN),
-        ("commonName", "intermediate epoch 7"),
-        ("serialNumber", key_identifier(ca)[:16]),
-    ]
-    assert issued_by(ca, root)
-    assert is_ca(ca)
-    assert (not_before(ca), not_after(ca)) == (REQUEST.not_before, REQUEST.not_after)
-    basic = ca.extensions.get_extension_for_class(x509.BasicConstraints)
-    assert basic.critical
-    assert basic.value == x509.BasicConstraints(ca=True, path_length=0)
-    usage = ca.extensions.get_extension_for_class(x509.KeyUsage)
-    assert usage.critical
-    assert usage.value.key_cert_sign
-    assert usage.value.crl_sign
-    assert not usage.value.digital_signature
-    above = ca.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    assert above == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    assert issued_by(root, root)
-    assert root.subject != ca.subject
+    assert_ca_form(ca, root, REQUEST)
+    assert not_before(ca) == REQUEST.not_before
 
 
 async def test_repeated_ca_id_returns_the_same_ca_after_a_restart(issuer: EmbeddedIssuer, state: Path) -> None:
@@ -105,18 +83,10 @@ async def test_leaf_serves_and_connects(issuer: EmbeddedIssuer) -> None:
     (root,) = await issuer.roots()
     ca = await issuer.issue_ca(REQUEST)
     issued = await issuer.issue_leaf(REQUEST.ca_id, LEAF)
-    leaf = parse_leaf(issued.certificate_pem, issued.key_pem)
-    assert leaf.chain == (ca,)
-    assert (not_before(leaf.certificate), not_after(leaf.certificate)) == (LEAF.not_before, LEAF.not_after)
-    policy = PolicyBuilder().store(Store([root])).time(datetime.fromtimestamp(NOW, UTC))
-    for name in (x509.DNSName("nats-0.example.com"), x509.IPAddress(ipaddress.ip_address("::1"))):
-        assert policy.build_server_verifier(name).verify(leaf.certificate, [ca]) == [leaf.certificate, ca, root]
-    assert policy.build_client_verifier().verify(leaf.certificate, [ca]).chain == [leaf.certificate, ca, root]
-    with pytest.raises(VerificationError):
-        policy.build_server_verifier(x509.DNSName("nats-1.example.com")).verify(leaf.certificate, [ca])
+    leaf = assert_leaf_form(issued, ca, root, LEAF, NOW)
+    assert not_before(leaf.certificate) == LEAF.not_before
     again = await issuer.issue_leaf(REQUEST.ca_id, LEAF)
     assert again.key_pem != issued.key_pem
-    assert "PRIVATE" not in repr(issued)
 
 
 async def test_leaf_that_would_outlive_its_ca_is_refused(issuer: EmbeddedIssuer) -> None:
