@@ -20,6 +20,7 @@ from tests.harness.authority.harness import AuthorityHarness
 from tests.harness.authority.journal_builder import PLAYGROUND, START
 from tests.harness.authority.memory_backends import Effects, How, Strike, When
 from tests.harness.authority.withdrawal_orders import Order, withdraw
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Cause
 from tidemark.certificates import issued_by
 
@@ -247,25 +248,24 @@ def test_no_withdrawal_is_forgotten_after_any_fault(second_epoch: AuthorityHarne
     assert "append WithdrawalRecord" in names
 
 
-def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness()
-        harness.boot()
-        await harness.until(START + 11)
-        harness.effects.strike = Strike(len(harness.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
-        await harness.sleep_until_death()
-        harness.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
-        harness.boot()
-        await harness.until(START + 15)
-        history = replay(await harness.journal.read())
-        assert set(harness.issuer.cas) == {ca.ca_id for ca in history.cas}
-        assert history.cas[-1].not_after == START + 20 + 100
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_clock_changed_between_a_crash_and_the_restart_leaves_no_ca_behind() -> None:
+    harness = AuthorityHarness()
+    harness.boot()
+    await harness.until(START + 11)
+    harness.effects.strike = Strike(len(harness.effects.names) + 1, When.BEFORE, How.KILL)  # after issuing
+    await harness.sleep_until_death()
+    harness.timing = replace(PLAYGROUND, clock=replace(CLOCK, validity_seconds=100))
+    harness.boot()
+    await harness.until(START + 15)
+    history = replay(await harness.journal.read())
+    assert set(harness.issuer.cas) == {ca.ca_id for ca in history.cas}
+    assert history.cas[-1].not_after == START + 20 + 100
+    await harness.stop()
 
 
-def test_the_issuer_is_shared_one_call_at_a_time() -> None:
+@in_virtual_time
+async def test_the_issuer_is_shared_one_call_at_a_time() -> None:
     class Counting:
         running = 0
         most = 0
@@ -277,10 +277,7 @@ def test_the_issuer_is_shared_one_call_at_a_time() -> None:
             self.running -= 1
             return IssuerHoldings({})
 
-    async def main() -> None:
-        counting = Counting()
-        issuer = SerializedIssuer(counting)  # type: ignore[arg-type]  # only holdings is asked for
-        await asyncio.gather(*(issuer.holdings() for _ in range(5)))
-        assert counting.most == 1
-
-    virtual_time.run(main())
+    counting = Counting()
+    issuer = SerializedIssuer(counting)  # type: ignore[arg-type]  # only holdings is asked for
+    await asyncio.gather(*(issuer.holdings() for _ in range(5)))
+    assert counting.most == 1

@@ -22,11 +22,11 @@ from authority.journal.store import JournalStore
 from authority.rotation.events import LeafIssued
 from authority.rotation.leaf_renewal import LeafSubject
 from authority.rotation.operator_requests import RotationRefused
-from tests.harness import virtual_time
 from tests.harness.authority.deployment import AuthorityDeployment, ask, command
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import DOMAIN, PLAYGROUND, START, running
 from tests.harness.authority.memory_backends import MemoryIssuer, MemoryJournal, MemorySigner
+from tests.harness.virtual_time import in_virtual_time
 from tests.harness.waiting import eventually
 from tidemark.certificates import fingerprint, leaf_issuer, not_after, not_before, parse_leaf
 from tidemark.trust import Trust
@@ -35,22 +35,20 @@ ORDER = LeafOrder(LeafSubject("grace", "grace", ("grace.example.com",), ("::1",)
 WANTED: dict[str, Any] = {"name": "grace", "dns": ["grace.example.com"], "ip": ["0:0::1"], "reason": "a look by hand"}
 
 
-def test_manual_leaf_is_signed_as_workload_leaves_and_recorded() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        harness.boot()
-        await harness.until(START + 50)
-        made = await harness.rotation.commands.issue_leaf(ORDER)
-        assert (not_before(made.leaf), not_after(made.leaf)) == (START + 45, START + 80)  # its CA ends then
-        assert fingerprint(leaf_issuer(parse_leaf(*_pems(made)), [made.signing.certificate], (), START + 50))
-        (event,) = harness.of(LeafIssued)
-        assert (event.serial, event.not_after, event.who) == (made.serial, START + 80, "ada")
-        assert harness.journal.records[harness.journal.last] == LeafRecord(
-            START + 50, made.signing.sha256, "grace", ("grace.example.com", "::1"), made.serial, "ada", "a look by hand"
-        )
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_manual_leaf_is_signed_as_workload_leaves_and_recorded() -> None:
+    harness = AuthorityHarness(proving=False)
+    harness.boot()
+    await harness.until(START + 50)
+    made = await harness.rotation.commands.issue_leaf(ORDER)
+    assert (not_before(made.leaf), not_after(made.leaf)) == (START + 45, START + 80)  # its CA ends then
+    assert fingerprint(leaf_issuer(parse_leaf(*_pems(made)), [made.signing.certificate], (), START + 50))
+    (event,) = harness.of(LeafIssued)
+    assert (event.serial, event.not_after, event.who) == (made.serial, START + 80, "ada")
+    assert harness.journal.records[harness.journal.last] == LeafRecord(
+        START + 50, made.signing.sha256, "grace", ("grace.example.com", "::1"), made.serial, "ada", "a look by hand"
+    )
+    await harness.stop()
 
 
 def _pems(made: ManualLeaf) -> tuple[bytes, bytes]:

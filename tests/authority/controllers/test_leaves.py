@@ -13,10 +13,10 @@ from authority.rotation.leaf_renewal import (
     LeafCause,
     LeafSubject,
 )
-from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive, signed_leaf
 from tests.harness.authority.journal_builder import EPOCH, START, make_ca
 from tests.harness.authority.memory_backends import MemoryLeafStore
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.certificates import is_valid_at, issued_by, not_after, not_before, parse_leaf
 
 NEXT = START + 20
@@ -39,26 +39,24 @@ async def test_leaves_follow_each_activation_and_no_half_life_doubles_it(harness
     assert (state.not_after, state.ca, state.error) == (START + 120, written[-1].ca, "")
 
 
-def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_out() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        harness.boot()
-        for second in range(1, 60):
-            await harness.until(START + second)
-            assert harness.leaf.certificate is not None
-            assert is_valid_at(harness.leaf.certificate, harness.now())
-        written = harness.of(LeafWritten)
-        assert [(e.at - START, e.cause, e.not_after - START) for e in written] == [
-            (0, LeafCause.MISSING, 40),
-            (22, LeafCause.HALF_LIFE, 62),
-            (44, LeafCause.HALF_LIFE, 80),
-        ]
-        await harness.until(START + 61)
-        assert harness.of(Activated)[-1].opening is Opening.LAST_RESORT
-        assert harness.of(LeafWritten)[-1].cause is LeafCause.ACTIVATION
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_leaves_are_renewed_at_half_life_while_the_gate_is_held_and_never_run_out() -> None:
+    harness = AuthorityHarness(proving=False)
+    harness.boot()
+    for second in range(1, 60):
+        await harness.until(START + second)
+        assert harness.leaf.certificate is not None
+        assert is_valid_at(harness.leaf.certificate, harness.now())
+    written = harness.of(LeafWritten)
+    assert [(e.at - START, e.cause, e.not_after - START) for e in written] == [
+        (0, LeafCause.MISSING, 40),
+        (22, LeafCause.HALF_LIFE, 62),
+        (44, LeafCause.HALF_LIFE, 80),
+    ]
+    await harness.until(START + 61)
+    assert harness.of(Activated)[-1].opening is Opening.LAST_RESORT
+    assert harness.of(LeafWritten)[-1].cause is LeafCause.ACTIVATION
+    await harness.stop()
 
 
 @alive
@@ -77,25 +75,23 @@ async def test_a_leaf_that_was_deleted_or_replaced_comes_back(harness: Authority
     assert causes == [LeafCause.MISSING, LeafCause.MISSING, LeafCause.MISSING, LeafCause.FOREIGN]
 
 
-def test_failing_leaf_target_is_retried_and_delays_no_other() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness()
-        broken = MemoryLeafStore("secrets/orders", is_down=True)
-        harness.workloads.append((LeafSubject("orders", "orders", ("orders",), ()), broken))
-        harness.boot()
-        await harness.until(START + 25)
-        assert [e.workload for e in harness.of(LeafWritten)] == ["nats-0", "nats-0"]
-        failures = harness.of(StepFailed, lambda e: e.step is Step.LEAF)
-        assert {e.target for e in failures} == {"orders"}
-        assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
-        assert harness.leaves.states["orders"].error == "secrets/orders: down"
-        broken.is_down = False
-        await harness.until(START + 31)
-        assert broken.written == 1
-        assert harness.leaves.states["orders"].error == ""
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_failing_leaf_target_is_retried_and_delays_no_other() -> None:
+    harness = AuthorityHarness()
+    broken = MemoryLeafStore("secrets/orders", is_down=True)
+    harness.workloads.append((LeafSubject("orders", "orders", ("orders",), ()), broken))
+    harness.boot()
+    await harness.until(START + 25)
+    assert [e.workload for e in harness.of(LeafWritten)] == ["nats-0", "nats-0"]
+    failures = harness.of(StepFailed, lambda e: e.step is Step.LEAF)
+    assert {e.target for e in failures} == {"orders"}
+    assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
+    assert harness.leaves.states["orders"].error == "secrets/orders: down"
+    broken.is_down = False
+    await harness.until(START + 31)
+    assert broken.written == 1
+    assert harness.leaves.states["orders"].error == ""
+    await harness.stop()
 
 
 @alive
@@ -131,15 +127,13 @@ async def test_a_leaf_that_agents_would_refuse_is_not_written(harness: Authority
     assert issued_by(leaf, signing.certificate)
 
 
-def test_without_workloads_there_is_nothing_to_do_and_no_end() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness()
-        harness.workloads.clear()
-        harness.boot()
-        leaves = asyncio.create_task(harness.leaves.run())
-        await harness.until(START + 100)
-        assert not leaves.done()
-        leaves.cancel()
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_without_workloads_there_is_nothing_to_do_and_no_end() -> None:
+    harness = AuthorityHarness()
+    harness.workloads.clear()
+    harness.boot()
+    leaves = asyncio.create_task(harness.leaves.run())
+    await harness.until(START + 100)
+    assert not leaves.done()
+    leaves.cancel()
+    await harness.stop()

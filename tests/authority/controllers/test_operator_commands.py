@@ -14,7 +14,6 @@ from authority.rotation.events import (
     Prepared,
 )
 from authority.rotation.operator_requests import RotationRefused
-from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import DOMAIN, EPOCH, SIGNER, START, JournalBuilder
 from tests.harness.authority.memory_backends import (
@@ -22,6 +21,7 @@ from tests.harness.authority.memory_backends import (
     Strike,
     When,
 )
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Cause
 from tidemark.note import Signer
 
@@ -50,23 +50,21 @@ async def test_forced_rotation_is_activated_once_proven_also_twice_in_an_epoch(
     assert harness.issuer.active == f"epoch-{EPOCH + 1}-5"
 
 
-def test_forced_rotation_that_overfills_bundles_is_refused_before_issue() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        harness.boot()
-        await harness.settle()
-        full = JournalBuilder(history=harness.journal_store.history)
-        full.entries.extend(harness.journal_store.history.entries)
-        for _ in range(58):
-            full.prepare(EPOCH, START, Cause.FORCED)
-            harness.journal.put(full.entries[-1].record)
-        with pytest.raises(RotationRefused, match="at most 64 certificates"):
-            await harness.rotation.commands.rotate("ada", "practice")
-        assert set(harness.issuer.cas) == {f"epoch-{EPOCH}-1"}
-        assert harness.journal.last == full.history.head
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_forced_rotation_that_overfills_bundles_is_refused_before_issue() -> None:
+    harness = AuthorityHarness(proving=False)
+    harness.boot()
+    await harness.settle()
+    full = JournalBuilder(history=harness.journal_store.history)
+    full.entries.extend(harness.journal_store.history.entries)
+    for _ in range(58):
+        full.prepare(EPOCH, START, Cause.FORCED)
+        harness.journal.put(full.entries[-1].record)
+    with pytest.raises(RotationRefused, match="at most 64 certificates"):
+        await harness.rotation.commands.rotate("ada", "practice")
+    assert set(harness.issuer.cas) == {f"epoch-{EPOCH}-1"}
+    assert harness.journal.last == full.history.head
+    await harness.stop()
 
 
 @alive
@@ -85,22 +83,20 @@ async def test_failed_forced_rotation_is_refused_and_leaves_no_ca_behind(
     assert set(harness.issuer.cas) == {f"epoch-{EPOCH}-1", f"epoch-{EPOCH + 1}-2"}
 
 
-def test_waiting_command_is_refused_when_authority_stops() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness()
-        harness.boot()
-        await harness.settle()
-        harness.journal.is_down = True
-        waiting = asyncio.create_task(harness.rotation.commands.rotate("ada", "now"))
-        gone = asyncio.create_task(harness.rotation.commands.rotate("bob", "never mind"))
-        await harness.settle()
-        gone.cancel()
-        await harness.stop()
-        with pytest.raises(RotationRefused, match="expected this replica to lead, found that it stops; try again"):
-            await waiting
-        assert harness.journal_store.history.next_sequence == 2
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_waiting_command_is_refused_when_authority_stops() -> None:
+    harness = AuthorityHarness()
+    harness.boot()
+    await harness.settle()
+    harness.journal.is_down = True
+    waiting = asyncio.create_task(harness.rotation.commands.rotate("ada", "now"))
+    gone = asyncio.create_task(harness.rotation.commands.rotate("bob", "never mind"))
+    await harness.settle()
+    gone.cancel()
+    await harness.stop()
+    with pytest.raises(RotationRefused, match="expected this replica to lead, found that it stops; try again"):
+        await waiting
+    assert harness.journal_store.history.next_sequence == 2
 
 
 @alive
@@ -129,21 +125,19 @@ async def test_timeout_of_running_command_says_that_it_may_be_done(
     assert [e.cause for e in harness.of(Prepared)][:2] == [Cause.ROTATION, Cause.FORCED]
 
 
-def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        harness.boot()
-        await harness.settle()
-        with pytest.raises(RotationRefused, match="expected a CA that waits for its gate"):
-            await harness.rotation.commands.override("ada", "impatience")
-        await harness.until(START + 25)
-        ca = await harness.rotation.commands.override("ada", "nats-0 is being replaced")
-        await harness.settle()
-        assert [(e.epoch, e.who, e.reason) for e in harness.of(GateOverridden)] == [
-            (EPOCH + 1, "ada", "nats-0 is being replaced")
-        ]
-        activated = harness.of(Activated)[-1]
-        assert (activated.ca, activated.opening, activated.unproven) == (ca.sha256, Opening.OVERRIDE, ("nats-0",))
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_an_override_opens_the_gate_and_is_recorded_with_its_reason() -> None:
+    harness = AuthorityHarness(proving=False)
+    harness.boot()
+    await harness.settle()
+    with pytest.raises(RotationRefused, match="expected a CA that waits for its gate"):
+        await harness.rotation.commands.override("ada", "impatience")
+    await harness.until(START + 25)
+    ca = await harness.rotation.commands.override("ada", "nats-0 is being replaced")
+    await harness.settle()
+    assert [(e.epoch, e.who, e.reason) for e in harness.of(GateOverridden)] == [
+        (EPOCH + 1, "ada", "nats-0 is being replaced")
+    ]
+    activated = harness.of(Activated)[-1]
+    assert (activated.ca, activated.opening, activated.unproven) == (ca.sha256, Opening.OVERRIDE, ("nats-0",))
+    await harness.stop()

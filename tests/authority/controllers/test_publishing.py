@@ -12,12 +12,12 @@ from authority.rotation.events import (
     Published,
     StepFailed,
 )
-from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import EPOCH, START, running
 from tests.harness.authority.memory_backends import (
     MemoryPublisher,
 )
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Bundle, Cause
 from tidemark.verify import VerifiedBundle
 
@@ -57,45 +57,41 @@ def fourth() -> Bundle:
     return other.history.newest.bundle
 
 
-def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
-    async def main() -> None:
-        broken, ahead = MemoryPublisher("broken"), MemoryPublisher("ahead")
-        harness = AuthorityHarness(publishers=[Cluster([broken, ahead])])
-        harness.boot()
-        await harness.until(START + 1)
-        broken.is_down, ahead.bundle = True, fourth()
-        await harness.until(START + 9)
-        (surpassed,) = harness.of(HigherStatementFound)
-        assert (surpassed.target, surpassed.sequence, surpassed.newer) == ("cluster", 1, ("ahead",))
-        assert [e.sequence for e in harness.of(Prepared)] == [1, 5]
-        assert (harness.target.sequence, ahead.sequence) == (5, 5)
-        failures = harness.of(StepFailed)
-        assert {(e.step, e.target, e.error) for e in failures} == {
-            (Step.PUBLISH, "cluster", "broken: down"),
-            (Step.RESUME, "cluster", "broken: down"),
-        }
-        state = harness.rotation.targets["cluster"]
-        assert (state.outcome, state.error, state.newer) == (None, "broken: down", ())
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_target_ahead_is_caught_up_with_while_another_fails() -> None:
+    broken, ahead = MemoryPublisher("broken"), MemoryPublisher("ahead")
+    harness = AuthorityHarness(publishers=[Cluster([broken, ahead])])
+    harness.boot()
+    await harness.until(START + 1)
+    broken.is_down, ahead.bundle = True, fourth()
+    await harness.until(START + 9)
+    (surpassed,) = harness.of(HigherStatementFound)
+    assert (surpassed.target, surpassed.sequence, surpassed.newer) == ("cluster", 1, ("ahead",))
+    assert [e.sequence for e in harness.of(Prepared)] == [1, 5]
+    assert (harness.target.sequence, ahead.sequence) == (5, 5)
+    failures = harness.of(StepFailed)
+    assert {(e.step, e.target, e.error) for e in failures} == {
+        (Step.PUBLISH, "cluster", "broken: down"),
+        (Step.RESUME, "cluster", "broken: down"),
+    }
+    state = harness.rotation.targets["cluster"]
+    assert (state.outcome, state.error, state.newer) == (None, "broken: down", ())
+    await harness.stop()
 
 
-def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> None:
-    async def main() -> None:
-        fresh, ahead = MemoryPublisher("fresh"), MemoryPublisher("ahead")
-        harness = AuthorityHarness(publishers=[Cluster([fresh, ahead])])
-        harness.boot()
-        await harness.until(START + 1)
-        fresh.bundle, ahead.bundle = None, fourth()
-        await harness.until(START + 9)
-        assert [e.newer for e in harness.of(HigherStatementFound)] == [("ahead",)]
-        outcomes = [e.outcome for e in harness.of(Published, lambda e: e.target == "cluster")]
-        assert outcomes[:2] == [PublishOutcome.WRITTEN, PublishOutcome.NEWER]
-        assert (harness.target.sequence, fresh.sequence, ahead.sequence) == (5, 5, 5)
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_target_ahead_is_named_where_another_is_written_in_the_same_look() -> None:
+    fresh, ahead = MemoryPublisher("fresh"), MemoryPublisher("ahead")
+    harness = AuthorityHarness(publishers=[Cluster([fresh, ahead])])
+    harness.boot()
+    await harness.until(START + 1)
+    fresh.bundle, ahead.bundle = None, fourth()
+    await harness.until(START + 9)
+    assert [e.newer for e in harness.of(HigherStatementFound)] == [("ahead",)]
+    outcomes = [e.outcome for e in harness.of(Published, lambda e: e.target == "cluster")]
+    assert outcomes[:2] == [PublishOutcome.WRITTEN, PublishOutcome.NEWER]
+    assert (harness.target.sequence, fresh.sequence, ahead.sequence) == (5, 5, 5)
+    await harness.stop()
 
 
 @alive
@@ -132,27 +128,25 @@ class Ahead(MemoryPublisher):
         return PublishResult(newer=(self.name,))
 
 
-def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None:
-    async def main() -> None:
-        broken = MemoryPublisher("broker", is_down=True)
-        stuck = MemoryPublisher("stuck", is_hanging=True)
-        harness = AuthorityHarness(publishers=[broken, stuck])
-        harness.boot()
-        await harness.sleep(READ_SECONDS + 1)  # the start waited for the one that does not answer, and no longer
-        assert harness.target.sequence == 1
-        await harness.until(START + 50)
-        assert harness.target.sequence == 3
-        failures = harness.of(StepFailed, lambda e: e.step is Step.PUBLISH)
-        assert {e.target for e in failures} == {"broker"}
-        assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
-        assert "down" in harness.rotation.targets["broker"].error
-        broken.is_down = False
-        await harness.sleep(6)
-        assert broken.sequence == harness.target.sequence == 4
-        assert harness.rotation.targets["broker"].error == ""
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_failing_target_holds_up_neither_the_others_nor_the_rotation() -> None:
+    broken = MemoryPublisher("broker", is_down=True)
+    stuck = MemoryPublisher("stuck", is_hanging=True)
+    harness = AuthorityHarness(publishers=[broken, stuck])
+    harness.boot()
+    await harness.sleep(READ_SECONDS + 1)  # the start waited for the one that does not answer, and no longer
+    assert harness.target.sequence == 1
+    await harness.until(START + 50)
+    assert harness.target.sequence == 3
+    failures = harness.of(StepFailed, lambda e: e.step is Step.PUBLISH)
+    assert {e.target for e in failures} == {"broker"}
+    assert [e.retry_in for e in failures[:5]] == [0.5, 1.0, 2.0, 4.0, 5.0]
+    assert "down" in harness.rotation.targets["broker"].error
+    broken.is_down = False
+    await harness.sleep(6)
+    assert broken.sequence == harness.target.sequence == 4
+    assert harness.rotation.targets["broker"].error == ""
+    await harness.stop()
 
 
 @alive

@@ -26,9 +26,9 @@ from authority.rotation.events import (
 )
 from authority.rotation.gate import ClosedReason
 from authority.rotation.operator_requests import WithdrawalRequest
-from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import EPOCH, PLAYGROUND, START
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Cause
 from tidemark.epoch import PRESETS
 from tidemark.receipt import PodClass
@@ -63,46 +63,42 @@ async def test_each_epochs_ca_is_prepared_ahead_and_activated_at_its_start(harne
     assert harness.of(StepFailed) == []
 
 
-def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        harness.pods.add("nats-1")
-        harness.boot()
-        await harness.until(START + 22)
-        assert harness.rotation.hold is not None
-        (held,) = harness.of(GateHeld)
-        assert (held.at - START, held.epoch, held.closed) == (20, EPOCH + 1, ClosedReason.WAITING)
-        assert (held.waiting, held.until - START) == (("nats-0", "nats-1"), 60)
-        harness.pods.prove("nats-1", harness.pods_mark(), harness.now())
-        harness.rotation.wake()
-        await harness.until(START + 59)
-        assert [e.waiting for e in harness.of(GateHeld)] == [("nats-0", "nats-1"), ("nats-0",), ("nats-0", "nats-1")]
-        assert len(harness.of(Activated)) == 1
-        await harness.until(START + 61)
-        last = harness.of(Activated)[-1]
-        assert (last.epoch, last.opening, last.unproven) == (EPOCH + 3, Opening.LAST_RESORT, ("nats-0", "nats-1"))
-        assert len(last.skipped) == 2
-        assert harness.rotation.hold is None
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_closed_gate_is_reported_once_and_ends_in_the_last_resort() -> None:
+    harness = AuthorityHarness(proving=False)
+    harness.pods.add("nats-1")
+    harness.boot()
+    await harness.until(START + 22)
+    assert harness.rotation.hold is not None
+    (held,) = harness.of(GateHeld)
+    assert (held.at - START, held.epoch, held.closed) == (20, EPOCH + 1, ClosedReason.WAITING)
+    assert (held.waiting, held.until - START) == (("nats-0", "nats-1"), 60)
+    harness.pods.prove("nats-1", harness.pods_mark(), harness.now())
+    harness.rotation.wake()
+    await harness.until(START + 59)
+    assert [e.waiting for e in harness.of(GateHeld)] == [("nats-0", "nats-1"), ("nats-0",), ("nats-0", "nats-1")]
+    assert len(harness.of(Activated)) == 1
+    await harness.until(START + 61)
+    last = harness.of(Activated)[-1]
+    assert (last.epoch, last.opening, last.unproven) == (EPOCH + 3, Opening.LAST_RESORT, ("nats-0", "nats-1"))
+    assert len(last.skipped) == 2
+    assert harness.rotation.hold is None
+    await harness.stop()
 
 
-def test_a_receipt_opens_the_gate_the_moment_it_arrives() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        harness.boot()
-        await harness.until(START + 25)
-        harness.pods.prove("nats-0", harness.pods_mark(), harness.now())
-        harness.rotation.wake()
-        await harness.settle()
-        assert [(e.at - START, e.opening) for e in harness.of(Activated)][1:] == [(25, Opening.GATE)]
-        (proven,) = harness.of(FleetProven)
-        assert proven.sequence == 2
-        assert 12.9 < proven.seconds < 13.1
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_receipt_opens_the_gate_the_moment_it_arrives() -> None:
+    harness = AuthorityHarness(proving=False)
+    harness.boot()
+    await harness.until(START + 25)
+    harness.pods.prove("nats-0", harness.pods_mark(), harness.now())
+    harness.rotation.wake()
+    await harness.settle()
+    assert [(e.at - START, e.opening) for e in harness.of(Activated)][1:] == [(25, Opening.GATE)]
+    (proven,) = harness.of(FleetProven)
+    assert proven.sequence == 2
+    assert 12.9 < proven.seconds < 13.1
+    await harness.stop()
 
 
 @alive
@@ -119,21 +115,19 @@ async def test_an_application_left_behind_is_named(harness: AuthorityHarness) ->
     ]
 
 
-def test_activation_record_counts_left_behind_agents_and_names_the_first() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(proving=False)
-        names = sorted(["nats-0", *(f"orders-{number:04d}" for number in range(1500))])
-        for name in names[1:]:
-            harness.pods.add(name)
-        harness.boot()
-        await harness.settle()
-        (activated,) = harness.of(Activated)
-        assert sorted(activated.unproven) == names
-        (record,) = harness.rotation.history.activations
-        assert (record.left_behind, record.unproven) == (len(names), activated.unproven[:NAMED])
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_activation_record_counts_left_behind_agents_and_names_the_first() -> None:
+    harness = AuthorityHarness(proving=False)
+    names = sorted(["nats-0", *(f"orders-{number:04d}" for number in range(1500))])
+    for name in names[1:]:
+        harness.pods.add(name)
+    harness.boot()
+    await harness.settle()
+    (activated,) = harness.of(Activated)
+    assert sorted(activated.unproven) == names
+    (record,) = harness.rotation.history.activations
+    assert (record.left_behind, record.unproven) == (len(names), activated.unproven[:NAMED])
+    await harness.stop()
 
 
 @alive
@@ -166,52 +160,47 @@ async def test_over_many_epochs_old_cas_are_retired_and_the_journal_stays_small(
 
 
 @pytest.mark.parametrize(("before", "after"), [("playground", "testing"), ("testing", "playground")])
-def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(timing=PRESETS[before])
-        harness.boot()
-        await harness.sleep(PRESETS[before].clock.epoch_seconds * 2)
-        await harness.stop()
-        harness.timing = PRESETS[after]
-        harness.events.clear()
-        harness.boot()
-        await harness.sleep(1)
-        harness.rotation.wake()
-        await harness.settle()
-        first = harness.of(Activated)[0]
-        assert (first.opening, first.epoch) == (Opening.GATE, PRESETS[after].clock.epoch_at(harness.now()))
-        await harness.sleep(PRESETS[after].clock.epoch_seconds * 6)
-        assert {e.opening for e in harness.of(Activated)} == {Opening.GATE}
-        assert harness.of(StepFailed) == []
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_another_epoch_length_takes_over_without_a_gap(before: str, after: str) -> None:
+    harness = AuthorityHarness(timing=PRESETS[before])
+    harness.boot()
+    await harness.sleep(PRESETS[before].clock.epoch_seconds * 2)
+    await harness.stop()
+    harness.timing = PRESETS[after]
+    harness.events.clear()
+    harness.boot()
+    await harness.sleep(1)
+    harness.rotation.wake()
+    await harness.settle()
+    first = harness.of(Activated)[0]
+    assert (first.opening, first.epoch) == (Opening.GATE, PRESETS[after].clock.epoch_at(harness.now()))
+    await harness.sleep(PRESETS[after].clock.epoch_seconds * 6)
+    assert {e.opening for e in harness.of(Activated)} == {Opening.GATE}
+    assert harness.of(StepFailed) == []
+    await harness.stop()
 
 
-def test_statement_counts_by_old_clock_after_withdrawal_of_new_ca() -> None:
+@in_virtual_time
+async def test_statement_counts_by_old_clock_after_withdrawal_of_new_ca() -> None:
     """The statement then counts by its clock: agents look whether the first CA ends as that says."""
-
-    async def main() -> None:
-        harness = AuthorityHarness()
-        harness.boot()
-        await harness.until(START + 25)
-        await harness.stop()
-        harness.timing = PRESETS["testing"]
-        harness.boot()
-        await harness.sleep(1)
-        bad = harness.rotation.history.cas[-1]
-        assert bad.clock == PRESETS["testing"].clock
-        await harness.rotation.commands.withdraw(
-            "ada", "it was too early", WithdrawalRequest(Cause.ROLLBACK, bad.sha256, urgent=True)
-        )
-        await harness.sleep(1)
-        (left_out,) = harness.of(AnchorsRemoved)
-        statements = {one.statement.sequence: one.statement for one in harness.rotation.history.statements}
-        assert statements[left_out.sequence].clock == PLAYGROUND.clock
-        assert harness.of(StepFailed) == []
-        await harness.stop()
-
-    virtual_time.run(main())
+    harness = AuthorityHarness()
+    harness.boot()
+    await harness.until(START + 25)
+    await harness.stop()
+    harness.timing = PRESETS["testing"]
+    harness.boot()
+    await harness.sleep(1)
+    bad = harness.rotation.history.cas[-1]
+    assert bad.clock == PRESETS["testing"].clock
+    await harness.rotation.commands.withdraw(
+        "ada", "it was too early", WithdrawalRequest(Cause.ROLLBACK, bad.sha256, urgent=True)
+    )
+    await harness.sleep(1)
+    (left_out,) = harness.of(AnchorsRemoved)
+    statements = {one.statement.sequence: one.statement for one in harness.rotation.history.statements}
+    assert statements[left_out.sequence].clock == PLAYGROUND.clock
+    assert harness.of(StepFailed) == []
+    await harness.stop()
 
 
 @alive
@@ -235,16 +224,14 @@ async def test_replica_that_leads_again_forgets_records_compacted_meanwhile(
     await asyncio.gather(running_again, return_exceptions=True)
 
 
-def test_rotation_works_without_root_in_bundles() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness(include_root=False)
-        harness.boot()
-        await harness.until(START + 25)
-        assert len(harness.journal_store.history.statements[-1].certificates) == 2
-        assert harness.rotation.hold is None
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_rotation_works_without_root_in_bundles() -> None:
+    harness = AuthorityHarness(include_root=False)
+    harness.boot()
+    await harness.until(START + 25)
+    assert len(harness.journal_store.history.statements[-1].certificates) == 2
+    assert harness.rotation.hold is None
+    await harness.stop()
 
 
 @alive

@@ -7,9 +7,9 @@ import pytest
 from authority.journal.interface import JournalConflict, JournalError
 from authority.journal.record_types import Entry
 from authority.journal.store import JournalStore, NotLeading
-from tests.harness import virtual_time
 from tests.harness.authority.journal_builder import EPOCH, START, running
 from tests.harness.authority.memory_backends import Effects, How, MemoryJournal, Strike, When
+from tests.harness.virtual_time import in_virtual_time
 
 
 async def test_store_reads_again_only_a_moved_journal() -> None:
@@ -70,22 +70,20 @@ async def test_deposed_replica_neither_writes_nor_acts() -> None:
     assert (journal.last, journal.effects.names) == (1, ["append StatementRecord"])
 
 
-def test_a_journal_that_shows_less_for_good_was_restored() -> None:
-    async def main() -> None:
-        builder, _ = running()
-        journal = MemoryJournal()
-        for entry in builder.entries:
-            journal.put(entry.record)
-        timeline = JournalStore(journal)
-        history = await timeline.read()
-        journal.records.pop(journal.last)
-        journal.last -= 1
-        with pytest.raises(JournalConflict):
-            await timeline.confirm(history)
-        assert (await timeline.read()).head == history.head - 1
-        assert asyncio.get_running_loop().time() < 12
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_journal_that_shows_less_for_good_was_restored() -> None:
+    builder, _ = running()
+    journal = MemoryJournal()
+    for entry in builder.entries:
+        journal.put(entry.record)
+    timeline = JournalStore(journal)
+    history = await timeline.read()
+    journal.records.pop(journal.last)
+    journal.last -= 1
+    with pytest.raises(JournalConflict):
+        await timeline.confirm(history)
+    assert (await timeline.read()).head == history.head - 1
+    assert asyncio.get_running_loop().time() < 12
 
 
 async def test_records_that_end_before_the_head_are_not_the_journal() -> None:

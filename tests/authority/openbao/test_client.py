@@ -25,6 +25,7 @@ from tests.harness import virtual_time
 from tests.harness.kubernetes.certificates import serving_files
 from tests.harness.openbao.open_mount import LONG, login_of, token_of, write
 from tests.harness.openbao.server import QUICK, ROOT_TOKEN, OpenBaoNamespace, serving
+from tests.harness.virtual_time import in_virtual_time
 from tests.harness.waiting import eventually
 
 
@@ -213,7 +214,8 @@ def test_server_that_never_answers_times_out_at_every_try() -> None:
         virtual_time.run(main())
 
 
-def test_slow_answer_leaves_the_server_clock_unknown() -> None:
+@in_virtual_time
+async def test_slow_answer_leaves_the_server_clock_unknown() -> None:
     delays = [5.0, 5.0, 0.0]
     head = b"HTTP/1.1 200 OK\r\nDate: Fri, 15 Jan 2027 08:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -224,16 +226,13 @@ def test_slow_answer_leaves_the_server_clock_unknown() -> None:
                 writer.write(head)
         writer.close()
 
-    async def main() -> None:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
-                await client.read("secret/data/open/door")  # a look at the token first: two slow answers
-                assert client.server_time is None
-                await client.read("secret/data/open/door")
-                assert client.server_time == pytest.approx(1_800_000_000, abs=1)
-
-    virtual_time.run(main())
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
+            await client.read("secret/data/open/door")  # a look at the token first: two slow answers
+            assert client.server_time is None
+            await client.read("secret/data/open/door")
+            assert client.server_time == pytest.approx(1_800_000_000, abs=1)
 
 
 async def test_request_above_the_rate_limit_is_retried_later(vault: OpenBaoNamespace) -> None:

@@ -26,7 +26,6 @@ from authority.rotation.events import Event
 from authority.rotation.leaf_renewal import LeafSubject
 from authority.signer.interface import StatementSigner
 from authority.support.clock_skew import ReferenceClock
-from tests.harness import virtual_time
 from tests.harness.authority.journal_builder import DOMAIN, PLAYGROUND, START, Pods
 from tests.harness.authority.memory_backends import (
     Effects,
@@ -36,6 +35,7 @@ from tests.harness.authority.memory_backends import (
     MemoryPublisher,
     MemorySigner,
 )
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Bundle
 from tidemark.certificates import (
     Certificate,
@@ -229,15 +229,11 @@ def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """A test in virtual time whose ``harness`` has been booted before it, and is stopped after it."""
 
     @wraps(test)
-    def live(*args: P.args, **fixtures: P.kwargs) -> None:
+    async def live(*args: P.args, **fixtures: P.kwargs) -> None:
         harness = fixtures["harness"]
         assert isinstance(harness, AuthorityHarness)
+        harness.boot()
+        await test(*args, **fixtures)
+        await harness.stop()
 
-        async def life() -> None:
-            harness.boot()
-            await test(*args, **fixtures)
-            await harness.stop()
-
-        virtual_time.run(life())
-
-    return live
+    return in_virtual_time(live)

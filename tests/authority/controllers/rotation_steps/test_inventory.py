@@ -19,12 +19,12 @@ from authority.rotation.events import (
     Retired,
     StepFailed,
 )
-from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import EPOCH, START, JournalBuilder
 from tests.harness.authority.memory_backends import (
     MemoryJournal,
 )
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Cause
 
 NEXT = START + 20
@@ -113,19 +113,16 @@ class LaggingJournal(MemoryJournal):
         self.seen = position
 
 
-def test_lagging_journal_reads_lose_no_ca() -> None:
+@in_virtual_time
+async def test_lagging_journal_reads_lose_no_ca() -> None:
     """OpenBao's standbys answer reads, a moment late: what was just appended must not look like an orphan."""
-
-    async def main() -> None:
-        harness = AuthorityHarness()
-        harness.journal = LaggingJournal(harness.effects)
-        harness.boot()
-        await harness.until(START + 5)
-        await harness.rotation.commands.rotate("ada", "a key may have leaked")
-        await harness.until(START + 45)
-        assert set(harness.issuer.cas) == {ca.ca_id for ca in harness.rotation.history.cas}
-        assert harness.issuer.active == f"epoch-{EPOCH + 2}-4"
-        assert (harness.of(AppendConflict), harness.of(StepFailed)) == ([], [])
-        await harness.stop()
-
-    virtual_time.run(main())
+    harness = AuthorityHarness()
+    harness.journal = LaggingJournal(harness.effects)
+    harness.boot()
+    await harness.until(START + 5)
+    await harness.rotation.commands.rotate("ada", "a key may have leaked")
+    await harness.until(START + 45)
+    assert set(harness.issuer.cas) == {ca.ca_id for ca in harness.rotation.history.cas}
+    assert harness.issuer.active == f"epoch-{EPOCH + 2}-4"
+    assert (harness.of(AppendConflict), harness.of(StepFailed)) == ([], [])
+    await harness.stop()

@@ -9,12 +9,12 @@ from authority.rotation.events import (
     Prepared,
     StepFailed,
 )
-from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import DOMAIN, EPOCH, START
 from tests.harness.authority.memory_backends import (
     MemoryIssuer,
 )
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.certificates import Certificate
 from tidemark.note import Signer
 
@@ -27,19 +27,17 @@ class CrookedIssuer(MemoryIssuer):
         return await super().issue_ca(replace(request, not_before=request.not_before + 60))
 
 
-def test_ca_that_agents_would_refuse_is_neither_committed_nor_published() -> None:
-    async def main() -> None:
-        harness = AuthorityHarness()
-        harness.issuer = CrookedIssuer(harness.effects)
-        harness.boot()
-        await harness.settle()
-        failed = harness.of(StepFailed)[0]
-        assert failed.step is Step.PREPARE
-        assert "anchors" in failed.error
-        assert (harness.journal.last, harness.target.bundle) == (0, None)
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_ca_that_agents_would_refuse_is_neither_committed_nor_published() -> None:
+    harness = AuthorityHarness()
+    harness.issuer = CrookedIssuer(harness.effects)
+    harness.boot()
+    await harness.settle()
+    failed = harness.of(StepFailed)[0]
+    assert failed.step is Step.PREPARE
+    assert "anchors" in failed.error
+    assert (harness.journal.last, harness.target.bundle) == (0, None)
+    await harness.stop()
 
 
 @dataclass
@@ -49,30 +47,28 @@ class Clock:
     server_time: float | None = None
 
 
-def test_nothing_is_activated_or_deleted_while_the_clocks_differ() -> None:
-    async def main() -> None:
-        there = Clock()
-        harness = AuthorityHarness(references={"OpenBao": there})
-        harness.boot()
-        await harness.until(START + 18)
-        harness.issuer.cas["epoch-1-1"] = harness.issuer.cas[f"epoch-{EPOCH}-1"]  # an orphan, to the next start
-        harness.issuer.active = "another"
-        await harness.stop()
-        there.server_time = START - 3600.0
-        harness.boot()
-        await harness.until(START + 25)
-        failed = {event.step for event in harness.of(StepFailed)}
-        assert failed == {Step.SWITCH, Step.ACTIVATE, Step.RETIRE, Step.LEAF}
-        assert harness.issuer.active == "another"
-        assert len(harness.of(Activated)) == 1
-        assert "epoch-1-1" in harness.issuer.cas
-        there.server_time = START + 30.0
-        await harness.until(START + 31)
-        assert harness.issuer.active == f"epoch-{EPOCH + 1}-2"
-        assert "epoch-1-1" not in harness.issuer.cas
-        await harness.stop()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_nothing_is_activated_or_deleted_while_the_clocks_differ() -> None:
+    there = Clock()
+    harness = AuthorityHarness(references={"OpenBao": there})
+    harness.boot()
+    await harness.until(START + 18)
+    harness.issuer.cas["epoch-1-1"] = harness.issuer.cas[f"epoch-{EPOCH}-1"]  # an orphan, to the next start
+    harness.issuer.active = "another"
+    await harness.stop()
+    there.server_time = START - 3600.0
+    harness.boot()
+    await harness.until(START + 25)
+    failed = {event.step for event in harness.of(StepFailed)}
+    assert failed == {Step.SWITCH, Step.ACTIVATE, Step.RETIRE, Step.LEAF}
+    assert harness.issuer.active == "another"
+    assert len(harness.of(Activated)) == 1
+    assert "epoch-1-1" in harness.issuer.cas
+    there.server_time = START + 30.0
+    await harness.until(START + 31)
+    assert harness.issuer.active == f"epoch-{EPOCH + 1}-2"
+    assert "epoch-1-1" not in harness.issuer.cas
+    await harness.stop()
 
 
 @alive
