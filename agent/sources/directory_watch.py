@@ -4,7 +4,6 @@ Directories are watched, never files: a switch replaces a file, and a watch on i
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -82,12 +81,19 @@ class DirectoryWatch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for source, wait in self._waits.items():
-            if wait is not None:
-                wait.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await wait
-            await source.close()
+        waits = [wait for wait in self._waits.values() if wait is not None]
+        for wait in waits:
+            wait.cancel()
+        try:
+            # A cancellation of the caller that arrives here waits for these tasks too, and is raised then: the agent
+            # would not stop without it.
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        finally:
+            for source in self._waits:
+                await source.close()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
     async def changed(self, within: float) -> frozenset[Path]:
         """Wait until a reading is due, at most so many seconds.
