@@ -26,3 +26,13 @@ async def test_changes_are_announced_for_the_directories_that_changed(tmp_path: 
     assert await inotify.changed() == {tmp_path / "b"}
     assert not inotify.is_complete
     await inotify.close()
+
+
+async def test_change_of_a_directory_with_two_paths_is_announced_for_both(tmp_path: Path) -> None:
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "link").symlink_to("mount")
+    inotify = Inotify([tmp_path / "mount", tmp_path / "link"])
+    (tmp_path / "mount" / "file").touch()
+    assert await inotify.changed() == {tmp_path / "mount", tmp_path / "link"}
+    assert inotify.is_complete
+    await inotify.close()
