@@ -40,7 +40,7 @@ def read_process(pid: int) -> WorkloadProcess | None:
         with process.oneshot():
             if process.status() in _ENDED:
                 return None
-            name, uid, parent = process.name(), process.uids().effective, process.ppid()
+            name, uid, parent = process.name(), _effective_user(process), process.ppid()
         return WorkloadProcess(pid, name, uid, parent, _started(pid))
     except (psutil.Error, FileNotFoundError, ProcessLookupError, PermissionError):
         return None
@@ -64,6 +64,15 @@ def _pids_named(name: str) -> Iterator[int]:
 
 def _is_named(found: str, name: str) -> bool:
     return found == name or (len(name) == _KERNEL_NAME_LENGTH and found[:_KERNEL_NAME_LENGTH] == name)
+
+
+def _effective_user(process: psutil.Process) -> int:
+    try:
+        return process.uids().effective
+    except IndexError:
+        # psutil expects a line "Uid" in /proc/PID/status. There are versions of gVisor that write none
+        # (pkg/sentry/fsimpl/proc/task_files.go); the directory belongs to the user as well (proc(5)).
+        return (Path(psutil.PROCFS_PATH) / str(process.pid)).stat().st_uid
 
 
 def _started(pid: int) -> float:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.workloads.processes import WorkloadProcess, find_processes, read_process
@@ -68,3 +69,15 @@ def test_own_process_is_not_found() -> None:
 
 def test_pid_without_a_process_is_none() -> None:
     assert read_process(2**22 + 1) is None  # above the largest pid_max (proc_sys_kernel_pid_max(5))
+
+
+def test_uid_is_the_directory_owner_where_status_has_no_uid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read_process(os.getpid())
+    copy = tmp_path / str(os.getpid())
+    copy.mkdir()
+    for name in ("stat", "cmdline", "status"):
+        (copy / name).write_bytes((Path("/proc/self") / name).read_bytes())
+    lines = (copy / "status").read_text().splitlines(keepends=True)
+    (copy / "status").write_text("".join(line for line in lines if not line.startswith("Uid:")))
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert read_process(os.getpid()) == expected
