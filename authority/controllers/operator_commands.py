@@ -1,6 +1,7 @@
 """What operators ask of the rotation; the rotation controller runs each command between two actions of the plan."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from authority.controllers import leaf_requests
@@ -67,7 +68,9 @@ class OperatorCommands:
 
         async def run(snapshot: Snapshot) -> Statement:
             roots = await self._statements.roots()
-            committed = await self._statements.prepare(snapshot.history, force(snapshot, len(roots)), who, reason)
+            # Decided at the present instant: OpenBao may have taken its time, and the next epoch may have begun.
+            present = replace(snapshot, now=self._context.now())
+            committed = await self._statements.prepare(snapshot.history, force(present, len(roots)), who, reason)
             self._progress.committed = committed
             return committed.statement
 

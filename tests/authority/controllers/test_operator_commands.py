@@ -18,11 +18,13 @@ from tests.harness.authority.harness import AuthorityHarness, alive
 from tests.harness.authority.journal_builder import DOMAIN, EPOCH, SIGNER, START, JournalBuilder
 from tests.harness.authority.memory_backends import (
     How,
+    MemoryIssuer,
     Strike,
     When,
 )
 from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Cause
+from tidemark.certificates import Certificate
 from tidemark.note import Signer
 
 
@@ -48,6 +50,30 @@ async def test_forced_rotation_is_activated_once_proven_also_twice_in_an_epoch(
     await harness.until(START + 25)
     assert [e.opening for e in harness.of(Activated)] == [Opening.BOOTSTRAP, *[Opening.GATE] * 3]
     assert harness.issuer.active == f"epoch-{EPOCH + 1}-5"
+
+
+class SlowRoots(MemoryIssuer):
+    """An issuer that takes ``seconds`` to list its roots, the next time that it is asked."""
+
+    seconds = 0.0
+
+    async def roots(self) -> tuple[Certificate, ...]:
+        seconds, self.seconds = self.seconds, 0.0
+        await asyncio.sleep(seconds)
+        return await super().roots()
+
+
+@in_virtual_time
+async def test_forced_rotation_is_for_the_epoch_that_began_while_the_issuer_listed_its_roots() -> None:
+    harness = AuthorityHarness()
+    issuer = SlowRoots(harness.effects)
+    harness.issuer = issuer
+    harness.boot()
+    await harness.until(START + 11)
+    issuer.seconds = 10.0
+    statement = await harness.rotation.commands.rotate("ada", "a key may have leaked")
+    assert (statement.epoch, statement.cause) == (EPOCH + 1, Cause.FORCED)
+    await harness.stop()
 
 
 @in_virtual_time
