@@ -19,7 +19,7 @@ from authority.support.backoff import Backoff
 from tidemark.verify import BundleRejected, VerifiedBundle, reopen
 
 _NAMED = 10
-"""StepFailed targets that one error names at most."""
+"""Failed targets that one error names at most."""
 
 
 @dataclass(frozen=True, slots=True)
