@@ -1,7 +1,8 @@
 """Every kind of bad input, on the real components: named, and kept from the server, which serves by the last good."""
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from tidemark.certificates import fingerprint, not_after, not_before, to_pem
 from tidemark.note import Signer
 from tidemark.receipt import AgentState
 
-MakeServer = Callable[..., NatsServer]
 GOOD = 5
 
 
@@ -112,6 +112,17 @@ BAD = {
 }
 
 
+@asynccontextmanager
+async def good_set_in_use(factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer) -> AsyncIterator[Observed]:
+    """An agent whose nats-server serves by the last good set."""
+    sandbox.mount(factory.bundle(GOOD), factory.leaf())
+    async with sandbox.agent() as observed:
+        await observed.reaches(lambda s: s.installed, "a set to be installed")
+        await server.start()
+        await observed.is_proven(GOOD)
+        yield observed
+
+
 async def assert_undisturbed(
     sandbox: AgentSandbox, server: NatsServer, observed: Observed, before: dict[str, bytes]
 ) -> None:
@@ -124,16 +135,10 @@ async def assert_undisturbed(
 
 @pytest.mark.parametrize("kind", BAD)
 async def test_bad_bundle_never_reaches_server(
-    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer, kind: str
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer, kind: str
 ) -> None:
     bad = BAD[kind]
-    server = nats_server(sandbox.out)
-    sandbox.targets = server.target
-    sandbox.mount(factory.bundle(GOOD), factory.leaf())
-    async with sandbox.agent() as observed:
-        await observed.reaches(lambda s: s.installed, "a set to be installed")
-        await server.start()
-        await observed.is_proven(GOOD)
+    async with good_set_in_use(factory, sandbox, server) as observed:
         before = snapshot(sandbox)
         loaded = (await server.varz() or {})["config_load_time"]
 
@@ -210,11 +215,9 @@ async def test_bundle_refused_by_wrong_clock_is_adopted_once_clock_is_right(
 
 
 async def test_absent_workload_does_not_delay_next_judgement(
-    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
     ahead = 0.0
-    server = nats_server(sandbox.out)
-    sandbox.targets = server.target
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent(now=lambda: factory.now + ahead) as observed:
         await observed.fails("no_process")
@@ -227,15 +230,9 @@ async def test_absent_workload_does_not_delay_next_judgement(
 
 
 async def test_mount_without_data_link_is_warned_of(
-    factory: BundleFactory, sandbox: AgentSandbox, nats_server: MakeServer
+    factory: BundleFactory, sandbox: AgentSandbox, server: NatsServer
 ) -> None:
-    server = nats_server(sandbox.out)
-    sandbox.targets = server.target
-    sandbox.mount(factory.bundle(GOOD), factory.leaf())
-    async with sandbox.agent() as observed:
-        await observed.reaches(lambda s: s.installed, "a set to be installed")
-        await server.start()
-        await observed.is_proven(GOOD)
+    async with good_set_in_use(factory, sandbox, server) as observed:
         before = snapshot(sandbox)
         (sandbox.bundle_mount.path / "..data").unlink()
         status = await observed.fails("source_unreadable")
