@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -21,11 +21,12 @@ from authority.app.run import run
 from authority.app.trust import trust_of
 from authority.config.load import AuthorityConfig, load
 from authority.support import projected_directory
+from tests.harness.authority import journal_builder
 from tests.harness.paths import CHECKOUT
 from tests.harness.waiting import PATIENCE, eventually
 from tidemark.bundle import CA_FILE, KEY_FILE, LEAF_FILE, NOTE_FILE, Bundle
 from tidemark.certificates import Leaf, fingerprint, not_after, not_before, parse_leaf
-from tidemark.receipt import AgentState, LeafReport, Level, PodClass, Receipt, TargetReport
+from tidemark.receipt import LeafReport, Receipt
 from tidemark.trust import Trust
 from tidemark.verify import Mark, VerifiedBundle, reopen
 
@@ -175,25 +176,8 @@ def receipt(agent: str, proven: Mark, leaf: Leaf | None, number: int) -> Receipt
             not_before=not_before(leaf.certificate),
             not_after=not_after(leaf.certificate),
         )
-    return Receipt(
-        pod=agent,
-        uid=f"uid-{agent}",
-        nonce="start",
-        number=number,
-        version="0.1.0",
-        pod_class=PodClass.REQUIRED,
-        state=AgentState.PROVEN,
-        targets=(TargetReport("signal:?process=nats-server", Level.PROVEN, Level.PROVEN),),
-        highest=proven,
-        installed=proven,
-        proven=proven,
-        reverted=None,
-        leaf=report,
-        failure=None,
-        stages={"verify": 0.01},
-        keys=(),
-        clock=int(time.time()),
-    )
+    made = journal_builder.receipt(agent, proven, uid=f"uid-{agent}", number=number, leaf=report)
+    return replace(made, version="0.1.0", stages={"verify": 0.01}, clock=int(time.time()))
 
 
 @dataclass(frozen=True)
