@@ -16,13 +16,12 @@ from authority.issuer.serialized import SerializedIssuer
 from authority.journal.replay import replay
 from authority.rotation.operator_requests import RotationRefused
 from tests.harness import virtual_time
-from tests.harness.authority.harness import AuthorityHarness
+from tests.harness.authority.harness import AuthorityHarness, check_published
 from tests.harness.authority.journal_builder import PLAYGROUND, START
 from tests.harness.authority.memory_backends import Effects, How, Strike, When
 from tests.harness.authority.withdrawal_orders import Order, withdraw
 from tests.harness.virtual_time import in_virtual_time
 from tidemark.bundle import Cause
-from tidemark.certificates import issued_by
 
 pytestmark = pytest.mark.long
 
@@ -60,14 +59,7 @@ async def end_of(harness: AuthorityHarness) -> End:
     assert set(harness.issuer.cas) <= named, "a CA that no statement names"
     unretired = {ca.ca_id for ca in history.cas if ca.ca_id and harness.now() < ca.retire_at}
     assert unretired <= set(harness.issuer.cas), "a CA is gone that may still be needed"
-    assert harness.target.digest == newest.digest
-    assert all(len(texts) == 1 for texts in harness.target.texts.values()), "two texts for one sequence"
-    for signed in history.statements:
-        shown = harness.target.texts.get(signed.statement.sequence, {signed.digest})
-        assert shown == {signed.digest}, "a text was shown that the journal does not hold"
-    leaf = harness.leaf.certificate
-    assert leaf is not None
-    assert issued_by(leaf, signing.certificate)
+    check_published(harness, history)
     assert harness.issuer.active == signing.ca_id
     return End(
         statements=[(s.statement.sequence, s.statement.epoch, s.statement.cause) for s in history.statements],

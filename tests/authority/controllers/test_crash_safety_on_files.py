@@ -98,7 +98,7 @@ def watched(files: Files) -> Iterator[None]:
 
 
 @dataclass
-class FileMachine(AuthorityHarness):
+class FileHarness(AuthorityHarness):
     """``start`` in place of ``boot``; everything is kept under ``root``."""
 
     root: Path = field(kw_only=True)
@@ -146,7 +146,7 @@ class End:
     ca_ids: set[str]
 
 
-async def end_of(harness: FileMachine) -> End:
+async def end_of(harness: FileHarness) -> End:
     """The end, after checking what must hold however it was reached."""
     harness.look()
     entries = await journal_of(harness).read()
@@ -183,7 +183,7 @@ def intents_in(root: Path) -> set[str]:
     return {path.name for path in (root / "state" / "issuer").iterdir() if is_ca_id(path.name)}
 
 
-async def live(harness: FileMachine, seconds: int, order: Order | None) -> None:
+async def live(harness: FileHarness, seconds: int, order: Order | None) -> None:
     """Let time pass; whoever dies is started again, and an operator asks for one thing and sees it through."""
     await harness.start()
     request: asyncio.Future[object] | None = None
@@ -205,7 +205,7 @@ async def live(harness: FileMachine, seconds: int, order: Order | None) -> None:
     await harness.stop()
 
 
-def journal_of(harness: FileMachine) -> DirectoryJournal:
+def journal_of(harness: FileHarness) -> DirectoryJournal:
     return DirectoryJournal(harness.root / "state" / "journal")
 
 
@@ -221,7 +221,7 @@ class World:
         shutil.copytree(self.root, into, symlinks=True)
 
         async def main() -> End:
-            harness = FileMachine(root=into, began=self.now, files=files)
+            harness = FileHarness(root=into, began=self.now, files=files)
             with watched(files):
                 await live(harness, seconds, order)
             return await end_of(harness)

@@ -4,7 +4,7 @@ the end is the same.
 One deployment lives through many epochs that are all alike. In each of them a few effects of kinds that were not yet
 struck are: before they happen or after, by a kill and a restart or by an error, or by a pause before it, during which
 another leads. However that epoch went, it must come to what an undisturbed one came to. What an operator does in every
-epoch (``Story``) brings effects of its own; whatever kinds there are, each is struck.
+epoch (``Scenario``) brings effects of its own; whatever kinds there are, each is struck.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from authority.journal.record_types import ActivationRecord, Record, WithdrawalR
 from authority.journal.replay import replay
 from authority.rotation.operator_requests import RotationRefused, WithdrawalRequest
 from tests.harness import virtual_time
+from tests.harness.authority.harness import check_published
 from tests.harness.authority.journal_builder import PLAYGROUND
 from tests.harness.authority.memory_backends import Effects, How, When
-from tests.harness.openbao.harness import OpenBaoHarness, VirtualClient, some_epoch
-from tests.harness.openbao.server import OpenBaoNamespace, OpenBaoServer
+from tests.harness.openbao.harness import OpenBaoHarness, VirtualClient, set_up_namespace, some_epoch
+from tests.harness.openbao.server import OpenBaoServer
 from tidemark.bundle import Cause
-from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
 SETTLED = 5
@@ -72,7 +72,7 @@ def kind_of(effect: str) -> str:
 
 
 @dataclass(frozen=True)
-class Story:
+class Scenario:
     """What an operator does in every epoch, again and again until ``is_done`` finds it among the epoch's records."""
 
     ask: Callable[[RotationController], Awaitable[object]] | None = None
@@ -106,12 +106,12 @@ def is_withdrawal(record: Record) -> bool:
     return isinstance(record, WithdrawalRecord)
 
 
-STORIES = {
-    "rotation": Story(hows=tuple(How)),
-    "revocation": Story(revoke, is_withdrawal),
-    "revocation at once": Story(partial(revoke, urgent=True), is_withdrawal),
-    "rollback": Story(roll_back, is_withdrawal),
-    "rollback at once": Story(partial(roll_back, urgent=True), is_withdrawal),
+SCENARIOS = {
+    "rotation": Scenario(hows=tuple(How)),
+    "revocation": Scenario(revoke, is_withdrawal),
+    "revocation at once": Scenario(partial(revoke, urgent=True), is_withdrawal),
+    "rollback": Scenario(roll_back, is_withdrawal),
+    "rollback at once": Scenario(partial(roll_back, urgent=True), is_withdrawal),
 }
 
 
@@ -131,9 +131,9 @@ class End:
 class Life:
     """A deployment, epoch after epoch; ``begun`` is the epoch that runs, and the sequence at its beginning."""
 
-    def __init__(self, harness: OpenBaoHarness, builder: Story) -> None:
-        self._machine = harness
-        self._story = builder
+    def __init__(self, harness: OpenBaoHarness, scenario: Scenario) -> None:
+        self._harness = harness
+        self._scenario = scenario
         self._epoch = CLOCK.epoch_at(harness.began)
         self._history = EMPTY
         self._reader = VirtualClient(harness.access(), Effects())
@@ -143,17 +143,17 @@ class Life:
     async def run(self, strikes: EachKindOnce) -> None:
         async with self._reader:
             try:
-                await self._machine.start()
+                await self._harness.start()
                 await self._go_through(strikes)
             finally:
-                await self._machine.stop()
-                await self._machine.close()
+                await self._harness.stop()
+                await self._harness.close()
 
     async def _go_through(self, strikes: EachKindOnce) -> None:
         for _ in range(GROWN):
             expected = await self._live_an_epoch()
         assert expected == await self._live_an_epoch(), "epochs are not alike"
-        for how in self._story.hows:
+        for how in self._scenario.hows:
             count, strikes.how, strikes.left = IN_AN_EPOCH[how], how, 0
             while not strikes.left:  # or there is none that was not struck yet
                 strikes.left = count
@@ -161,7 +161,7 @@ class Life:
 
     async def _be_paused(self) -> None:
         """Another leads meanwhile; then the first goes on with what it was about to do."""
-        harness, effects = self._machine, self._machine.effects
+        harness, effects = self._harness, self._harness.effects
         paused, client = harness.depose(), harness.client
         assert client is not None
         await asyncio.sleep(0.5)
@@ -176,10 +176,10 @@ class Life:
             effects.paused, effects.resumed = asyncio.Event(), asyncio.Event()
 
     async def _live_an_epoch(self) -> End:
-        harness, builder, before = self._machine, self._story, self._history
+        harness, scenario, before = self._harness, self._scenario, self._history
         end = CLOCK.start(self._epoch + 1) + SETTLED
         request: asyncio.Future[object] | None = None
-        is_done = builder.ask is None
+        is_done = scenario.ask is None
         while harness.now() < end:
             await asyncio.sleep(0.5)
             if harness.effects.paused.is_set():
@@ -187,8 +187,8 @@ class Life:
             elif await harness.died():
                 await asyncio.sleep(0.5)
                 await harness.start()
-            elif builder.ask is not None and not is_done and request is None:
-                request = asyncio.ensure_future(builder.ask(harness.rotation))
+            elif scenario.ask is not None and not is_done and request is None:
+                request = asyncio.ensure_future(scenario.ask(harness.rotation))
             if request is not None and request.done():
                 await self._check_answer(request)
                 request, is_done = None, await self._is_done(before)
@@ -208,14 +208,14 @@ class Life:
             return False
         self._seen = head
         entries = (await self._read()).entries
-        return any(entry.position > before.head and self._story.is_done(entry.record) for entry in entries)
+        return any(entry.position > before.head and self._scenario.is_done(entry.record) for entry in entries)
 
     async def _read(self) -> History:
         return replay(await self._journal.read())
 
     async def _end(self, before: History, history: History) -> End:
         """The end, after checking what must hold however it was reached."""
-        harness = self._machine
+        harness = self._harness
         newest, signing = history.newest, history.signing
         assert newest is not None
         assert signing is not None
@@ -228,14 +228,7 @@ class Life:
         unretired = {ca.ca_id for ca in history.cas if harness.now() < ca.retire_at}
         assert issuers == unretired, "a CA is gone that may still be needed, or one stayed"
         assert default == signing.ca_id
-        assert harness.target.digest == newest.digest
-        assert all(len(texts) == 1 for texts in harness.target.texts.values()), "two texts for one sequence"
-        for signed in history.statements:
-            shown = harness.target.texts.get(signed.statement.sequence, {signed.digest})
-            assert shown == {signed.digest}, "a text was shown that the journal does not hold"
-        leaf = harness.leaf.certificate
-        assert leaf is not None
-        assert issued_by(leaf, signing.certificate)
+        check_published(harness, history)
         sequence = before.newest.statement.sequence if before.newest else 0
 
         def relative(ca_id: str) -> tuple[int, int]:
@@ -278,20 +271,17 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_epoch_ends_the_same_whatever_is_struck(openbao: OpenBaoServer, name: str) -> None:
-    strikes, builder = EachKindOnce(), STORIES[name]
+    strikes, scenario = EachKindOnce(), SCENARIOS[name]
 
     async def main() -> None:
         began = CLOCK.start(some_epoch())
-        with virtual_time.from_outside():
-            space = await OpenBaoNamespace.create(openbao)
-            await space.set_up(began, tolerance=PLAYGROUND.tolerance_seconds)
-        async with space.client:
-            await Life(OpenBaoHarness(began=began, effects=strikes, space=space), builder).run(strikes)
+        async with set_up_namespace(openbao, began) as space:
+            await Life(OpenBaoHarness(began=began, effects=strikes, space=space), scenario).run(strikes)
 
     virtual_time.run(main())
-    for how in builder.hows:
+    for how in scenario.hows:
         struck = {kind.removeprefix("write ") for kind, _, found in strikes.struck if found is how}
-        assert any(kind.endswith(" withdrawal") for kind in struck) is (builder.ask is not None)
+        assert any(kind.endswith(" withdrawal") for kind in struck) is (scenario.ask is not None)
         assert struck >= KINDS

@@ -1,10 +1,9 @@
-"""What goes wrong with OpenBao while an authority runs on it: told by name, tried again, and over when it is mended."""
+"""What goes wrong with OpenBao while an authority runs on it: each failure is named, and ends when its cause does."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -16,8 +15,9 @@ from authority.rotation.actions import Step
 from authority.rotation.events import Activated, AppendConflict, Prepared, StepFailed
 from tests.harness import virtual_time
 from tests.harness.authority.journal_builder import PLAYGROUND
-from tests.harness.openbao.harness import OpenBaoHarness, some_epoch
+from tests.harness.openbao.harness import OpenBaoHarness, set_up_namespace, some_epoch
 from tests.harness.openbao.server import OpenBaoNamespace, OpenBaoServer
+from tests.harness.virtual_time import in_virtual_time
 from tidemark.certificates import issued_by
 
 CLOCK = PLAYGROUND.clock
@@ -25,27 +25,14 @@ EPOCH = some_epoch()
 START = CLOCK.start(EPOCH)
 
 
-def in_a_space(openbao: OpenBaoServer, main: Callable[[OpenBaoNamespace], Coroutine[Any, Any, None]]) -> None:
-    """Run it in virtual time, in a namespace that ``init --openbao`` has set up."""
-
-    async def prepared() -> None:
-        with virtual_time.from_outside():
-            space = await OpenBaoNamespace.create(openbao)
-            await space.set_up(START, tolerance=PLAYGROUND.tolerance_seconds)
-        async with space.client:
-            await main(space)
-
-    virtual_time.run(prepared())
-
-
 @asynccontextmanager
-async def running(*machines: OpenBaoHarness) -> AsyncIterator[None]:
+async def running(*harnesses: OpenBaoHarness) -> AsyncIterator[None]:
     try:
-        for harness in machines:
+        for harness in harnesses:
             await harness.start()
         yield
     finally:
-        for harness in machines:
+        for harness in harnesses:
             await harness.stop()
             await harness.close()
 
@@ -66,8 +53,9 @@ async def check(space: OpenBaoNamespace, harness: OpenBaoHarness) -> History:
     return history
 
 
-def test_authority_recovers_after_a_seal_longer_than_a_cas_life(openbao: OpenBaoServer) -> None:
-    async def main(space: OpenBaoNamespace) -> None:
+@in_virtual_time
+async def test_authority_recovers_after_a_seal_longer_than_a_cas_life(openbao: OpenBaoServer) -> None:
+    async with set_up_namespace(openbao, START) as space:
         harness = OpenBaoHarness(began=START, space=space)
         async with running(harness):
             await harness.until(START + 15)
@@ -80,19 +68,18 @@ def test_authority_recovers_after_a_seal_longer_than_a_cas_life(openbao: OpenBao
                 with virtual_time.from_outside():
                     await openbao.unseal()
             assert harness.target.sequence == shown
-            told = harness.of(StepFailed, lambda failed: failed.step is Step.JOURNAL)
-            assert "expected OpenBao unsealed, found it sealed; unseal it" in told[-1].error
-            assert len(told) > 5
+            failures = harness.of(StepFailed, lambda failed: failed.step is Step.JOURNAL)
+            assert "expected OpenBao unsealed, found it sealed; unseal it" in failures[-1].error
+            assert len(failures) > 5
             await harness.until(START + 6 * CLOCK.epoch_seconds - 2)
             history = await check(space, harness)
             assert harness.of(Activated)[-1].opening is Opening.BOOTSTRAP
             assert [ca.epoch - EPOCH for ca in history.cas] == [0, 1, 5, 6]
 
-    in_a_space(openbao, main)
 
-
-def test_revoked_token_fails_no_step(openbao: OpenBaoServer) -> None:
-    async def main(space: OpenBaoNamespace) -> None:
+@in_virtual_time
+async def test_revoked_token_fails_no_step(openbao: OpenBaoServer) -> None:
+    async with set_up_namespace(openbao, START) as space:
         harness = OpenBaoHarness(began=START, space=space)
         async with running(harness):
             for second in range(3, 45, 6):
@@ -103,8 +90,6 @@ def test_revoked_token_fails_no_step(openbao: OpenBaoServer) -> None:
             assert harness.of(StepFailed) == []
             assert [prepared.epoch - EPOCH for prepared in harness.of(Prepared)] == [0, 1, 2]
             await check(space, harness)
-
-    in_a_space(openbao, main)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +105,11 @@ def test_revoked_token_fails_no_step(openbao: OpenBaoServer) -> None:
         ("nats_int/config/issuers", Step.SWITCH, "create or update"),
     ],
 )
-def test_missing_permission_is_named_until_it_is_granted(
+@in_virtual_time
+async def test_missing_permission_is_named_until_it_is_granted(
     openbao: OpenBaoServer, path: str, step: Step, capability: str
 ) -> None:
-    async def main(space: OpenBaoNamespace) -> None:
+    async with set_up_namespace(openbao, START) as space:
         harness = OpenBaoHarness(began=START, space=space)
         policy = space.layout.policy()
         assert f'path "{path}" ' in policy
@@ -132,25 +118,24 @@ def test_missing_permission_is_named_until_it_is_granted(
             with virtual_time.from_outside():
                 await write_policy(space, policy.replace(f'path "{path}" ', f'path "{path}/other" '))
             await harness.until(START + 26)
-            told = harness.of(StepFailed)
+            failures = harness.of(StepFailed)
             named = re.escape(path).replace(r"\+", "[^ ]+").replace(r"\*", "[^ ]*")
-            assert {failed.step for failed in told} == {step} or path.startswith("secret/")
-            assert any(re.search(f"policies to allow '{capability}' on '{named}'", failed.error) for failed in told)
+            assert {failed.step for failed in failures} == {step} or path.startswith("secret/")
+            assert any(re.search(f"policies to allow '{capability}' on '{named}'", failed.error) for failed in failures)
             with virtual_time.from_outside():
                 await write_policy(space, policy)
             await harness.until(START + 37)
             history = await check(space, harness)
             assert [ca.epoch - EPOCH for ca in history.cas] == [0, 1, 2]
 
-    in_a_space(openbao, main)
-
 
 async def write_policy(space: OpenBaoNamespace, policy: str) -> None:
     await space.client.write("sys/policies/acl/tidemark", {"policy": policy})
 
 
-def test_restored_backup_continues_above_the_fleets_newest_sequence(openbao: OpenBaoServer) -> None:
-    async def main(space: OpenBaoNamespace) -> None:
+@in_virtual_time
+async def test_restored_backup_continues_above_the_fleets_newest_sequence(openbao: OpenBaoServer) -> None:
+    async with set_up_namespace(openbao, START) as space:
         harness = OpenBaoHarness(began=START, space=space)
         async with running(harness):
             await harness.until(START + 25)
@@ -178,8 +163,6 @@ def test_restored_backup_continues_above_the_fleets_newest_sequence(openbao: Ope
             assert history.cas[2].sha256 == lost.ca
             assert history.signing == history.cas[3]
 
-    in_a_space(openbao, main)
-
 
 async def restore(space: OpenBaoNamespace, backup: History) -> None:
     """Leave what there was at the time of the backup, and a key whose CA nobody knows any more."""
@@ -197,8 +180,9 @@ async def restore(space: OpenBaoNamespace, backup: History) -> None:
             await space.client.delete(f"{folder}{name}")
 
 
-def test_two_leading_authorities_write_one_journal(openbao: OpenBaoServer) -> None:
-    async def main(space: OpenBaoNamespace) -> None:
+@in_virtual_time
+async def test_two_leading_authorities_write_one_journal(openbao: OpenBaoServer) -> None:
+    async with set_up_namespace(openbao, START) as space:
         # One of them is early, is paused whenever it is about to append, and goes on as if nothing had been.
         first, second = OpenBaoHarness(began=START, space=space), OpenBaoHarness(began=START + 1, space=space)
         second.stall_seconds = 2.5
@@ -213,5 +197,3 @@ def test_two_leading_authorities_write_one_journal(openbao: OpenBaoServer) -> No
             assert sorted(prepared) == [signed.statement.sequence for signed in history.statements]
             assert all(len(texts) == 1 for texts in first.target.texts.values()), "two texts for one sequence"
             assert second.of(AppendConflict), "they never met"
-
-    in_a_space(openbao, main)

@@ -90,19 +90,28 @@ def signed_leaf(by: CaPair, validity: Validity, workload: LeafSubject = WORKLOAD
 
 @dataclass
 class AuthorityHarness:
-    """The backends outlive the authority; ``boot`` starts another authority on them."""
+    """An authority whose backends are in memory and outlive it; ``boot`` starts another authority on them.
+
+    The fields, more than eight, are what tests vary about one deployment; each has a default, so that a test names
+    only those it is about.
+    """
 
     timing: Timing = PLAYGROUND
     began: int = START
+    """Unix seconds at the virtual loop's time 0."""
     effects: Effects = field(default_factory=Effects)
     publishers: list[Publisher] = field(default_factory=list)
+    """In addition to ``target``, which comes first."""
     include_root: bool = True
     events: list[Event] = field(default_factory=list)
+    """All that was reported, in order."""
     publishing: list[str] = field(default_factory=list)
     proving: bool = True
+    """Whether the agents prove what the target has."""
     readable: bool = True
     reconcile_seconds: int = 0
     references: dict[str, ReferenceClock] = field(default_factory=dict)
+    """The clocks that the authority compares its own with, by the name of what has them."""
 
     def __post_init__(self) -> None:
         self.journal = MemoryJournal(self.effects)
@@ -223,6 +232,19 @@ class AuthorityHarness:
     def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind) and where(event)]
+
+
+def check_published(harness: AuthorityHarness, history: History) -> None:
+    """The target has the newest statement and never had a text that the journal lacks; the signing CA made the leaf."""
+    assert history.newest is not None
+    assert history.signing is not None
+    assert harness.target.digest == history.newest.digest
+    assert all(len(texts) == 1 for texts in harness.target.texts.values()), "two texts for one sequence"
+    for signed in history.statements:
+        published = harness.target.texts.get(signed.statement.sequence, {signed.digest})
+        assert published == {signed.digest}, "a text was published that the journal does not hold"
+    assert harness.leaf.certificate is not None
+    assert issued_by(harness.leaf.certificate, history.signing.certificate)
 
 
 def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

@@ -5,6 +5,8 @@ Virtual time lies some hours back: OpenBao signs certificates that have expired 
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from authority.issuer.openbao import OpenBaoIssuer
@@ -15,7 +17,7 @@ from authority.signer.openbao import open_transit_signer
 from tests.harness import virtual_time
 from tests.harness.authority.harness import AuthorityHarness
 from tests.harness.authority.journal_builder import DOMAIN, PLAYGROUND
-from tests.harness.openbao.server import OpenBaoNamespace, StruckClient
+from tests.harness.openbao.server import OpenBaoNamespace, OpenBaoServer, StruckClient
 
 HOURS_BACK = 6
 RECEIPT_SECONDS = 0.1
@@ -24,6 +26,16 @@ RECEIPT_SECONDS = 0.1
 def some_epoch() -> int:
     """An epoch of the playground's clock, some hours ago."""
     return PLAYGROUND.clock.epoch_at(int(time.time()) - HOURS_BACK * 3600)
+
+
+@asynccontextmanager
+async def set_up_namespace(openbao: OpenBaoServer, now: int) -> AsyncIterator[OpenBaoNamespace]:
+    """On a virtual loop: a namespace that ``init --openbao`` has set up at ``now`` (Unix seconds)."""
+    with virtual_time.from_outside():
+        space = await OpenBaoNamespace.create(openbao)
+        await space.set_up(now, tolerance=PLAYGROUND.tolerance_seconds)
+    async with space.client:
+        yield space
 
 
 class VirtualClient(StruckClient):
