@@ -200,13 +200,13 @@ async def _cut_off(way: Reloading, bench: Bench) -> str:
     way.change(Bundle(whole.ca[: whole.ca.index(b"-----BEGIN", 10) + 300], whole.note))
     if isinstance(way, TidemarkAgent):
         failure = await eventually(lambda: way.agent.status()["failure"], "a refusal")
-        said = f"kept out (`{failure['reason']}`)"
+        finding = f"kept out (`{failure['reason']}`)"
     else:
         loaded = await bench.monitor.moved(before)
-        before, said = loaded or before, "loaded" if loaded else "not loaded"
+        before, finding = loaded or before, "loaded" if loaded else "not loaded"
     context = tls_probe.client_context(parsed(bench.leaf))
     shown = await tls_probe.probe(Address("127.0.0.1", bench.server.client), context)
-    trusted = f"{said}; the server trusts {len(shown.ca_names)} of {len(parse_certificates(whole.ca))} CAs"
+    trusted = f"{finding}; the server trusts {len(shown.ca_names)} of {len(parse_certificates(whole.ca))} CAs"
     way.change(bench.bundle())
     await bench.monitor.moved(before)
     return trusted

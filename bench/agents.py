@@ -37,9 +37,9 @@ async def send(wave: Wave) -> dict[str, list[float]]:
     """Have every agent send its receipt until it is taken."""
     context = ssl.create_default_context(cadata=wave.ca)
     parts = urlsplit(wave.url)
-    house = parts.hostname or "", parts.port or 0
+    authority_address = parts.hostname or "", parts.port or 0
     proven = Mark(wave.sequence, wave.digest)
-    told: dict[str, list[float]] = {}
+    delays: dict[str, list[float]] = {}
 
     requests = {agent: _request(agent, proven, wave, parts.netloc) for agent in wave.agents}
     began = time.monotonic() + 0.5
@@ -47,15 +47,15 @@ async def send(wave: Wave) -> dict[str, list[float]]:
     async def one(agent: str, number: int, at: float) -> None:
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
         sent, clock, tries = time.time(), time.monotonic(), 1
-        while not await _taken(house, _address(number), context, requests[agent]):
+        while not await _taken(authority_address, _address(number), context, requests[agent]):
             await asyncio.sleep(_PAUSE)
             tries += 1
-        told[agent] = [sent, time.monotonic() - clock, tries]
+        delays[agent] = [sent, time.monotonic() - clock, tries]
 
     async with asyncio.TaskGroup() as group:
         for number, agent in enumerate(wave.agents):
             group.create_task(one(agent, number, random.uniform(0, wave.seconds)))  # noqa: S311 - spreads load
-    return told
+    return delays
 
 
 def _request(agent: str, proven: Mark, wave: Wave, host: str) -> bytes:
@@ -91,11 +91,15 @@ def _address(number: int) -> str:
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
-async def _taken(house: tuple[str, int], address: str, context: ssl.SSLContext, request: bytes) -> bool:
+async def _taken(authority_address: tuple[str, int], address: str, context: ssl.SSLContext, request: bytes) -> bool:
     """Whether the authority took the receipt."""
     try:
         _, exchange = await asyncio.get_running_loop().create_connection(
-            lambda: _Exchange(request), *house, ssl=context, server_hostname="localhost", local_addr=(address, 0)
+            lambda: _Exchange(request),
+            *authority_address,
+            ssl=context,
+            server_hostname="localhost",
+            local_addr=(address, 0),
         )
     except OSError:
         return False

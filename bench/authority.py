@@ -98,7 +98,7 @@ async def measure() -> list[ReportTable]:
 async def _measure(home: Path, count: int) -> list[Any]:
     agents = [f"agent-{number:05d}" for number in range(count)]
     entries = "".join(f'[[agents]]\nname = "{name}"\nclass = "application"\n' for name in agents)
-    deployment = AuthorityDeployment.create(home / "house", preset="testing", more=entries)
+    deployment = AuthorityDeployment.create(home / "deployment", preset="testing", more=entries)
     deployment.init()
     async with Program(deployment) as program, AsyncExitStack() as stack:
         await program.start()

@@ -44,7 +44,7 @@ async def measure() -> list[ReportTable]:
         async with ApiServer(Path(home) / "apiserver").running() as server:
             server.namespace("tidemark")
             deployment = furnish(
-                server, Path(home) / "house", CONFIG.replace('fleet = ["nats"]\nnudge = true\n', "") + entries
+                server, Path(home) / "deployment", CONFIG.replace('fleet = ["nats"]\nnudge = true\n', "") + entries
             )
             server.interfere = note_renewal
             async with Program(deployment, {"TIDEMARK_LOG": "json"}) as program:

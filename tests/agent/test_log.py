@@ -58,8 +58,8 @@ def test_lines_that_differ_in_prose_or_measurements_are_repeats() -> None:
         log.warning("failure", reason="held", sequence=8, detail=f"the clocks differ by {seconds} s")
         log.warning("receipt_not_sent", error=f"port {seconds} refused", after=seconds / 10)
         logging.getLogger("aiohttp.server").warning("port %d refused", seconds)
-    said = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
-    assert said == [
+    messages = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
+    assert messages == [
         'failure reason=held sequence=7 detail="the clocks differ by 0 s"',
         'failure reason=held sequence=8 detail="the clocks differ by 0 s"',
         'receipt_not_sent error="port 0 refused" after=0.0000',
@@ -83,15 +83,15 @@ def test_line_is_remembered_for_one_minute() -> None:
     stream = io.StringIO()
     log.configure(Style.TEXT, stream)
     (handler,) = logging.root.handlers
-    (said,) = (one for one in handler.filters if isinstance(one, logging.Filter))
+    (limiter,) = (one for one in handler.filters if isinstance(one, logging.Filter))
 
     def passes(line: str, at: float) -> bool:
         record = logging.makeLogRecord({"msg": line})
         record.created = at
-        return bool(said.filter(record))
+        return bool(limiter.filter(record))
 
     assert [passes(f"line {number}", number) for number in range(50)] == [True] * 50
     assert not passes("line 49", 100)
     assert passes("line 49", 109)
     assert passes("another", 109)
-    assert len(vars(said)["_seen"]) == 2, "what was said before takes no memory"
+    assert len(vars(limiter)["_seen"]) == 2, "a record that came before takes no memory"

@@ -214,9 +214,9 @@ async def test_agent_without_leaf_warns_of_probe_without_client_certificate(
     sandbox.targets = f"{look} {look}&tls=127.0.0.1:6222&tls=127.0.0.1:7222"
     process = agent_process(sandbox.environment(TIDEMARK_LOG="json"))
     await process.answers("/livez")
-    said = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
-    (told,) = (line for line in said if line["event"] == "probe_without_client_certificate")
-    assert "probes 127.0.0.1:6222, 127.0.0.1:7222 without a client certificate" in told["detail"]
+    lines = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
+    (warning,) = (line for line in lines if line["event"] == "probe_without_client_certificate")
+    assert "probes 127.0.0.1:6222, 127.0.0.1:7222 without a client certificate" in warning["detail"]
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -398,13 +398,13 @@ async def test_json_log_has_no_secrets_and_no_repeated_lines(
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(5) == 0
-    said = log.read_text()
-    lines = [json.loads(line) for line in said.splitlines()]
+    text = log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     assert all({"at", "level", "event"} <= line.keys() for line in lines)
     assert {"unreachable", "not_permitted", "no_process", "signature"} <= {line.get("reason") for line in lines}
     without_time = [json.dumps({**line, "at": ""}) for line in lines]
     assert [line for line in set(without_time) if without_time.count(line) > 1] == []
     secrets = [token.read_text(), password.read_text()]
     secrets += [line for leaf in leaves for line in leaf.key.decode().splitlines() if "---" not in line]
-    assert [secret for secret in secrets if secret in said] == []
+    assert [secret for secret in secrets if secret in text] == []
     assert [secret for secret in secrets if secret in shown] == []

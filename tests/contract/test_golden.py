@@ -31,11 +31,11 @@ def kept(name: str) -> bytes:
 
 
 def test_kept_files_are_read_with_their_values() -> None:
-    said = golden_files.statement(CA_CRT)
-    assert Statement.parse(kept("statement.txt").decode()) == said
+    made = golden_files.statement(CA_CRT)
+    assert Statement.parse(kept("statement.txt").decode()) == made
     assert Bundle.from_json(kept("bundle.json")) == Bundle(CA_CRT, kept("bundle.note"))
     assert Trust.parse(kept("trust.toml")) == golden_files.trust(CA_CRT)
-    assert Receipt.from_json(kept("receipt.json")) == golden_files.receipt(said)
+    assert Receipt.from_json(kept("receipt.json")) == golden_files.receipt(made)
     assert to_pem(parse_certificates(CA_CRT)) == CA_CRT
 
 

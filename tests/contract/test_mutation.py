@@ -65,7 +65,7 @@ def means_what_it_says(candidate: Bundle, passed: VerifiedBundle) -> None:
     assert passed.statement.anchors[0] == MEANING.statement.anchors[0]
     assert passed.statement.trust_domain == DOMAIN
     assert not {anchor.sha256 for anchor in passed.statement.anchors} & set(passed.statement.withdrawn)
-    assert meaning(candidate) == heard(passed)
+    assert meaning(candidate) == accepted(passed)
 
 
 def tried(times: int, candidates: st.SearchStrategy[Bundle], judge: Callable[[Bundle, VerifiedBundle], None]) -> Seen:
@@ -112,7 +112,7 @@ def meaning(candidate: Bundle) -> list[Any]:
     ]
 
 
-def heard(result: VerifiedBundle) -> list[Any]:
+def accepted(result: VerifiedBundle) -> list[Any]:
     statement, clock = result.statement, result.statement.clock
     return [
         *(statement.sequence, statement.epoch, clock.epoch_seconds, clock.validity_seconds, clock.prepare_seconds),

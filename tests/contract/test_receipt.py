@@ -104,12 +104,12 @@ def test_a_receipt_is_one_line_of_ascii() -> None:
 
 
 def sent(**changes: Any) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(RECEIPT.to_json())
-    return said | changes
+    document: dict[str, Any] = json.loads(RECEIPT.to_json())
+    return document | changes
 
 
-def read(said: dict[str, Any]) -> Receipt:
-    return Receipt.from_json(json.dumps(said).encode())
+def read(document: dict[str, Any]) -> Receipt:
+    return Receipt.from_json(json.dumps(document).encode())
 
 
 def test_unknown_fields_are_ignored_and_null_is_absent() -> None:
@@ -130,10 +130,10 @@ NAMES = sorted(json.loads(RECEIPT.to_json()))
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OPTIONAL])
 def test_a_missing_field_is_named(name: str) -> None:
-    said = sent()
-    del said[name]
+    document = sent()
+    del document[name]
     with pytest.raises(ValueError, match=f"'{name}'.*no such field"):
-        read(said)
+        read(document)
 
 
 @pytest.mark.parametrize("value", [True, -1, 1.5, "x" * 5000, ["x", 1], {"a": "b"}, 2**53], ids=lambda v: str(v)[:9])
@@ -144,10 +144,10 @@ def test_a_field_of_another_kind_is_named(name: str, value: Any) -> None:
 
 
 def inside(name: str, **changes: Any) -> dict[str, Any]:
-    said = sent()
-    at = said[name][0] if name == "targets" else said[name]
+    document = sent()
+    at = document[name][0] if name == "targets" else document[name]
     at.update(changes)
-    return said
+    return document
 
 
 BAD: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {

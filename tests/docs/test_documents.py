@@ -144,8 +144,8 @@ def test_kubernetes_objects_in_documents_fit_the_schemas(document: Path) -> None
 def test_pip_commands_install_the_distribution_of_this_project(document: Path) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     text = document.read_text()
-    told = re.findall(r"pip3? install [\"']?(tidemark[\w.-]*(?:\[[\w,-]+\])?)|\b(tidemark[\w.-]*\[[\w,-]+\])", text)
-    for requirement in (Requirement(alone or with_extras) for alone, with_extras in told):
+    named = re.findall(r"pip3? install [\"']?(tidemark[\w.-]*(?:\[[\w,-]+\])?)|\b(tidemark[\w.-]*\[[\w,-]+\])", text)
+    for requirement in (Requirement(alone or with_extras) for alone, with_extras in named):
         assert requirement.name == project["name"]
         assert requirement.extras <= project["optional-dependencies"].keys()
 

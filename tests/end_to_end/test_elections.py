@@ -85,7 +85,7 @@ async def sessions(
 
 
 async def test_two_leaders_overwrite_no_higher_sequence(tmp_path: Path) -> None:
-    deployment = replicated(tmp_path / "house")
+    deployment = replicated(tmp_path / "deployment")
     async with watching(deployment) as watch, replicas(deployment, 2) as elections:
         for election in elections:
             election.decide(election.me)  # both replicas lead
@@ -107,7 +107,7 @@ async def test_two_leaders_overwrite_no_higher_sequence(tmp_path: Path) -> None:
 
 
 async def test_former_leader_gets_no_requests_and_may_lead_again(tmp_path: Path) -> None:
-    deployment = replicated(tmp_path / "house")
+    deployment = replicated(tmp_path / "deployment")
     async with watching(deployment), replicas(deployment, 2) as elections, sessions(deployment, elections) as opened:
         one, two = elections
         for leader in (one, two, one):
@@ -123,7 +123,7 @@ async def test_former_leader_gets_no_requests_and_may_lead_again(tmp_path: Path)
 
 
 async def test_replicas_without_a_leader_refuse_writes_and_answer_reads(tmp_path: Path) -> None:
-    deployment = replicated(tmp_path / "house")
+    deployment = replicated(tmp_path / "deployment")
     async with replicas(deployment, 2) as elections, sessions(deployment, elections) as opened:
         one, two = elections
         expected = "/api/v1/rotate: expected a replica that leads, found none at present; try again"

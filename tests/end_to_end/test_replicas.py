@@ -32,7 +32,7 @@ def without_addresses(deployment: AuthorityDeployment) -> AuthorityDeployment:
 
 
 async def test_follower_forwards_writes_and_takes_over_from_a_killed_leader(tmp_path: Path) -> None:
-    deployment = without_addresses(replicated(tmp_path / "house", lease=LEASE_SECONDS))
+    deployment = without_addresses(replicated(tmp_path / "deployment", lease=LEASE_SECONDS))
     async with watching(deployment), two(deployment) as (first, second):
         sequence = await second.rotate("asked of the one that follows")
         newest = await first.ask("/api/v1/status")
@@ -75,7 +75,7 @@ async def test_follower_forwards_writes_and_takes_over_from_a_killed_leader(tmp_
 async def test_paused_leader_loses_the_lease_and_follows_when_resumed(tmp_path: Path) -> None:
     """The loop of the resumed leader continues with a waiting request; it follows, and no mount goes back."""
     lease = LEASE if PAUSE <= LEASE_SECONDS else LEASE_SECONDS
-    deployment = replicated(tmp_path / "house", lease)
+    deployment = replicated(tmp_path / "deployment", lease)
     async with watching(deployment), two(deployment) as (first, second):
         before = await first.rotate("before the pause")
         first.send(signal.SIGSTOP)
@@ -102,7 +102,7 @@ async def test_paused_leader_loses_the_lease_and_follows_when_resumed(tmp_path: 
 
 async def test_leader_paused_before_the_record_commits_no_ca_without_its_key(tmp_path: Path) -> None:
     """The new leader finds a CA without a record and keeps its key: the record may still come, as it does here."""
-    deployment = replicated(tmp_path / "house")
+    deployment = replicated(tmp_path / "deployment")
     async with watching(deployment), two(deployment) as (first, second), first.session() as session:
         before, numbers = (await first.ask("/api/v1/status"))["newest"], count(1)
         first.stop_once.write_text("os.link journal")
@@ -140,7 +140,7 @@ async def test_leader_paused_before_the_record_commits_no_ca_without_its_key(tmp
 
 async def test_leader_paused_before_publishing_overwrites_no_higher_sequence(tmp_path: Path) -> None:
     """The paused leader has read the journal and is about to write; only the comparison with the mount is left."""
-    deployment = replicated(tmp_path / "house", agents=["nats-0"])
+    deployment = replicated(tmp_path / "deployment", agents=["nats-0"])
     async with watching(deployment), two(deployment) as (first, second), first.session() as session:
         first.stop_once.write_text("open bundle")
         request = asyncio.create_task(post(session, "published late"))

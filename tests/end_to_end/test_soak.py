@@ -177,24 +177,24 @@ async def test_applications_lose_nothing_and_do_not_grow_through_rotations(  # n
         assert await consumer.stop() == 0
         sent, counted = publisher.state, consumer.state
         await cleared(watcher)
-    told = report(soak, sent, counted)
-    print(json.dumps(told, indent=2))
+    summary = report(soak, sent, counted)
+    print(json.dumps(summary, indent=2))
     if REPORT:
-        await asyncio.to_thread(append, REPORT, told)
+        await asyncio.to_thread(append, REPORT, summary)
     assert sent["jetstream"]["acked"] == sent["jetstream"]["published"]
-    assert told["jetstream"]["lost"] == 0
-    assert told["core"]["lost"] == soak.lost_at_kills
-    assert told["core"]["duplicated"] == 0
+    assert summary["jetstream"]["lost"] == 0
+    assert summary["core"]["lost"] == soak.lost_at_kills
+    assert summary["core"]["duplicated"] == 0
     if not kill_every:
         assert soak.lost_at_kills == 0
-        assert (told["jetstream"]["duplicated"], told["jetstream"]["redelivered"]) == (0, 0)
-        assert told["jetstream"]["out_of_order"] == 0
+        assert (summary["jetstream"]["duplicated"], summary["jetstream"]["redelivered"]) == (0, 0)
+        assert summary["jetstream"]["out_of_order"] == 0
     check_resources(soak)
 
 
-def append(report: str, told: dict[str, Any]) -> None:
+def append(report: str, summary: dict[str, Any]) -> None:
     with Path(report).open("a") as file:
-        print(json.dumps(told), file=file)
+        print(json.dumps(summary), file=file)
 
 
 async def cleared(connection: Connection) -> None:

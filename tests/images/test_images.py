@@ -99,7 +99,7 @@ def test_agent_image_without_configuration_names_the_missing_variable(images: di
 
 
 async def test_authority_image_publishes_and_ends_on_the_stop_signal(images: dict[str, Image], tmp_path: Path) -> None:
-    image, deployment = images["authority"], AuthorityDeployment.create(tmp_path / "house", preset="production")
+    image, deployment = images["authority"], AuthorityDeployment.create(tmp_path / "deployment", preset="production")
     environment = {"TIDEMARK_AUTHORITY_CONFIG": str(deployment.config_file)}
     assert image.run("init", environment=environment).returncode == 0
     async with running(image, environment, tmp_path / "log", "run"):

@@ -129,11 +129,11 @@ async def test_application_pod_is_ready_after_it_confirms_the_reload(
     sandbox: AgentSandbox, factory: BundleFactory, tmp_path: Path
 ) -> None:
     pod = Pod("examples/application", tmp_path, sandbox)
-    told: list[dict[str, Any]] = []
+    reloads: list[dict[str, Any]] = []
 
     async def reload(request: web.Request) -> web.Response:
-        told.append(await request.json())
-        return web.json_response({name: told[-1][name] for name in ("ca_sha256", "leaf_sha256")})
+        reloads.append(await request.json())
+        return web.json_response({name: reloads[-1][name] for name in ("ca_sha256", "leaf_sha256")})
 
     application = web.Application()
     application.router.add_post("/-/reload", reload)
@@ -149,7 +149,7 @@ async def test_application_pod_is_ready_after_it_confirms_the_reload(
         port = int(pod.moved(f":{RELOAD_PORT}").removeprefix(":"))
         async with TestServer(application, port=port):
             await agent.answers(probe(pod.agent, "readinessProbe"))
-        assert [one["sequence"] for one in told] == [1]
+        assert [one["sequence"] for one in reloads] == [1]
         assert agent.status()["targets"][0]["level"] == "proven"
     finally:
         agent.stop()

@@ -86,7 +86,7 @@ def deployment(server: ApiServer, tmp_path: Path) -> AuthorityDeployment:
     ):
         assert old in text, old
         text = text.replace(old, new)
-    root = tmp_path / "house"
+    root = tmp_path / "deployment"
     root.mkdir()
     (root / "authority.toml").write_text(text)
     server.kubeconfig(root / "kubeconfig", server.accounts.issue("tidemark", "tidemark-authority"))

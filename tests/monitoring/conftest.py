@@ -7,6 +7,6 @@ from tests.harness.authority.monitoring_stack import MonitoringStack
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[MonitoringStack]:
-    async with MonitoringStack.running(tmp_path / "house") as house:
-        yield house
+async def stack(tmp_path: Path) -> AsyncIterator[MonitoringStack]:
+    async with MonitoringStack.running(tmp_path / "deployment") as stack:
+        yield stack

@@ -75,8 +75,8 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield rule.get("alert") or rule["record"], rule["expr"]
 
 
-async def test_pages_have_every_documented_and_every_queried_metric(house: MonitoringStack) -> None:
-    authority, agent = await house.authority_page(), house.agent_page("nats-0")
+async def test_pages_have_every_documented_and_every_queried_metric(stack: MonitoringStack) -> None:
+    authority, agent = await stack.authority_page(), stack.agent_page("nats-0")
     for page, wanted in ((authority, AUTHORITY), (agent, AGENT)):
         shown = labels_on(page)
         assert {name: shown.get(name) for name in wanted} == wanted
@@ -91,8 +91,8 @@ async def test_pages_have_every_documented_and_every_queried_metric(house: Monit
 
 
 @pytest.mark.needs("promtool")
-async def test_promtool_accepts_the_metrics_pages(house: MonitoringStack) -> None:
-    for page in (await house.authority_page(), house.agent_page("nats-0")):
+async def test_promtool_accepts_the_metrics_pages(stack: MonitoringStack) -> None:
+    for page in (await stack.authority_page(), stack.agent_page("nats-0")):
         process = await asyncio.create_subprocess_exec(
             tool("promtool"), "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=PIPE
         )

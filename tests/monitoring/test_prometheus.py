@@ -48,9 +48,9 @@ class Scraped:
     control_ca: bytes
 
     @classmethod
-    async def of(cls, house: MonitoringStack) -> "Scraped":
-        agents = {name: agent.url for name, agent in house.agents.items()}
-        return cls(agents, house.deployment.url, await house.control_ca())
+    async def of(cls, stack: MonitoringStack) -> "Scraped":
+        agents = {name: agent.url for name, agent in stack.agents.items()}
+        return cls(agents, stack.deployment.url, await stack.control_ca())
 
     @classmethod
     def of_playground(cls, layout: Layout) -> "Scraped":
@@ -152,17 +152,17 @@ async def test_stopped_agent_fires_its_alert_and_no_other(tmp_path: Path) -> Non
             return {alert for alert in await prometheus.firing() if alert[0] == "TidemarkRequiredAgentMissing"}
 
         assert await eventually(fires, "the alert", MISSED_SECONDS) == {("TidemarkRequiredAgentMissing", "")}
-        told = await prometheus.ask("alerts")
-        (alert,) = (one for one in told["alerts"] if one["labels"]["alertname"] == "TidemarkRequiredAgentMissing")
+        answer = await prometheus.ask("alerts")
+        (alert,) = (one for one in answer["alerts"] if one["labels"]["alertname"] == "TidemarkRequiredAgentMissing")
         assert alert["annotations"]["summary"] == "Required agents without a fresh receipt: 1"
         assert alert["labels"]["severity"] == "warning"
 
 
 @pytest.mark.needs("prometheus")
-async def test_foreign_write_to_a_bundle_secret_fires_at_once(house: MonitoringStack, tmp_path: Path) -> None:
-    async with Prometheus(tmp_path / "prometheus", await Scraped.of(house)).running() as prometheus:
+async def test_foreign_write_to_a_bundle_secret_fires_at_once(stack: MonitoringStack, tmp_path: Path) -> None:
+    async with Prometheus(tmp_path / "prometheus", await Scraped.of(stack)).running() as prometheus:
         await eventually(prometheus.sees_everything, "everything to be scraped")
-        mount = house.deployment.root / "app-0" / "bundle"
+        mount = stack.deployment.root / "app-0" / "bundle"
         note = (mount / "bundle.note").read_text()
         forged = mount / "..forged"
         forged.mkdir()

@@ -39,6 +39,6 @@ def annotations(alert: str, expected: dict[str, object]) -> dict[str, str]:
     )
     found: dict[str, str] = dict(rule["annotations"])
     for key in ("summary", "description"):
-        if (told := expected.pop(f"exp_{key}", None)) is not None:
-            found[key] = str(told)
+        if (value := expected.pop(f"exp_{key}", None)) is not None:
+            found[key] = str(value)
     return found

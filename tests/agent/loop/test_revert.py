@@ -212,8 +212,8 @@ async def test_set_is_tried_three_times_by_default(
         tries = observed.agent.registry.get_sample_value(
             "ca_rotation_reloads_total", {"target": f"signal:{server.pidfile}", "outcome": "reload_refused"}
         )
-        told = server.log.read_text().count("Failed to reload server configuration")
-        assert (tries, told) == (3, 4), "and once more to go back"
+        failures = server.log.read_text().count("Failed to reload server configuration")
+        assert (tries, failures) == (3, 4), "and once more to go back"
 
 
 async def test_rejected_announcement_does_not_shorten_backoff_of_refused_set(

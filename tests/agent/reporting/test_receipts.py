@@ -62,8 +62,10 @@ async def test_proof_is_reported_at_once(
         numbers = [receipt.number for receipt in authority.receipts]
         assert numbers == sorted(set(numbers))
         assert len({receipt.nonce for receipt in authority.receipts}) == 1
-        said = [replace(receipt, number=0, clock=0) for receipt in authority.receipts]
-        assert all(one != next_one for one, next_one in pairwise(said)), "nothing is said twice before the heartbeat"
+        contents = [replace(receipt, number=0, clock=0) for receipt in authority.receipts]
+        assert all(one != next_one for one, next_one in pairwise(contents)), (
+            "nothing is said twice before the heartbeat"
+        )
 
 
 async def test_failure_is_reported(factory: BundleFactory, sandbox: AgentSandbox, authority: FakeAuthority) -> None:
@@ -155,8 +157,8 @@ async def test_heartbeat_is_sent_without_change(
     async with sandbox.agent(reporting(authority, sandbox)) as observed:
         await observed.is_proven(1)
 
-        def said_twice() -> bool:
+        def sent_twice() -> bool:
             last = [replace(receipt, number=0, clock=0) for receipt in authority.receipts[-2:]]
             return len(last) == 2 and last[0] == last[1] and last[0].state is AgentState.PROVEN
 
-        await eventually(said_twice, "a receipt and a heartbeat")
+        await eventually(sent_twice, "a receipt and a heartbeat")

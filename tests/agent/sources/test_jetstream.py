@@ -26,8 +26,8 @@ def count(observed: Observed, outcome: str, reason: str = "") -> float:
     return observed.agent.registry.get_sample_value("ca_rotation_verifications_total", labels) or 0.0
 
 
-async def hears(observed: Observed) -> None:
-    await observed.reaches(lambda s: s.broker and s.broker.connected, "the broker to be heard")
+async def is_subscribed(observed: Observed) -> None:
+    await observed.reaches(lambda s: s.broker and s.broker.connected, "the agent to be subscribed")
 
 
 async def test_announcement_is_adopted_before_the_mount_has_it(
@@ -37,7 +37,7 @@ async def test_announcement_is_adopted_before_the_mount_has_it(
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        await hears(observed)
+        await is_subscribed(observed)
         second = factory.bundle(2, [factory.epoch + 1, factory.epoch])
         await broker.announce(second)
         status = await observed.is_proven(2)
@@ -93,7 +93,7 @@ async def test_bad_bundle_of_one_source_does_not_block_the_other(
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        await hears(observed)
+        await is_subscribed(observed)
         # Good and bad, in one breath: the last message is not all that counts.
         await broker.announce(factory.bundle(2), forged)
         status = await observed.is_proven(2)
@@ -112,9 +112,9 @@ async def test_bad_bundle_of_one_source_does_not_block_the_other(
         assert status.failure
         assert status.failure.reason == "signature", "the mount still shows it"
         assert count(observed, "rejected", "signature") == 2, "once from each source"
-    said = [record.fields for record in caplog.records if getattr(record, "fields", {}).get("reason") == "signature"]  # type: ignore[attr-defined]  # as agent.log adds it
-    assert {fields["source"] for fields in said} == {"mount", "jetstream"}
-    assert all(fields["security"] for fields in said)
+    logged = [record.fields for record in caplog.records if getattr(record, "fields", {}).get("reason") == "signature"]  # type: ignore[attr-defined]  # as agent.log adds it
+    assert {fields["source"] for fields in logged} == {"mount", "jetstream"}
+    assert all(fields["security"] for fields in logged)
 
 
 async def test_two_statements_of_one_sequence_are_equivocation_from_either_source(
@@ -150,7 +150,7 @@ async def test_bundle_without_a_common_ca_follows_a_bundle_with_one(
 
 
 @pytest.mark.parametrize(
-    ("said", "headers", "says"),
+    ("message", "headers", "says"),
     [
         (b"{}", {"Tidemark-Format": "bundle/v1"}, "expected a bundle, found"),
         (b"\xff", {"Tidemark-Format": "bundle/v1"}, "expected a bundle, found"),
@@ -163,8 +163,8 @@ async def test_bundle_without_a_common_ca_follows_a_bundle_with_one(
         (b"{}", {}, "expected Tidemark-Format: bundle/v1, found no Tidemark-Format"),
     ],
 )
-def test_message_that_is_no_bundle_is_named(said: bytes, headers: dict[str, str], says: str) -> None:
-    refusal = jetstream.read(said, headers)
+def test_message_that_is_no_bundle_is_named(message: bytes, headers: dict[str, str], says: str) -> None:
+    refusal = jetstream.read(message, headers)
     assert not isinstance(refusal, Bundle)
     assert says in refusal.detail
 
@@ -184,7 +184,7 @@ async def test_pod_without_a_set_takes_the_highest_of_all_sources_first(
             lambda: sorted(p.name for p in sandbox.out.iterdir() if p.is_dir() and not p.is_symlink()) == ["..7-1"],
             "the rest to be swept",
         )
-        await hears(observed)
+        await is_subscribed(observed)
     assert [record for record in caplog.records if record.getMessage() == "broker_away"] == []
 
 
@@ -203,7 +203,7 @@ async def test_without_a_broker_bundles_come_from_the_mount(
         await broker.start()
         await broker.announce(factory.bundle(2))
         await observed.is_proven(2)
-        await hears(observed)
+        await is_subscribed(observed)
         # Lost later: nothing waits for it.
         broker.stop()
         await observed.reaches(lambda s: s.broker and not s.broker.connected, "the loss to be noticed")
@@ -212,7 +212,7 @@ async def test_without_a_broker_bundles_come_from_the_mount(
         await broker.start()
         await broker.announce(factory.bundle(4))
         await observed.is_proven(4)
-        await hears(observed)
+        await is_subscribed(observed)
 
 
 async def test_stream_that_comes_later_or_anew_is_read(
@@ -267,7 +267,7 @@ async def test_broker_with_handshake_first_is_read(
     sandbox.mount(factory.bundle(1), factory.leaf())
     async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        await hears(observed)
+        await is_subscribed(observed)
         await broker.announce(factory.bundle(2))
         leaf = factory.leaf()
         sandbox.mount(leaf=leaf)
@@ -287,7 +287,7 @@ async def test_connection_follows_the_installed_set(
     sandbox.mount(factory.bundle(1), first)
     async with sandbox.agent() as observed:
         await observed.is_proven(1, first)
-        await hears(observed)
+        await is_subscribed(observed)
         sandbox.mount(leaf=second)
         await observed.is_proven(1, second)
 
@@ -313,7 +313,7 @@ async def test_lasting_connection_is_reported_once(
     await broker.announce(factory.bundle(1))
     async with sandbox.agent() as observed:
         await observed.is_proven(1)
-        await hears(observed)
+        await is_subscribed(observed)
         before = await broker.messages()
 
         async def looked() -> bool:
@@ -334,7 +334,7 @@ async def test_agent_stops_within_five_seconds_whatever_the_broker_does(
     await broker.announce(factory.bundle(1))
     sandbox.mount(factory.bundle(1), factory.leaf())
     process = agent_process(sandbox.environment())
-    await eventually(lambda: (process.status().get("broker") or {}).get("connected"), "the broker to be heard")
+    await eventually(lambda: (process.status().get("broker") or {}).get("connected"), "the agent to be subscribed")
     assert process.process is not None
     assert broker.process is not None
     if not answering:

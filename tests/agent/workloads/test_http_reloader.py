@@ -73,12 +73,12 @@ async def test_redirect_is_not_followed(application: Serve, http: aiohttp.Client
         await HttpReloader(HttpTarget(await application(send_away)), http).reload(EXPECTED, 5.0)
 
 
-@pytest.mark.parametrize("said", ["ok", "[]", "[" * 60_000])
+@pytest.mark.parametrize("body", ["ok", "[]", "[" * 60_000])
 async def test_answer_without_an_object_is_an_acknowledgement(
-    application: Serve, http: aiohttp.ClientSession, said: str
+    application: Serve, http: aiohttp.ClientSession, body: str
 ) -> None:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(text=said)
+        return web.Response(text=body)
 
     reloaded = await HttpReloader(HttpTarget(await application(answer)), http).reload(EXPECTED, 5.0)
     assert reloaded.answer == {}

@@ -216,8 +216,8 @@ async def test_level_follows_from_the_answer(
     leaf = factory.leaf()
     expected = expect(factory.bundle(1), leaf)
     right = {"ca_sha256": expected.ca_sha256, "leaf_sha256": leaf.sha256}
-    said = {key: value and right[key] for key, value in answer.items()}
-    proof = await EchoProver().prove(expected, ReloadAnswer(answer=said), None, 1.0)
+    reported = {key: value and right[key] for key, value in answer.items()}
+    proof = await EchoProver().prove(expected, ReloadAnswer(answer=reported), None, 1.0)
     assert (proof.level, proof.allowed) == (level, level)
 
 

@@ -144,7 +144,7 @@ def test_any_text_is_a_target_or_a_target_error(text: str) -> None:
     try:
         target = parse_target(text)
     except TargetError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = f"expected {target.url}"
-    assert "expected" in said
+        message = f"expected {target.url}"
+    assert "expected" in message

@@ -132,11 +132,13 @@ async def test_probe_without_leaf_logs_minimal_lines(
         ours = dict(zip(places, await asyncio.gather(*ends), strict=True))
     for port in listeners.ports.values():
         await eventually(partial(_is_left, port), "every handshake to have ended")
-    said = listeners.complaints()
-    lines = {place: sum(f":{port} " in line or f":{port}:" in line for line in said) for place, port in ours.items()}
+    complaints = listeners.complaints()
+    lines = {
+        place: sum(f":{port} " in line or f":{port}:" in line for line in complaints) for place, port in ours.items()
+    }
     fewest = {kind: min(lines[way, kind] for way in WAYS) for kind in KINDS}
     assert fewest == {kind: int(kind not in silent) for kind in KINDS}, lines
-    before, withheld = len(said), WithheldHandshakes()
+    before, withheld = len(complaints), WithheldHandshakes()
     for kind in KINDS:
         address = Address("127.0.0.1", listeners.ports[kind])
         shown = await probe(address, client_context(None), withheld_handshakes=None if kind in NOTED else withheld)

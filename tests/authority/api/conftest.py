@@ -12,7 +12,7 @@ from tests.harness.authority.deployment import AuthorityDeployment
 
 @pytest.fixture
 async def deployment(tmp_path: Path) -> AsyncIterator[AuthorityDeployment]:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
     deployment.init()
     async with deployment.running(clock):
         yield deployment

@@ -67,7 +67,7 @@ async def test_each_role_has_its_own_token(
 
 
 async def test_closed_reads_need_a_token_of_any_role(tmp_path: Path) -> None:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing", open_reads=False)
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing", open_reads=False)
     deployment.init()
     async with deployment.running(clock):
         async with deployment.session() as stranger:

@@ -104,7 +104,7 @@ async def test_rotation_without_a_reason_is_refused(
 
 async def test_more_forced_rotations_than_a_bundle_holds_are_refused(tmp_path: Path) -> None:
     many = "[clock]\nvalidity_seconds = 28800\n"  # 24 epochs: the CAs to come need most of the room
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing", more=many)
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing", more=many)
     deployment.init()
     async with deployment.running(clock), deployment.session(deployment.token("operator")) as operator:
         status = 200

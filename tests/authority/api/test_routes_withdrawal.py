@@ -78,7 +78,7 @@ class Site:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
     deployment.init()
     async with (
         deployment.running(clock),
@@ -195,7 +195,7 @@ async def test_only_an_operator_withdraws_a_ca(site: Site) -> None:
 
 
 async def test_client_with_a_leaf_of_the_withdrawn_ca_is_listed_until_it_disconnects(tmp_path: Path) -> None:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
     deployment.init()
     async with deployment.running(clock):
         for name in AGENTS:

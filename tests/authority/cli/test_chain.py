@@ -112,7 +112,7 @@ async def test_directory_stands_for_all_bundles_in_it(bundles: IssuedBundles, tm
 
 
 async def test_verify_chain_joins_bundles_of_the_api_and_of_files(tmp_path: Path) -> None:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
     deployment.init()
     early = 60 - time.time() % 1200  # a minute past the start of the epoch, so that nothing is due meanwhile
     config = ["--config", str(deployment.config_file)]

@@ -31,7 +31,7 @@ delivery_seconds = 1
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> AuthorityDeployment:
-    return AuthorityDeployment.create(tmp_path / "house", preset="playground")
+    return AuthorityDeployment.create(tmp_path / "deployment", preset="playground")
 
 
 def files(directory: Path) -> dict[str, tuple[bytes, int]]:
@@ -222,7 +222,7 @@ async def test_verify_prints_the_verdict_on_each_bundle(deployment: AuthorityDep
 
 async def test_absent_broker_does_not_hold_up_other_publishers(tmp_path: Path) -> None:
     more = '[publish.jetstream]\nservers = ["tls://127.0.0.1:1"]\ndirectory = "state/nats"\n'
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground", more=more)
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="playground", more=more)
     deployment.init()
     async with Program(deployment) as program:
         await program.start()
@@ -245,7 +245,7 @@ async def test_absent_broker_does_not_hold_up_other_publishers(tmp_path: Path) -
 
 async def test_killed_authority_continues_from_its_journal(tmp_path: Path) -> None:
     """Two rotations with a real clock, the program killed in between at every stage that its mounts show."""
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground", more=SWIFT)
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="playground", more=SWIFT)
     deployment.init()
     fleet = Fleet(deployment)
     async with Program(deployment) as program:

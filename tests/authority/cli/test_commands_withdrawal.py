@@ -14,7 +14,7 @@ async def status_of(deployment: AuthorityDeployment) -> dict[str, Any]:
 
 
 async def test_withdrawals_on_the_command_line(tmp_path: Path) -> None:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
     deployment.init()
 
     async def ask(*words: str, typed: str = "") -> tuple[int, str, str]:

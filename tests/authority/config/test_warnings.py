@@ -84,7 +84,7 @@ def test_loopback_api_may_have_open_reads(listen: str) -> None:
 
 
 async def test_check_config_prints_warnings_and_succeeds(tmp_path: Path) -> None:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="playground")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="playground")
     found = await command("--config", deployment.config_file, "check-config")
     assert found.status == 0
     assert found.out.startswith("good: ")

@@ -243,8 +243,8 @@ async def test_missing_permission_is_reported_before_any_withdrawal(
         await eventually(look(world.errors), "the error")
         assert world.errors().keys() == {"orders"}
         looks = "/apis/cert-manager.io/v1/namespaces/{}/certificates"
-        told = len(world.events)
-        await eventually(look(lambda: len(world.events) > told), "another try")
+        reported = len(world.events)
+        await eventually(look(lambda: len(world.events) > reported), "another try")
     asked = [line.partition("?")[0].removeprefix("GET ") for line in server.requests]
     assert asked.count(looks.format("nats")) == 1
     assert patches(server) == []

@@ -84,7 +84,7 @@ async def test_manual_leaf_is_refused_while_no_ca_signs() -> None:
 
 @pytest.fixture
 async def deployment(tmp_path: Path) -> AsyncIterator[AuthorityDeployment]:
-    deployment = AuthorityDeployment.create(tmp_path / "house", preset="testing")
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
     deployment.init()
     async with deployment.running():
         yield deployment
@@ -116,11 +116,11 @@ async def test_manual_leaf_over_api_records_operator_and_reason(
     assert (record.serial, record.reason) == (f"{leaf.certificate.serial_number:x}", "a look by hand")
     assert record.who == "operator from 127.0.0.1"
     async with deployment.session() as reader:
-        told = (await ask(reader, "/api/v1/status"))["events"]
-    (event,) = [event for event in told if event["event"] == "leaf_issued"]
+        events = (await ask(reader, "/api/v1/status"))["events"]
+    (event,) = [event for event in events if event["event"] == "leaf_issued"]
     assert (event["name"], event["serial"], event["who"]) == ("grace", record.serial, record.who)
     assert "leaf_issued" in caplog.text
-    assert "PRIVATE" not in caplog.text + json.dumps(told)
+    assert "PRIVATE" not in caplog.text + json.dumps(events)
 
 
 async def test_manual_leaf_is_for_operators_alone(deployment: AuthorityDeployment) -> None:
@@ -160,8 +160,8 @@ async def test_the_command_writes_a_leaf_that_the_published_bundle_vouches_for(
     out = tmp_path / "new" / "grace"
     found = await command(*words(deployment, out))
     assert (found.status, found.err) == (0, "")
-    told = json.loads(found.out)
-    assert set(told) == {"ca", "epoch", "serial", "not_after"}
+    printed = json.loads(found.out)
+    assert set(printed) == {"ca", "epoch", "serial", "not_after"}
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {
         "tls.crt": 0o644,
         "tls.key": 0o600,
@@ -170,12 +170,12 @@ async def test_the_command_writes_a_leaf_that_the_published_bundle_vouches_for(
     leaf = parse_leaf((out / "tls.crt").read_bytes(), (out / "tls.key").read_bytes())
     now = not_before(leaf.certificate) + 1
     signer = leaf_issuer(leaf, bundle.certificates, bundle.statement.withdrawn, now)
-    assert fingerprint(signer) == told["ca"]
+    assert fingerprint(signer) == printed["ca"]
     (record,) = await recorded(deployment)
-    assert (record.names, record.serial) == (("grace.example.com", "grace", "127.0.0.1"), told["serial"])
+    assert (record.names, record.serial) == (("grace.example.com", "grace", "127.0.0.1"), printed["serial"])
     status = await command("--config", deployment.config_file, "status")
     assert "leaf_issued" in status.out
-    assert await greeted(deployment, bundle.bundle.ca.decode(), out, told["ca"]) == "grace"
+    assert await greeted(deployment, bundle.bundle.ca.decode(), out, printed["ca"]) == "grace"
 
 
 async def greeted(deployment: AuthorityDeployment, cas: str, out: Path, ca: str) -> str:

@@ -34,8 +34,8 @@ def shown(harness: AuthorityHarness) -> Statement:
 
 def stages(harness: AuthorityHarness) -> list[WithdrawalStage]:
     """The stages that were told, each once."""
-    told = [event.stage for event in harness.of(WithdrawalStageReached)]
-    return [stage for stage, before in zip(told, [None, *told[:-1]], strict=True) if stage is not before]
+    reached = [event.stage for event in harness.of(WithdrawalStageReached)]
+    return [stage for stage, before in zip(reached, [None, *reached[:-1]], strict=True) if stage is not before]
 
 
 async def receipts(harness: AuthorityHarness) -> None:
@@ -116,8 +116,8 @@ async def test_leaves_are_waited_for_by_name_until_last_resort(
     harness.on_view = lambda now: prove_with(harness, now, old_leaf)
     await roll_back(harness)
     await harness.until(NEXT + 55)
-    told = harness.of(WithdrawalStageReached)[-1]
-    assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("orders",), NEXT + 60)
+    reached = harness.of(WithdrawalStageReached)[-1]
+    assert (reached.stage, reached.waiting, reached.until) == (WithdrawalStage.REISSUING, ("orders",), NEXT + 60)
     assert harness.of(AnchorsRemoved) == []
     assert bad in {anchor.sha256 for anchor in shown(harness).intermediates}
     await harness.until(NEXT + 61)
@@ -141,8 +141,8 @@ async def test_a_closed_gate_holds_a_revocation_until_the_last_resort(harness: A
     (prepared,) = harness.of(Prepared, lambda e: e.cause is Cause.FORCED)
     assert prepared.epoch == EPOCH
     assert stages(harness) == [WithdrawalStage.TRUSTING]
-    told = harness.of(WithdrawalStageReached)[-1]
-    assert (told.replacement, told.waiting, told.until) == (prepared.ca, ("nats-0",), START + 60)
+    reached = harness.of(WithdrawalStageReached)[-1]
+    assert (reached.replacement, reached.waiting, reached.until) == (prepared.ca, ("nats-0",), START + 60)
     await harness.until(START + 59)
     assert [e.opening for e in harness.of(Activated)] == [Opening.BOOTSTRAP]
     await harness.until(START + 61)

@@ -178,12 +178,12 @@ async def test_unusable_directory_raises_election_error(tmp_path: Path) -> None:
 
 
 async def test_election_resumes_when_a_lost_directory_returns(tmp_path: Path) -> None:
-    told: list[str] = []
+    complaints: list[str] = []
     directory = tmp_path / "election"
     one = FileElection(
         Replica("one", "https://one"),
         directory,
-        lambda error: told.append(str(error)),
+        lambda error: complaints.append(str(error)),
         1.0,
     )
     running = asyncio.create_task(one.run())
@@ -195,7 +195,7 @@ async def test_election_resumes_when_a_lost_directory_returns(tmp_path: Path) ->
         await one.won()
     running.cancel()
     await asyncio.wait([running])
-    assert "expected to read and write the terms of office, found No such file" in told[0]
+    assert "expected to read and write the terms of office, found No such file" in complaints[0]
 
 
 async def test_unreadable_term_counts_as_free(group: ReplicaGroup) -> None:

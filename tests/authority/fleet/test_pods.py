@@ -143,8 +143,8 @@ async def test_unreadable_pod_hides_no_other_and_is_waited_for(
     for name in ("nats-0", "nats-1"):
         server.store.put(POD, body(name))
     server.interfere = damaged
-    told: list[str] = []
-    members = PodMembers(client, ["nats"], lambda what, error, _: told.append(f"{what}: {error}"))
+    complaints: list[str] = []
+    members = PodMembers(client, ["nats"], lambda what, error, _: complaints.append(f"{what}: {error}"))
     task = asyncio.create_task(members.run())
     await eventually(lambda: names(members) == {"nats/nats-0", "nats/nats-1"}, "both pods")
     assert [one.pod_class for one in members.expected() or ()] == [PodClass.REQUIRED] * 2
@@ -152,7 +152,7 @@ async def test_unreadable_pod_hides_no_other_and_is_waited_for(
     await eventually(lambda: "nats/nats-2" in (names(members) or ()), "the pod that came later")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert [line.partition(": expected a pod, found ")[0] for line in told] == (
+    assert [line.partition(": expected a pod, found ")[0] for line in complaints] == (
         [] if damage == "labels" else ["pod nats/nats-1: pod nats/nats-1"]
     )
 

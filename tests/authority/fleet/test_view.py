@@ -112,8 +112,8 @@ def test_pod_unready_and_silent_for_too_long_is_not_expected() -> None:
     assert state_at(START + 9, ReceiptBook(), crashed) is FleetState.QUARANTINED
     assert not view([crashed], ReceiptBook(), "", CLOCK, START + 9).agents[0].expected
     assert state_at(START + 9, ReceiptBook(), pod(ready=True, since=START)) is FleetState.MISSING
-    heard = book_of(ReceivedReceipt(receipt("nats-0", OLD), START + 5, START + 5))
-    assert state_at(START + 9, heard, crashed) is FleetState.LAGGING
+    received = book_of(ReceivedReceipt(receipt("nats-0", OLD), START + 5, START + 5))
+    assert state_at(START + 9, received, crashed) is FleetState.LAGGING
 
 
 def test_unreadable_list_of_agents_is_not_an_empty_fleet() -> None:

@@ -150,8 +150,8 @@ def test_workload_that_mounts_the_unverified_bundle_gets_a_warning() -> None:
 
 
 def test_every_fault_of_a_pod_is_reported_at_once() -> None:
-    told = refusal(pod(HTTP, {"tidemark.io/uid": "x", "tidemark.io/splay": "x", "tidemark.io/reload-port": "x"}))
-    assert len(told.split("; ")) == 3
+    faults = refusal(pod(HTTP, {"tidemark.io/uid": "x", "tidemark.io/splay": "x", "tidemark.io/reload-port": "x"}))
+    assert len(faults.split("; ")) == 3
 
 
 @pytest.mark.parametrize(

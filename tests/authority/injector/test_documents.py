@@ -13,7 +13,7 @@ SECTION = INSTALL.partition("## The injector\n")[2].partition("\n## ")[0]
 
 
 def test_install_page_lists_every_annotation_with_its_modes() -> None:
-    told = dict(re.findall(r"^\| `([a-z-]+)` +\| ([a-z, ]+?) +\|", SECTION, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `([a-z-]+)` +\| ([a-z, ]+?) +\|", SECTION, re.MULTILINE))
     known = {
         key: "all"
         if all(key in keys for keys in KEYS.values())
@@ -21,7 +21,7 @@ def test_install_page_lists_every_annotation_with_its_modes() -> None:
         for keys in KEYS.values()
         for key in keys
     }
-    assert told == known
+    assert documented == known
 
 
 def test_example_of_the_install_page_is_injected() -> None:

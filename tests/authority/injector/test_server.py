@@ -160,14 +160,14 @@ async def test_ca_bundle_is_set_and_nothing_else_changed(injector: Injector) -> 
 async def test_foreign_ca_bundle_is_replaced_and_a_failure_retried(tmp_path: Path, server: ApiServer) -> None:
     injector = Injector(tmp_path / "authority", server)
     server.store.delete(MUTATING_WEBHOOKS, "", NAME)
-    told: list[str] = []
+    complaints: list[str] = []
     kubeconfig = Kubeconfig(injector.deployment.root / "kubeconfig")
     async with KubernetesClient(kubeconfig) as client:
         keeping = asyncio.create_task(
-            reconcile_ca_bundle(client, NAME, injector.ca, lambda error: told.append(str(error)), every=0.01)
+            reconcile_ca_bundle(client, NAME, injector.ca, lambda error: complaints.append(str(error)), every=0.01)
         )
-        await eventually(lambda: told, "the complaint")
-        assert told[0] == (
+        await eventually(lambda: complaints, "the complaint")
+        assert complaints[0] == (
             "MutatingWebhookConfiguration tidemark-injector: expected it, found none; apply manifests/base/injector"
         )
         server.store.put(MUTATING_WEBHOOKS, configuration(base64.b64encode(b"foreign").decode()))

@@ -175,10 +175,10 @@ async def test_replaced_ca_of_the_api_server_is_trusted_without_restart(
             await server.stop()
             await server.start()
             assert await client.get(Secret, "a", "tidemark") is not None
-    (told,) = caplog.records
-    assert told.getMessage() == "ca_reload_failed"
+    (record,) = caplog.records
+    assert record.getMessage() == "ca_reload_failed"
     source = tmp_path if is_in_cluster else kubeconfig
-    error = told.__dict__["fields"]["error"]
+    error = record.__dict__["fields"]["error"]
     assert error.startswith(f"{source}: expected credentials for Kubernetes, found: {ca_file}: [")
 
 

@@ -137,8 +137,8 @@ async def test_replaced_ca_of_openbao_is_trusted_without_restart(
                 ca_file.unlink()
                 line.cut = 1
                 assert await client.read("sys/mounts")
-    told = caplog.records[-1].__dict__["fields"]["error"]
-    assert told == f"{ca_file}: expected OpenBao's CA in PEM, found [Errno 2] No such file or directory"
+    logged = caplog.records[-1].__dict__["fields"]["error"]
+    assert logged == f"{ca_file}: expected OpenBao's CA in PEM, found [Errno 2] No such file or directory"
 
 
 def ca_file_of(path: Path) -> OpenBaoAccess:

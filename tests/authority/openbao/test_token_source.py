@@ -141,10 +141,10 @@ async def test_kubernetes_login_reads_the_token_for_each_login(vault: OpenBaoNam
             await vault.client.write("auth/token/revoke", {"token": await token_of(client)})
             with pytest.raises(
                 OpenBaoLoginRefused, match=r"auth/kubernetes/login: expected OpenBao to accept the login"
-            ) as told:
+            ) as refused:
                 await write(client, 2)
         assert reviewed == [jwt("1"), jwt("2"), jwt("expired")]
-        assert jwt("expired") not in str(told.value)
+        assert jwt("expired") not in str(refused.value)
     finally:
         await runner.cleanup()
 

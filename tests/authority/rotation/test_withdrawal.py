@@ -191,8 +191,12 @@ def test_removal_is_due_an_epoch_before_expiry_and_p_after_activation() -> None:
     assert removal_due_at(bad, builder.history, CLOCK) == bad.not_after - 20
     builder.activate(first, bad.not_after - 25)
     assert removal_due_at(bad, builder.history, CLOCK) == bad.not_after - 17
-    told = progress(shown(builder, bad.not_after - 24, pods))[0]
-    assert (told.stage, told.waiting, told.until) == (WithdrawalStage.REISSUING, ("nats-0",), bad.not_after - 17)
+    reported = progress(shown(builder, bad.not_after - 24, pods))[0]
+    assert (reported.stage, reported.waiting, reported.until) == (
+        WithdrawalStage.REISSUING,
+        ("nats-0",),
+        bad.not_after - 17,
+    )
 
 
 def test_urgent_withdrawal_removes_ca_at_once_and_adds_needed_ca() -> None:

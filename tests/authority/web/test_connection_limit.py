@@ -147,15 +147,15 @@ async def test_connection_without_tls_takes_no_slot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"P", ASKING[:30], ASKING, ASKING + b"any"], ids=["nothing", "a byte", "half a head", "head", "body"]
+    "sent", [b"", b"P", ASKING[:30], ASKING, ASKING + b"any"], ids=["nothing", "a byte", "half a head", "head", "body"]
 )
 async def test_incomplete_request_is_aborted_after_the_deadline(
-    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, ConnectionLimits(most=1, wait_seconds=0.1)) as server:
         for _ in range(2):
             reader, writer = await server.connect()
-            writer.write(said)
+            writer.write(sent)
             assert await ended(reader)
             writer.close()
     assert not caplog.messages  # strangers fill no log
@@ -177,7 +177,7 @@ async def test_byte_now_and_then_does_not_extend_the_deadline(tmp_path: Path, be
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         b"\0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost here\r\n\r\n",
@@ -187,11 +187,11 @@ async def test_byte_now_and_then_does_not_extend_the_deadline(tmp_path: Path, be
     ],
 )
 async def test_request_that_is_no_http_is_answered_400_and_not_logged(
-    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path, ConnectionLimits(most=1)) as server:
         reader, writer = await server.connect()
-        writer.write(said)
+        writer.write(sent)
         assert (await reader.readline()).split()[1] == b"400"
         writer.close()
     assert not caplog.messages

@@ -49,11 +49,11 @@ async def test_authority_signs_nothing_while_the_clocks_differ(
     server.clock = lambda: time.time() - 3600
     async with started(deployment), deployment.session(deployment.token("operator")) as session:
 
-        async def has_said() -> str:
+        async def clock_event() -> str:
             return await failures(session)
 
-        told = await eventually(has_said, "a word about the clock")
-        assert "clock: expected it within 600 s of the API server's, found it +360" in told
+        event = await eventually(clock_event, "a word about the clock")
+        assert "clock: expected it within 600 s of the API server's, found it +360" in event
         assert (await ask(session, "/api/v1/bundles"))["bundles"] == []
         assert server.store.find(SECRET, "nats", "nats-ca-tls") is None
         async with session.post("/api/v1/rotate", json={"reason": "a test"}) as response:

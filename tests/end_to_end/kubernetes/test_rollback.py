@@ -54,7 +54,7 @@ async def test_reverted_statement_is_rolled_back_automatically(
             assert (over["stage"], over["statement"]) == ("done", first + 2)
             assert list(over["distrusted"]) == ["nats/nats-0"]
             assert (await ask(session, "/api/v1/status"))["signing"]["sha256"] == good
-        told = [one["sequence"] for one in pod.told]
-        assert first + 1 in told
-        assert first in told[told.index(first + 1) :], "the agent installed the set before again"
+        reloads = [one["sequence"] for one in pod.reloads]
+        assert first + 1 in reloads
+        assert first in reloads[reloads.index(first + 1) :], "the agent installed the set before again"
     assert "HTTP Request" not in program.log.read_text()

@@ -292,19 +292,19 @@ def kill_at_moments(
         if kind in (SwapKind.LEAF, SwapKind.BOTH):
             leaf = factory.leaf()
         newest = factory.epoch + sequence % 2
-        begun, told = time.monotonic(), len(agent.events)
+        begun, seen = time.monotonic(), len(agent.events)
         sandbox.mount(
             None if kind is SwapKind.LEAF else factory.bundle(sequence, [newest, newest - 1]),
             leaf if kind in (SwapKind.LEAF, SwapKind.BOTH) else None,
         )
         if number < 0:  # this one is measured, not killed
-            assert agent.has_proven(sequence, leaf), agent.events[told:]
+            assert agent.has_proven(sequence, leaf), agent.events[seen:]
             cycle = min(cycle, time.monotonic() - begun)
             continue
         longest = cycle + 1.5 * _QUICK.proof_timeout if kind is SwapKind.REFUSED else 1.2 * cycle
         time.sleep(random.uniform(0, longest))  # noqa: S311 - this is the moment
         agent.kill()
-        reached = last_step(agent.events[told:])
+        reached = last_step(agent.events[seen:])
         server.write_config()
         if number % 3 == 2:  # and again while it starts
             again = KilledAgent(sandbox)
@@ -318,8 +318,8 @@ def kill_at_moments(
 
 def last_step(events: list[dict[str, Any]]) -> str:
     """How far an agent came with a set, by its events; a revert ends with its reason."""
-    said = [event["event"] for event in events if event["event"] in STEPS]
-    return next((event for event in said if event in WAYS_BACK), said[-1] if said else "swapped")
+    reached = [event["event"] for event in events if event["event"] in STEPS]
+    return next((event for event in reached if event in WAYS_BACK), reached[-1] if reached else "swapped")
 
 
 def main(folder: Path, kills: int) -> None:

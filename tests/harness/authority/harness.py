@@ -139,14 +139,14 @@ class AuthorityHarness:
         self.boot_on(self.journal, self.issuer, self.signer, tuple(s.verifier for s in self.signer.signers))
 
     def boot_on(
-        self, journal: Journal, keeper: Issuer, signer: StatementSigner, verifiers: tuple[Verifier, ...]
+        self, journal: Journal, backend: Issuer, signer: StatementSigner, verifiers: tuple[Verifier, ...]
     ) -> None:
         """Start an authority on these backends."""
         self.pods.clock = self.timing.clock
         self._leads = leads = asyncio.Event()
         leads.set()
         self.journal_store = JournalStore(journal, leads.is_set)
-        issuer = SerializedIssuer(keeper)
+        issuer = SerializedIssuer(backend)
         trust = Trust(DOMAIN, verifiers, tolerance_seconds=self.timing.tolerance_seconds)
         context = ControllerContext(
             journal=self.journal_store,

@@ -32,16 +32,16 @@ class MonitoringStack:
         deployment.init()
         async with deployment.running():
             (root / "trust.toml").write_text((await deployment.trust()).dump())
-            house = cls(deployment, {name: AgentProcess(_environment(deployment, name)) for name in AGENTS})
+            stack = cls(deployment, {name: AgentProcess(_environment(deployment, name)) for name in AGENTS})
             try:
-                for name, agent in house.agents.items():
+                for name, agent in stack.agents.items():
                     agent.start(root / f"{name}.log")
-                for agent in house.agents.values():
+                for agent in stack.agents.values():
                     await agent.answers("/readyz")
-                await eventually(house.is_proven, "both agents to be proven")
-                yield house
+                await eventually(stack.is_proven, "both agents to be proven")
+                yield stack
             finally:
-                for agent in house.agents.values():
+                for agent in stack.agents.values():
                     agent.stop()
 
     async def is_proven(self) -> bool:

@@ -40,8 +40,8 @@ class ReplicaProcess(Program):
 
     @property
     def url(self) -> str:
-        told = str(self.events("listening")[-1]["url"])
-        return told.replace("127.0.0.1", "localhost") if "TIDEMARK_ADVERTISE" in self.deployment.environment else told
+        url = str(self.events("listening")[-1]["url"])
+        return url.replace("127.0.0.1", "localhost") if "TIDEMARK_ADVERTISE" in self.deployment.environment else url
 
     @asynccontextmanager
     async def session(self, holder: str = "operator") -> AsyncIterator[aiohttp.ClientSession]:

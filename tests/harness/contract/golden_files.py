@@ -51,8 +51,8 @@ def trust(ca_crt: bytes) -> Trust:
     return Trust(DOMAIN, (SIGNER.verifier, SECOND.verifier), 1, 40, 600, root)
 
 
-def receipt(said: Statement) -> Receipt:
-    mark = Mark(said.sequence, digest_of(said.text()))
+def receipt(made: Statement) -> Receipt:
+    mark = Mark(made.sequence, digest_of(made.text()))
     return Receipt(
         pod="nats-0",
         uid="0c6fa3a4-9d39-4d4d-a9c3-5a1f0d5b2f60",
@@ -66,7 +66,7 @@ def receipt(said: Statement) -> Receipt:
         installed=mark,
         proven=mark,
         reverted=None,
-        leaf=LeafReport("aa" * 32, f"CN=intermediate epoch {EPOCH}", said.anchors[0].sha256, "5aa5", NOW, NOW + 2400),
+        leaf=LeafReport("aa" * 32, f"CN=intermediate epoch {EPOCH}", made.anchors[0].sha256, "5aa5", NOW, NOW + 2400),
         failure=Failure("reload", "no process named nats-server", NOW, 41, "ab" * 32),
         stages={"verify": 0.0025, "prove": 0.5},
         keys=(f"{SIGNER.name}+{SIGNER.verifier.hash}",),
@@ -76,14 +76,14 @@ def receipt(said: Statement) -> Receipt:
 
 def files(ca_crt: bytes) -> dict[str, bytes]:
     """Every file of the folder but ``ca.crt``, by name."""
-    said = statement(ca_crt)
-    signed = bytes(note.sign(said.text(), [SIGNER, SECOND]))
+    made = statement(ca_crt)
+    signed = bytes(note.sign(made.text(), [SIGNER, SECOND]))
     return {
-        "statement.txt": said.text().encode(),
+        "statement.txt": made.text().encode(),
         "bundle.note": signed,
         "bundle.json": Bundle(ca_crt, signed).to_json(),
         "trust.toml": trust(ca_crt).dump().encode(),
-        "receipt.json": receipt(said).to_json(),
+        "receipt.json": receipt(made).to_json(),
     }
 
 

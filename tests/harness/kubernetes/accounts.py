@@ -151,8 +151,8 @@ class Accounts:
             return {"user": {}, "error": "[invalid bearer token, service account token has expired]"}
         audiences = [audience for audience in asked if audience in found.audiences]
         if not audiences:
-            told = f"token audiences {list(found.audiences)!r} is invalid for the target audiences {asked!r}"
-            return {"user": {}, "error": f"[invalid bearer token, {told}]"}
+            detail = f"token audiences {list(found.audiences)!r} is invalid for the target audiences {asked!r}"
+            return {"user": {}, "error": f"[invalid bearer token, {detail}]"}
         return {"authenticated": True, "user": found.user_info(), "audiences": audiences}
 
     def allows(self, user: str, wish: Wish) -> bool:

@@ -198,8 +198,8 @@ class ApiServer:
         if content_type in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
             strategic = content_type.startswith("application/strategic")
             if strategic and asked.kind.custom:
-                told = "the body of the request was in an unknown format - accepted media types include: "
-                raise StatusFailure(415, "UnsupportedMediaType", f"{told}application/merge-patch+json")
+                detail = "the body of the request was in an unknown format - accepted media types include: "
+                raise StatusFailure(415, "UnsupportedMediaType", f"{detail}application/merge-patch+json")
             where = asked.kind, asked.namespace, asked.name
             return self.store.merge(*where, body, asked.manager, strategic=strategic, of_status=asked.of_status)
         if asked.of_status:

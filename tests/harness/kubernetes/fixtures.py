@@ -28,4 +28,4 @@ async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubernetesC
 @pytest.fixture
 def deployment(server: ApiServer, tmp_path: Path) -> AuthorityDeployment:
     """An authority that is configured for the cluster and does not run yet."""
-    return furnish(server, tmp_path / "house")
+    return furnish(server, tmp_path / "deployment")

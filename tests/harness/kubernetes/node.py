@@ -73,7 +73,7 @@ class AgentsPod:
     node: FakeNode
     namespace: str
     name: str
-    told: list[dict[str, Any]] = field(default_factory=list)
+    reloads: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
     """The statement that the application refuses: it keeps the set before and answers so."""
 
@@ -134,8 +134,8 @@ class AgentsPod:
     async def _application(self) -> AsyncIterator[int]:
         async def reload(request: web.Request) -> web.Response:
             asked = await request.json()
-            self.told.append(asked)
-            used = self.told[0] if asked["sequence"] == self.refused else asked
+            self.reloads.append(asked)
+            used = self.reloads[0] if asked["sequence"] == self.refused else asked
             return web.json_response({"ca_sha256": used["ca_sha256"], "leaf_sha256": asked["leaf_sha256"]})
 
         application = web.Application()

@@ -50,9 +50,9 @@ def owned(plural: str, name: str, conflicts: Sequence[tuple[str, str]]) -> Statu
         {"reason": "FieldManagerConflict", "message": f'conflict with "{manager}" using v1', "field": field}
         for manager, field in conflicts
     ]
-    told = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
+    described = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
     details = {"name": name, "kind": plural, "causes": causes}
-    return StatusFailure(409, "Conflict", f"Apply failed with {len(causes)} conflict(s): {told}", details)
+    return StatusFailure(409, "Conflict", f"Apply failed with {len(causes)} conflict(s): {described}", details)
 
 
 def invalid(kind: str, name: str, field: str, complaint: str) -> StatusFailure:

@@ -67,12 +67,12 @@ class AnnouncementBroker:
             self.process = None
             self.log.unlink()
 
-    async def announce(self, *said: Bundle | bytes, headers: Mapping[str, str] = HEADERS) -> None:
+    async def announce(self, *messages: Bundle | bytes, headers: Mapping[str, str] = HEADERS) -> None:
         """Publish these announcements in order; creates the stream where it is missing."""
         async with await self._connected() as connection:
             stream = connection.jetstream()
             await stream.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], max_msgs=32))
-            for one in said:
+            for one in messages:
                 data = one.to_json() if isinstance(one, Bundle) else one
                 await stream.publish(SUBJECT, data, stream=STREAM, headers=dict(headers))
 
