@@ -1,4 +1,4 @@
-"""Finds a workload's process and reads its facts, with psutil."""
+"""Finds a workload's process with psutil, and reads its facts before a signal."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ import psutil
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KERNEL_NAME_LENGTH = 15
 """The kernel cuts the name of a process there (proc_pid_comm(5))."""
-_ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+_ENDED = "ZX"
+"""States of proc_pid_stat(5): a process that its parent has not collected yet, and a dead one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,6 @@ class WorkloadProcess:
     pid: int
     name: str
     """The kernel's name; where the kernel has cut it, the name of the command."""
-    uid: int
-    """The effective user."""
     parent: int
     """Pid of the process that started it."""
     started: float
@@ -34,16 +33,38 @@ class WorkloadProcess:
 
 def read_process(pid: int) -> WorkloadProcess | None:
     """The process as it is now; None if it has ended, also where its parent has not collected it yet, or is none that
-    this process may see (``hidepid``, proc(5))."""
+    this process may see (``hidepid``, proc(5)).
+
+    One read of proc_pid_stat(5), for two reasons (decision 36). psutil's start times are of the wall clock, by a boot
+    time in whole seconds: off by up to a second, and a server must not be signalled in its first second. And this
+    function stands between a set and its reload: psutil takes five times as long for the same facts.
+    """
     try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            if process.status() in _ENDED:
-                return None
-            name, uid, parent = process.name(), _effective_user(process), process.ppid()
-        return WorkloadProcess(pid, name, uid, parent, _started(pid))
+        stat = (Path(psutil.PROCFS_PATH) / str(pid) / "stat").read_bytes().decode(errors="replace")
+        name = stat[stat.index("(") + 1 : stat.rindex(")")]  # the name may hold spaces and parentheses
+        state, parent, *fields = stat[stat.rindex(")") + 2 :].split()
+        if state in _ENDED:
+            return None
+        if len(name) == _KERNEL_NAME_LENGTH:
+            name = psutil.Process(pid).name()
+        return WorkloadProcess(pid, name, int(parent), int(fields[17]) / _TICKS)
     except (psutil.Error, FileNotFoundError, ProcessLookupError, PermissionError):
         return None
+
+
+def effective_user(pid: int) -> int | None:
+    """The uid that the process has now; None if the process has ended, or is none that this process may see."""
+    try:
+        return psutil.Process(pid).uids().effective
+    except psutil.Error:
+        return None
+    except IndexError:
+        # psutil expects a line "Uid" in /proc/PID/status. There are versions of gVisor that write none
+        # (pkg/sentry/fsimpl/proc/task_files.go); the directory belongs to the user as well (proc(5)).
+        try:
+            return (Path(psutil.PROCFS_PATH) / str(pid)).stat().st_uid
+        except OSError:
+            return None
 
 
 def find_processes(name: str) -> list[WorkloadProcess]:
@@ -64,20 +85,3 @@ def _pids_named(name: str) -> Iterator[int]:
 
 def _is_named(found: str, name: str) -> bool:
     return found == name or (len(name) == _KERNEL_NAME_LENGTH and found[:_KERNEL_NAME_LENGTH] == name)
-
-
-def _effective_user(process: psutil.Process) -> int:
-    try:
-        return process.uids().effective
-    except IndexError:
-        # psutil expects a line "Uid" in /proc/PID/status. There are versions of gVisor that write none
-        # (pkg/sentry/fsimpl/proc/task_files.go); the directory belongs to the user as well (proc(5)).
-        return (Path(psutil.PROCFS_PATH) / str(process.pid)).stat().st_uid
-
-
-def _started(pid: int) -> float:
-    """Field 22 of proc_pid_stat(5). psutil's start times are of the wall clock, by a boot time in whole seconds: off by
-    up to a second, and a server must not be signalled in its first second (decision 36)."""
-    stat = (Path(psutil.PROCFS_PATH) / str(pid) / "stat").read_bytes()
-    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold spaces and parentheses
-    return int(fields[19]) / _TICKS

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.workloads.interface import Expectation, ReloadAnswer, WorkloadAbsent
-from agent.workloads.processes import WorkloadProcess, find_processes, read_process
+from agent.workloads.processes import WorkloadProcess, effective_user, find_processes, read_process
 from agent.workloads.targets import SignalTarget
 
 FIRST_SECOND = 1.0
@@ -70,15 +70,15 @@ class SignalReloader:
             raise WorkloadAbsent(
                 "not_permitted",
                 f"process {process.pid} ({process.name}): expected one that uid {os.geteuid()} may signal, found uid "
-                f"{process.uid}; run the agent with the workload's uid",
+                f"{effective_user(process.pid)}; run the agent with the workload's uid",
             ) from None
 
     def _find_pid(self) -> int:
         if self._target.pidfile is not None:
             return _read_pid(Path(self._target.pidfile))
         found = find_processes(self._target.process)
-        own = [process for process in found if process.uid == os.geteuid()]
-        candidates = own if len(found) > 1 and own else found
+        own = [process for process in found if effective_user(process.pid) == os.geteuid()] if len(found) > 1 else []
+        candidates = own or found
         if not candidates:
             raise WorkloadAbsent("no_process", f"expected a process named {self._target.process}, found none")
         if len(candidates) > 1:

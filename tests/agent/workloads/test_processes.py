@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.workloads.processes import WorkloadProcess, find_processes, read_process
+from agent.workloads.processes import WorkloadProcess, effective_user, find_processes, read_process
 from tests.harness.processes import started
 from tests.harness.waiting import eventually
 
@@ -37,9 +37,10 @@ async def running(process: subprocess.Popen[bytes], name: str) -> WorkloadProces
 @pytest.mark.parametrize("name", ["tide-server", "tide) S 1 (x", "tide-server-of-a-long-name", "tide-serverfif15"])
 async def test_process_is_found_by_its_name_with_its_facts(tmp_path: Path, start: Start, name: str) -> None:
     process = start(program(tmp_path / name), "60")
-    expected = WorkloadProcess(process.pid, name, os.geteuid(), os.getpid(), started(process.pid))
+    expected = WorkloadProcess(process.pid, name, os.getpid(), started(process.pid))
     assert await running(process, name) == expected
     assert find_processes(name) == [expected]
+    assert effective_user(process.pid) == os.geteuid()
     assert find_processes(f"{name}-two") == []
 
 
@@ -68,11 +69,11 @@ def test_own_process_is_not_found() -> None:
 
 
 def test_pid_without_a_process_is_none() -> None:
+    assert effective_user(2**22 + 1) is None
     assert read_process(2**22 + 1) is None  # above the largest pid_max (proc_sys_kernel_pid_max(5))
 
 
 def test_uid_is_the_directory_owner_where_status_has_no_uid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = read_process(os.getpid())
     copy = tmp_path / str(os.getpid())
     copy.mkdir()
     for name in ("stat", "cmdline", "status"):
@@ -80,4 +81,4 @@ def test_uid_is_the_directory_owner_where_status_has_no_uid(tmp_path: Path, monk
     lines = (copy / "status").read_text().splitlines(keepends=True)
     (copy / "status").write_text("".join(line for line in lines if not line.startswith("Uid:")))
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
-    assert read_process(os.getpid()) == expected
+    assert effective_user(os.getpid()) == os.geteuid()
