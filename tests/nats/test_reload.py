@@ -12,7 +12,7 @@ from tests.harness.nats.cluster import ClusterCa, InstalledOutput, NatsServers, 
 from tests.harness.nats.traffic import traffic
 from tests.harness.waiting import eventually
 from tidemark.nats import Connection
-from tidemark.nats.transport import Transport
+from tidemark.nats.switching.transport import Transport
 
 
 def descriptors() -> int:

@@ -10,8 +10,8 @@ from urllib.parse import ParseResult
 from nats.aio.client import ServerVersion
 from nats.nuid import NUID
 
-from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.subscription import Subscription
+from tidemark.nats.switching.handover import TransportSwitch
 
 
 class ClientSurface:

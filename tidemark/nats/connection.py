@@ -15,16 +15,16 @@ from nats.aio.msg import Msg
 
 from tidemark.nats.background import BackgroundTasks
 from tidemark.nats.client_surface import ClientSurface
-from tidemark.nats.dial import dial_first
 from tidemark.nats.errors import ReloadFailed
-from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.jetstream import JetStream
 from tidemark.nats.reload import Reloads, Terms
 from tidemark.nats.reload_report import OnReload, OnReloadFailed, ReloadReporter
-from tidemark.nats.request_mux import RequestMux
 from tidemark.nats.subscription import Callback, Subscription
-from tidemark.nats.transport import DialTarget, Transport
+from tidemark.nats.switching.dial import dial_first
+from tidemark.nats.switching.handover import TransportSwitch
+from tidemark.nats.switching.request_mux import RequestMux
+from tidemark.nats.switching.transport import DialTarget, Transport
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -9,13 +9,13 @@ from typing import Any
 
 import nats.errors
 
-from tidemark.nats.dial import dial_first
 from tidemark.nats.errors import ConnectFailed, OldConnectionBroke, ReloadFailed, SetUnreadable
-from tidemark.nats.handover import TransportSwitch
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.reload_report import Reloaded, ReloadReporter
 from tidemark.nats.subscription import Subscription
-from tidemark.nats.transport import DialTarget, Transport
+from tidemark.nats.switching.dial import dial_first
+from tidemark.nats.switching.handover import TransportSwitch
+from tidemark.nats.switching.transport import DialTarget, Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def test_agent_killed_at_random_moment_recovers(tmp_path: Path) -> None:
             ]
         )
     columns = ["last event", "kills", "old set", "new bundle, old leaf", "new set", "whole", "recovered"]
-    caption = "Number of kills by the last event that the agent had logged and by what was swapped, and the set that was in place then."
+    caption = "Kills by the last logged event and by what was swapped, and the set that was in place then."
     table = ReportTable(caption, [*columns, *(f"of them {kind.value}" for kind in KINDS)], rows)
     report("soak-kills", "Agent: killed at random moments of the cycle", table)
     assert max(kill["left"] for kill in found) <= 3, "the set in place, the last proven one, and the memory"

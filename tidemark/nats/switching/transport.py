@@ -25,10 +25,10 @@ import nats.errors
 from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 
-from tidemark.nats.dedup import Deduplicator, DeliveredMessage
 from tidemark.nats.errors import SetUnreadable
 from tidemark.nats.installed_set import InstalledSet, read_installed
 from tidemark.nats.subscription import Subscription
+from tidemark.nats.switching.dedup import Deduplicator, DeliveredMessage
 
 _DIAL_OPTIONS: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 _RECONNECT_OPTIONS: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 2}

@@ -9,7 +9,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from tidemark.nats.errors import ConnectFailed
-from tidemark.nats.transport import DialTarget, Transport
+from tidemark.nats.switching.transport import DialTarget, Transport
 
 _DISCARD_SECONDS = 0.05  # for closing a transport that has no TLS session to end
 

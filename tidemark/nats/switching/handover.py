@@ -20,10 +20,10 @@ import asyncio
 
 import nats.errors
 
-from tidemark.nats.dedup import Deduplicator
 from tidemark.nats.errors import OldConnectionBroke
 from tidemark.nats.subscription import Subscription
-from tidemark.nats.transport import Transport
+from tidemark.nats.switching.dedup import Deduplicator
+from tidemark.nats.switching.transport import Transport
 
 _LEAVE_SECONDS = 2.0  # the longest that publishing pauses for an old transport whose server does not answer
 _PROPAGATION_SECONDS = 0.25  # the longest wait for a cluster to tell its servers of new subscriptions

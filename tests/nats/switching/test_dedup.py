@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemark.nats.dedup import Deduplicator, DeliveredMessage
+from tidemark.nats.switching.dedup import Deduplicator, DeliveredMessage
 
 STATUS = b""
 
