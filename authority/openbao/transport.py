@@ -16,6 +16,8 @@ from authority.support.reloading_tls import ReloadingSSLContext
 
 REQUEST_SECONDS = 10.0
 
+_MOUNT_NOT_READY = "Upgrading from non-versioned to versioned data"
+"""What a new KV v2 mount answers for a moment, with status 400; nothing was carried out."""
 _LONGEST_RETRY_AFTER = 5.0
 
 
@@ -86,6 +88,8 @@ class OpenBaoTransport:
             after = response.headers.get("Retry-After", "")
             wait = min(float(after), _LONGEST_RETRY_AFTER) if after.isascii() and after.isdecimal() else 0.0
             raise TransientError(self._unreachable(request, "429: too many requests"), wait)
+        if response.status == 400 and _MOUNT_NOT_READY in errors:
+            raise TransientError(self._unreachable(request, f"400: {errors}"))
         if response.status >= 500:
             error = self._unreachable(request, f"{response.status}: {errors or 'no reason'}")
             # With 503 the request was not carried out, so it may be repeated in any case.

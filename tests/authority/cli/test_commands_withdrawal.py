@@ -1,6 +1,7 @@
 """``rollback``, ``revoke`` and ``override`` as an operator types them, to a program that runs."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,16 @@ async def status_of(deployment: AuthorityDeployment) -> dict[str, Any]:
     return dict(json.loads(answer.out))
 
 
+def clock_without_preparation(minutes: int) -> str:
+    """The table ``[clock]`` of a deployment that prepares no CA for so long: a CA in preparation waits for its gate."""
+    now, preparation = int(time.time()), 300
+    epoch = next(epoch for epoch in range(1200, 1600, 20) if now % epoch < epoch - preparation - 60 * minutes)
+    return f"[clock]\nepoch_seconds = {epoch}"
+
+
 async def test_withdrawals_on_the_command_line(tmp_path: Path) -> None:
-    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing")
+    clock = clock_without_preparation(minutes=5)
+    deployment = AuthorityDeployment.create(tmp_path / "deployment", preset="testing", more=clock)
     deployment.init()
 
     async def ask(*words: str, typed: str = "") -> tuple[int, str, str]:

@@ -1,6 +1,7 @@
 """The OpenBao client on the real server: what it retries, and what it raises by name."""
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -233,6 +234,32 @@ async def test_slow_answer_leaves_the_server_clock_unknown() -> None:
             assert client.server_time is None
             await client.read("secret/data/open/door")
             assert client.server_time == pytest.approx(1_800_000_000, abs=1)
+
+
+async def test_mount_that_is_not_ready_yet_is_retried(vault: OpenBaoNamespace) -> None:
+    async with OpenBaoClient(vault.access(TokenLogin(ROOT_TOKEN)), QUICK) as client:
+        for number in range(8):  # a real mount answers so for an instant only; several make the instant likely
+            await client.write(f"sys/mounts/kv-{number}", {"type": "kv", "options": {"version": "2"}})
+            assert await client.read(f"kv-{number}/config") is not None
+
+
+async def test_answer_of_a_mount_that_is_not_ready_yet_is_retried() -> None:
+    words = "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period"
+    not_ready = json.dumps({"errors": [words]}).encode()
+    answers = [(b"200 OK", b"{}"), (b"400 Bad Request", not_ready), (b"400 Bad Request", not_ready), (b"200 OK", b"{}")]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                status, body = answers.pop(0)
+                writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with OpenBaoClient(OpenBaoAccess(url, TokenLogin("root")), QUICK) as client:
+            assert await client.read("secret/config") == {}  # the first answer is to the look-up of the token
+    assert answers == []
 
 
 async def test_request_above_the_rate_limit_is_retried_later(vault: OpenBaoNamespace) -> None:
