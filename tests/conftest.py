@@ -6,8 +6,8 @@ it may (``.ci/platform``); a group whose program is not there is not run, and th
 Property tests have no deadline: how long an example takes says more about the machine than about the code.
 
 ``--unit`` (``make unit``) runs the tests that start no other program. No list names them: a test is left out where
-its module, a fixture of the test, or code of ``tests/`` that these use mentions ``subprocess``. Tests that are marked
-``long`` (simulated days, crashes at every step, searches for counterexamples) are left out as well.
+its module, a fixture of the test, or code of the tests or the playground that these use mentions ``subprocess``. Tests
+that are marked ``long`` (simulated days, crashes at every step, searches for counterexamples) are left out as well.
 """
 
 import inspect
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _starts_programs(item: pytest.Item) -> bool:
-    """Whether the test's module, its fixtures, or code of ``tests/`` that these use starts other programs."""
+    """Whether the test's module, its fixtures, or code of tests and playground that these use starts programs."""
     assert isinstance(item, pytest.Function)
     fixtures = (one for definitions in item._fixtureinfo.name2fixturedefs.values() for one in definitions)
     modules = {item.module.__name__, *(fixture.func.__module__ for fixture in fixtures)}
@@ -77,10 +77,10 @@ def _mentions_subprocess(name: str) -> bool:
 
 
 def _used(module: ModuleType) -> Iterator[str]:
-    """The modules below ``tests`` whose functions and classes this module has; constants start nothing."""
+    """The modules of tests and playground whose functions and classes this module has; constants start nothing."""
     for value in vars(module).values():
         source = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(source, str) and source.startswith("tests."):
+        if isinstance(source, str) and source.startswith(("tests.", "playground.")):
             yield source
 
 
