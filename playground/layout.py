@@ -1,6 +1,7 @@
 """Paths and ports of one playground; only ``free_ports`` does any I/O."""
 
 import contextlib
+import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,25 @@ OPENBAO_ROLE = "tidemark"
 """The authority's role in OpenBao; also its role id, which need not be secret."""
 
 
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 10_000
+
+
 def free_ports(count: int) -> list[int]:
-    """Free ports on 127.0.0.1; all are held until the last is found, so that they differ."""
+    """Free ports on 127.0.0.1; all are held until the last is found, so that they differ.
+
+    They lie below the range that the kernel takes the ports of outgoing connections from (ip(7)): a port of that range
+    could be taken by a connection before the server that it is meant for listens.
+    """
+    end = int(_EPHEMERAL.read_text().split()[0])
     with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
+        ports: list[int] = []
+        while len(ports) < count:
             probe = stack.enter_context(socket.socket())
-            probe.bind((HOST, 0))
-            ports.append(int(probe.getsockname()[1]))
+            port = random.randrange(_LOWEST_PORT, end) if end > 2 * _LOWEST_PORT else 0  # noqa: S311 # no secret
+            with contextlib.suppress(OSError):  # in use: another one then
+                probe.bind((HOST, port))
+                ports.append(int(probe.getsockname()[1]))
         return ports
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 
 from authority.support import projected_directory as mount
 from authority.support.projected_directory import FileContent
 from tests.harness.kubernetes.apiserver import ApiServer
 from tests.harness.kubernetes.kinds import CONFIG_MAP, POD, SECRET, ResourceKind
 from tests.harness.paths import CHECKOUT
+from tests.harness.ports import free_port
 
 AUDIENCE = "tidemark-authority"
 
@@ -101,7 +102,7 @@ class AgentsPod:
         node.directory.mkdir(exist_ok=True)
         token = node.directory / f"{self.name}-token"
         token.write_text(server.accounts.issue(self.namespace, "nats", audience=AUDIENCE, pod=(self.name, uid)))
-        listen = f"127.0.0.1:{unused_port()}"
+        listen = f"127.0.0.1:{free_port()}"
         async with self._application() as port:
             environment = {
                 "PATH": os.environ["PATH"],

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from authority.openbao.setup import SetupRequest, set_up
 from authority.openbao.transport import OpenBaoTransport
 from authority.pki.keystore import KeyType
 from tests.harness.authority.memory_backends import Effects
+from tests.harness.ports import free_port
 from tests.harness.waiting import PATIENCE
 
 ROOT_TOKEN = "root"
@@ -102,9 +102,7 @@ class OpenBaoServer:
 @contextmanager
 def serving(directory: Path) -> Iterator[OpenBaoServer]:
     """Run a server inside the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = directory / "bao.log"
     options = ["-dev", "-dev-tls", f"-dev-tls-cert-dir={directory}", f"-dev-listen-address=127.0.0.1:{port}"]
     with log.open("wb") as output:
