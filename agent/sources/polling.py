@@ -54,9 +54,9 @@ async def _ticks(directories: Collection[Path]) -> AsyncGenerator[None, None]:
             async with contextlib.aclosing(changes):
                 async for _ in changes:
                     yield None
-        except (OSError, RuntimeError, ExceptionGroup) as error:  # watchfiles raises the first two, at times in a group
-            found = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-            log.warning("polling_failed", directories=", ".join(map(str, directories)), error=str(found))
+        except* (OSError, RuntimeError) as errors:  # watchfiles raises them alone or in a group
+            found = ", ".join(map(str, errors.exceptions))
+            log.warning("polling_failed", directories=", ".join(map(str, directories)), error=found)
         # Without the library a reading is due as often, and says itself what is wrong with the directory.
         await asyncio.sleep(_LONGEST_MS / 1000)
         yield None

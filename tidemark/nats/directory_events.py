@@ -47,12 +47,14 @@ async def _watched(directory: Path) -> AsyncIterator[None]:
         # watchfiles raises OSError or RuntimeError, at times in a group: the directory is missing, or no inotify
         # instance is left. A reload that fails reports a fault of the directory. Until the directory can be watched,
         # it is checked as often as without the library.
-        with contextlib.suppress(OSError, RuntimeError, ExceptionGroup):
+        try:
             async with contextlib.aclosing(changes):
                 async for _ in changes:
                     yield None
                     if _identity(directory) != identity:
                         break
+        except* (OSError, RuntimeError):
+            pass
         await asyncio.sleep(_CHECK_SECONDS)
         yield None
 
